@@ -1,0 +1,251 @@
+"""The verbs. Each is a function whose annotations are its flags (tyro); what a user did wrong ends in one line and 2."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from manymask.errors import UserError
+
+Positional = tyro.conf.Positional
+
+
+def prepare(
+    recipe: Positional[str], /, *, out: Path, source: Path | None = None, mask_threshold: int | None = None
+) -> None:
+    """Turn an official distribution (or a folder of images/ and masks/) into a prepared store.
+
+    Args:
+        recipe: whose data set, size and channels are used; see `manymask recipes`.
+        out: where the store is written; must not exist yet.
+        source: the folder as downloaded and unpacked (the phantom needs none).
+        mask_threshold: cut masks that are not black and white at this value.
+    """
+    from manymask import recipes
+    from manymask.data.store import prepare as write_store
+
+    row = recipes.recipe(recipe)
+    if source is None and row.dataset != "phantom":
+        raise UserError(f"{recipe} needs --source, the folder of the data set as downloaded")
+    found = recipes.READERS[row.dataset](source, row.channels, mask_threshold)
+    store = write_store(found, out, row.size, row.channels)
+    for name, scheme in store.manifest["schemes"].items():
+        print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
+    print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {out}")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where, how long and from what; every setting of the recipe can be changed below."""
+
+    data: Path
+    """the prepared store"""
+    run: Path
+    """where the stages leave their folders; the same command again goes on"""
+    recipe: Any
+    scheme: str | None = None
+    """the split scheme of the store (its default if not given)"""
+    max_minutes: float | None = None
+    """stop cleanly after so many minutes"""
+    init: Path | None = None
+    """start from the weights of this model folder"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+def train(arguments: list[str]) -> None:
+    """`manymask train RECIPE STAGE --data DIR --run DIR …`: the flags depend on the recipe's own settings."""
+    from manymask import recipes
+    from manymask.data.store import Store
+
+    usage = f"usage: manymask train RECIPE {{{'|'.join(recipes.STAGES)}}} --data DIR --run DIR"
+    if len(arguments) < 2 or arguments[0].startswith("-"):
+        raise UserError(usage + " (add --help after the stage for every setting)")
+    name, stage, *rest = arguments
+    if stage not in recipes.STAGES:
+        raise UserError(f"{stage!r} is no stage; {usage}")
+    row = recipes.recipe(name)
+    fields = {"recipe": Annotated[recipes.Recipe, tyro.conf.arg(name="recipe")]}
+    TrainOptions.__annotations__.update(fields)
+    options = tyro.cli(
+        TrainOptions,
+        prog=f"manymask train {name} {stage}",
+        args=rest,
+        default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    from manymask.train import Job, fit
+
+    job = Job(options.recipe, stage, Store(options.data), options.run, options.scheme, options.init, options.precision)
+    print(f"model → {fit(job, options.max_minutes)}")
+
+
+SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver"]
+
+
+def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
+    """The sampler asked for; what is not given stays as the model has it."""
+    from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver
+
+    own = getattr(model.setting, "sampler", None)
+    if own is None or (name is None and steps is None):
+        return None
+    kind = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver}[name] if name else type(own)
+    longest = model.setting.process.steps
+    if steps is not None and not 1 <= steps <= longest:
+        raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
+    return kind(steps) if steps is not None else kind()
+
+
+def segment(
+    inputs: Positional[tuple[Path, ...]],
+    /,
+    *,
+    model: Path,
+    out: Path,
+    samples: int = 5,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> int:
+    """Draw several masks for each image; write them with confidence, consensus and overlay.
+
+    Args:
+        inputs: PNG, JPEG, TIFF or BMP files, or folders of them.
+        model: a model folder, or a run folder.
+        out: gets one folder for each image, named like it.
+        samples: how many masks are drawn.
+        sampler: the model's own if not given.
+        steps: of the sampler, 1 … 1000; the model's own number if not given.
+        seed: the same seed gives the same masks.
+        threshold: where the confidence map is cut into the consensus.
+    """
+    from tqdm import tqdm
+
+    from manymask.files.raster import expand_inputs
+    from manymask.hub import Segmenter
+
+    if not 0 < threshold < 1:
+        raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
+    paths = expand_inputs(inputs)
+    segmenter = Segmenter.from_pretrained(str(model)) if model.exists() else _no_model(model)
+    chosen = _sampler(sampler, steps, segmenter.model)
+    failed, names = 0, set[str]()
+    for path in tqdm(paths, desc="segment", unit="image", disable=len(paths) < 2):
+        name = next(n for n in (path.stem, *(f"{path.stem}-{i}" for i in range(2, len(paths) + 2))) if n not in names)
+        names.add(name)
+        try:
+            _segment_one(segmenter, path, out / name, samples, seed, chosen, threshold)
+        except UserError as error:
+            failed += 1
+            print(f"manymask: {error}", file=sys.stderr)
+    done = len(paths) - failed
+    print(f"{done} of {len(paths)} image(s) segmented → {out}")
+    return 2 if failed else 0
+
+
+def _no_model(model: Path) -> Any:
+    raise UserError(f"{model}: no such model folder")
+
+
+def _segment_one(
+    segmenter: Any, path: Path, folder: Path, samples: int, seed: int, sampler: Any, threshold: float
+) -> None:
+    from manymask.files.result import write_result
+    from manymask.settings import to_dict
+
+    try:
+        result = segmenter.segment(path, samples, seed, sampler, threshold)
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    height, width = result.image.shape[:2]
+    facts = {"input": path.name, "width": width, "height": height, "samples": samples, "seed": seed,
+             "threshold": threshold, "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
+             "model": segmenter.recipe.dataset, "mean_entropy_bits": float(result.entropy.mean()),
+             "seconds": result.seconds}  # fmt: skip
+    maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
+    write_result(folder, result.image, *maps, facts)
+
+
+def evaluate(
+    *,
+    model: Path,
+    data: Path,
+    out: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    samples: int = 5,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> None:
+    """Score a model on a part of the split it was trained with; print a table, leave results.json and a figure.
+
+    Args:
+        model: a model folder, or a run folder.
+        data: the prepared store.
+        out: gets results.json and figure.png.
+        split: the part; cases that the model was trained on are refused unless it is `train`.
+        samples: how many masks make the consensus.
+        sampler: the model's own if not given.
+        steps: of the sampler; the model's own number if not given.
+        seed: of the drawn masks.
+        limit: score the first so many cases only.
+    """
+    from manymask.evaluating import evaluate_model
+
+    evaluate_model(model, data, out, split, samples, lambda m: _sampler(sampler, steps, m), seed, limit)
+
+
+def list_recipes() -> None:
+    """What can be trained, and what each row differs in."""
+    from rich.console import Console
+
+    from manymask.report import recipes_table
+
+    Console().print(recipes_table())
+
+
+def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
+    """The whole way on the built-in phantom set: prepare, train, segment, evaluate. Minutes on a CPU.
+
+    Args:
+        out: gets figure.png, results.json and model/.
+        minutes: of training, for all models together.
+        seed: of the drawn masks.
+    """
+    from manymask.demo import run
+
+    run(out, minutes, seed)
+
+
+def main() -> None:
+    """The entry point: 0 done, 2 a mistake of the user's, 130 interrupted."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    verbs = {"prepare": prepare, "segment": segment, "evaluate": evaluate, "recipes": list_recipes, "demo": demo}
+    try:
+        if sys.argv[1:2] == ["train"]:
+            train(sys.argv[2:])
+        else:
+            described = {**verbs, "train": _train_help}
+            code = tyro.extras.subcommand_cli_from_dict(
+                described, prog="manymask", description="Draw many plausible masks for one medical image."
+            )
+            sys.exit(code or 0)
+    except UserError as error:
+        print(f"manymask: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("manymask: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _train_help() -> None:
+    """Train a stage: RECIPE {image-codec|mask-codec|segmenter} --data DIR --run DIR; resumes by itself."""
+
+
+if __name__ == "__main__":
+    main()

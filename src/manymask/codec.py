@@ -1,0 +1,149 @@
+"""The two autoencoders (Section III-B): one for images, one for masks, both of one class; and pixels as they are.
+
+A codec turns (B, C, H, W) in [0, 1] into standardised latents (B, c, H/f, W/f) and back into values in [0, 1].
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from manymask.blocks import Decoder, Encoder
+from manymask.bottlenecks import VQ, Bottleneck
+from manymask.consensus import Target, readers_consensus, training_target
+from manymask.data.case import Batch
+from manymask.losses import MSE, Loss
+
+Subject = Literal["image", "mask"]
+
+
+class Coder(Protocol):
+    """What a segmenter needs of a codec."""
+
+    latent: int
+    factor: int
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A VQ-VAE by default (Eq. 7–10), for one `subject` with `channels` channels.
+
+    widths: one for each resolution; stem: the factor by which the first layer already shrinks; so
+    f = stem · 2^(len(widths) − 1). quantised: which latent diffuses, z̄ (the paper's) or the continuous z; snap: whether
+    `decode` first takes the nearest quantised latent. target: which of several readers' masks is learnt.
+    """
+
+    subject: Subject
+    channels: int
+    latent: int = 3
+    widths: tuple[int, ...] = (64, 128, 256)
+    blocks: int = 2
+    stem: int = 1
+    bottleneck: Bottleneck = VQ()
+    loss: Loss = MSE()
+    quantised: bool = True
+    snap: bool = False
+    target: Target = "reader"
+
+    def build(self) -> "Codec":
+        return Codec(self)
+
+
+class Codec(nn.Module):
+    """Encoder, bottleneck, decoder. `mean` and `std` (c, 1, 1) standardise the latents; `finish` measures them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, setting: Autoencoder) -> None:
+        super().__init__()
+        self.setting, self.latent = setting, setting.latent
+        self.factor = setting.stem * 2 ** (len(setting.widths) - 1)
+        self.bottleneck = setting.bottleneck.build(setting.latent)
+        shape = (setting.widths, setting.blocks, setting.stem)
+        self.encoder = Encoder(setting.channels, self.bottleneck.inputs, *shape)
+        self.decoder = Decoder(setting.latent, setting.channels, *shape)
+        self.register_buffer("mean", torch.zeros(setting.latent, 1, 1))
+        self.register_buffer("std", torch.ones(setting.latent, 1, 1))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The training loss of Eq. 10: reconstruction plus what the bottleneck asks (Eq. 8 and 9)."""
+        x = self._subject(batch)
+        z, bottleneck_loss, logs = self.bottleneck(self.encoder(x))
+        reconstruction = self.setting.loss(self.decoder(z).float(), x)
+        return {"loss": reconstruction + bottleneck_loss, "reconstruction": reconstruction, **logs}
+
+    def _subject(self, batch: Batch) -> Tensor:
+        if self.setting.subject == "image":
+            return batch.image
+        choice = batch.noise.uniform(len(batch.image))
+        return training_target(batch.truth(), self.setting.target, choice)
+
+    def raw_latent(self, x: Tensor) -> Tensor:
+        """The latent that diffuses, before standardising."""
+        z = self.bottleneck.latent(self.encoder(x)).float()
+        return self.bottleneck.snap(z) if self.setting.quantised else z
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] → standardised latents (B, c, h, w)."""
+        return (self.raw_latent(x) - self.mean) / self.std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Standardised latents → (B, C, H, W) in [0, 1] (Eq. 13)."""
+        z = z * self.std + self.mean
+        z = self.bottleneck.snap(z) if self.setting.snap else z
+        return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
+
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(original, reconstruction), both (B, C, H, W), through the bottleneck as in training."""
+        x = batch.image if self.setting.subject == "image" else readers_consensus(batch.truth())
+        z = self.bottleneck.snap(self.bottleneck.latent(self.encoder(x)).float())
+        return x, self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Measures mean and standard deviation of every latent channel over the training set."""
+        count, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
+        for batch in batches:
+            z = self.raw_latent(self._subject(batch)).double()
+            count += z.numel() // z.shape[1]
+            total += z.sum(dim=(0, 2, 3))[:, None, None]
+            squares += z.square().sum(dim=(0, 2, 3))[:, None, None]
+        mean = total / count
+        self.mean.copy_(mean)
+        self.std.copy_((squares / count - mean.square()).clamp(min=1e-8).sqrt())
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """No compression: diffusion in pixel space, as the baselines do it."""
+
+    channels: int
+
+    def build(self) -> "PixelCodec":
+        return PixelCodec(self)
+
+
+class PixelCodec(nn.Module):
+    """See `Pixels`: [0, 1] ↔ [−1, 1], f = 1."""
+
+    factor = 1
+
+    def __init__(self, setting: Pixels) -> None:
+        super().__init__()
+        self.setting, self.latent = setting, setting.channels
+
+    def encode(self, x: Tensor) -> Tensor:
+        return 2 * x - 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        return ((z + 1) / 2).clamp(0, 1)
+
+
+CodecSetting = Autoencoder | Pixels

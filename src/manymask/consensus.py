@@ -1,0 +1,63 @@
+"""From many masks to one answer and its uncertainty (Section III-C, end)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Target = Literal["consensus", "reader"]
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What n drawn masks say together; every map is (…, H, W)."""
+
+    confidence: Tensor  # mean probability, [0, 1]
+    consensus: Tensor  # confidence ≥ threshold, bool
+    votes: Tensor  # share of masks that hold the pixel (probability ≥ 0.5), [0, 1]
+    disagreement: Tensor  # standard deviation over the masks, [0, 0.5]
+    entropy: Tensor  # predictive entropy of the confidence, bits, [0, 1]
+
+
+def fuse(masks: Tensor, threshold: float = 0.5) -> Consensus:
+    """Masks (…, n, H, W) with probabilities in [0, 1] → their consensus; the mean at 0.5 as in the paper."""
+    confidence = masks.mean(dim=-3)
+    p = confidence.double().clamp(1e-12, 1 - 1e-12)
+    entropy = -(p * p.log2() + (1 - p) * (1 - p).log2())
+    return Consensus(
+        confidence=confidence,
+        consensus=confidence >= threshold,
+        votes=(masks >= 0.5).to(masks.dtype).mean(dim=-3),
+        disagreement=masks.std(dim=-3, correction=0),
+        entropy=entropy.to(masks.dtype),
+    )
+
+
+def readers_consensus(masks: Tensor) -> Tensor:
+    """Readers' masks (B, R, H, W) in {0, 1} → (B, 1, H, W): the mean of the non-empty ones ≥ 0.5, empty if all are.
+
+    The paper "averages" four LIDC readers; over all four slots a third of its targets would be empty.
+    """
+    present = masks.flatten(2).amax(dim=2) > 0
+    filled = present.sum(dim=1).clamp(min=1)[:, None, None]
+    return (masks.sum(dim=1) / filled >= 0.5).to(masks.dtype)[:, None]
+
+
+def majority(masks: Tensor) -> Tensor:
+    """All slots, empty ones included: (B, R, H, W) → (B, 1, H, W), the mean ≥ 0.5."""
+    return (masks.mean(dim=1, keepdim=True) >= 0.5).to(masks.dtype)
+
+
+def random_reader(masks: Tensor, choice: Tensor) -> Tensor:
+    """One slot of each row: masks (B, R, H, W), uniform numbers (B,) in [0, 1) → (B, 1, H, W)."""
+    slot = (choice.to(masks.device) * masks.shape[1]).long()
+    return masks[torch.arange(len(masks), device=masks.device), slot][:, None]
+
+
+def training_target(masks: Tensor, target: Target, choice: Tensor) -> Tensor:
+    """The mask to learn from, (B, 1, H, W): the readers' consensus, or one reader's slot at random, empty ones included.
+
+    `choice` (B,) holds uniform numbers in [0, 1).
+    """
+    return readers_consensus(masks) if target == "consensus" else random_reader(masks, choice)

@@ -1,0 +1,81 @@
+"""Augmentation of a whole batch at once, on whatever device it lies: one affine warp and one colour change a case."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manymask.data.case import Batch
+from manymask.noise import TrainingNoise
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is drawn for each case; zeros and False leave it as it is.
+
+    flip: mirror left–right with probability ½; turn: also top–bottom, and quarter turns; rotate: degrees;
+    scale: relative, drawn log-uniformly; shift: share of the side; brightness, contrast: ± added / relative;
+    colour: ± relative, on each channel by itself.
+    """
+
+    flip: bool = True
+    turn: bool = False
+    rotate: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    colour: float = 0.0
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch, augmented: masks stay in {0, 1}, images in [0, 1]; draws come from the batch's noise."""
+        image, masks = batch.image, batch.truth()
+        draw = batch.noise.uniform(len(image), 12)
+        image, masks = self._mirror(image, masks, draw)
+        if self.rotate or self.scale or self.shift:
+            image, masks = self._warp(image, masks, 2 * draw[:, 4:8] - 1)
+        if self.brightness or self.contrast or self.colour:
+            image = self._tint(image, batch.noise)
+        return replace(batch, image=image, masks=masks)
+
+    def _mirror(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+        both = torch.cat([image, masks], dim=1)
+        operations = []
+        if self.flip or self.turn:
+            operations.append((draw[:, 0] < 0.5, lambda x: x.flip(-1)))
+        if self.turn:
+            operations.append((draw[:, 1] < 0.5, lambda x: x.flip(-2)))
+            operations.append((draw[:, 2] < 0.5, lambda x: x.transpose(-1, -2)))
+        for chosen, operation in operations:
+            both = torch.where(chosen.to(both.device)[:, None, None, None], operation(both), both)
+        return both.split([image.shape[1], masks.shape[1]], dim=1)  # type: ignore[return-value]
+
+    def _warp(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+        angle = draw[:, 0] * math.radians(self.rotate)
+        zoom = torch.exp(draw[:, 1] * math.log1p(self.scale))
+        shift = 2 * self.shift * draw[:, 2:4]
+        rows = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).reshape(-1, 2, 2)
+        theta = torch.cat([rows * zoom[:, None, None], shift[:, :, None]], dim=2).to(image)
+        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+        image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        masks = F.grid_sample(masks, grid, padding_mode="zeros", align_corners=False)
+        return image, (masks >= 0.5).to(image.dtype)
+
+    def _tint(self, image: Tensor, noise: TrainingNoise) -> Tensor:
+        draw = (2 * noise.uniform(len(image), 2 + image.shape[1]) - 1).to(image)[:, :, None, None]
+        mean = image.mean(dim=(1, 2, 3), keepdim=True)
+        gain = 1 + self.contrast * draw[:, :1] + self.colour * draw[:, 2:]
+        return ((image - mean) * gain + mean + self.brightness * draw[:, 1:2]).clamp(0, 1)
+
+
+def quarter_turn(x: Tensor, k: int) -> Tensor:
+    """The k-th (0 … 7) of the eight flips and quarter turns of (…, H, W); 0 leaves it as it is."""
+    turned = torch.rot90(x, k % 4, dims=(-2, -1))
+    return turned.flip(-1) if k % 8 >= 4 else turned
+
+
+def quarter_turn_back(x: Tensor, k: int) -> Tensor:
+    """The inverse of `quarter_turn`."""
+    return torch.rot90(x.flip(-1) if k % 8 >= 4 else x, -(k % 4), dims=(-2, -1))

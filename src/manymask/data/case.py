@@ -1,0 +1,88 @@
+"""What a data set is before and while it is used: cases, split schemes, batches."""
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manymask.noise import TrainingNoise
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+Scheme = Mapping[Part, list[str]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its readers' masks, not yet loaded.
+
+    `read` gives the image, uint8 (H, W, C), and the masks, bool (R, H, W), at native size. `group` is what must not
+    cross a split: the patient, the video sequence, or the image itself.
+    """
+
+    id: str
+    group: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as found on disk: cases, named split schemes (the first is the default), licence and remarks."""
+
+    name: str
+    cases: Sequence[Case]
+    schemes: Mapping[str, Scheme]
+    licence: str
+    remark: str = ""
+
+
+@dataclass
+class Batch:
+    """What a model is given. image (B, C, H, W) and masks (B, R, H, W) are float32 in [0, 1]; masks may be absent."""
+
+    ids: list[str]
+    image: Tensor
+    masks: Tensor | None = None
+    noise: TrainingNoise = field(default_factory=lambda: TrainingNoise(0, 0))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on a device."""
+        return replace(self, image=self.image.to(device), masks=None if self.masks is None else self.masks.to(device))
+
+    def truth(self) -> Tensor:
+        """The masks, where there must be some."""
+        if self.masks is None:
+            raise ValueError("this batch has no masks")
+        return self.masks
+
+
+def random_scheme(groups: Mapping[str, str], seed: int, fractions: tuple[float, float] = (0.8, 0.1)) -> Scheme:
+    """Cuts whole groups into train, val and test so that the *cases* come near the fractions (the rest is test).
+
+    `groups` maps case id → group. The order of groups is drawn from the seed alone, so it is the same everywhere.
+    """
+    members: dict[str, list[str]] = {}
+    for case, group in sorted(groups.items()):
+        members.setdefault(group, []).append(case)
+    order = sorted(members)
+    random.Random(seed).shuffle(order)
+    wanted = {"train": fractions[0], "val": fractions[1], "test": 1 - sum(fractions)}
+    scheme: dict[Part, list[str]] = {part: [] for part in PARTS}
+    for group in order:
+        # the part that lacks most of its share takes the next group
+        part = max(PARTS, key=lambda p: wanted[p] * len(groups) - len(scheme[p]))
+        scheme[part] += members[group]
+    return {part: sorted(ids) for part, ids in scheme.items()}
+
+
+def content_hash(*parts: bytes | memoryview) -> str:
+    """SHA-256 over the parts, as `sha256:` and 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return f"sha256:{digest.hexdigest()[:16]}"

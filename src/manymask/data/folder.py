@@ -1,0 +1,33 @@
+"""A folder of one's own: DIR/images with DIR/masks, or DIR/masks-0 … masks-k for several readers, paired by name.
+
+Where all names hold a `__`, what stands before it is the group (the patient, say) and never crosses a split.
+"""
+
+from pathlib import Path
+
+from manymask.data.case import Source, random_scheme
+from manymask.data.pairs import find_folder, paired_cases
+from manymask.errors import UserError
+
+
+def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> Source:
+    """Any number of readers ≥ 1. Scheme `random`: whole groups, 80/10/10, seed 42."""
+    images = find_folder(source, "images")
+    readers = sorted(p for p in images.parent.glob("masks-*") if p.is_dir())
+    if not readers:
+        readers = [find_folder(source, "masks", "masks-0")]
+    cases = paired_cases(images, readers, channels, mask_threshold, mask_suffix="_mask", group=_group)
+    if len(cases) < 3:
+        raise UserError(f"{images} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test")
+    groups = {case.id: case.group for case in cases}
+    if not all("__" in case for case in groups):
+        groups = {case: case for case in groups}
+    scheme = random_scheme(groups, 42)
+    empty = [part for part, ids in scheme.items() if not ids]
+    if empty:
+        raise UserError(f"{images}: too few groups for a split, {' and '.join(empty)} would be empty")
+    return Source("folder", cases, {"random": scheme}, "as given by the owner of the images")
+
+
+def _group(stem: str) -> str:
+    return stem.split("__")[0]

@@ -1,0 +1,39 @@
+"""LIDC-IDRI (Armato et al. 2011) as nodule slices: 128×128 crops of CT at native scale, four readers' masks each.
+
+Layout: DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no reader
+filled holds an empty mask, and a slot is not a reader's identity.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from manymask.data.case import Case, Source, random_scheme
+from manymask.data.pairs import load
+from manymask.errors import UserError
+
+READERS = 4
+
+
+def read(source: Path, channels: int = 1, mask_threshold: int | None = None) -> Source:
+    """The slices layout. Scheme `patient`: whole patients, 8:1:1, seed 42."""
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder")
+    root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
+    if root is None:
+        inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
+        raise UserError(f"{source}: expected LIDC-IDRI-pppp/nodule-n/ below it, found {inside}")
+    cases = [_case(image, channels, mask_threshold) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
+    if not cases:
+        raise UserError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png")
+    scheme = random_scheme({case.id: case.group for case in cases}, 42)
+    return Source("lidc_idri", cases, {"patient": scheme}, "CC BY 3.0 (TCIA LIDC-IDRI, Armato et al. 2011)")
+
+
+def _case(image: Path, channels: int, mask_threshold: int | None) -> Case:
+    nodule = image.parent.parent
+    masks = [nodule / f"mask-{k}" / image.name for k in range(READERS)]
+    missing = next((path for path in masks if not path.exists()), None)
+    if missing is not None:
+        raise UserError(f"{image} has no mask {missing}")
+    name = f"{nodule.parent.name}/{nodule.name}/{image.stem}"
+    return Case(name, nodule.parent.name, partial(load, image, masks, channels, mask_threshold))

@@ -1,0 +1,45 @@
+"""A light denoiser under a heavy condition: Eq. 11, and features of the image at every level besides.
+
+The pyramid sees the pixels themselves and runs once an image; the U-Net runs samples × steps times.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from manymask.blocks import FeaturePyramid, UNet
+from manymask.codec import Coder
+
+
+@dataclass(frozen=True)
+class PyramidUNet:
+    """widths, blocks: of the U-Net; encoder, encoder_blocks: of the pyramid, whose last levels match the U-Net's."""
+
+    widths: tuple[int, ...] = (32, 48, 64)
+    blocks: int = 1
+    encoder: tuple[int, ...] = (32, 64, 128, 192)
+    encoder_blocks: int = 2
+
+    def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "PyramidDenoiser":
+        return PyramidDenoiser(self, image_channels, image_codec.latent, mask_codec.latent, mask_codec.factor)
+
+
+class PyramidDenoiser(nn.Module):
+    """See `PyramidUNet`."""
+
+    def __init__(
+        self, setting: PyramidUNet, image_channels: int, image_latent: int, mask_latent: int, factor: int
+    ) -> None:
+        super().__init__()
+        stem = factor // 2 ** (len(setting.encoder) - len(setting.widths))
+        if stem < 1:
+            raise ValueError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
+        self.pyramid = FeaturePyramid(image_channels, setting.encoder, setting.widths, setting.encoder_blocks, stem)
+        self.unet = UNet(mask_latent + image_latent, mask_latent, setting.widths, setting.blocks, setting.widths)
+
+    def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
+        return [z_image, *self.pyramid(image)]
+
+    def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
+        return self.unet(torch.cat([z, condition[0]], dim=1), t, condition[1:])

@@ -1,0 +1,197 @@
+"""One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from manymask.codec import Codec
+from manymask.consensus import majority, readers_consensus
+from manymask.data.case import Batch
+from manymask.data.store import Store
+from manymask.metrics import Reliability, ged, hd95, hungarian_iou, overlap, psnr, region_of_doubt, ssim, summary
+from manymask.samplers import Sampler
+
+THRESHOLD = 0.5
+DISK_RADIUS = 4  # px; the blind disk that LIDC crops are held against
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is evaluated. `ged_samples` are drawn where there are several readers; the first `samples` of them
+    make the consensus, which is the same as drawing that many alone."""
+
+    samples: int = 5
+    ged_samples: int = 16
+    seed: int = 0
+    sampler: Sampler | None = None
+    batch: int = 8
+
+
+@dataclass
+class Scores:
+    """What an evaluation found: `metrics` and `baselines` by name, `cases` one by one, the reliability diagrams."""
+
+    metrics: dict[str, Any]
+    cases: list[dict[str, Any]]
+    baselines: dict[str, Any] = field(default_factory=dict)
+    reliability: dict[str, Any] = field(default_factory=dict)
+    seconds_per_image: float = 0.0
+
+
+def evaluate(
+    model: nn.Module, store: Store, ids: Sequence[str], protocol: Protocol, device: str = "cpu", progress: bool = True
+) -> Scores:
+    """Scores of a codec or a segmenter on these cases."""
+    model.eval()
+    batches = (store.batch(ids[i : i + protocol.batch]).to(device) for i in range(0, len(ids), protocol.batch))
+    with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
+        if isinstance(model, Codec):
+            return _codec_scores(model, store, _counted(batches, bar))
+        return _segmenter_scores(model, store, _counted(batches, bar), protocol)
+
+
+def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        bar.update(len(batch.ids))
+
+
+def _collect(cases: list[dict[str, Any]], store: Store, names: Sequence[str]) -> dict[str, Any]:
+    groups = [store.groups[case["id"]] for case in cases]
+    return {name: dict(summary([case[name] for case in cases], groups)) for name in names if name in cases[0]}
+
+
+@torch.inference_mode()
+def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch]) -> Scores:
+    cases = []
+    for batch in batches:
+        for case, x, y in zip(batch.ids, *(t.cpu() for t in model.reconstruct(batch)), strict=True):
+            row: dict[str, Any] = {"id": case, "psnr": psnr(y, x), "ssim": ssim(y, x)}
+            if model.setting.subject == "mask":
+                row["dice"], row["iou"] = overlap(y[0].numpy() >= THRESHOLD, x[0].numpy() >= THRESHOLD)
+            cases.append(row)
+    return Scores(_collect(cases, store, ("dice", "iou", "ssim", "psnr")), cases)
+
+
+class _Segmentations:
+    """Scores cases one after another and keeps what is pooled over all of them."""
+
+    def __init__(self, store: Store, protocol: Protocol) -> None:
+        self.store, self.protocol = store, protocol
+        self.pooled = np.zeros(2)  # intersection, sum of areas
+        self.everywhere, self.in_doubt = Reliability(), Reliability()
+
+    def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
+        """One case: drawn (n, S, S) probabilities, the readers' masks (R, S, S) at model size."""
+        native = self.store.native_masks(case)
+        confidence = drawn[: self.protocol.samples].mean(axis=0)
+        readers = torch.from_numpy(native[None].astype(np.float32))
+        truth = readers_consensus(readers)[0, 0].numpy() > 0
+        upscaled = resize_map(confidence, truth.shape)
+        answer = upscaled >= THRESHOLD
+        dice, iou = overlap(answer, truth)
+        self.pooled += (answer & truth).sum(), answer.sum() + truth.sum()
+        frequency = native.mean(axis=0)
+        self._calibrate(upscaled, frequency, region_of_doubt(native, answer))
+        model_dice, model_iou = overlap(confidence >= THRESHOLD, readers_consensus(masks[None])[0, 0].numpy() > 0)
+        row = {"id": case, "dice": dice, "iou": iou, "hd95": hd95(answer, truth), "dice_model_size": model_dice,
+               "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
+               "spread": float(drawn.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
+        return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if len(native) > 1 else {})
+
+    def _several_readers(
+        self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
+    ) -> dict[str, Any]:
+        """Scores that need several readers; GED and HM-IoU take all slots, empty ones included, at model size."""
+        filled = int(native.any(axis=(1, 2)).sum())
+        voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
+        drawn = drawn >= THRESHOLD
+        row: dict[str, Any] = {"readers": filled, "ged": ged(drawn, masks), "hm_iou": hungarian_iou(drawn, masks)}
+        dice = overlap(answer, voted)[0]
+        return row | {"dice_majority": dice if filled >= 2 else None}
+
+    def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, doubt: np.ndarray) -> None:
+        self.everywhere.add(confidence.ravel(), frequency.ravel())
+        self.in_doubt.add(confidence[doubt], frequency[doubt])
+
+    def scores(self, cases: list[dict[str, Any]]) -> Scores:
+        """All cases together."""
+        names = ("dice", "iou", "hd95", "dice_model_size", "iou_model_size", "brier", "spread", "ged", "hm_iou",
+                 "dice_majority")  # fmt: skip
+        metrics = _collect(cases, self.store, names)
+        both, total = self.pooled
+        metrics["dice"]["pooled"] = float(2 * both / max(total, 1))
+        metrics["iou"]["pooled"] = float(both / max(total - both, 1))
+        metrics["ece"] = {"mean": self.everywhere.error, "in_doubt": self.in_doubt.error, "bins": self.everywhere.bins}
+        full = [case for case in cases if case.get("readers") == self.store.readers]
+        if full:
+            metrics["dice_all_slots_filled"] = _collect(full, self.store, ("dice",))["dice"]
+        diagrams = {"everywhere": self.everywhere, "in_doubt": self.in_doubt}
+        curves = {
+            k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
+        }
+        return Scores(metrics, cases, reliability=curves)
+
+
+def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A map (S, S) at another size, bilinear."""
+    if values.shape == shape:
+        return values
+    tensor = torch.from_numpy(values)[None, None]
+    return F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
+    tally, cases, seconds = _Segmentations(store, protocol), [], 0.0
+    several = store.readers > 1
+    count = max(protocol.samples, protocol.ged_samples) if several else protocol.samples
+    for batch in batches:
+        start = time.perf_counter()
+        drawn = model.predict(batch, count, protocol.seed, protocol.sampler).float().cpu().numpy()
+        seconds += time.perf_counter() - start
+        masks = batch.truth().cpu()
+        cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
+    scores = tally.scores(cases)
+    scores.seconds_per_image = seconds / max(len(cases), 1)
+    if several:
+        scores.baselines = reader_baselines(store, [case["id"] for case in cases])
+    return scores
+
+
+def reader_baselines(store: Store, ids: Sequence[str]) -> dict[str, Any]:
+    """What an answer is worth on these cases: a blind disk in the centre, and one reader against the other three."""
+    disk_rows, reader_rows = [], []
+    for case in ids:
+        native = store.native_masks(case)
+        truth = readers_consensus(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
+        y, x = np.ogrid[: truth.shape[0], : truth.shape[1]]
+        centre = (truth.shape[0] // 2, truth.shape[1] // 2)
+        disk = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= DISK_RADIUS**2
+        disk_rows.append({"id": case, "dice": overlap(disk, truth)[0]})
+        if native.any(axis=(1, 2)).all() and len(native) > 2:
+            left_out = [_reader_against_rest(native, k) for k in range(len(native))]
+            reader_rows.append({"id": case, "dice": float(np.mean(left_out))})
+    found = {"disk": _collect(disk_rows, store, ("dice",))}
+    return found | ({"one_reader_against_the_others": _collect(reader_rows, store, ("dice",))} if reader_rows else {})
+
+
+def _reader_against_rest(native: np.ndarray, k: int) -> float:
+    rest = np.delete(native, k, axis=0)
+    return overlap(native[k], rest.sum(axis=0) * 2 > len(rest))[0]
+
+
+def leading_score(model: nn.Module) -> tuple[str, Callable[[Scores], float]]:
+    """The one number by which checkpoints are compared (higher is better): its name, and how to read it off."""
+    if isinstance(model, Codec):
+        name = "dice" if model.setting.subject == "mask" else "psnr"
+        return name, lambda scores: float(scores.metrics[name]["mean"])
+    if getattr(model, "setting", None) is not None and model.setting.target == "reader":
+        return "1 - ged", lambda scores: 1 - float(scores.metrics.get("ged", {"mean": 0})["mean"])
+    return "dice", lambda scores: float(scores.metrics["dice"]["mean"])

@@ -1,0 +1,1 @@
+"""Reading images and masks, writing results; everything is written beside its place and then renamed."""

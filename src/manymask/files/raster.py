@@ -1,0 +1,148 @@
+"""PNG, JPEG and TIFF in and out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is known."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps
+
+from manymask.errors import UserError
+from manymask.files.atomic import atomic_file
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+PIXEL_LIMIT = 100_000_000
+Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
+
+
+def is_raster(path: Path) -> bool:
+    """Whether the name ends like an image that `read_image` reads; hidden files do not count."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def list_rasters(folder: Path) -> list[Path]:
+    """The images directly in a folder, in the order of their names."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and is_raster(p))
+
+
+def read_image(path: Path, channels: int) -> np.ndarray:
+    """An image as uint8 (H, W, channels), channels 1 or 3. More than 8 bits are stretched from minimum to maximum."""
+    pixels = _to_uint8(_decode(path), path)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], channels, axis=2)
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        pixels = pixels[:, :, :3]
+        return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    raise UserError(f"{path}: an array of shape {pixels.shape} is not one grey or colour image")
+
+
+def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
+    """A mask as bool (H, W). It must hold 0 and at most one other value, unless a `threshold` says where to cut."""
+    pixels = _decode(path)
+    if pixels.ndim == 3:
+        if (pixels[:, :, :1] != pixels[:, :, : min(3, pixels.shape[2])]).any():
+            raise UserError(f"{path}: a mask must be black and white, this one has colours")
+        pixels = pixels[:, :, 0]
+    if threshold is not None:
+        return pixels >= threshold
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise UserError(f"{path}: the mask holds values that are not numbers (NaN or infinite)")
+    values = np.unique(pixels)
+    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
+        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
+        raise UserError(f"{path}: a mask must hold 0 and one other value, found {shown}; cut it with --mask-threshold")
+    return pixels > 0
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the header alone."""
+    with _open(path) as image:
+        return (image.width, image.height) if image.getexif().get(274, 1) >= 5 else (image.height, image.width)
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(
+            f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first"
+        ) from None
+    except OSError:
+        raise UserError(f"{path} is not an image that can be read (expected {', '.join(SUFFIXES)})") from None
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Pixels at their own depth: uint8, uint16, int32 or float32, (H, W) or (H, W, C)."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _decode_tiff(path)
+    try:
+        with _open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in ("P", "CMYK", "YCbCr", "LA", "PA", "RGBA", "RGBX", "HSV", "LAB"):
+                upright = upright.convert("RGB")
+            return np.asarray(upright)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error})") from None
+
+
+def _decode_tiff(path: Path) -> np.ndarray:
+    """TIFF through tifffile, which reads 16-bit colour; compressed pages it has no codec for go through Pillow."""
+    if not path.is_file() or path.stat().st_size == 0:
+        raise UserError(f"{path} is empty or not there")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            if int(np.prod(page.shape)) > 4 * PIXEL_LIMIT:
+                raise UserError(f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first")
+            if len(tiff.pages) > 1 and page.shape == getattr(tiff.pages[1], "shape", None):
+                raise UserError(f"{path} holds {len(tiff.pages)} pages; give one image a file")
+            if int(page.compression) in (1, 8, 32946):
+                return np.squeeze(page.asarray())
+        with Image.open(path) as image:
+            return np.asarray(image if image.mode in ("1", "L", "I", "F", "RGB", "I;16") else image.convert("RGB"))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is not a TIFF that can be read ({error})") from None
+
+
+def _to_uint8(pixels: np.ndarray, path: Path) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * 255
+    values = pixels.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: the image holds values that are not numbers (NaN or infinite)")
+    low, high = float(values.min()), float(values.max())
+    return np.round((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """bool (as 0/255), uint8 or uint16 pixels (H, W) or (H, W, 3)."""
+    image = Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else np.ascontiguousarray(pixels))
+    with atomic_file(path) as beside:
+        image.save(beside, format="PNG", compress_level=4)
+
+
+def expand_inputs(inputs: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them; `UserError` for what is not there or holds none."""
+    found: list[Path] = []
+    for entry in inputs:
+        if entry.is_dir():
+            inside = list_rasters(entry)
+            if not inside:
+                raise UserError(f"{entry} holds no image (expected {', '.join(SUFFIXES)})")
+            found += inside
+        elif entry.exists():
+            found.append(entry)
+        else:
+            raise UserError(f"{entry}: no such file or folder")
+    return found

@@ -1,0 +1,196 @@
+"""Models on disk and in the hand: `Segmenter` is what users hold, a model folder is what they share.
+
+MODEL/config.json          the recipe, the stage, what it was trained on
+MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec)
+MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
+MODEL/README.md            the model card
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin, snapshot_download
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from manymask import card
+from manymask.consensus import Consensus, fuse
+from manymask.data.case import Batch
+from manymask.data.store import resize_image
+from manymask.errors import UserError
+from manymask.files.atomic import atomic_folder, read_json, write_json
+from manymask.files.raster import read_image
+from manymask.recipes import Recipe, Stage
+from manymask.samplers import Sampler
+from manymask.settings import from_dict, to_dict
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from: the data set's name and hash, the split scheme, licence, steps and scores."""
+
+    data: str = ""
+    data_hash: str = ""
+    scheme: str = ""
+    licence: str = ""
+    steps: int = 0
+    minutes: float = 0.0
+    git: str = ""
+    score: str = ""
+
+
+@dataclass
+class TrainedModel:
+    """A model of any stage with all that is saved beside it."""
+
+    model: nn.Module
+    recipe: Recipe
+    stage: Stage
+    provenance: Provenance
+    training_ids: list[str]
+
+
+def _parts(model: nn.Module, stage: Stage) -> dict[str, nn.Module]:
+    return dict(model.named_children()) if stage == "segmenter" else {"codec": model}
+
+
+def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
+    """Fills an existing folder; `half` stores floating-point weights in half precision."""
+    for name, part in _parts(trained.model, trained.stage).items():
+        tensors = {k: v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
+        if half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
+    config = {"format": FORMAT, "stage": trained.stage, "recipe": to_dict(trained.recipe)}
+    write_json(folder / "config.json", config | {"provenance": to_dict(trained.provenance)})
+    (folder / "training_ids.txt").write_text("\n".join(trained.training_ids) + "\n", encoding="utf-8")
+    text = card.write(trained.recipe, trained.stage, to_dict(trained.provenance), len(trained.training_ids))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
+    """Writes a model folder whole or not at all, replacing an older one."""
+    with atomic_folder(folder, replace=True) as beside:
+        write_model(trained, beside, half)
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """A model folder, or a run folder with one inside. Raises `UserError` that names what is missing or wrong."""
+    for inside in ("segmenter/model", "model"):
+        if not (folder / "config.json").exists() and (folder / inside / "config.json").exists():
+            folder = folder / inside
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is no model: it has no config.json (a model folder is made by `manymask train`)")
+    config = read_json(folder / "config.json")
+    if config.get("format") != FORMAT:
+        raise UserError(f"{folder / 'config.json'}: format {config.get('format')!r}, this version reads {FORMAT}")
+    recipe = from_dict(Recipe, config["recipe"], "recipe")
+    stage = from_dict(Stage, config["stage"], "stage")
+    model = recipe.build(stage)
+    for name, part in _parts(model, stage).items():
+        if any(True for _ in part.state_dict()):
+            _load_part(part, folder / f"{name}.safetensors")
+    ids = folder / "training_ids.txt"
+    if not ids.exists():
+        raise UserError(f"{ids} is missing: without it nothing tells which cases the model has seen")
+    provenance = from_dict(Provenance, config.get("provenance", {}), "provenance")
+    return TrainedModel(model.eval(), recipe, stage, provenance, ids.read_text(encoding="utf-8").split("\n")[:-1])
+
+
+def _load_part(part: nn.Module, path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path} is missing: the model folder is not complete, copy it again")
+    try:
+        tensors = load_file(path)
+        part.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold this model's weights ({str(error).splitlines()[0]})") from None
+
+
+@dataclass(frozen=True)
+class Segmentation(Consensus):
+    """What `Segmenter.segment` returns, all at the image's own size: masks (n, H, W), probabilities, and the maps of
+    `Consensus` (H, W). `seconds` tells where the time went."""
+
+    masks: Tensor
+    image: np.ndarray
+    seconds: dict[str, float]
+
+
+class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
+    """A trained segmenter: `Segmenter.from_pretrained(path).segment(image, samples=5, seed=0)`."""
+
+    def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
+        if trained.stage != "segmenter":
+            raise UserError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
+        self.trained, self.recipe = trained, trained.recipe
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model: Any = trained.model.to(self.device).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_model(self.trained, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, device: str | None = None, **options: Any) -> "Segmenter":  # type: ignore[override]
+        folder = Path(model_id)
+        if not folder.exists():
+            allowed = {
+                k: options[k]
+                for k in ("revision", "cache_dir", "force_download", "local_files_only", "token")
+                if k in options
+            }
+            folder = Path(
+                snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"], **allowed)
+            )
+        return cls(load_model(folder), device)
+
+    def prepare(self, image: Path | str | np.ndarray | Image.Image) -> np.ndarray:
+        """Anything image-like as uint8 (H, W, C) with the model's channels; arrays are uint8 (H, W[, C])."""
+        channels = self.recipe.channels
+        if isinstance(image, (str, Path)):
+            return read_image(Path(image), channels)
+        if isinstance(image, Image.Image):
+            image = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise UserError(f"an image array must be uint8 (H, W) or (H, W, C), not {image.dtype} {image.shape}")
+        pixels = image[:, :, None] if image.ndim == 2 else image
+        if pixels.shape[2] != channels:
+            pixels = np.repeat(np.asarray(Image.fromarray(image).convert("L"))[:, :, None], channels, axis=2)
+        return pixels
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        image: Path | str | np.ndarray | Image.Image,
+        samples: int = 5,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        threshold: float = 0.5,
+    ) -> Segmentation:
+        """Draws `samples` masks. The same image, seed and sampler give the same masks, and the first k of n are those
+        of k. A flat image (all pixels equal) is a `UserError`: there is nothing to see in it."""
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, not {samples}")
+        pixels, seconds = self.prepare(image), {}
+        if pixels.min() == pixels.max():
+            raise UserError(f"the image is flat: every pixel is {pixels.min()}, there is nothing to segment")
+        start = time.perf_counter()
+        small = resize_image(pixels, self.recipe.size)
+        name = hashlib.sha256(small.tobytes()).hexdigest()
+        batch = Batch([name], torch.from_numpy(small.copy())[None].float().div(255)).to(self.device)
+        drawn = self.model.predict(batch, samples, seed, sampler).float().cpu()
+        seconds["predict"] = time.perf_counter() - start
+        masks = F.interpolate(drawn, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0].clamp(0, 1)
+        fused = fuse(masks, threshold)
+        seconds["total"] = time.perf_counter() - start
+        return Segmentation(**vars(fused), masks=masks, image=pixels, seconds=seconds)

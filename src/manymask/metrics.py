@@ -1,0 +1,115 @@
+"""Scores of masks, of sets of masks, and of confidence maps. Conventions: docs/conventions.md."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import lcm
+
+import numpy as np
+import torch
+from monai.metrics import SSIMMetric, compute_hausdorff_distance
+from scipy.ndimage import binary_dilation
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Dice and IoU of two bool masks (H, W); two empty masks agree fully."""
+    both, total = float((prediction & truth).sum()), float(prediction.sum() + truth.sum())
+    return (2 * both / total, both / (total - both)) if total else (1.0, 1.0)
+
+
+def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
+    """95th percentile of the symmetric surface distance in pixels (MONAI); None where either mask is empty."""
+    if not prediction.any() or not truth.any():
+        return None
+    one, other = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (prediction, truth))
+    return float(compute_hausdorff_distance(one, other, include_background=True, percentile=95)[0, 0])
+
+
+def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of every mask of (n, H, W) with every one of (m, H, W), (n, m); IoU(∅, ∅) = 1."""
+    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (first, second))
+    both = a @ b.T
+    either = a.sum(1)[:, None] + b.sum(1)[None, :] - both
+    return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+
+
+def ged(drawn: np.ndarray, readers: np.ndarray) -> float:
+    """Squared generalised energy distance (Kohl et al. 2018) with d = 1 − IoU, as a V-statistic: 0 for equal sets."""
+    cross, within, between = pairwise_iou(drawn, readers), pairwise_iou(drawn, drawn), pairwise_iou(readers, readers)
+    return float(2 * (1 - cross.mean()) - (1 - within.mean()) - (1 - between.mean()))
+
+
+def hungarian_iou(drawn: np.ndarray, readers: np.ndarray) -> float:
+    """HM-IoU (Kohl et al. 2019): mean IoU under the best matching, both sets repeated to their least common multiple."""
+    count = lcm(len(drawn), len(readers))
+    table = pairwise_iou(drawn, readers)
+    table = table.repeat(count // len(drawn), axis=0).repeat(count // len(readers), axis=1)
+    rows, columns = linear_sum_assignment(-table)
+    return float(table[rows, columns].mean())
+
+
+def psnr(reconstruction: Tensor, original: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB for values in [0, 1]; capped at 100 where the two are equal."""
+    error = float((reconstruction.double() - original.double()).square().mean())
+    return min(100.0, -10 * float(np.log10(max(error, 1e-10))))
+
+
+def ssim(reconstruction: Tensor, original: Tensor) -> float:
+    """Structural similarity (Wang et al. 2004) of (C, H, W) in [0, 1], Gaussian window of 11."""
+    return float(SSIMMetric(spatial_dims=2, data_range=1.0)(reconstruction[None].float(), original[None].float()))
+
+
+def region_of_doubt(readers: np.ndarray, prediction: np.ndarray, margin: int = 5) -> np.ndarray:
+    """The union of all readers and the prediction, dilated: where calibration is not won by the background."""
+    union = readers.any(axis=0) | prediction
+    return binary_dilation(union, iterations=margin) if union.any() else union
+
+
+@dataclass
+class Reliability:
+    """A reliability diagram filled case by case: confidence against how often a reader marks such a pixel."""
+
+    bins: int = 15
+    count: np.ndarray = field(init=False)
+    confidence: np.ndarray = field(init=False)
+    frequency: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.count, self.confidence, self.frequency = np.zeros((3, self.bins))
+
+    def add(self, confidence: np.ndarray, frequency: np.ndarray) -> None:
+        """Pixels with their confidence and the share of readers who marked them, flat arrays in [0, 1]."""
+        index = np.minimum((confidence * self.bins).astype(int), self.bins - 1)
+        self.count += np.bincount(index, minlength=self.bins)
+        self.confidence += np.bincount(index, weights=confidence, minlength=self.bins)
+        self.frequency += np.bincount(index, weights=frequency, minlength=self.bins)
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: Σ |confidence − frequency| over bins, weighted by their pixels."""
+        return float(np.abs(self.confidence - self.frequency).sum() / max(self.count.sum(), 1))
+
+
+def bootstrap(
+    values: Sequence[float], groups: Sequence[str], seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """Mean and its 95 % interval, resampling whole groups (patients, sequences): frames of one are not independent."""
+    names = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    index = np.array([names[group] for group in groups])
+    sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
+    sizes = np.bincount(index)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
+    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)
+
+
+def summary(values: Sequence[float | None], groups: Sequence[str]) -> Mapping[str, float | int]:
+    """{mean, low, high, n} over what is not None, and how many were skipped."""
+    kept = [(v, g) for v, g in zip(values, groups, strict=True) if v is not None]
+    if not kept:
+        return {"n": 0, "skipped": len(values)}
+    mean, low, high = bootstrap([v for v, _ in kept], [g for _, g in kept])
+    skipped = {"skipped": len(values) - len(kept)} if len(kept) < len(values) else {}
+    return {"mean": mean, "low": low, "high": high, "n": len(kept), **skipped}

@@ -1,0 +1,62 @@
+"""Every random number that a result depends on, drawn on the CPU from a seed that names what it is for.
+
+A draw therefore depends neither on the device, nor on the batch size, nor on what was drawn before: a resumed run goes
+on exactly, several processes see what one would have seen, and sample k of a case is the same whether 5 or 30 are drawn.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from any printable parts, the same on every machine."""
+    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """The randomness of one training step: drawn for the global batch, of which this process keeps its own rows."""
+
+    seed: int
+    step: int
+    rank: int = 0
+    world: int = 1
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of("train", self.seed, self.step))
+
+    def _mine(self, drawn: Tensor) -> Tensor:
+        rows = len(drawn) // self.world
+        return drawn[self.rank * rows : (self.rank + 1) * rows]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers of `shape`, whose first axis is this process's share of the batch."""
+        return self._mine(torch.randn(shape[0] * self.world, *shape[1:], generator=self.generator))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1) of `shape`."""
+        return self._mine(torch.rand(shape[0] * self.world, *shape[1:], generator=self.generator))
+
+    def integers(self, low: int, high: int, count: int) -> Tensor:
+        """`count` integers in [low, high)."""
+        return self._mine(torch.randint(low, high, (count * self.world,), generator=self.generator))
+
+
+class SampleNoise:
+    """The randomness of inference: one generator for each (case, sample), in case-major order."""
+
+    def __init__(self, seed: int, case_ids: Sequence[str], samples: int) -> None:
+        self.generators = [
+            torch.Generator().manual_seed(seed_of("sample", seed, case, k)) for case in case_ids for k in range(samples)
+        ]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers of `shape` (per sample), stacked to (cases · samples, *shape)."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators])

@@ -1,0 +1,70 @@
+"""The forward process in latent space (Eq. 2–3) and what a network predicts of it.
+
+z_t = √γ_t z_0 + √(1−γ_t) ε with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1. Everything here is a function of γ alone.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from manymask.noise import TrainingNoise
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The variance-preserving process of DDPM with a linear β schedule, and the network's target: ε, x₀ or v."""
+
+    prediction: Literal["epsilon", "x0", "v"] = "epsilon"
+    steps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    @cached_property
+    def gamma(self) -> Tensor:
+        """γ_0 … γ_T, (T + 1,), float64 on the CPU."""
+        beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+        return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
+
+    def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√γ_t and √(1−γ_t) for t (B,), shaped and typed to multiply `like` (B, …)."""
+        gamma = self.gamma[t.cpu()].reshape(-1, *[1] * (like.dim() - 1))
+        return gamma.sqrt().to(like), (1 - gamma).sqrt().to(like)
+
+    def draw_times(self, noise: TrainingNoise, count: int) -> Tensor:
+        """`count` steps, uniform on 1 … T."""
+        return noise.integers(1, self.steps + 1, count)
+
+    def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """z_t (Eq. 3)."""
+        signal, sigma = self.scales(t, z0)
+        return signal * z0 + sigma * epsilon
+
+    def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """What the network shall output: ε (Eq. 4), z_0, or v = √γ ε − √(1−γ) z_0 (Salimans & Ho 2022)."""
+        if self.prediction == "epsilon":
+            return epsilon
+        if self.prediction == "x0":
+            return z0
+        signal, sigma = self.scales(t, z0)
+        return signal * epsilon - sigma * z0
+
+    def estimate(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(ẑ_0, ε̂) from the network's output at z_t; inverts Eq. 3 for whichever of them was not predicted."""
+        signal, sigma = self.scales(t, z)
+        if self.prediction == "epsilon":
+            return (z - sigma * output) / signal, output
+        if self.prediction == "x0":
+            return output, (z - signal * output) / sigma
+        return signal * z - sigma * output, sigma * z + signal * output
+
+    def knots(self, steps: int) -> list[int]:
+        """`trailing` spacing: T = t_0 > … > t_steps = 0, so that the last step lands on γ = 1 (Lin et al. 2024)."""
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
+        return [round(self.steps * (steps - i) / steps) for i in range(steps + 1)]
+
+
+Process = Diffusion

@@ -1,0 +1,139 @@
+"""What can be trained: one table, a row a data set × variant. Look at `_ROWS` to see what each differs in.
+
+`fast`, the default, is ours: codecs that shrink early, a trainable condition at every level, continuous latents,
+x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). `unet` answers once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from manymask.codec import Autoencoder, CodecSetting
+from manymask.consensus import Target
+from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
+from manymask.data.augment import Augment
+from manymask.data.case import Source
+from manymask.denoisers import ConcatUNet, PyramidUNet
+from manymask.errors import UserError
+from manymask.losses import MSE, WeightedCE
+from manymask.process import Diffusion
+from manymask.samplers import DDIM, DDPM
+from manymask.segmenters import LatentDiffusion, OneToOne, SegmenterSetting
+
+Stage = Literal["image-codec", "mask-codec", "segmenter"]
+STAGES: tuple[Stage, ...] = ("image-codec", "mask-codec", "segmenter")
+
+READERS: dict[str, Callable[..., Source]] = {
+    "phantom": phantom.read,
+    "folder": folder.read,
+    "cvc_clinicdb": cvc_clinicdb.read,
+    "isic2018": isic2018.read,
+    "lidc_idri": lidc_idri.read,
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a stage is optimised. The learning rate warms up, stays, and beyond `decay_after` steps falls as 1/√step;
+    it never depends on the budget, so that budgets and resuming agree."""
+
+    steps: int = 100_000
+    batch: int = 32
+    learning_rate: float = 1e-4
+    warmup: int = 500
+    decay_after: int = 20_000
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    ema: float = 0.9999
+    validate_every: int = 1000
+    validation_cases: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a trained model but the data themselves."""
+
+    dataset: str
+    size: int
+    channels: int
+    image_codec: CodecSetting
+    mask_codec: CodecSetting
+    segmenter: SegmenterSetting
+    codec_training: Training = Training()
+    training: Training = Training()
+    codec_augment: Augment = Augment()
+    augment: Augment = Augment()
+
+    def build(self, stage: Stage) -> nn.Module:
+        """The untrained model of a stage."""
+        if stage == "segmenter":
+            return self.segmenter.build(self.channels, self.image_codec, self.mask_codec)
+        return (self.image_codec if stage == "image-codec" else self.mask_codec).build()
+
+    def plan(self, stage: Stage) -> tuple[Training, Augment]:
+        """How a stage is trained."""
+        return (self.training, self.augment) if stage == "segmenter" else (self.codec_training, self.codec_augment)
+
+
+def _paper(dataset: str, size: int, channels: int, weight: float, batch: int) -> Recipe:
+    """Section IV-B: f = 4, base 64 × [1, 2, 4], ε-prediction, T = 1000, quantised latents, frozen condition."""
+    training = Training(batch=batch)
+    return Recipe(
+        dataset, size, channels,
+        image_codec=Autoencoder("image", channels, latent=channels, loss=MSE()),
+        mask_codec=Autoencoder("mask", 1, latent=1, loss=WeightedCE(weight), target="consensus"),
+        segmenter=LatentDiffusion(ConcatUNet(), Diffusion("epsilon"), DDPM()),
+        codec_training=training, training=training,
+    )  # fmt: skip
+
+
+def _fast(
+    dataset: str, size: int, channels: int, weight: float, augment: Augment, target: Target = "consensus"
+) -> Recipe:
+    """Latents of 32² (phantom: 16²) whatever the size, so that two CPU cores can train and run it."""
+    stem = max(2, size // 64)
+    shape = {"widths": (32, 64), "blocks": 1, "stem": stem, "quantised": False}
+    geometry = replace(augment, brightness=0, contrast=0, colour=0)
+    return Recipe(
+        dataset, size, channels,
+        image_codec=Autoencoder("image", channels, latent=4, loss=MSE(), **shape),  # type: ignore[arg-type]
+        mask_codec=Autoencoder("mask", 1, latent=4, loss=WeightedCE(weight, unbias=True), **shape),  # type: ignore[arg-type]
+        segmenter=LatentDiffusion(PyramidUNet(), Diffusion("x0"), DDIM(10), target, noise_levels=4),
+        codec_training=Training(batch=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
+        training=Training(batch=16, learning_rate=5e-4, warmup=200, validate_every=500),
+        codec_augment=geometry, augment=augment,
+    )  # fmt: skip
+
+
+_PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
+# ±24 of 128 px: the nodule sits at the centre of its crop, and the centre must give nothing away
+_NODULE = Augment(turn=True, rotate=45, scale=0.1, shift=24 / 128, brightness=0.05, contrast=0.1)
+_MIRROR = Augment(turn=True)
+
+# name: data set, size, channels, weight of positive pixels, …
+_ROWS: dict[str, Recipe] = {
+    "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader"),
+    "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
+    "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
+    "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
+    "lidc_idri":          _fast("lidc_idri",    128, 1, 50, _NODULE),
+    "lidc_idri_readers":  _fast("lidc_idri",    128, 1, 50, _NODULE, "reader"),
+    "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
+    "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
+    "lidc_idri-paper":    _paper("lidc_idri",    128, 1, 50, 64),
+}  # fmt: skip
+
+RECIPES: dict[str, Recipe] = {
+    **_ROWS,
+    **{f"{name}-unet": replace(row, segmenter=OneToOne()) for name, row in _ROWS.items() if "-" not in name},
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The row of this name, or `UserError` listing them."""
+    if name not in RECIPES:
+        raise UserError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

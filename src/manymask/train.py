@@ -1,0 +1,415 @@
+"""One training loop for every model: it knows `loss = model(batch)` and nothing else of what it trains.
+
+RUN/STAGE/config.yaml      recipe, stage, data and split; an older folder with another config is refused
+RUN/STAGE/metrics.jsonl    a line every few steps and at each validation; tensorboard/ has the same
+RUN/STAGE/checkpoints/     last.safetensors (all state), best.safetensors (EMA weights of the best validation)
+RUN/STAGE/samples/         pictures drawn at each validation
+RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from_pretrained` take
+"""
+
+import json
+import math
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from manymask.data.augment import Augment
+from manymask.data.case import Batch
+from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.evaluate import Protocol, evaluate, leading_score
+from manymask.files.atomic import atomic_file
+from manymask.hub import Provenance, TrainedModel, load_model, save_model
+from manymask.noise import TrainingNoise, seed_of
+from manymask.recipes import Recipe, Stage, Training
+from manymask.report import draw_batch
+from manymask.settings import difference, to_dict
+
+Precision = Literal["auto", "fp32", "bf16"]
+LOG_EVERY = 20
+CHECKPOINT_SECONDS = 120.0
+FINISH_CASES = 512
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, where. `scheme` is the split (the store's default if None)."""
+
+    recipe: Recipe
+    stage: Stage
+    store: Store
+    run: Path
+    scheme: str | None = None
+    init: Path | None = None
+    precision: Precision = "auto"
+
+    @property
+    def folder(self) -> Path:
+        return self.run / self.stage
+
+    def config(self) -> dict[str, Any]:
+        """All that decides the result; what an old run folder is compared with."""
+        data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
+        return {"stage": self.stage, "data": data, "recipe": to_dict(self.recipe)}
+
+
+# -- small parts -------------------------------------------------------------------------------------------------------
+
+
+def learning_rate(step: int, training: Training) -> float:
+    """Linear warm-up, then constant, then 1/√step beyond `decay_after`. `step` counts from 0."""
+    warm = min(1.0, (step + 1) / max(training.warmup, 1))
+    return training.learning_rate * warm / math.sqrt(max(1.0, step / max(training.decay_after, 1)))
+
+
+def warm_started_ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    """θ̄ ← θ̄ + (1 − d)(θ − θ̄) with d = min(decay, (1 + n)/(10 + n)), so that early weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng(seed_of("order", seed, epoch)).permutation(count)
+
+
+def batch_ids(ids: list[str], seed: int, step: int, size: int) -> list[str]:
+    """The cases of a step: one endless row of shuffled epochs, cut into batches. A function of its arguments alone."""
+    places = (divmod(p, len(ids)) for p in range(step * size, (step + 1) * size))
+    return [ids[_permutation(seed, epoch, len(ids))[place]] for epoch, place in places]
+
+
+def bf16_is_faster() -> bool:
+    """Whether a convolution step under bf16 autocast takes less time than in fp32 on this processor."""
+    conv, x = nn.Conv2d(32, 32, 3, padding=1), torch.randn(16, 32, 32, 32)
+
+    def seconds(enabled: bool) -> float:
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                y = conv(x)
+            y.float().square().mean().backward()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(True) < 0.9 * seconds(False)
+
+
+def mixed_precision(precision: Precision) -> str:
+    """`accelerate`'s name for a precision; `auto` looks what is faster here."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_is_faster()
+        return "bf16" if fast else "no"
+    return {"fp32": "no", "bf16": "bf16"}[precision]
+
+
+def git_revision() -> str:
+    """The revision of the code, with `+` if it was changed since; empty outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        ask = partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        revision = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return revision + ("+" if ask(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+# -- the run folder ----------------------------------------------------------------------------------------------------
+
+
+class RunFolder:
+    """Config, metrics and checkpoints of one stage. Only the main process writes."""
+
+    def __init__(self, job: Job, writes: bool) -> None:
+        self.folder, self.writes = job.folder, writes
+        self.last, self.best = (self.folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
+        self._check_config(job.config())
+        self.board = SummaryWriter(str(self.folder / "tensorboard")) if writes else None
+
+    def _check_config(self, config: dict[str, Any]) -> None:
+        path = self.folder / "config.yaml"
+        if path.exists():
+            changed = difference(yaml.safe_load(path.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
+            if changed:
+                shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
+                raise UserError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
+        elif self.writes:
+            with atomic_file(path) as beside:
+                beside.write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """One line of metrics, to JSON lines and TensorBoard."""
+        if not self.writes or self.board is None:
+            return
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in line.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self.board.add_scalar(name, value, line["step"])
+
+    def forget_after(self, step: int) -> None:
+        """Drops metric lines beyond a checkpoint, which the resumed run will write again."""
+        path = self.folder / "metrics.jsonl"
+        if self.writes and path.exists():
+            lines = [t for t in path.read_text(encoding="utf-8").splitlines() if t.endswith("}")]
+            kept = [t for t in lines if json.loads(t)["step"] <= step]
+            with atomic_file(path) as beside:
+                beside.write_text("".join(t + "\n" for t in kept), encoding="utf-8")
+
+
+@dataclass
+class Progress:
+    """Where a run stands: steps done, best validation so far, seconds trained."""
+
+    step: int = 0
+    best: float = -math.inf
+    seconds: float = 0.0
+
+
+def save_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any, progress: Progress) -> None:
+    """All state in one safetensors file, written beside and renamed: a kill at any moment leaves a whole one."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    with atomic_file(path) as beside:
+        save_file(tensors, beside, metadata={"progress": json.dumps(vars(progress) | {"best": str(progress.best)})})
+
+
+def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any) -> Progress:
+    """The inverse of `save_checkpoint`."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        tensors = load_file(path)
+    except Exception as error:
+        raise UserError(f"{path} is damaged ({error}): remove it to start over") from None
+    model.load_state_dict(_below(tensors, "model."))
+    ema.load_state_dict(_below(tensors, "ema."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _below(tensors, "optimiser.").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return Progress(progress["step"], float(progress["best"]), progress["seconds"])
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def initial_model(job: Job) -> nn.Module:
+    """The model a fresh run starts from: the seed's, or `init`'s; a segmenter takes the run's own trained codecs."""
+    torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
+    if job.init is not None:
+        given = load_model(job.init)
+        model = job.recipe.build(job.stage)
+        try:
+            model.load_state_dict(given.model.state_dict())
+        except RuntimeError as error:
+            raise UserError(f"{job.init} does not fit this recipe ({str(error).splitlines()[0]})") from None
+        return model.train()
+    model = job.recipe.build(job.stage)
+    for stage in ("image-codec", "mask-codec"):
+        codec = getattr(model, stage.replace("-", "_"), None)
+        if codec is not None and any(True for _ in codec.parameters()):
+            folder = job.run / stage / "model"
+            if not folder.exists():
+                raise UserError(
+                    f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run"
+                )
+            codec.load_state_dict(load_model(folder).model.state_dict())
+    return model
+
+
+class Fit:
+    """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.training, self.augment = job.recipe.plan(job.stage)
+        self.accelerator = Accelerator(mixed_precision=mixed_precision(job.precision))
+        self.folder = RunFolder(job, self.accelerator.is_main_process)
+        self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
+        model = initial_model(job)
+        self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
+        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
+        self.progress = Progress()
+        if self.folder.last.exists():
+            self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
+            self.folder.forget_after(self.progress.step)
+        self.score_name, self.read_score = leading_score(model)
+
+    @property
+    def bare(self) -> nn.Module:
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+
+    def batch(self, step: int) -> Batch:
+        """This process's share of the batch of a step, augmented, on the device."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        if self.training.batch % world:
+            raise UserError(f"a batch of {self.training.batch} cannot be shared by {world} processes")
+        share = self.training.batch // world
+        ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch)[rank * share :][:share]
+        noise = TrainingNoise(self.training.seed, step, rank, world)
+        return self.augment(self.job.store.batch(ids, noise).to(self.accelerator.device))
+
+    def step(self) -> dict[str, Tensor]:
+        """One optimiser step; returns what the model logs."""
+        step = self.progress.step
+        torch.manual_seed(
+            seed_of("step", self.training.seed, step)
+        )  # for dropout and the like: resuming changes nothing
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.training)
+        batch = self.batch(step)
+        logs = self.model(batch)
+        if not torch.isfinite(logs["loss"]):
+            raise UserError(
+                f"the loss is {float(logs['loss'])} at step {step + 1}, cases {', '.join(batch.ids)}: try a lower "
+                "learning rate, --precision fp32, or look at these images"
+            )
+        self.accelerator.backward(logs["loss"])
+        logs["gradient_norm"] = self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update_parameters(self.bare)
+        self.progress.step += 1
+        return logs
+
+    def run(self, max_minutes: float | None = None) -> Path:
+        """Trains, and leaves a model folder behind, whose path is returned."""
+        start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
+        bar = tqdm(total=self.training.steps, initial=self.progress.step, desc=self.job.stage, unit="step",
+                   disable=not self.accelerator.is_main_process, dynamic_ncols=True, mininterval=1.0)  # fmt: skip
+        with bar:
+            while self.progress.step < self.training.steps:
+                logs = self.step()
+                self.progress.seconds = before + time.monotonic() - start
+                bar.update()
+                if self.progress.step % LOG_EVERY == 0:
+                    self._log(logs, bar, start, max_minutes)
+                if self.progress.step % self.training.validate_every == 0:
+                    self.validate()
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self.checkpoint()
+                    saved = time.monotonic()
+                if self._over(start, max_minutes):
+                    break
+        self.validate()
+        self.checkpoint()
+        return self.export()
+
+    def _over(self, start: float, max_minutes: float | None) -> bool:
+        """Whether the time is used up, by the main process's clock, so that all processes stop at one step."""
+        if max_minutes is None:
+            return False
+        over = torch.tensor([float(time.monotonic() - start > 60 * max_minutes)], device=self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast(over, src=0)
+        return bool(over.item())
+
+    def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
+        line = {name: float(value) for name, value in logs.items()}
+        rate = (bar.n - bar.initial) * self.training.batch / (time.monotonic() - start)
+        shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}
+        if max_minutes is not None:
+            shown["minutes left"] = f"{max(0.0, max_minutes - (time.monotonic() - start) / 60):.1f}"
+        bar.set_postfix(shown)
+        self.folder.log(
+            {"step": self.progress.step, "lr": self.optimiser.param_groups[0]["lr"], "images_per_second": rate} | line
+        )
+
+    def checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser, self.progress)
+
+    def validate(self) -> None:
+        """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
+        if not self.accelerator.is_main_process or not self.val_ids:
+            return
+        cases = self.val_ids[:: max(1, len(self.val_ids) // self.training.validation_cases)]
+        cases = cases[: self.training.validation_cases]
+        model, store = self.ema.module, self.job.store
+        device = str(self.accelerator.device)
+        with self.accelerator.autocast():
+            scores = evaluate(model, store, cases, Protocol(ged_samples=8), device, progress=False)
+            draw_batch(
+                model,
+                store.batch(cases[:4]).to(device),
+                self.folder.folder / "samples" / f"{self.progress.step:07}.png",
+            )
+        score = self.read_score(scores)
+        means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
+        self.folder.log({"step": self.progress.step, **means})
+        tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.score_name} {score:.4f}")
+        if score > self.progress.best:
+            self.progress.best = score
+            tensors = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
+            with atomic_file(self.folder.best) as beside:
+                save_file(tensors, beside, metadata={"step": str(self.progress.step), "score": f"{score:.4f}"})
+
+    def export(self) -> Path:
+        """Writes the model folder from the best averaged weights; a codec first measures its latents."""
+        place = self.job.folder / "model"
+        if self.accelerator.is_main_process:
+            model = self.ema.module
+            if self.folder.best.exists():
+                model.load_state_dict(load_file(self.folder.best, device=str(self.accelerator.device)))
+            model.eval()
+            if hasattr(model, "finish"):
+                model.finish(self._plain_batches())
+            save_model(
+                TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.train_ids), place
+            )
+        self.accelerator.wait_for_everyone()
+        return place
+
+    def _plain_batches(self) -> Iterator[Batch]:
+        ids = self.train_ids[:: max(1, len(self.train_ids) // FINISH_CASES)]
+        for i in range(0, len(ids), 32):
+            noise = TrainingNoise(self.training.seed, i)
+            yield self.job.store.batch(ids[i : i + 32], noise).to(self.accelerator.device)
+
+    def _provenance(self) -> Provenance:
+        store, config = self.job.store, self.job.config()
+        return Provenance(store.name, store.hash, config["data"]["scheme"], store.manifest["licence"], self.progress.step,
+                          round(self.progress.seconds / 60, 1), git_revision(),
+                          f"{self.score_name} {self.progress.best:.4f} (EMA weights, up to "
+                          f"{self.training.validation_cases} cases)")  # fmt: skip
+
+
+def fit(job: Job, max_minutes: float | None = None) -> Path:
+    """Trains a stage (or goes on with it) and returns its model folder."""
+    return Fit(job).run(max_minutes)
+
+
+__all__ = ["Augment", "Fit", "Job", "fit"]
