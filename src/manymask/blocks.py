@@ -77,7 +77,7 @@ def downsample(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def output_head(inputs: int, outputs: int) -> nn.Sequential:
-    """norm–SiLU–conv."""
+    """norm–SiLU–conv, from features to whatever the stack is asked for."""
     return nn.Sequential(normalise(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
 
 
@@ -162,7 +162,6 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList([first, *(ResBlock(width, width, embedding) for _ in range(blocks - 1))]))
         self.middle = Attention(widths[-1])
         self.head = output_head(widths[0], outputs)
-        nn.init.zeros_(self.head[-1].weight)
 
     def forward(self, x: Tensor, t: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
         e = self.embed(step_embedding(t, self.embedding_width))

@@ -23,7 +23,8 @@ tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 
 | | |
 |---|---|
-| trained on | {provenance["data"]} ({provenance["data_hash"]}), split `{provenance["scheme"]}`, {seen} cases (`training_ids.txt`) |
+| trained on | {provenance["data"]} ({provenance["data_hash"]}), split `{provenance["scheme"]}` |
+| training cases | {seen}, listed in `training_ids.txt` |
 | licence of the data | {provenance["licence"]} |
 | input | {recipe.channels} channel(s), {recipe.size}×{recipe.size} |
 | recipe | `{segmenter["kind"]}`, in full in `config.json` |

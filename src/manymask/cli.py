@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +9,14 @@ import tyro
 
 from manymask.errors import UserError
 
-Positional = tyro.conf.Positional
-
 
 def prepare(
-    recipe: Positional[str], /, *, out: Path, source: Path | None = None, mask_threshold: int | None = None
+    recipe: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    source: Path | None = None,
+    mask_threshold: int | None = None,
 ) -> None:
     """Turn an official distribution (or a folder of images/ and masks/) into a prepared store.
 
@@ -37,28 +39,10 @@ def prepare(
     print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {out}")
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """Where, how long and from what; every setting of the recipe can be changed below."""
-
-    data: Path
-    """the prepared store"""
-    run: Path
-    """where the stages leave their folders; the same command again goes on"""
-    recipe: Any
-    scheme: str | None = None
-    """the split scheme of the store (its default if not given)"""
-    max_minutes: float | None = None
-    """stop cleanly after so many minutes"""
-    init: Path | None = None
-    """start from the weights of this model folder"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-
-
 def train(arguments: list[str]) -> None:
     """`manymask train RECIPE STAGE --data DIR --run DIR …`: the flags depend on the recipe's own settings."""
     from manymask import recipes
-    from manymask.data.store import Store
+    from manymask.train import TrainOptions, train_stage
 
     usage = f"usage: manymask train RECIPE {{{'|'.join(recipes.STAGES)}}} --data DIR --run DIR"
     if len(arguments) < 2 or arguments[0].startswith("-"):
@@ -67,8 +51,6 @@ def train(arguments: list[str]) -> None:
     if stage not in recipes.STAGES:
         raise UserError(f"{stage!r} is no stage; {usage}")
     row = recipes.recipe(name)
-    fields = {"recipe": Annotated[recipes.Recipe, tyro.conf.arg(name="recipe")]}
-    TrainOptions.__annotations__.update(fields)
     options = tyro.cli(
         TrainOptions,
         prog=f"manymask train {name} {stage}",
@@ -76,10 +58,7 @@ def train(arguments: list[str]) -> None:
         default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    from manymask.train import Job, fit
-
-    job = Job(options.recipe, stage, Store(options.data), options.run, options.scheme, options.init, options.precision)
-    print(f"model → {fit(job, options.max_minutes)}")
+    print(f"model → {train_stage(options, stage)}")
 
 
 SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver"]
@@ -100,7 +79,7 @@ def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
 
 
 def segment(
-    inputs: Positional[tuple[Path, ...]],
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional],
     /,
     *,
     model: Path,
@@ -195,9 +174,29 @@ def evaluate(
         seed: of the drawn masks.
         limit: score the first so many cases only.
     """
-    from manymask.evaluating import evaluate_model
+    from rich.console import Console
 
-    evaluate_model(model, data, out, split, samples, lambda m: _sampler(sampler, steps, m), seed, limit)
+    from manymask.data.store import Store
+    from manymask.evaluate import Protocol, held_out_cases, results
+    from manymask.evaluate import evaluate as score
+    from manymask.files.atomic import write_json
+    from manymask.hub import load_model
+    from manymask.report import draw_batch, metrics_table
+
+    trained, store = load_model(model), Store(data)
+    protocol = Protocol(samples, seed=seed, sampler=_sampler(sampler, steps, trained.model))
+    ids = held_out_cases(trained, store, split)[:limit]
+    scores = score(trained.model, store, ids, protocol)
+    found = results(trained, store, split, protocol, scores)
+    title = f"{store.name} · {split} of split {trained.provenance.scheme} · {len(ids)} cases · {samples} masks"
+    Console().print(metrics_table(scores.metrics, title))
+    for name, value in scores.baselines.items():
+        Console().print(metrics_table(value, f"on the same cases: {name.replace('_', ' ')}"))
+    if out is not None:
+        write_json(out / "results.json", found)
+        few = ids[:: max(1, len(ids) // 6)][:6]
+        draw_batch(trained.model, store.batch(few), out / "figure.png", samples, seed)
+        print(f"results.json and figure.png → {out}")
 
 
 def list_recipes() -> None:
@@ -225,13 +224,19 @@ def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> No
 def main() -> None:
     """The entry point: 0 done, 2 a mistake of the user's, 130 interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    verbs = {"prepare": prepare, "segment": segment, "evaluate": evaluate, "recipes": list_recipes, "demo": demo}
+    verbs: dict[str, Any] = {
+        "prepare": prepare,
+        "segment": segment,
+        "evaluate": evaluate,
+        "recipes": list_recipes,
+        "demo": demo,
+    }
     try:
         if sys.argv[1:2] == ["train"]:
             train(sys.argv[2:])
         else:
-            described = {**verbs, "train": _train_help}
-            code = tyro.extras.subcommand_cli_from_dict(
+            described: dict[str, Any] = {**verbs, "train": _train_help}
+            code: Any = tyro.extras.subcommand_cli_from_dict(
                 described, prog="manymask", description="Draw many plausible masks for one medical image."
             )
             sys.exit(code or 0)

@@ -51,6 +51,11 @@ class Autoencoder:
     snap: bool = False
     target: Target = "reader"
 
+    @property
+    def factor(self) -> int:
+        """f, how many pixels a latent spans."""
+        return self.stem * 2 ** (len(self.widths) - 1)
+
     def build(self) -> "Codec":
         return Codec(self)
 
@@ -63,8 +68,7 @@ class Codec(nn.Module):
 
     def __init__(self, setting: Autoencoder) -> None:
         super().__init__()
-        self.setting, self.latent = setting, setting.latent
-        self.factor = setting.stem * 2 ** (len(setting.widths) - 1)
+        self.setting, self.latent, self.factor = setting, setting.latent, setting.factor
         self.bottleneck = setting.bottleneck.build(setting.latent)
         shape = (setting.widths, setting.blocks, setting.stem)
         self.encoder = Encoder(setting.channels, self.bottleneck.inputs, *shape)
@@ -125,6 +129,11 @@ class Pixels:
     """No compression: diffusion in pixel space, as the baselines do it."""
 
     channels: int
+    factor = 1
+
+    @property
+    def latent(self) -> int:
+        return self.channels
 
     def build(self) -> "PixelCodec":
         return PixelCodec(self)
@@ -133,11 +142,9 @@ class Pixels:
 class PixelCodec(nn.Module):
     """See `Pixels`: [0, 1] ↔ [−1, 1], f = 1."""
 
-    factor = 1
-
     def __init__(self, setting: Pixels) -> None:
         super().__init__()
-        self.setting, self.latent = setting, setting.channels
+        self.setting, self.latent, self.factor = setting, setting.latent, setting.factor
 
     def encode(self, x: Tensor) -> Tensor:
         return 2 * x - 1

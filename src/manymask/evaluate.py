@@ -1,5 +1,6 @@
 """One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
 
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,14 @@ from tqdm import tqdm
 
 from manymask.codec import Codec
 from manymask.consensus import majority, readers_consensus
-from manymask.data.case import Batch
+from manymask.data.case import Batch, Part
 from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.hub import TrainedModel
 from manymask.metrics import Reliability, ged, hd95, hungarian_iou, overlap, psnr, region_of_doubt, ssim, summary
+from manymask.provenance import git_revision
 from manymask.samplers import Sampler
+from manymask.settings import to_dict
 
 THRESHOLD = 0.5
 DISK_RADIUS = 4  # px; the blind disk that LIDC crops are held against
@@ -192,6 +197,48 @@ def leading_score(model: nn.Module) -> tuple[str, Callable[[Scores], float]]:
     if isinstance(model, Codec):
         name = "dice" if model.setting.subject == "mask" else "psnr"
         return name, lambda scores: float(scores.metrics[name]["mean"])
-    if getattr(model, "setting", None) is not None and model.setting.target == "reader":
+    if getattr(getattr(model, "setting", None), "target", None) == "reader":
         return "1 - ged", lambda scores: 1 - float(scores.metrics.get("ged", {"mean": 0})["mean"])
     return "dice", lambda scores: float(scores.metrics["dice"]["mean"])
+
+
+def held_out_cases(trained: TrainedModel, store: Store, part: Part) -> list[str]:
+    """The cases of a part of the split that the model was trained with; refuses any that it has seen."""
+    if trained.provenance.data and trained.provenance.data != store.name:
+        # another data set: a test of transfer, on its default split
+        ids = store.part(None, part)
+    else:
+        ids = store.part(trained.provenance.scheme or None, part)
+    seen = set(trained.training_ids) & set(ids)
+    if part != "train" and seen:
+        some = ", ".join(sorted(seen)[:3])
+        raise UserError(
+            f"{len(seen)} of the {part} cases were trained on ({some}, …): this store's split is another one"
+        )
+    if not ids:
+        raise UserError(f"the {part} part of this split is empty")
+    return ids
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures were made on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": platform.machine(), "threads": torch.get_num_threads(), "gpu": gpu, "torch": torch.__version__}
+
+
+def results(trained: TrainedModel, store: Store, part: Part, protocol: Protocol, scores: Scores) -> dict[str, Any]:
+    """All that `results.json` holds: the scores with everything that is needed to get them again."""
+    sampler = protocol.sampler or getattr(trained.model.setting, "sampler", None)
+    return {
+        "metrics": scores.metrics,
+        "baselines": scores.baselines,
+        "protocol": to_dict(protocol) | {"sampler": to_dict(sampler), "split": part},
+        "data": {"name": store.name, "hash": store.hash, "scheme": trained.provenance.scheme, "remark": store.manifest["remark"]},
+        "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
+                  "parameters": sum(p.numel() for p in trained.model.parameters())},
+        "git": git_revision(),
+        "hardware": hardware(),
+        "seconds_per_image": scores.seconds_per_image,
+        "reliability": scores.reliability,
+        "cases": scores.cases,
+    }  # fmt: skip

@@ -141,7 +141,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         write_model(self.trained, save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, device: str | None = None, **options: Any) -> "Segmenter":  # type: ignore[override]
+    def _from_pretrained(cls, *, model_id: str, device: str | None = None, **options: Any) -> "Segmenter":
         folder = Path(model_id)
         if not folder.exists():
             allowed = {

@@ -16,6 +16,8 @@ from manymask.codec import Codec
 from manymask.consensus import fuse
 from manymask.data.case import Batch
 from manymask.files.atomic import atomic_file
+from manymask.recipes import RECIPES
+from manymask.segmenters import LatentDiffusion
 
 Panel = tuple[str, np.ndarray, str]  # title, picture (H, W) or (H, W, 3), colour map
 
@@ -78,4 +80,22 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
         pooled = f"{value['pooled']:.4f}" if "pooled" in value else ""
         mean = f"{value['mean']:.4f}" if "mean" in value else "–"
         table.add_row(name, mean, interval, pooled, str(value.get("n", "")))
+    return table
+
+
+def recipes_table() -> Table:
+    """A row for each recipe with what tells it from the others."""
+    table = Table(title="recipes")
+    for name in ("recipe", "size", "network", "latents", "predicts", "sampler", "learns from"):
+        table.add_column(name, no_wrap=True)
+    for name, row in RECIPES.items():
+        setting, codec = row.segmenter, row.mask_codec
+        size = f"{row.size}²×{row.channels}"
+        if isinstance(setting, LatentDiffusion):
+            latent = f"{row.size // codec.factor}²×{codec.latent}"
+            sampler = f"{type(setting.sampler).__name__}-{setting.sampler.steps}"
+            shown = [type(setting.denoiser).__name__, latent, setting.process.prediction, sampler]
+        else:
+            shown = [type(setting.network).__name__, "–", "–", "–"]
+        table.add_row(name, size, *shown, setting.target)
     return table

@@ -7,27 +7,19 @@ RUN/STAGE/samples/         pictures drawn at each validation
 RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from_pretrained` take
 """
 
-import json
-import math
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from manymask.data.augment import Augment
 from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.errors import UserError
@@ -35,11 +27,13 @@ from manymask.evaluate import Protocol, evaluate, leading_score
 from manymask.files.atomic import atomic_file
 from manymask.hub import Provenance, TrainedModel, load_model, save_model
 from manymask.noise import TrainingNoise, seed_of
-from manymask.recipes import Recipe, Stage, Training
+from manymask.optim import Precision, batch_ids, learning_rate, mixed_precision, warm_started_ema
+from manymask.provenance import git_revision
+from manymask.recipes import Recipe, Stage
 from manymask.report import draw_batch
-from manymask.settings import difference, to_dict
+from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
+from manymask.settings import to_dict
 
-Precision = Literal["auto", "fp32", "bf16"]
 LOG_EVERY = 20
 CHECKPOINT_SECONDS = 120.0
 FINISH_CASES = 512
@@ -65,163 +59,6 @@ class Job:
         """All that decides the result; what an old run folder is compared with."""
         data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
         return {"stage": self.stage, "data": data, "recipe": to_dict(self.recipe)}
-
-
-# -- small parts -------------------------------------------------------------------------------------------------------
-
-
-def learning_rate(step: int, training: Training) -> float:
-    """Linear warm-up, then constant, then 1/√step beyond `decay_after`. `step` counts from 0."""
-    warm = min(1.0, (step + 1) / max(training.warmup, 1))
-    return training.learning_rate * warm / math.sqrt(max(1.0, step / max(training.decay_after, 1)))
-
-
-def warm_started_ema(decay: float) -> Callable[[Any, Any, Any], None]:
-    """θ̄ ← θ̄ + (1 − d)(θ − θ̄) with d = min(decay, (1 + n)/(10 + n)), so that early weights are soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng(seed_of("order", seed, epoch)).permutation(count)
-
-
-def batch_ids(ids: list[str], seed: int, step: int, size: int) -> list[str]:
-    """The cases of a step: one endless row of shuffled epochs, cut into batches. A function of its arguments alone."""
-    places = (divmod(p, len(ids)) for p in range(step * size, (step + 1) * size))
-    return [ids[_permutation(seed, epoch, len(ids))[place]] for epoch, place in places]
-
-
-def bf16_is_faster() -> bool:
-    """Whether a convolution step under bf16 autocast takes less time than in fp32 on this processor."""
-    conv, x = nn.Conv2d(32, 32, 3, padding=1), torch.randn(16, 32, 32, 32)
-
-    def seconds(enabled: bool) -> float:
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-                y = conv(x)
-            y.float().square().mean().backward()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return seconds(True) < 0.9 * seconds(False)
-
-
-def mixed_precision(precision: Precision) -> str:
-    """`accelerate`'s name for a precision; `auto` looks what is faster here."""
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_is_faster()
-        return "bf16" if fast else "no"
-    return {"fp32": "no", "bf16": "bf16"}[precision]
-
-
-def git_revision() -> str:
-    """The revision of the code, with `+` if it was changed since; empty outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        ask = partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)
-        revision = ask(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return revision + ("+" if ask(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-# -- the run folder ----------------------------------------------------------------------------------------------------
-
-
-class RunFolder:
-    """Config, metrics and checkpoints of one stage. Only the main process writes."""
-
-    def __init__(self, job: Job, writes: bool) -> None:
-        self.folder, self.writes = job.folder, writes
-        self.last, self.best = (self.folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
-        self._check_config(job.config())
-        self.board = SummaryWriter(str(self.folder / "tensorboard")) if writes else None
-
-    def _check_config(self, config: dict[str, Any]) -> None:
-        path = self.folder / "config.yaml"
-        if path.exists():
-            changed = difference(yaml.safe_load(path.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
-            if changed:
-                shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
-                raise UserError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
-        elif self.writes:
-            with atomic_file(path) as beside:
-                beside.write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True))
-
-    def log(self, line: dict[str, Any]) -> None:
-        """One line of metrics, to JSON lines and TensorBoard."""
-        if not self.writes or self.board is None:
-            return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for name, value in line.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self.board.add_scalar(name, value, line["step"])
-
-    def forget_after(self, step: int) -> None:
-        """Drops metric lines beyond a checkpoint, which the resumed run will write again."""
-        path = self.folder / "metrics.jsonl"
-        if self.writes and path.exists():
-            lines = [t for t in path.read_text(encoding="utf-8").splitlines() if t.endswith("}")]
-            kept = [t for t in lines if json.loads(t)["step"] <= step]
-            with atomic_file(path) as beside:
-                beside.write_text("".join(t + "\n" for t in kept), encoding="utf-8")
-
-
-@dataclass
-class Progress:
-    """Where a run stands: steps done, best validation so far, seconds trained."""
-
-    step: int = 0
-    best: float = -math.inf
-    seconds: float = 0.0
-
-
-def save_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any, progress: Progress) -> None:
-    """All state in one safetensors file, written beside and renamed: a kill at any moment leaves a whole one."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for i, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    with atomic_file(path) as beside:
-        save_file(tensors, beside, metadata={"progress": json.dumps(vars(progress) | {"best": str(progress.best)})})
-
-
-def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any) -> Progress:
-    """The inverse of `save_checkpoint`."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-        tensors = load_file(path)
-    except Exception as error:
-        raise UserError(f"{path} is damaged ({error}): remove it to start over") from None
-    model.load_state_dict(_below(tensors, "model."))
-    ema.load_state_dict(_below(tensors, "ema."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _below(tensors, "optimiser.").items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Progress(progress["step"], float(progress["best"]), progress["seconds"])
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-# -- the loop ----------------------------------------------------------------------------------------------------------
 
 
 def initial_model(job: Job) -> nn.Module:
@@ -255,7 +92,7 @@ class Fit:
         self.job = job
         self.training, self.augment = job.recipe.plan(job.stage)
         self.accelerator = Accelerator(mixed_precision=mixed_precision(job.precision))
-        self.folder = RunFolder(job, self.accelerator.is_main_process)
+        self.folder = RunFolder(job.folder, job.config(), self.accelerator.is_main_process)
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
         model = initial_model(job)
         self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
@@ -381,7 +218,7 @@ class Fit:
         """Writes the model folder from the best averaged weights; a codec first measures its latents."""
         place = self.job.folder / "model"
         if self.accelerator.is_main_process:
-            model = self.ema.module
+            model: Any = self.ema.module
             if self.folder.best.exists():
                 model.load_state_dict(load_file(self.folder.best, device=str(self.accelerator.device)))
             model.eval()
@@ -412,4 +249,26 @@ def fit(job: Job, max_minutes: float | None = None) -> Path:
     return Fit(job).run(max_minutes)
 
 
-__all__ = ["Augment", "Fit", "Job", "fit"]
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where, how long and from what; every setting of the recipe can be changed too."""
+
+    data: Path
+    """the prepared store"""
+    run: Path
+    """where the stages leave their folders; the same command again goes on"""
+    recipe: Recipe
+    scheme: str | None = None
+    """the split scheme of the store (its default if not given)"""
+    max_minutes: float | None = None
+    """stop cleanly after so many minutes"""
+    init: Path | None = None
+    """start from the weights of this model folder"""
+    precision: Precision = "auto"
+
+
+def train_stage(options: TrainOptions, stage: Stage) -> Path:
+    """What `manymask train` does."""
+    store = Store(options.data)
+    job = Job(options.recipe, stage, store, options.run, options.scheme, options.init, options.precision)
+    return fit(job, options.max_minutes)

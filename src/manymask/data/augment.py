@@ -50,7 +50,7 @@ class Augment:
             operations.append((draw[:, 2] < 0.5, lambda x: x.transpose(-1, -2)))
         for chosen, operation in operations:
             both = torch.where(chosen.to(both.device)[:, None, None, None], operation(both), both)
-        return both.split([image.shape[1], masks.shape[1]], dim=1)  # type: ignore[return-value]
+        return both.split([image.shape[1], masks.shape[1]], dim=1)
 
     def _warp(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
         angle = draw[:, 0] * math.radians(self.rotate)

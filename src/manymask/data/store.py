@@ -7,7 +7,7 @@ STORE/native.bin          per case: zlib of the packed bits of (R, H, W); the ma
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -69,7 +69,7 @@ def prepare(source: Source, out: Path, size: int, channels: int) -> "Store":
             "native": places,
         }
         ids = "\n".join(manifest["ids"]).encode()
-        manifest["hash"] = content_hash(ids, *(memoryview(a).cast("B") for a in arrays.values()))
+        manifest["hash"] = content_hash(ids, *(a.data.cast("B") for a in arrays.values()))
         for array in arrays.values():
             array.flush()
         write_json(folder / "manifest.json", manifest)
@@ -96,7 +96,7 @@ def _load_all(cases: Sequence[Case], name: str) -> Iterator[tuple[np.ndarray, np
 
 
 def _put(
-    arrays: dict[str, np.ndarray], i: int, case: Case, loaded: tuple[np.ndarray, np.ndarray], native: IO[bytes]
+    arrays: Mapping[str, np.ndarray], i: int, case: Case, loaded: tuple[np.ndarray, np.ndarray], native: IO[bytes]
 ) -> list[int]:
     image, masks = loaded
     readers, size = arrays["masks"].shape[1:3]

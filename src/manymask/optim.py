@@ -1,0 +1,69 @@
+"""The small parts of optimisation: learning rate, averaged weights, the order of cases, precision."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manymask.noise import seed_of
+from manymask.recipes import Training
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def learning_rate(step: int, training: Training) -> float:
+    """Linear warm-up, then constant, then 1/√step beyond `decay_after`. `step` counts from 0."""
+    warm = min(1.0, (step + 1) / max(training.warmup, 1))
+    return training.learning_rate * warm / math.sqrt(max(1.0, step / max(training.decay_after, 1)))
+
+
+def warm_started_ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    """θ̄ ← θ̄ + (1 − d)(θ − θ̄) with d = min(decay, (1 + n)/(10 + n)), so that early weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng(seed_of("order", seed, epoch)).permutation(count)
+
+
+def batch_ids(ids: list[str], seed: int, step: int, size: int) -> list[str]:
+    """The cases of a step: one endless row of shuffled epochs, cut into batches. A function of its arguments alone."""
+    places = (divmod(p, len(ids)) for p in range(step * size, (step + 1) * size))
+    return [ids[_permutation(seed, epoch, len(ids))[place]] for epoch, place in places]
+
+
+def bf16_is_faster() -> bool:
+    """Whether a convolution step under bf16 autocast takes less time than in fp32 on this processor."""
+    conv, x = nn.Conv2d(32, 32, 3, padding=1), torch.randn(16, 32, 32, 32)
+
+    def seconds(enabled: bool) -> float:
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                y = conv(x)
+            y.float().square().mean().backward()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(True) < 0.9 * seconds(False)
+
+
+def mixed_precision(precision: Precision) -> str:
+    """`accelerate`'s name for a precision; `auto` looks what is faster here."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_is_faster()
+        return "bf16" if fast else "no"
+    return {"fp32": "no", "bf16": "bf16"}[precision]

@@ -1,0 +1,99 @@
+"""The folder of a run: its config, its metrics, and checkpoints that a kill at any moment leaves whole."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from manymask.errors import UserError
+from manymask.files.atomic import atomic_file
+from manymask.settings import difference
+
+
+class RunFolder:
+    """Config, metrics and checkpoints of one stage. Only the main process writes."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], writes: bool) -> None:
+        self.folder, self.writes = folder, writes
+        self.last, self.best = (self.folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
+        self._check_config(config)
+        self.board = SummaryWriter(str(self.folder / "tensorboard")) if writes else None
+
+    def _check_config(self, config: dict[str, Any]) -> None:
+        path = self.folder / "config.yaml"
+        if path.exists():
+            changed = difference(yaml.safe_load(path.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
+            if changed:
+                shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
+                raise UserError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
+        elif self.writes:
+            with atomic_file(path) as beside:
+                beside.write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """One line of metrics, to JSON lines and TensorBoard."""
+        if not self.writes or self.board is None:
+            return
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in line.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self.board.add_scalar(name, value, line["step"])
+
+    def forget_after(self, step: int) -> None:
+        """Drops metric lines beyond a checkpoint, which the resumed run will write again."""
+        path = self.folder / "metrics.jsonl"
+        if self.writes and path.exists():
+            lines = [t for t in path.read_text(encoding="utf-8").splitlines() if t.endswith("}")]
+            kept = [t for t in lines if json.loads(t)["step"] <= step]
+            with atomic_file(path) as beside:
+                beside.write_text("".join(t + "\n" for t in kept), encoding="utf-8")
+
+
+@dataclass
+class Progress:
+    """Where a run stands: steps done, best validation so far, seconds trained."""
+
+    step: int = 0
+    best: float = -math.inf
+    seconds: float = 0.0
+
+
+def save_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any, progress: Progress) -> None:
+    """All state in one safetensors file, written beside and renamed: a kill at any moment leaves a whole one."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    with atomic_file(path) as beside:
+        save_file(tensors, beside, metadata={"progress": json.dumps(vars(progress) | {"best": str(progress.best)})})
+
+
+def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any) -> Progress:
+    """The inverse of `save_checkpoint`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        tensors = load_file(path)
+    except Exception as error:
+        raise UserError(f"{path} is damaged ({error}): remove it to start over") from None
+    model.load_state_dict(_below(tensors, "model."))
+    ema.load_state_dict(_below(tensors, "ema."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _below(tensors, "optimiser.").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return Progress(progress["step"], float(progress["best"]), progress["seconds"])
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,79 @@
+"""Small real things that the tests share: a store of a few phantoms, and a recipe that trains in seconds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from manymask.codec import Autoencoder
+from manymask.data import phantom
+from manymask.data.case import Source, random_scheme
+from manymask.data.store import Store, prepare
+from manymask.denoisers import PyramidUNet
+from manymask.losses import MSE, WeightedCE
+from manymask.process import Diffusion
+from manymask.recipes import Recipe, Training
+from manymask.samplers import DDIM
+from manymask.segmenters import LatentDiffusion
+
+torch.set_num_threads(2)
+
+
+def tiny_recipe() -> Recipe:
+    """The phantom's `fast` row with every width cut down."""
+    shape = {"widths": (8, 16), "blocks": 1, "stem": 2, "quantised": False, "latent": 2}
+    training = Training(batch=4, warmup=2, validate_every=1000, validation_cases=2, learning_rate=1e-3)
+    return Recipe(
+        "phantom",
+        64,
+        1,
+        image_codec=Autoencoder("image", 1, loss=MSE(), **shape),
+        mask_codec=Autoencoder("mask", 1, loss=WeightedCE(2.0, unbias=True), **shape),
+        segmenter=LatentDiffusion(
+            PyramidUNet((8, 8), 1, (8, 8, 16), 1), Diffusion("x0"), DDIM(3), "reader", noise_levels=2
+        ),
+        codec_training=training,
+        training=training,
+    )
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return tiny_recipe()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    cases = phantom.read().cases[:24]
+    source = Source("phantom", cases, {"random": random_scheme({c.id: c.id for c in cases}, 0)}, "Apache-2.0")
+    return prepare(source, tmp_path_factory.mktemp("data") / "store", 64, 1)
+
+
+@pytest.fixture(scope="session")
+def trained_run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with all three stages trained for two steps."""
+    from manymask.train import Job, fit
+
+    run = tmp_path_factory.mktemp("run")
+    short = shortened(recipe, 2)
+    for stage in ("image-codec", "mask-codec", "segmenter"):
+        fit(Job(short, stage, store, run, precision="fp32"))
+    return run
+
+
+def shortened(recipe: Recipe, steps: int) -> Recipe:
+    return replace(
+        recipe,
+        training=replace(recipe.training, steps=steps),
+        codec_training=replace(recipe.codec_training, steps=steps),
+    )
+
+
+def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.05) -> torch.nn.Module:
+    """Moves every weight off its start: zero-initialised layers would make equality tests empty."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(scale * torch.randn(p.shape, generator=generator))
+    return model

@@ -1,0 +1,38 @@
+"""Consensus, by its definition."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manymask.consensus import fuse, majority, random_reader, readers_consensus
+
+
+@given(st.integers(1, 6), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_maps_keep_their_bounds_and_forget_the_order_of_masks(n, seed):
+    masks = torch.rand(n, 5, 7, generator=torch.Generator().manual_seed(seed))
+    fused, shuffled = fuse(masks), fuse(masks.flip(0))
+    assert torch.allclose(fused.confidence, masks.mean(0)) and torch.allclose(fused.confidence, shuffled.confidence)
+    assert ((fused.entropy >= 0) & (fused.entropy <= 1 + 1e-6)).all()
+    assert ((fused.disagreement >= 0) & (fused.disagreement <= 0.5 + 1e-6)).all()
+    assert (fused.consensus == (fused.confidence >= 0.5)).all()
+
+
+def test_equal_masks_leave_nothing_to_disagree_about():
+    fused = fuse((torch.rand(1, 6, 6) > 0.5).float().repeat(5, 1, 1))
+    assert fused.disagreement.max() == 0 and fused.entropy.max() < 1e-6
+    assert (fused.votes == fused.confidence).all()
+
+
+def test_readers_consensus_counts_only_filled_slots():
+    masks = torch.zeros(1, 4, 2, 2)
+    masks[0, 0, 0, 0] = masks[0, 1, 0, 0] = masks[0, 1, 1, 1] = 1
+    assert readers_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]]
+    assert majority(masks)[0, 0].tolist() == [[1, 0], [0, 0]]
+    assert readers_consensus(torch.zeros(1, 4, 2, 2)).sum() == 0
+
+
+def test_random_reader_takes_every_slot():
+    masks = torch.arange(4.0).reshape(1, 4, 1, 1).repeat(1000, 1, 1, 1)
+    drawn = random_reader(masks, torch.rand(1000, generator=torch.Generator().manual_seed(0))).flatten()
+    assert all(150 < int((drawn == k).sum()) < 350 for k in range(4))

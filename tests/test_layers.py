@@ -1,0 +1,58 @@
+"""The house has floors: a module imports from lower floors, or from what stands earlier on its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import manymask
+
+# as drawn in docs/architecture.md, bottom first
+FLOORS = (
+    "errors", "noise", "settings", "provenance", "blocks", "losses", "process", "consensus", "metrics",
+    "samplers", "bottlenecks", "files.atomic", "files.raster", "files.result",
+    "data.case", "data.pairs", "data.store", "data.augment",
+    "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
+    "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks",
+    "segmenters", "recipes", "card", "hub", "evaluate", "report", "run_folder", "optim", "train", "demo", "cli",
+)  # fmt: skip
+SOURCE = Path(manymask.__file__).parent
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+        if path != SOURCE / "__init__.py"
+    }
+
+
+def imported(path: Path) -> set[str]:
+    """The manymask modules that a file imports, also inside functions."""
+    known, found = modules(), set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("manymask"):
+            base = (node.module or "").removeprefix("manymask").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                found.add(inner if inner in known else base)
+    return found - {"", "Segmenter", "files", "data"}
+
+
+def test_every_module_has_a_floor():
+    assert set(modules()) - {"files", "data"} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", FLOORS)
+def test_module_imports_only_from_below(module):
+    below = set(FLOORS[: FLOORS.index(module)])
+    assert imported(modules()[module]) <= below
+
+
+def test_no_module_or_function_has_outgrown_the_house():
+    for path in modules().values():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 300, f"{path} is too long to read in one go"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 62, f"{path}:{node.lineno} {node.name} is too long"

@@ -1,0 +1,46 @@
+"""Losses by hand."""
+
+import math
+
+import pytest
+import torch
+
+from manymask.losses import MSE, Dice, Focal, WeightedCE
+
+
+def test_weighted_ce_equals_hand_computed_value():
+    logits, target = torch.tensor([[[[0.0, 2.0], [-1.0, 0.5]]]]), torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    p = torch.sigmoid(logits)
+    by_hand = -(50 * target * p.log() + (1 - target) * (1 - p).log()).mean()
+    assert torch.allclose(WeightedCE(50)(logits, target), by_hand)
+
+
+@pytest.mark.parametrize("weight", [1.0, 5.0, 50.0])
+def test_unbias_undoes_what_the_weight_does_to_the_optimum(weight):
+    p = 0.3
+    optimum = math.log(weight * p / (1 - p))  # where the derivative of the weighted loss vanishes
+    logit = torch.tensor([[[[optimum]]]], requires_grad=True)
+    loss = p * WeightedCE(weight)(logit, torch.ones_like(logit)) + (1 - p) * WeightedCE(weight)(
+        logit, torch.zeros_like(logit)
+    )
+    loss.backward()
+    assert abs(float(logit.grad)) < 1e-6
+    assert float(WeightedCE(weight, unbias=True).probability(logit.detach())) == pytest.approx(p, abs=1e-6)
+
+
+def test_focal_without_focus_is_cross_entropy():
+    logits, target = torch.randn(2, 1, 4, 4), (torch.rand(2, 1, 4, 4) > 0.5).float()
+    assert torch.allclose(Focal(0.0)(logits, target), WeightedCE(1.0)(logits, target), atol=1e-6)
+
+
+def test_dice_of_an_empty_answer_to_an_empty_mask_costs_nothing():
+    assert float(Dice()(torch.full((1, 1, 8, 8), -30.0), torch.zeros(1, 1, 8, 8))) < 1e-6
+
+
+@pytest.mark.parametrize("loss", [MSE(sigmoid=True), WeightedCE(), Focal(), Dice(), Dice(cross_entropy=1.0)])
+def test_every_mask_loss_falls_when_the_answer_gets_better(loss):
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., 2:6, 2:6] = 1
+    sign = 2 * target - 1
+    assert loss(4 * sign, target) < loss(sign, target) < loss(-sign, target)
+    assert ((loss.probability(4 * sign) > 0.5).float() == target).all()

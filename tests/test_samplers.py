@@ -1,0 +1,212 @@
+"""Samplers against diffusers' from the same noise and γ in float64, and against a denoiser that is exactly known."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manymask.process import Diffusion
+from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver
+
+SHAPE = (2, 3, 4, 4)
+PROCESS = Diffusion("epsilon")
+
+
+class Given:
+    """A noise source that hands out a prepared list, for both sides of a comparison."""
+
+    def __init__(self, draws):
+        self.draws = iter(draws)
+
+    def normal(self, *shape):
+        return next(self.draws)
+
+
+def network(z, t):
+    """Any smooth function of state and time will do for ε̂."""
+    return torch.sin(1.3 * z) * (0.4 + t / 1500) + 0.2 * z
+
+
+def denoise(z, t):
+    return PROCESS.estimate(network(z, t), z, torch.full((len(z),), t))
+
+
+def start(seed=0):
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def with_our_gamma(scheduler):
+    """diffusers keeps γ in float32; give it ours. Its index 0 is our t = 1."""
+    scheduler.alphas_cumprod = PROCESS.gamma[1:].clone()
+    scheduler.alphas = scheduler.alphas_cumprod / torch.cat([torch.ones(1).double(), scheduler.alphas_cumprod[:-1]])
+    scheduler.betas = 1 - scheduler.alphas
+    scheduler.one = torch.tensor(1.0, dtype=torch.float64)
+    scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    return scheduler
+
+
+def theirs(scheduler, z, **options):
+    for t in scheduler.timesteps:
+        z = scheduler.step(network(z, int(t) + 1), t, z, **options).prev_sample
+    return z
+
+
+def relative_error(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+COMMON = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 20, 50, 1000])
+def test_ddim_equals_diffusers(steps):
+    other = with_our_gamma(DDIMScheduler(**COMMON, clip_sample=False, timestep_spacing="trailing"))
+    other.set_timesteps(steps)
+    assert relative_error(DDIM(steps)(denoise, PROCESS, start(), Given([])), theirs(other, start())) <= 1e-5
+
+
+def test_ddim_with_eta_equals_diffusers():
+    other = with_our_gamma(DDIMScheduler(**COMMON, clip_sample=False, timestep_spacing="trailing"))
+    other.set_timesteps(20)
+    draws = [start(i + 1) for i in range(20)]
+    z = start()
+    for t, noise in zip(other.timesteps, draws, strict=True):
+        z = other.step(network(z, int(t) + 1), t, z, eta=0.7, variance_noise=noise).prev_sample
+    # our last step lands on γ = 1, where the variance is 0, so it takes no draw
+    assert relative_error(DDIM(20, eta=0.7)(denoise, PROCESS, start(), Given(draws)), z) <= 1e-5
+
+
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_ddpm_equals_diffusers(steps, monkeypatch):
+    other = with_our_gamma(DDPMScheduler(**COMMON, clip_sample=False, timestep_spacing="trailing"))
+    other.set_timesteps(steps)
+    draws = [start(i + 1) for i in range(steps)]
+    theirs_draws = iter(draws)
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: next(theirs_draws))
+    ours = DDPM(steps)(denoise, PROCESS, start(), Given(draws))
+    assert relative_error(ours, theirs(other, start())) <= 1e-5
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20, 50])
+def test_plms_equals_diffusers_without_runge_kutta(steps):
+    other = with_our_gamma(
+        PNDMScheduler(**COMMON, skip_prk_steps=True, set_alpha_to_one=True, timestep_spacing="trailing")
+    )
+    other.set_timesteps(steps)
+    assert relative_error(PLMS(steps)(denoise, PROCESS, start(), Given([])), theirs(other, start())) <= 1e-5
+
+
+@pytest.mark.parametrize("steps", [2, 5, 10, 20, 50])
+def test_dpm_solver_equals_diffusers(steps):
+    other = DPMSolverMultistepScheduler(
+        **COMMON, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing", final_sigmas_type="zero"
+    )
+    other.set_timesteps(steps)
+    gamma = PROCESS.gamma[[int(t) + 1 for t in other.timesteps]]
+    other.sigmas = torch.cat([((1 - gamma) / gamma).sqrt(), torch.zeros(1, dtype=torch.float64)])  # float64 for float32
+    assert relative_error(DPMSolver(steps)(denoise, PROCESS, start(), Given([])), theirs(other, start())) <= 1e-5
+
+
+# -- data ~ N(μ, s²): the exact denoiser is linear, so the answer of the probability flow is known in closed form --------
+
+MU, SPREAD = 1.5, 0.4
+FINE = Diffusion("epsilon", steps=4000, beta_start=2.5e-5, beta_end=0.005)
+
+
+def exact(z, t):
+    gamma = FINE.gamma[t]
+    z0 = MU + SPREAD**2 * gamma.sqrt() / (SPREAD**2 * gamma + 1 - gamma) * (z - gamma.sqrt() * MU)
+    return z0, (z - gamma.sqrt() * z0) / (1 - gamma).sqrt()
+
+
+def flow_solution(z):
+    """z_0 of the probability-flow ODE from z_T: standardise at T, un-standardise at 0."""
+    gamma = FINE.gamma[-1]
+    return MU + SPREAD * (z - gamma.sqrt() * MU) / (SPREAD**2 * gamma + 1 - gamma).sqrt()
+
+
+def order_of(sampler, low, high):
+    z = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(1, 1, 3, 3)
+    errors = [float((sampler(n)(exact, FINE, z, Given([])) - flow_solution(z)).abs().max()) for n in (low, high)]
+    return np.log(errors[0] / errors[1]) / np.log(high / low)
+
+
+def test_ddim_is_of_first_order():
+    assert 0.8 <= order_of(DDIM, 100, 200) <= 1.3
+
+
+def test_dpm_solver_is_of_second_order():
+    assert order_of(DPMSolver, 100, 200) >= 1.6
+
+
+def test_plms_is_of_second_order_or_better():
+    assert order_of(PLMS, 100, 200) >= 1.6
+
+
+def test_ddpm_reaches_mean_and_variance():
+    generator = torch.Generator().manual_seed(0)
+    process = Diffusion("epsilon")
+
+    class Fresh:
+        def normal(self, *shape):
+            return torch.randn(4000, *shape, generator=generator, dtype=torch.float64)
+
+    def exact_here(z, t):
+        gamma = process.gamma[t]
+        z0 = MU + SPREAD**2 * gamma.sqrt() / (SPREAD**2 * gamma + 1 - gamma) * (z - gamma.sqrt() * MU)
+        return z0, (z - gamma.sqrt() * z0) / (1 - gamma).sqrt()
+
+    z = DDPM(1000)(exact_here, process, Fresh().normal(1, 1, 1), Fresh())
+    assert abs(float(z.mean()) - MU) < 4 * SPREAD / 4000**0.5
+    assert abs(float(z.std()) / SPREAD - 1) < 0.05
+
+
+def test_ddpm_mean_equals_the_posterior_in_its_x0_form():
+    """q(z_{t−1} | z_t, x̂₀) = N(√γ_{t−1} β_t/(1−γ_t) x̂₀ + √α_t (1−γ_{t−1})/(1−γ_t) z_t, β̃_t) (Ho et al. 2020, Eq. 7)."""
+    gamma, z = PROCESS.gamma, start()
+    for t, s in list(pairwise(PROCESS.knots(1000)))[:-1:97]:
+        steps = Diffusion("epsilon")
+        z0, _ = denoise(z, t)
+        alpha, beta = gamma[t] / gamma[s], 1 - gamma[t] / gamma[s]
+        expected = gamma[s].sqrt() * beta / (1 - gamma[t]) * z0 + alpha.sqrt() * (1 - gamma[s]) / (1 - gamma[t]) * z
+        unit = torch.ones(SHAPE, dtype=torch.float64)
+        sigma = (beta * (1 - gamma[s]) / (1 - gamma[t])).sqrt()
+
+        class OneStep(Diffusion):
+            def knots(self, n, t=t, s=s):
+                return [t, s]
+
+        assert steps.gamma[-1] == gamma[-1]
+        ours = DDPM(1)(denoise, OneStep("epsilon"), z, Given([unit]))
+        assert relative_error(ours, expected + sigma * unit) <= 1e-10
+
+
+@given(st.integers(1, 1000))
+def test_knots_fall_from_t_to_zero(steps):
+    knots = PROCESS.knots(steps)
+    assert knots[0] == 1000 and knots[-1] == 0 and len(knots) == steps + 1
+    assert all(a > b for a, b in pairwise(knots))
+
+
+def test_more_steps_than_the_process_has_are_refused():
+    with pytest.raises(ValueError, match="steps must lie in"):
+        PROCESS.knots(1001)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+def test_estimate_inverts_corruption(prediction):
+    process = Diffusion(prediction)
+    z0, epsilon, t = start(1), start(2), torch.tensor([1, 900])
+    z = process.corrupt(z0, epsilon, t)
+    x0_hat, epsilon_hat = process.estimate(process.target(z0, epsilon, t), z, t)
+    assert torch.allclose(x0_hat, z0, atol=1e-9) and torch.allclose(epsilon_hat, epsilon, atol=1e-9)
+
+
+def test_gamma_is_the_product_of_alphas():
+    beta = np.linspace(1e-4, 0.02, 1000)
+    assert np.allclose(PROCESS.gamma[1:].numpy(), np.cumprod(1 - beta))
+    assert PROCESS.gamma[0] == 1
