@@ -31,6 +31,15 @@ class VQ:
         return VectorQuantiser(self, channels)
 
 
+def _of_all_processes(rows: Tensor) -> Tensor:
+    """The rows that all processes see in this step, in the order of one process with the whole batch."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
+
+
 class VectorQuantiser(nn.Module):
     """See `VQ`. `idle` counts the steps since each code was last used; −1 everywhere before the first batch."""
 
@@ -56,10 +65,12 @@ class VectorQuantiser(nn.Module):
         h = h.float()
         with torch.autocast(h.device.type, enabled=False):
             if self.training:
-                self._revive(h.detach().movedim(1, -1).reshape(-1, h.shape[1]))
+                self._revive(_of_all_processes(h.detach().movedim(1, -1).reshape(-1, h.shape[1])))
             quantised, index = self._lookup(h)
             codebook_loss = F.mse_loss(quantised, h.detach())  # Eq. 8
             commitment = F.mse_loss(h, quantised.detach())  # Eq. 9
+        if self.training:
+            index = _of_all_processes(index)
         share = torch.bincount(index, minlength=self.setting.codes) / len(index)
         if self.training:
             self.idle.add_(1).masked_fill_(share > 0, 0)
@@ -79,8 +90,6 @@ class VectorQuantiser(nn.Module):
         jitter = 1e-3 * vectors.std() * torch.randn(count, vectors.shape[1]).to(vectors)
         self.codebook[dead] = (vectors[drawn] + jitter).to(self.codebook.dtype)
         self.idle[dead] = 0
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(self.codebook.data, src=0)  # the ranks saw different vectors; all take rank 0's
 
     def latent(self, h: Tensor) -> Tensor:
         return h

@@ -131,7 +131,7 @@ class Fit:
         logs = self.model(batch)
         if not torch.isfinite(logs["loss"]):
             raise UserError(
-                f"the loss is {float(logs['loss'])} at step {step + 1}, cases {', '.join(batch.ids)}: try a lower "
+                f"the loss is {float(logs['loss'].detach())} at step {step + 1}, cases {', '.join(batch.ids)}: try a lower "
                 "learning rate, --precision fp32, or look at these images"
             )
         self.accelerator.backward(logs["loss"])
@@ -175,7 +175,7 @@ class Fit:
         return bool(over.item())
 
     def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
-        line = {name: float(value) for name, value in logs.items()}
+        line = {name: float(value.detach()) for name, value in logs.items()}
         rate = (bar.n - bar.initial) * self.training.batch / (time.monotonic() - start)
         shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}
         if max_minutes is not None:

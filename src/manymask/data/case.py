@@ -77,6 +77,11 @@ def random_scheme(groups: Mapping[str, str], seed: int, fractions: tuple[float, 
         # the part that lacks most of its share takes the next group
         part = max(PARTS, key=lambda p: wanted[p] * len(groups) - len(scheme[p]))
         scheme[part] += members[group]
+    for part in ("val", "test"):  # few groups: none of the parts may stay empty where that can be helped
+        if not scheme[part] and len({groups[case] for case in scheme["train"]}) > 1:
+            moved = groups[scheme["train"][-1]]
+            scheme[part] = members[moved]
+            scheme["train"] = [case for case in scheme["train"] if groups[case] != moved]
     return {part: sorted(ids) for part, ids in scheme.items()}
 
 

@@ -6,7 +6,7 @@ Where all names hold a `__`, what stands before it is the group (the patient, sa
 from pathlib import Path
 
 from manymask.data.case import Source, random_scheme
-from manymask.data.pairs import find_folder, paired_cases
+from manymask.data.pairs import by_stem, find_folder, paired_cases
 from manymask.errors import UserError
 
 
@@ -16,12 +16,13 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
     readers = sorted(p for p in images.parent.glob("masks-*") if p.is_dir())
     if not readers:
         readers = [find_folder(source, "masks", "masks-0")]
-    cases = paired_cases(images, readers, channels, mask_threshold, mask_suffix="_mask", group=_group)
+    grouped = all("__" in stem for stem in by_stem(images))
+    cases = paired_cases(
+        images, readers, channels, mask_threshold, mask_suffix="_mask", group=_before_underscores if grouped else str
+    )
     if len(cases) < 3:
         raise UserError(f"{images} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test")
     groups = {case.id: case.group for case in cases}
-    if not all("__" in case for case in groups):
-        groups = {case: case for case in groups}
     scheme = random_scheme(groups, 42)
     empty = [part for part, ids in scheme.items() if not ids]
     if empty:
@@ -29,5 +30,5 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
     return Source("folder", cases, {"random": scheme}, "as given by the owner of the images")
 
 
-def _group(stem: str) -> str:
+def _before_underscores(stem: str) -> str:
     return stem.split("__")[0]

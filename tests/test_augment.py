@@ -1,0 +1,59 @@
+"""Augmentation: identity when nothing is asked for, image and mask moved alike, the same whatever the batch is cut into."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from manymask.data.augment import Augment, quarter_turn, quarter_turn_back
+from manymask.data.case import Batch
+from manymask.noise import TrainingNoise
+
+EVERYTHING = Augment(turn=True, rotate=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
+
+
+def batch(n=8, channels=3):
+    image = torch.rand(n, channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    return Batch([str(i) for i in range(n)], image, (image.mean(1, keepdim=True) > 0.5).float(), TrainingNoise(0, 3))
+
+
+def test_nothing_asked_nothing_changed():
+    before = batch()
+    after = Augment(flip=False)(before)
+    assert torch.equal(after.image, before.image) and torch.equal(after.masks, before.masks)
+
+
+def test_masks_stay_binary_and_images_in_range():
+    after = EVERYTHING(batch())
+    assert set(after.masks.unique().tolist()) <= {0.0, 1.0}
+    assert after.image.min() >= 0 and after.image.max() <= 1
+
+
+def test_image_and_mask_move_together():
+    mask = torch.zeros(16, 1, 64, 64)
+    mask[:, :, 20:40, 10:50] = 1
+    geometry = replace(EVERYTHING, brightness=0, contrast=0, colour=0)
+    after = geometry(Batch([str(i) for i in range(16)], mask.clone(), mask.clone(), TrainingNoise(1, 1)))
+    border = (after.image - after.masks).abs()
+    assert not torch.equal(after.masks, mask)
+    assert (border.mean(dim=(1, 2, 3)) < 0.03).all()
+
+
+def test_halves_augmented_apart_equal_the_whole():
+    whole = EVERYTHING(batch())
+    for rank in range(2):
+        rows = slice(4 * rank, 4 * rank + 4)
+        b = batch()
+        half = Batch(b.ids[rows], b.image[rows], b.masks[rows], TrainingNoise(0, 3, rank, 2))
+        assert torch.allclose(EVERYTHING(half).image, whole.image[rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_quarter_turns_are_undone(k):
+    x = torch.rand(2, 1, 6, 6)
+    assert torch.equal(quarter_turn_back(quarter_turn(x, k), k), x)
+
+
+def test_the_eight_turns_differ():
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    assert len({tuple(quarter_turn(x, k).flatten().tolist()) for k in range(8)}) == 8

@@ -1,0 +1,94 @@
+"""The evaluator, with models whose scores are known beforehand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from manymask.consensus import readers_consensus
+from manymask.errors import UserError
+from manymask.evaluate import Protocol, evaluate, held_out_cases, leading_score, reader_baselines, results
+from manymask.hub import load_model
+from manymask.train import git_revision
+
+
+class Oracle(nn.Module):
+    """Answers with the readers themselves, or with what `change` makes of them."""
+
+    def __init__(self, store, change=lambda masks: masks):
+        super().__init__()
+        self.store, self.change = store, change
+
+    def predict(self, batch, n, seed, sampler=None):
+        masks = self.change(self.store.batch(batch.ids).truth())
+        return masks[:, torch.arange(n) % masks.shape[1]]
+
+
+def test_consensus_as_answer_scores_one(store):
+    scores = evaluate(Oracle(store, readers_consensus), store, store.ids[:6], Protocol(), progress=False)
+    assert scores.metrics["dice"]["mean"] == scores.metrics["dice"]["pooled"] == 1
+    assert scores.metrics["hd95"]["mean"] == 0
+
+
+def test_readers_as_samples_have_ged_zero_and_hm_iou_one(store):
+    scores = evaluate(Oracle(store), store, store.ids[:6], Protocol(samples=4, ged_samples=4), progress=False)
+    assert scores.metrics["ged"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert scores.metrics["hm_iou"]["mean"] == pytest.approx(1)
+    assert scores.metrics["brier"]["mean"] == pytest.approx(0, abs=1e-9) and scores.metrics["ece"]["mean"] < 1e-9
+
+
+def test_one_mask_repeated_has_worse_ged_than_the_readers(store):
+    repeated = evaluate(Oracle(store, readers_consensus), store, store.ids, Protocol(), progress=False)
+    assert repeated.metrics["ged"]["mean"] > 0.02
+
+
+def test_empty_answers_score_zero_and_are_skipped_by_hd95(store):
+    scores = evaluate(Oracle(store, torch.zeros_like), store, store.ids[:4], Protocol(), progress=False)
+    assert scores.metrics["dice"]["mean"] == 0
+    assert scores.metrics["hd95"] == {"n": 0, "skipped": 4}
+
+
+def test_baselines_are_the_blind_disk_and_one_reader_against_the_others(store):
+    found = reader_baselines(store, store.ids)
+    assert 0 <= found["disk"]["dice"]["mean"] < 0.9
+    by_hand = []
+    for case in store.ids:
+        masks = store.native_masks(case)
+        rest = [np.delete(masks, k, 0).sum(0) >= 2 for k in range(4)]
+        by_hand.append(np.mean([2 * (m & r).sum() / (m.sum() + r.sum()) for m, r in zip(masks, rest, strict=True)]))
+    assert found["one_reader_against_the_others"]["dice"]["mean"] == pytest.approx(np.mean(by_hand))
+
+
+def test_cases_that_were_trained_on_are_refused(store, trained_run):
+    trained = load_model(trained_run)
+    assert held_out_cases(trained, store, "test") == store.part(None, "test")
+    trained.training_ids += store.part(None, "test")[:1]
+    with pytest.raises(UserError, match="1 of the test cases were trained on"):
+        held_out_cases(trained, store, "test")
+
+
+def test_results_are_json_and_name_their_origin(store, trained_run):
+    trained, protocol = load_model(trained_run), Protocol(samples=2, ged_samples=2)
+    ids = held_out_cases(trained, store, "test")
+    scores = evaluate(trained.model, store, ids, protocol, progress=False)
+    found = json.loads(json.dumps(results(trained, store, "test", protocol, scores), allow_nan=False))
+    assert found["data"]["hash"] == store.hash and found["protocol"]["seed"] == 0 and found["git"] == git_revision()
+    assert {"mean", "low", "high", "pooled"} <= set(found["metrics"]["dice"])
+    assert [case["id"] for case in found["cases"]] == ids
+    assert {"ged", "hm_iou", "ece", "brier", "hd95"} <= set(found["metrics"])
+
+
+def test_evaluating_twice_gives_the_same(store, trained_run):
+    trained = load_model(trained_run)
+    twice = [evaluate(trained.model, store, store.ids[:3], Protocol(batch=b), progress=False).cases for b in (1, 3)]
+    for first, second in zip(*twice, strict=True):
+        assert first["dice"] == pytest.approx(second["dice"], abs=0.01)
+
+
+def test_codec_scores_are_those_of_table_one(store, trained_run):
+    codec = load_model(trained_run / "mask-codec").model
+    scores = evaluate(codec, store, store.ids[:4], Protocol(), progress=False)
+    assert set(scores.metrics) == {"dice", "iou", "ssim", "psnr"}
+    assert leading_score(codec)[0] == "dice"
