@@ -28,10 +28,19 @@ class Diffusion:
         beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
 
+    @cached_property
+    def _tables(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]:
+        """√γ and √(1−γ) once for each device and type, so that no step waits for a transfer."""
+        return {}
+
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """√γ_t and √(1−γ_t) for t (B,), shaped and typed to multiply `like` (B, …)."""
-        gamma = self.gamma[t.cpu()].reshape(-1, *[1] * (like.dim() - 1))
-        return gamma.sqrt().to(like), (1 - gamma).sqrt().to(like)
+        """√γ_t and √(1−γ_t) for t (B,) on the device of `like` (B, …), shaped and typed to multiply it."""
+        key = (like.device, like.dtype)
+        if key not in self._tables:
+            self._tables[key] = (self.gamma.sqrt().to(like), (1 - self.gamma).sqrt().to(like))
+        shape = (-1, *[1] * (like.dim() - 1))
+        signal, sigma = self._tables[key]
+        return signal[t].reshape(shape), sigma[t].reshape(shape)
 
     def draw_times(self, noise: TrainingNoise, count: int) -> Tensor:
         """`count` steps, uniform on 1 … T."""

@@ -17,6 +17,7 @@ from manymask.consensus import fuse
 from manymask.data.case import Batch
 from manymask.files.atomic import atomic_file
 from manymask.recipes import RECIPES
+from manymask.samplers import Sampler
 from manymask.segmenters import LatentDiffusion
 
 Panel = tuple[str, np.ndarray, str]  # title, picture (H, W) or (H, W, 3), colour map
@@ -59,13 +60,15 @@ def segmentation_row(image: torch.Tensor, readers: torch.Tensor, drawn: torch.Te
 
 
 @torch.inference_mode()
-def draw_batch(model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0) -> None:
+def draw_batch(
+    model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0, sampler: Sampler | None = None
+) -> None:
     """A picture of what a model makes of a batch: reconstructions of a codec, drawn masks of a segmenter."""
     if isinstance(model, Codec):
         pairs = zip(*model.reconstruct(batch), strict=True)
         draw_grid([[("original", picture(x), "gray"), ("reconstruction", picture(y), "gray")] for x, y in pairs], path)
         return
-    drawn = model.predict(batch, samples, seed)
+    drawn = model.predict(batch, samples, seed, sampler)
     rows = [segmentation_row(batch.image[i], batch.truth()[i], drawn[i]) for i in range(len(batch.ids))]
     draw_grid(rows, path)
 

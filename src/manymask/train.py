@@ -32,9 +32,11 @@ from manymask.provenance import git_revision
 from manymask.recipes import Recipe, Stage
 from manymask.report import draw_batch
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
+from manymask.samplers import DDIM, Sampler
 from manymask.settings import to_dict
 
 LOG_EVERY = 20
+VALIDATION_STEPS = 20
 CHECKPOINT_SECONDS = 120.0
 FINISH_CASES = 512
 
@@ -85,6 +87,12 @@ def initial_model(job: Job) -> nn.Module:
     return model
 
 
+def quick_sampler(model: nn.Module) -> Sampler | None:
+    """For validation: the model's own sampler if it takes few steps, else DDIM with as few."""
+    own = getattr(getattr(model, "setting", None), "sampler", None)
+    return DDIM(VALIDATION_STEPS) if own is not None and own.steps > VALIDATION_STEPS else own
+
+
 class Fit:
     """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
 
@@ -99,7 +107,7 @@ class Fit:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
-        self.progress = Progress()
+        self.progress, self.validated_at = Progress(), -1
         if self.folder.last.exists():
             self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
             self.folder.forget_after(self.progress.step)
@@ -145,7 +153,9 @@ class Fit:
     def run(self, max_minutes: float | None = None) -> Path:
         """Trains, and leaves a model folder behind, whose path is returned."""
         start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
-        bar = tqdm(total=self.training.steps, initial=self.progress.step, desc=self.job.stage, unit="step",
+        # with a budget in minutes the time to the last step means nothing; `minutes left` is shown instead
+        layout = None if max_minutes is None else "{desc}: {n_fmt} steps [{elapsed}, {rate_fmt}{postfix}]"
+        bar = tqdm(total=self.training.steps, bar_format=layout, initial=self.progress.step, desc=self.job.stage, unit="step",
                    disable=not self.accelerator.is_main_process, dynamic_ncols=True, mininterval=1.0)  # fmt: skip
         with bar:
             while self.progress.step < self.training.steps:
@@ -191,19 +201,18 @@ class Fit:
 
     def validate(self) -> None:
         """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
-        if not self.accelerator.is_main_process or not self.val_ids:
+        if not self.accelerator.is_main_process or not self.val_ids or self.validated_at == self.progress.step:
             return
+        self.validated_at = self.progress.step
         cases = self.val_ids[:: max(1, len(self.val_ids) // self.training.validation_cases)]
         cases = cases[: self.training.validation_cases]
         model, store = self.ema.module, self.job.store
         device = str(self.accelerator.device)
         with self.accelerator.autocast():
-            scores = evaluate(model, store, cases, Protocol(ged_samples=8), device, progress=False)
-            draw_batch(
-                model,
-                store.batch(cases[:4]).to(device),
-                self.folder.folder / "samples" / f"{self.progress.step:07}.png",
-            )
+            protocol = Protocol(ged_samples=8, sampler=quick_sampler(model))
+            scores = evaluate(model, store, cases, protocol, device, progress=False)
+            picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
+            draw_batch(model, store.batch(cases[:4]).to(device), picture, sampler=protocol.sampler)
         score = self.read_score(scores)
         means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
         self.folder.log({"step": self.progress.step, **means})

@@ -39,6 +39,8 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     try:
         yield beside
         beside.chmod(0o755)
+        for file in beside.iterdir():
+            file.chmod(0o755 if file.is_dir() else 0o644)  # some writers leave them readable to their owner alone
         if path.exists():
             shutil.rmtree(path)
         beside.rename(path)
