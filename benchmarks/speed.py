@@ -16,7 +16,7 @@ import tyro
 from manymask.data.case import Batch
 from manymask.hub import load_model
 from manymask.noise import SampleNoise, TrainingNoise
-from manymask.optim import mixed_precision
+from manymask.optim import faster_precision
 from manymask.recipes import recipe
 
 
@@ -66,7 +66,7 @@ def inference(options: Options) -> None:
 def training(options: Options) -> None:
     """Peak memory of a few optimiser steps."""
     row = recipe(options.recipe)
-    precision, n = mixed_precision("auto"), options.batch
+    precision, n = faster_precision(), options.batch
     for stage in ("image-codec", "mask-codec", "segmenter"):
         model = row.build(stage).train()
         optimiser = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)

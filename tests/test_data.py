@@ -132,6 +132,7 @@ def test_own_folder_with_several_readers_and_patients(tmp_path):
             r"must hold 0 and one other value, found .*--mask-threshold",
         ),
         (lambda d: save(d / "masks/3.png", photo()), "this one has colours"),
+        (lambda d: save(d / "images/3.png", np.zeros((40, 48), np.uint8)), "case 3: the image is flat"),
         (lambda d: (d / "images/3.png").write_bytes(b""), r"3\.png is empty"),
         (lambda d: (d / "images/3.png").write_bytes(b"not an image"), r"3\.png is not an image"),
         (
@@ -157,6 +158,21 @@ def test_wrong_layout_says_what_was_expected_and_found(tmp_path):
     for read in (folder.read, cvc_clinicdb.read, isic2018.read, lidc_idri.read):
         with pytest.raises(UserError, match=r"expected .*found pictures"):
             read(tmp_path)
+
+
+def test_names_of_two_kinds_are_refused_lest_a_patient_cross_the_split(tmp_path):
+    for name in ("a__1", "a__2", "b__1", "lone"):
+        save(tmp_path / "images" / f"{name}.png", photo())
+        save(tmp_path / "masks" / f"{name}.png", blob())
+    with pytest.raises(UserError, match=r"others don't \(lone"):
+        folder.read(tmp_path)
+
+
+def test_frames_that_cvc_does_not_have_are_refused(cvc):
+    save(cvc / "CVC-ClinicDB/PNG/Original/frame_1.png", photo())
+    save(cvc / "CVC-ClinicDB/PNG/Ground Truth/frame_1.png", blob())
+    with pytest.raises(UserError, match=r"named 1\.png … 612\.png, not frame_1"):
+        cvc_clinicdb.read(cvc)
 
 
 def test_masks_cut_at_a_threshold_when_asked(tmp_path):

@@ -11,7 +11,7 @@ from manymask.consensus import readers_consensus
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, held_out_cases, leading_score, reader_baselines, results
 from manymask.hub import load_model
-from manymask.train import git_revision
+from manymask.provenance import git_revision
 
 
 class Oracle(nn.Module):
@@ -69,6 +69,12 @@ def test_cases_that_were_trained_on_are_refused(store, trained_run):
         held_out_cases(trained, store, "test")
 
 
+def test_sample_count_of_ged_is_its_own(store):
+    few = evaluate(Oracle(store), store, store.ids[:3], Protocol(samples=4, ged_samples=4), progress=False)
+    many = evaluate(Oracle(store), store, store.ids[:3], Protocol(samples=7, ged_samples=4), progress=False)
+    assert few.metrics["ged"]["mean"] == many.metrics["ged"]["mean"] == pytest.approx(0, abs=1e-6)
+
+
 def test_results_are_json_and_name_their_origin(store, trained_run):
     trained, protocol = load_model(trained_run), Protocol(samples=2, ged_samples=2)
     ids = held_out_cases(trained, store, "test")
@@ -91,4 +97,4 @@ def test_codec_scores_are_those_of_table_one(store, trained_run):
     codec = load_model(trained_run / "mask-codec").model
     scores = evaluate(codec, store, store.ids[:4], Protocol(), progress=False)
     assert set(scores.metrics) == {"dice", "iou", "ssim", "psnr"}
-    assert leading_score(codec)[0] == "dice"
+    assert leading_score(codec, 4)[0] == "dice"

@@ -117,6 +117,19 @@ def test_failed_folder_leaves_nothing(tmp_path):
         pass
 
 
+def test_only_a_folder_of_ours_is_replaced(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="exists already"), atomic_folder(tmp_path / "theirs", ours="result.json"):
+        pass
+    assert (tmp_path / "theirs" / "thesis.tex").exists()
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "ours", ours="result.json") as beside:
+            (beside / "result.json").write_text(content)
+    assert (tmp_path / "ours" / "result.json").read_text() == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ours", "theirs"]
+
+
 def test_json_refuses_nan_and_names_damage(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"x": float("nan")})

@@ -25,13 +25,21 @@ SETTINGS = {
     "pyramid-reader": LatentDiffusion(PYRAMID, Diffusion("x0"), DPMSolver(4), "reader"),
     "ddpm": LatentDiffusion(CONCAT, Diffusion("x0"), DDPM(5)),
     "trainable-condition": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
+    "trainable-quantised": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
     "unet": OneToOne(UNet((8, 8, 8, 8, 8, 8))),
 }  # fmt: skip
 
 
+def recipe_of(name):
+    recipe = replace(tiny_recipe(), segmenter=SETTINGS[name])
+    if name == "trainable-quantised":
+        return replace(recipe, image_codec=replace(recipe.image_codec, quantised=True))
+    return recipe
+
+
 def build(name):
     torch.manual_seed(0)
-    return perturb(replace(tiny_recipe(), segmenter=SETTINGS[name]).build("segmenter")).eval()
+    return perturb(recipe_of(name).build("segmenter")).eval()
 
 
 def batch(n=3, step=0):
@@ -81,8 +89,7 @@ def test_weights_saved_and_loaded_give_the_same_masks(name, tmp_path):
     from manymask.hub import Provenance, TrainedModel, load_model, save_model
 
     model = build(name)
-    recipe = replace(tiny_recipe(), segmenter=SETTINGS[name])
-    save_model(TrainedModel(model, recipe, "segmenter", Provenance(), ["a"]), tmp_path / "model")
+    save_model(TrainedModel(model, recipe_of(name), "segmenter", Provenance(), ["a"]), tmp_path / "model")
     again = load_model(tmp_path / "model").model
     assert torch.equal(again.predict(batch(), 2, seed=0), model.predict(batch(), 2, seed=0))
 

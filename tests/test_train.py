@@ -134,7 +134,9 @@ def test_non_finite_loss_names_step_and_cases(store, tmp_path):
     started = Fit(job(store, tmp_path))
     with torch.no_grad():
         list(started.model.parameters())[-1].fill_(float("nan"))
-    with pytest.raises(UserError, match=r"loss is nan at step 1, cases phantom-\d+.*lower learning rate"):
+    with pytest.raises(
+        UserError, match=r"loss is nan and its gradient nan at step 1, cases phantom-\d+.*lower learning rate"
+    ):
         started.step()
 
 
@@ -144,6 +146,47 @@ def test_damaged_checkpoint_is_a_clear_error(store, tmp_path):
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last\.safetensors is damaged"):
         Fit(job(store, tmp_path))
+
+
+def test_refused_command_leaves_the_run_folder_untouched(store, tmp_path):
+    wrong = replace(job(store, tmp_path), scheme="typo")
+    with pytest.raises(UserError, match="has no split 'typo'"):
+        Fit(wrong)
+    assert not any(tmp_path.rglob("*"))
+    assert Fit(job(store, tmp_path)).progress.step == 0
+
+
+def test_store_of_another_size_is_refused(store, tmp_path):
+    recipe = replace(tiny_recipe(), size=128)
+    with pytest.raises(UserError, match=r"prepared at 64² with 1 channel\(s\), the recipe takes 128²"):
+        Fit(Job(recipe, "mask-codec", store, tmp_path))
+
+
+def test_codec_of_other_settings_is_refused(store, trained_run, tmp_path):
+    recipe = tiny_recipe()
+    recipe = replace(recipe, mask_codec=replace(recipe.mask_codec, snap=True))
+    with pytest.raises(UserError, match=r"trained with other settings \(snap: False → True\)"):
+        Fit(Job(recipe, "segmenter", store, trained_run))
+
+
+def test_cases_that_a_part_has_seen_count_as_seen(store, trained_run, tmp_path):
+    """A model that starts from another keeps that one's training cases among its own."""
+    import shutil
+
+    from manymask.hub import load_model
+
+    shutil.copytree(trained_run / "mask-codec" / "model", tmp_path / "given")
+    (tmp_path / "given" / "training_ids.txt").write_text("phantom-99999\n")
+    fit(replace(job(store, tmp_path / "run", steps=1), init=tmp_path / "given"))
+    assert "phantom-99999" in load_model(tmp_path / "run" / "mask-codec" / "model").training_ids
+
+
+def test_metrics_cut_short_by_a_kill_are_forgotten(store, tmp_path):
+    stopped_after(job(store, tmp_path), 1)
+    metrics = tmp_path / "mask-codec" / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "loss": 1.0}\n{"step": 40, "loss": 1.0}\n{"step": 1, "lo')
+    Fit(job(store, tmp_path))
+    assert metrics.read_text() == '{"step": 1, "loss": 1.0}\n'
 
 
 def test_segmenter_without_codecs_says_what_to_run(store, tmp_path):

@@ -53,22 +53,22 @@ class VectorQuantiser(nn.Module):
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Indices (N,) of the codes nearest to vectors (N, c); ‖v‖² is the same for all codes and left out."""
-        codebook = self.codebook.to(vectors.dtype)
-        return (codebook.square().sum(1) - 2 * vectors @ codebook.T).argmin(1)
+        with torch.autocast(vectors.device.type, enabled=False):  # in half precision the wrong code would win
+            codebook = self.codebook.float()
+            return (codebook.square().sum(1) - 2 * vectors.float() @ codebook.T).argmin(1)
 
     def _lookup(self, h: Tensor) -> tuple[Tensor, Tensor]:
         vectors = h.movedim(1, -1)
         index = self.nearest(vectors.reshape(-1, h.shape[1]).detach())
-        return self.codebook.to(h.dtype)[index].reshape(vectors.shape).movedim(-1, 1), index
+        return self.codebook[index].reshape(vectors.shape).movedim(-1, 1), index
 
     def forward(self, h: Tensor) -> Bottled:
         h = h.float()
-        with torch.autocast(h.device.type, enabled=False):
-            if self.training:
-                self._revive(_of_all_processes(h.detach().movedim(1, -1).reshape(-1, h.shape[1])))
-            quantised, index = self._lookup(h)
-            codebook_loss = F.mse_loss(quantised, h.detach())  # Eq. 8
-            commitment = F.mse_loss(h, quantised.detach())  # Eq. 9
+        if self.training:
+            self._revive(_of_all_processes(h.detach().movedim(1, -1).reshape(-1, h.shape[1])))
+        quantised, index = self._lookup(h)
+        codebook_loss = F.mse_loss(quantised, h.detach())  # Eq. 8
+        commitment = F.mse_loss(h, quantised.detach())  # Eq. 9
         if self.training:
             index = _of_all_processes(index)
         share = torch.bincount(index, minlength=self.setting.codes) / len(index)

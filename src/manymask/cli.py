@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,8 +46,12 @@ def train(arguments: list[str]) -> None:
     from manymask.train import TrainOptions, train_stage
 
     usage = f"usage: manymask train RECIPE {{{'|'.join(recipes.STAGES)}}} --data DIR --run DIR"
-    if len(arguments) < 2 or arguments[0].startswith("-"):
-        raise UserError(usage + " (add --help after the stage for every setting)")
+    usage += " (add --help after the stage for every setting)"
+    if {"-h", "--help"} & set(arguments[:2]):
+        print(usage)
+        return
+    if len(arguments) < 2:
+        raise UserError(usage)
     name, stage, *rest = arguments
     if stage not in recipes.STAGES:
         raise UserError(f"{stage!r} is no stage; {usage}")
@@ -71,11 +76,12 @@ def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
     own = getattr(model.setting, "sampler", None)
     if own is None or (name is None and steps is None):
         return None
-    kind = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver}[name] if name else type(own)
     longest = model.setting.process.steps
     if steps is not None and not 1 <= steps <= longest:
         raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
-    return kind(steps) if steps is not None else kind()
+    kind: Any = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver}[name] if name else type(own)
+    chosen = own if kind is type(own) else kind()
+    return replace(chosen, steps=steps or min(chosen.steps, longest))
 
 
 def segment(
@@ -107,6 +113,7 @@ def segment(
     from manymask.files.raster import expand_inputs
     from manymask.hub import Segmenter
 
+    _at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
     paths = expand_inputs(inputs)
@@ -183,20 +190,27 @@ def evaluate(
     from manymask.hub import load_model
     from manymask.report import draw_batch, metrics_table
 
+    _at_least_one("--samples", samples)
+    _at_least_one("--limit", limit)
     trained, store = load_model(model), Store(data)
     protocol = Protocol(samples, seed=seed, sampler=_sampler(sampler, steps, trained.model))
     ids = held_out_cases(trained, store, split)[:limit]
     scores = score(trained.model, store, ids, protocol)
     found = results(trained, store, split, protocol, scores)
-    title = f"{store.name} · {split} of split {trained.provenance.scheme} · {len(ids)} cases · {samples} masks"
+    title = f"{store.name} · {split} of split {found['data']['scheme']} · {len(ids)} cases · {samples} masks"
     Console().print(metrics_table(scores.metrics, title))
     for name, value in scores.baselines.items():
         Console().print(metrics_table(value, f"on the same cases: {name.replace('_', ' ')}"))
     if out is not None:
         write_json(out / "results.json", found)
         few = ids[:: max(1, len(ids) // 6)][:6]
-        draw_batch(trained.model, store.batch(few), out / "figure.png", samples, seed)
+        draw_batch(trained.model, store.batch(few), out / "figure.png", min(samples, 8), seed, protocol.sampler)
         print(f"results.json and figure.png → {out}")
+
+
+def _at_least_one(flag: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{flag} must be at least 1, not {value}")
 
 
 def list_recipes() -> None:
@@ -241,6 +255,9 @@ def main() -> None:
             )
             sys.exit(code or 0)
     except UserError as error:
+        print(f"manymask: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a place that cannot be written: theirs to mend, and said in a line
         print(f"manymask: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

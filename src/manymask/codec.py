@@ -90,9 +90,9 @@ class Codec(nn.Module):
         return training_target(batch.truth(), self.setting.target, choice)
 
     def raw_latent(self, x: Tensor) -> Tensor:
-        """The latent that diffuses, before standardising."""
+        """The latent that diffuses, before standardising; gradients pass the quantiser straight through."""
         z = self.bottleneck.latent(self.encoder(x)).float()
-        return self.bottleneck.snap(z) if self.setting.quantised else z
+        return z + (self.bottleneck.snap(z) - z).detach() if self.setting.quantised else z
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] → standardised latents (B, c, h, w)."""

@@ -23,14 +23,14 @@ class Consensus:
 def fuse(masks: Tensor, threshold: float = 0.5) -> Consensus:
     """Masks (…, n, H, W) with probabilities in [0, 1] → their consensus; the mean at 0.5 as in the paper."""
     confidence = masks.mean(dim=-3)
-    p = confidence.double().clamp(1e-12, 1 - 1e-12)
+    p = confidence.clamp(1e-7, 1 - 1e-7)
     entropy = -(p * p.log2() + (1 - p) * (1 - p).log2())
     return Consensus(
         confidence=confidence,
         consensus=confidence >= threshold,
         votes=(masks >= 0.5).to(masks.dtype).mean(dim=-3),
         disagreement=masks.std(dim=-3, correction=0),
-        entropy=entropy.to(masks.dtype),
+        entropy=entropy,
     )
 
 

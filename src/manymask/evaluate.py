@@ -17,9 +17,10 @@ from manymask.consensus import majority, readers_consensus
 from manymask.data.case import Batch, Part
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.hub import TrainedModel
+from manymask.hub import TrainedModel, default_device
 from manymask.metrics import Reliability, ged, hd95, hungarian_iou, overlap, psnr, region_of_doubt, ssim, summary
 from manymask.provenance import git_revision
+from manymask.recipes import Recipe
 from manymask.samplers import Sampler
 from manymask.settings import to_dict
 
@@ -37,6 +38,8 @@ class Protocol:
     seed: int = 0
     sampler: Sampler | None = None
     batch: int = 8
+    native: bool = True  # against the masks at their native size, with surface distances; else at model size, quicker
+    bf16: bool = False  # the model's part of the work in half precision
 
 
 @dataclass
@@ -51,14 +54,20 @@ class Scores:
 
 
 def evaluate(
-    model: nn.Module, store: Store, ids: Sequence[str], protocol: Protocol, device: str = "cpu", progress: bool = True
+    model: nn.Module,
+    store: Store,
+    ids: Sequence[str],
+    protocol: Protocol,
+    device: str | None = None,
+    progress: bool = True,
 ) -> Scores:
-    """Scores of a codec or a segmenter on these cases."""
-    model.eval()
+    """Scores of a codec or a segmenter on these cases, on a GPU if there is one."""
+    device = device or default_device()
+    model.to(device).eval()
     batches = (store.batch(ids[i : i + protocol.batch]).to(device) for i in range(0, len(ids), protocol.batch))
     with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
         if isinstance(model, Codec):
-            return _codec_scores(model, store, _counted(batches, bar))
+            return _codec_scores(model, store, _counted(batches, bar), protocol)
         return _segmenter_scores(model, store, _counted(batches, bar), protocol)
 
 
@@ -74,10 +83,12 @@ def _collect(cases: list[dict[str, Any]], store: Store, names: Sequence[str]) ->
 
 
 @torch.inference_mode()
-def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch]) -> Scores:
+def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
     cases = []
     for batch in batches:
-        for case, x, y in zip(batch.ids, *(t.cpu() for t in model.reconstruct(batch)), strict=True):
+        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
+            pair = model.reconstruct(batch)
+        for case, x, y in zip(batch.ids, *(t.cpu() for t in pair), strict=True):
             row: dict[str, Any] = {"id": case, "psnr": psnr(y, x), "ssim": ssim(y, x)}
             if model.setting.subject == "mask":
                 row["dice"], row["iou"] = overlap(y[0].numpy() >= THRESHOLD, x[0].numpy() >= THRESHOLD)
@@ -95,7 +106,7 @@ class _Segmentations:
 
     def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
         """One case: drawn (n, S, S) probabilities, the readers' masks (R, S, S) at model size."""
-        native = self.store.native_masks(case)
+        native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
         confidence = drawn[: self.protocol.samples].mean(axis=0)
         readers = torch.from_numpy(native[None].astype(np.float32))
         truth = readers_consensus(readers)[0, 0].numpy() > 0
@@ -106,7 +117,8 @@ class _Segmentations:
         frequency = native.mean(axis=0)
         self._calibrate(upscaled, frequency, region_of_doubt(native, answer))
         model_dice, model_iou = overlap(confidence >= THRESHOLD, readers_consensus(masks[None])[0, 0].numpy() > 0)
-        row = {"id": case, "dice": dice, "iou": iou, "hd95": hd95(answer, truth), "dice_model_size": model_dice,
+        distance = hd95(answer, truth) if self.protocol.native else None
+        row = {"id": case, "dice": dice, "iou": iou, "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
                "spread": float(drawn.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
         return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if len(native) > 1 else {})
@@ -117,7 +129,7 @@ class _Segmentations:
         """Scores that need several readers; GED and HM-IoU take all slots, empty ones included, at model size."""
         filled = int(native.any(axis=(1, 2)).sum())
         voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
-        drawn = drawn >= THRESHOLD
+        drawn = drawn[: self.protocol.ged_samples] >= THRESHOLD
         row: dict[str, Any] = {"readers": filled, "ged": ged(drawn, masks), "hm_iou": hungarian_iou(drawn, masks)}
         dice = overlap(answer, voted)[0]
         return row | {"dice_majority": dice if filled >= 2 else None}
@@ -159,7 +171,8 @@ def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protoc
     count = max(protocol.samples, protocol.ged_samples) if several else protocol.samples
     for batch in batches:
         start = time.perf_counter()
-        drawn = model.predict(batch, count, protocol.seed, protocol.sampler).float().cpu().numpy()
+        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
+            drawn = model.predict(batch, count, protocol.seed, protocol.sampler).float().cpu().numpy()
         seconds += time.perf_counter() - start
         masks = batch.truth().cpu()
         cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
@@ -192,32 +205,48 @@ def _reader_against_rest(native: np.ndarray, k: int) -> float:
     return overlap(native[k], rest.sum(axis=0) * 2 > len(rest))[0]
 
 
-def leading_score(model: nn.Module) -> tuple[str, Callable[[Scores], float]]:
+def leading_score(model: nn.Module, readers: int) -> tuple[str, Callable[[Scores], float]]:
     """The one number by which checkpoints are compared (higher is better): its name, and how to read it off."""
     if isinstance(model, Codec):
         name = "dice" if model.setting.subject == "mask" else "psnr"
         return name, lambda scores: float(scores.metrics[name]["mean"])
-    if getattr(getattr(model, "setting", None), "target", None) == "reader":
-        return "1 - ged", lambda scores: 1 - float(scores.metrics.get("ged", {"mean": 0})["mean"])
+    if readers > 1 and getattr(getattr(model, "setting", None), "target", None) == "reader":
+        return "1 - ged", lambda scores: 1 - float(scores.metrics["ged"]["mean"])
     return "dice", lambda scores: float(scores.metrics["dice"]["mean"])
 
 
+def split_of(trained: TrainedModel, store: Store) -> str:
+    """The scheme a model is tested on: its own where this is the data it was trained on, else the store's default."""
+    same = trained.provenance.data_hash == store.hash
+    return trained.provenance.scheme if same and trained.provenance.scheme else store.default_scheme
+
+
 def held_out_cases(trained: TrainedModel, store: Store, part: Part) -> list[str]:
-    """The cases of a part of the split that the model was trained with; refuses any that it has seen."""
-    if trained.provenance.data and trained.provenance.data != store.name:
-        # another data set: a test of transfer, on its default split
-        ids = store.part(None, part)
-    else:
-        ids = store.part(trained.provenance.scheme or None, part)
-    seen = set(trained.training_ids) & set(ids)
+    """The cases of a part of `split_of(…)`; refuses any that the model, or a part of it, has seen, and a store that it
+    cannot take."""
+    fitting(trained.recipe, store)
+    ids = store.part(split_of(trained, store), part)
+    # ids of one's own folder mean something only within one store
+    comparable = trained.provenance.data == store.name and (
+        store.name != "folder" or trained.provenance.data_hash == store.hash
+    )
+    seen = set(trained.training_ids) & set(ids) if comparable else set()
     if part != "train" and seen:
         some = ", ".join(sorted(seen)[:3])
         raise UserError(
             f"{len(seen)} of the {part} cases were trained on ({some}, …): this store's split is another one"
         )
-    if not ids:
-        raise UserError(f"the {part} part of this split is empty")
     return ids
+
+
+def fitting(recipe: Recipe, store: Store) -> None:
+    """Refuses a store of another size or number of channels than the recipe's."""
+    size, channels = store.images.shape[2], store.images.shape[1]
+    if (size, channels) != (recipe.size, recipe.channels):
+        raise UserError(
+            f"{store.folder} was prepared at {size}² with {channels} channel(s), the recipe takes {recipe.size}² with "
+            f"{recipe.channels}: prepare it with this recipe"
+        )
 
 
 def hardware() -> dict[str, Any]:
@@ -233,7 +262,7 @@ def results(trained: TrainedModel, store: Store, part: Part, protocol: Protocol,
         "metrics": scores.metrics,
         "baselines": scores.baselines,
         "protocol": to_dict(protocol) | {"sampler": to_dict(sampler), "split": part},
-        "data": {"name": store.name, "hash": store.hash, "scheme": trained.provenance.scheme, "remark": store.manifest["remark"]},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store), "remark": store.manifest["remark"]},
         "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
                   "parameters": sum(p.numel() for p in trained.model.parameters())},
         "git": git_revision(),

@@ -27,7 +27,7 @@ from manymask.data.case import Batch
 from manymask.data.store import resize_image
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, read_json, write_json
-from manymask.files.raster import read_image
+from manymask.files.raster import pil_pixels, read_image, to_channels
 from manymask.recipes import Recipe, Stage
 from manymask.samplers import Sampler
 from manymask.settings import from_dict, to_dict
@@ -80,7 +80,7 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
 
 def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
     """Writes a model folder whole or not at all, replacing an older one."""
-    with atomic_folder(folder, replace=True) as beside:
+    with atomic_folder(folder, ours="config.json") as beside:
         write_model(trained, beside, half)
 
 
@@ -94,6 +94,8 @@ def load_model(folder: Path) -> TrainedModel:
     config = read_json(folder / "config.json")
     if config.get("format") != FORMAT:
         raise UserError(f"{folder / 'config.json'}: format {config.get('format')!r}, this version reads {FORMAT}")
+    if not {"recipe", "stage"} <= set(config):
+        raise UserError(f"{folder / 'config.json'} names no recipe or no stage: the model folder is not complete")
     recipe = from_dict(Recipe, config["recipe"], "recipe")
     stage = from_dict(Stage, config["stage"], "stage")
     model = recipe.build(stage)
@@ -114,7 +116,18 @@ def _load_part(part: nn.Module, path: Path) -> None:
         tensors = load_file(path)
         part.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold this model's weights ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} does not hold this model's weights ({first_difference(error)})") from None
+
+
+def first_difference(error: Exception) -> str:
+    """What torch says is wrong with a state dict, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[min(1, len(lines) - 1)][:200]
+
+
+def default_device() -> str:
+    """CUDA where there is any."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         if trained.stage != "segmenter":
             raise UserError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
         self.trained, self.recipe = trained, trained.recipe
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or default_device()
         self.model: Any = trained.model.to(self.device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -155,18 +168,10 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         return cls(load_model(folder), device)
 
     def prepare(self, image: Path | str | np.ndarray | Image.Image) -> np.ndarray:
-        """Anything image-like as uint8 (H, W, C) with the model's channels; arrays are uint8 (H, W[, C])."""
-        channels = self.recipe.channels
+        """Anything image-like as uint8 (H, W, C) with the model's channels; deeper arrays are stretched to 8 bits."""
         if isinstance(image, (str, Path)):
-            return read_image(Path(image), channels)
-        if isinstance(image, Image.Image):
-            image = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise UserError(f"an image array must be uint8 (H, W) or (H, W, C), not {image.dtype} {image.shape}")
-        pixels = image[:, :, None] if image.ndim == 2 else image
-        if pixels.shape[2] != channels:
-            pixels = np.repeat(np.asarray(Image.fromarray(image).convert("L"))[:, :, None], channels, axis=2)
-        return pixels
+            return read_image(Path(image), self.recipe.channels)
+        return to_channels(pil_pixels(image) if isinstance(image, Image.Image) else image, self.recipe.channels)
 
     @torch.inference_mode()
     def segment(

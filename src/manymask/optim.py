@@ -61,9 +61,8 @@ def bf16_is_faster() -> bool:
     return seconds(True) < 0.9 * seconds(False)
 
 
-def mixed_precision(precision: Precision) -> str:
-    """`accelerate`'s name for a precision; `auto` looks what is faster here."""
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_is_faster()
-        return "bf16" if fast else "no"
-    return {"fp32": "no", "bf16": "bf16"}[precision]
+@lru_cache(maxsize=1)
+def faster_precision() -> Literal["fp32", "bf16"]:
+    """What `auto` means here; looked at once a process."""
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_is_faster()
+    return "bf16" if fast else "fp32"

@@ -20,22 +20,31 @@ from manymask.settings import difference
 class RunFolder:
     """Config, metrics and checkpoints of one stage. Only the main process writes."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], writes: bool) -> None:
+    def __init__(self, folder: Path, writes: bool) -> None:
         self.folder, self.writes = folder, writes
-        self.last, self.best = (self.folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
-        self._check_config(config)
-        self.board = SummaryWriter(str(self.folder / "tensorboard")) if writes else None
+        self.last, self.best = (folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
+        self.board: SummaryWriter | None = None
 
-    def _check_config(self, config: dict[str, Any]) -> None:
+    def old_config(self) -> dict[str, Any] | None:
+        """The config that the folder was begun with, if it was."""
         path = self.folder / "config.yaml"
-        if path.exists():
-            changed = difference(yaml.safe_load(path.read_text(encoding="utf-8")), json.loads(json.dumps(config)))
-            if changed:
-                shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
-                raise UserError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
-        elif self.writes:
-            with atomic_file(path) as beside:
-                beside.write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True))
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def begin(self, config: dict[str, Any], step: int) -> None:
+        """Refuses a folder of other settings; else writes the config, and drops metric lines beyond `step`, which will
+        be written again."""
+        config, old = json.loads(json.dumps(config)), self.old_config()
+        changed = difference(old, config) if old is not None else []
+        if changed:
+            shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
+            raise UserError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
+        if not self.writes:
+            return
+        if old is None:
+            with atomic_file(self.folder / "config.yaml") as beside:
+                beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        self._forget_after(step)
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, line: dict[str, Any]) -> None:
         """One line of metrics, to JSON lines and TensorBoard."""
@@ -47,14 +56,20 @@ class RunFolder:
             if name != "step" and isinstance(value, (int, float)):
                 self.board.add_scalar(name, value, line["step"])
 
-    def forget_after(self, step: int) -> None:
-        """Drops metric lines beyond a checkpoint, which the resumed run will write again."""
+    def _forget_after(self, step: int) -> None:
         path = self.folder / "metrics.jsonl"
-        if self.writes and path.exists():
-            lines = [t for t in path.read_text(encoding="utf-8").splitlines() if t.endswith("}")]
-            kept = [t for t in lines if json.loads(t)["step"] <= step]
+        if path.exists():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             with atomic_file(path) as beside:
-                beside.write_text("".join(t + "\n" for t in kept), encoding="utf-8")
+                beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a metrics line; infinite for one that a kill cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 @dataclass

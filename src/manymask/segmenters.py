@@ -17,6 +17,8 @@ from manymask.noise import SampleNoise
 from manymask.process import Diffusion, Process
 from manymask.samplers import DDIM, Sampler
 
+DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
+
 
 @dataclass(frozen=True)
 class LatentDiffusion:
@@ -98,7 +100,8 @@ class DiffusionSegmenter(nn.Module):
         height, width = (side // self.mask_codec.factor for side in batch.image.shape[-2:])
         shape = torch.Size((self.mask_codec.latent, height, width))
         z = self.sample(condition, noise, shape, sampler or self.setting.sampler)
-        return self.mask_codec.decode(z).reshape(len(batch.image), n, *batch.image.shape[-2:])
+        masks = torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
+        return masks.reshape(len(batch.image), n, *batch.image.shape[-2:])
 
 
 @dataclass(frozen=True)

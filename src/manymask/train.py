@@ -10,11 +10,13 @@ RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -23,17 +25,17 @@ from tqdm import tqdm
 from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, leading_score
+from manymask.evaluate import Protocol, evaluate, fitting, leading_score
 from manymask.files.atomic import atomic_file
-from manymask.hub import Provenance, TrainedModel, load_model, save_model
+from manymask.hub import Provenance, TrainedModel, first_difference, load_model, save_model
 from manymask.noise import TrainingNoise, seed_of
-from manymask.optim import Precision, batch_ids, learning_rate, mixed_precision, warm_started_ema
+from manymask.optim import Precision, batch_ids, faster_precision, learning_rate, warm_started_ema
 from manymask.provenance import git_revision
 from manymask.recipes import Recipe, Stage
 from manymask.report import draw_batch
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from manymask.samplers import DDIM, Sampler
-from manymask.settings import to_dict
+from manymask.settings import difference, to_dict
 
 LOG_EVERY = 20
 VALIDATION_STEPS = 20
@@ -60,31 +62,49 @@ class Job:
     def config(self) -> dict[str, Any]:
         """All that decides the result; what an old run folder is compared with."""
         data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
-        return {"stage": self.stage, "data": data, "recipe": to_dict(self.recipe)}
+        init = str(self.init) if self.init else None
+        return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
 
 
-def initial_model(job: Job) -> nn.Module:
-    """The model a fresh run starts from: the seed's, or `init`'s; a segmenter takes the run's own trained codecs."""
+def initial_model(job: Job) -> tuple[nn.Module, set[str]]:
+    """The model a fresh run starts from, the seed's or `init`'s, a segmenter with the run's own trained codecs; and the
+    cases that these parts have seen already."""
     torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
+    model, seen = job.recipe.build(job.stage), set[str]()
     if job.init is not None:
         given = load_model(job.init)
-        model = job.recipe.build(job.stage)
-        try:
-            model.load_state_dict(given.model.state_dict())
-        except RuntimeError as error:
-            raise UserError(f"{job.init} does not fit this recipe ({str(error).splitlines()[0]})") from None
-        return model.train()
-    model = job.recipe.build(job.stage)
+        _take_weights(model, given.model, job.init)
+        return model, set(given.training_ids)
     for stage in ("image-codec", "mask-codec"):
-        codec = getattr(model, stage.replace("-", "_"), None)
+        name = stage.replace("-", "_")
+        codec = getattr(model, name, None)
         if codec is not None and any(True for _ in codec.parameters()):
             folder = job.run / stage / "model"
-            if not folder.exists():
-                raise UserError(
-                    f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run"
-                )
-            codec.load_state_dict(load_model(folder).model.state_dict())
-    return model
+            given = _matching_codec(job, stage, folder)
+            _take_weights(codec, given.model, folder)
+            seen |= set(given.training_ids)
+    return model, seen
+
+
+def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
+    """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
+    if not folder.exists():
+        raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
+    given, name = load_model(folder), stage.replace("-", "_")
+    changed = difference(to_dict(getattr(given.recipe, name)), to_dict(getattr(job.recipe, name)))
+    if changed:
+        raise UserError(f"{folder} was trained with other settings ({changed[0]}): give the same to every stage")
+    data = job.config()["data"]
+    if (given.provenance.data_hash, given.provenance.scheme) != (data["hash"], data["scheme"]):
+        raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")
+    return given
+
+
+def _take_weights(model: nn.Module, given: nn.Module, place: Path) -> None:
+    try:
+        model.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"{place} does not fit this recipe ({first_difference(error)})") from None
 
 
 def quick_sampler(model: nn.Module) -> Sampler | None:
@@ -99,10 +119,18 @@ class Fit:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.training, self.augment = job.recipe.plan(job.stage)
-        self.accelerator = Accelerator(mixed_precision=mixed_precision(job.precision))
-        self.folder = RunFolder(job.folder, job.config(), self.accelerator.is_main_process)
+        fitting(job.recipe, job.store)
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
-        model = initial_model(job)
+        # the other processes wait while the main one validates
+        patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+        if self.training.batch % self.accelerator.num_processes:
+            count = self.accelerator.num_processes
+            raise UserError(f"a batch of {self.training.batch} cannot be shared by {count} processes")
+        self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
+        self.precision = self._decide_precision()
+        model, seen = initial_model(job)
+        self.seen_ids = sorted(seen | set(self.train_ids))
         self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
@@ -110,8 +138,18 @@ class Fit:
         self.progress, self.validated_at = Progress(), -1
         if self.folder.last.exists():
             self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
-            self.folder.forget_after(self.progress.step)
-        self.score_name, self.read_score = leading_score(model)
+        self.folder.begin(job.config() | {"precision": self.precision}, self.progress.step)
+        self.score_name, self.read_score = leading_score(model, job.store.readers)
+
+    def _decide_precision(self) -> str:
+        """As asked; `auto` goes on as the run was begun, else what is faster on the main process."""
+        if self.job.precision != "auto":
+            return self.job.precision
+        old = self.folder.old_config() or {}
+        return broadcast_object_list([old.get("precision") or faster_precision()])[0]
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
     def bare(self) -> nn.Module:
@@ -120,8 +158,6 @@ class Fit:
     def batch(self, step: int) -> Batch:
         """This process's share of the batch of a step, augmented, on the device."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        if self.training.batch % world:
-            raise UserError(f"a batch of {self.training.batch} cannot be shared by {world} processes")
         share = self.training.batch // world
         ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch)[rank * share :][:share]
         noise = TrainingNoise(self.training.seed, step, rank, world)
@@ -136,14 +172,15 @@ class Fit:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.training)
         batch = self.batch(step)
-        logs = self.model(batch)
-        if not torch.isfinite(logs["loss"]):
-            raise UserError(
-                f"the loss is {float(logs['loss'].detach())} at step {step + 1}, cases {', '.join(batch.ids)}: try a lower "
-                "learning rate, --precision fp32, or look at these images"
-            )
+        with self.autocast():
+            logs = self.model(batch)
         self.accelerator.backward(logs["loss"])
-        logs["gradient_norm"] = self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
+        norm = logs["gradient_norm"] = self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
+        if not torch.isfinite(norm + logs["loss"].detach()):  # the norm is the same on all processes, so all stop
+            raise UserError(
+                f"the loss is {float(logs['loss'].detach())} and its gradient {float(norm)} at step {step + 1}, cases "
+                f"{', '.join(batch.ids)}: try a lower learning rate, --precision fp32, or look at these images"
+            )
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.ema.update_parameters(self.bare)
@@ -208,10 +245,11 @@ class Fit:
         cases = cases[: self.training.validation_cases]
         model, store = self.ema.module, self.job.store
         device = str(self.accelerator.device)
-        with self.accelerator.autocast():
-            protocol = Protocol(ged_samples=8, sampler=quick_sampler(model))
-            scores = evaluate(model, store, cases, protocol, device, progress=False)
-            picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
+        bf16 = self.precision == "bf16"
+        protocol = Protocol(ged_samples=8, sampler=quick_sampler(model), native=False, bf16=bf16)
+        scores = evaluate(model, store, cases, protocol, device, progress=False)
+        picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
+        with self.autocast():
             draw_batch(model, store.batch(cases[:4]).to(device), picture, sampler=protocol.sampler)
         score = self.read_score(scores)
         means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
@@ -234,7 +272,7 @@ class Fit:
             if hasattr(model, "finish"):
                 model.finish(self._plain_batches())
             save_model(
-                TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.train_ids), place
+                TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids), place
             )
         self.accelerator.wait_for_everyone()
         return place

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from manymask.data.case import Part, Scheme, Source, random_scheme
 from manymask.data.pairs import find_folder, paired_cases
+from manymask.errors import UserError
 
 # The first frame of each of the 29 sequences, as the set's own metadata gives them.
 SEQUENCE_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409, 429,
@@ -16,11 +17,15 @@ PRANET_TEST = (14, 21, 25, 31, 42, 50, 52, 61, 65, 66, 73, 80, 89, 100, 106, 119
                181, 185, 191, 205, 240, 251, 266, 279, 287, 300, 307, 349, 353, 374, 381, 388, 397, 400, 404, 425, 429,
                431, 442, 453, 459, 464, 474, 481, 483, 492, 526, 529, 545, 555, 559, 561, 569, 571, 575)  # fmt: skip
 
+FRAMES = 612
+
 LICENCE = "research and education only, no commercial use; images © Hospital Clinic Barcelona, masks © CVC Barcelona"
 
 
 def sequence_of(frame: int) -> int:
     """The number (1 … 29) of the video sequence that holds a frame."""
+    if not 1 <= frame <= FRAMES:
+        raise UserError(f"CVC-ClinicDB has frames 1 … {FRAMES}, not {frame}")
     return sum(start <= frame for start in SEQUENCE_STARTS)
 
 
@@ -28,13 +33,17 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
     """The official layout. Schemes: `sequence` (default, no leakage), `random` 80/10/10, `pranet` 550/62."""
     images = find_folder(source, "PNG/Original", "TIF/Original", "Original")
     masks = find_folder(source, "PNG/Ground Truth", "TIF/Ground Truth", "Ground Truth")
-    cases = paired_cases(
-        images, [masks], channels, mask_threshold, group=lambda stem: f"seq-{sequence_of(int(stem)):02}"
-    )
+    cases = paired_cases(images, [masks], channels, mask_threshold, group=_sequence_name)
     groups = {case.id: case.group for case in cases}
     singly = {case.id: case.id for case in cases}
     schemes = {"sequence": random_scheme(groups, 42), "random": random_scheme(singly, 42), "pranet": _pranet(singly)}
     return Source("cvc_clinicdb", cases, schemes, LICENCE, "random and pranet put neighbouring frames on both sides")
+
+
+def _sequence_name(stem: str) -> str:
+    if not stem.isdecimal():
+        raise UserError(f"CVC-ClinicDB's frames are named 1.png … {FRAMES}.png, not {stem}")
+    return f"seq-{sequence_of(int(stem)):02}"
 
 
 def _pranet(ids: dict[str, str]) -> Scheme:

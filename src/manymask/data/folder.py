@@ -16,7 +16,12 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
     readers = sorted(p for p in images.parent.glob("masks-*") if p.is_dir())
     if not readers:
         readers = [find_folder(source, "masks", "masks-0")]
-    grouped = all("__" in stem for stem in by_stem(images))
+    lone = [stem for stem in by_stem(images) if "__" not in stem]
+    grouped = not lone
+    if lone and len(lone) < len(by_stem(images)):
+        raise UserError(
+            f"{images}: some names hold a `__` (patient before it), others don't ({lone[0]}, …); make them alike"
+        )
     cases = paired_cases(
         images, readers, channels, mask_threshold, mask_suffix="_mask", group=_before_underscores if grouped else str
     )

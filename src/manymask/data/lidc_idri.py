@@ -23,6 +23,11 @@ def read(source: Path, channels: int = 1, mask_threshold: int | None = None) -> 
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
         raise UserError(f"{source}: expected LIDC-IDRI-pppp/nodule-n/ below it, found {inside}")
     cases = [_case(image, channels, mask_threshold) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
+    strays = [
+        m for m in root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png") if not (m.parents[1] / "images" / m.name).exists()
+    ]
+    if strays:
+        raise UserError(f"{strays[0]} has no image {strays[0].parents[1] / 'images' / strays[0].name}")
     if not cases:
         raise UserError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png")
     scheme = random_scheme({case.id: case.group for case in cases}, 42)

@@ -78,6 +78,8 @@ def prepare(source: Source, out: Path, size: int, channels: int) -> "Store":
 
 def _load(case: Case) -> tuple[np.ndarray, np.ndarray]:
     image, masks = case.read()
+    if image.min() == image.max():
+        raise UserError(f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it")
     if masks.shape[1:] != image.shape[:2]:
         (h, w), (mh, mw) = image.shape[:2], masks.shape[1:]
         raise UserError(f"case {case.id}: the image is {w}×{h} but its mask {mw}×{mh}; they must have one size")
@@ -119,6 +121,8 @@ class Store:
                 f"{folder} is no prepared data set: run `manymask prepare RECIPE --source … --out {folder}`"
             )
         self.folder, self.manifest = folder, read_json(folder / "manifest.json")
+        if not (folder / "native.bin").exists():
+            raise UserError(f"{folder / 'native.bin'} is missing: prepare the data set again")
         try:
             self.images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
             self.masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
@@ -145,6 +149,8 @@ class Store:
             raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}")
         if part not in PARTS:
             raise UserError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}")
+        if not schemes[name][part]:
+            raise UserError(f"the {part} part of split {name!r} of {self.folder} is empty")
         return list(schemes[name][part])
 
     def batch(self, ids: Sequence[str], noise: TrainingNoise | None = None) -> Batch:

@@ -30,22 +30,29 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """The same for a folder. An existing one is refused unless it is empty or `replace` is set."""
-    if path.exists() and not replace and (not path.is_dir() or any(path.iterdir())):
+def atomic_folder(path: Path, ours: str | None = None) -> Iterator[Path]:
+    """The same for a folder. An existing one is refused unless it is empty, or holds the file `ours` that tells it
+    was written by us: then it is replaced."""
+    if path.exists() and not _replaceable(path, ours):
         raise UserError(f"{path} exists already: remove it or name another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    aside = beside.with_name(beside.name + ".old")
     try:
         yield beside
         beside.chmod(0o755)
         for file in beside.iterdir():
             file.chmod(0o755 if file.is_dir() else 0o644)  # some writers leave them readable to their owner alone
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(aside)
         beside.rename(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replaceable(path: Path, ours: str | None) -> bool:
+    return path.is_dir() and (not any(path.iterdir()) or (ours is not None and (path / ours).exists()))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -28,13 +28,20 @@ def list_rasters(folder: Path) -> list[Path]:
 
 def read_image(path: Path, channels: int) -> np.ndarray:
     """An image as uint8 (H, W, channels), channels 1 or 3. More than 8 bits are stretched from minimum to maximum."""
-    pixels = _to_uint8(_decode(path), path)
+    return to_channels(_decode(path), channels, str(path))
+
+
+def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:
+    """Pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any depth as uint8 (H, W, channels); `name` is for errors."""
+    pixels = _to_uint8(pixels, name)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], channels, axis=2)
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
-        pixels = pixels[:, :, :3]
+        pixels = np.ascontiguousarray(pixels[:, :, :3])
         return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
-    raise UserError(f"{path}: an array of shape {pixels.shape} is not one grey or colour image")
+    raise UserError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
 
 
 def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
@@ -44,21 +51,15 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
         if (pixels[:, :, :1] != pixels[:, :, : min(3, pixels.shape[2])]).any():
             raise UserError(f"{path}: a mask must be black and white, this one has colours")
         pixels = pixels[:, :, 0]
-    if threshold is not None:
-        return pixels >= threshold
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise UserError(f"{path}: the mask holds values that are not numbers (NaN or infinite)")
+    if threshold is not None:
+        return pixels >= threshold
     values = np.unique(pixels)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
         raise UserError(f"{path}: a mask must hold 0 and one other value, found {shown}; cut it with --mask-threshold")
     return pixels > 0
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header alone."""
-    with _open(path) as image:
-        return (image.width, image.height) if image.getexif().get(274, 1) >= 5 else (image.height, image.width)
 
 
 def _open(path: Path) -> Image.Image:
@@ -84,12 +85,16 @@ def _decode(path: Path) -> np.ndarray:
         return _decode_tiff(path)
     try:
         with _open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("P", "CMYK", "YCbCr", "LA", "PA", "RGBA", "RGBX", "HSV", "LAB"):
-                upright = upright.convert("RGB")
-            return np.asarray(upright)
+            return pil_pixels(image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{path} is damaged or cut short ({error})") from None
+
+
+def pil_pixels(image: Image.Image) -> np.ndarray:
+    """A Pillow image at its own depth, turned upright, whatever its mode."""
+    upright = ImageOps.exif_transpose(image)
+    plain = upright.mode in ("1", "L", "I", "F", "RGB") or upright.mode.startswith("I;16")
+    return np.asarray(upright if plain else upright.convert("RGB"))
 
 
 def _decode_tiff(path: Path) -> np.ndarray:
@@ -106,21 +111,21 @@ def _decode_tiff(path: Path) -> np.ndarray:
             if int(page.compression) in (1, 8, 32946):
                 return np.squeeze(page.asarray())
         with Image.open(path) as image:
-            return np.asarray(image if image.mode in ("1", "L", "I", "F", "RGB", "I;16") else image.convert("RGB"))
+            return pil_pixels(image)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{path} is not a TIFF that can be read ({error})") from None
 
 
-def _to_uint8(pixels: np.ndarray, path: Path) -> np.ndarray:
+def _to_uint8(pixels: np.ndarray, name: str) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * 255
     values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
-        raise UserError(f"{path}: the image holds values that are not numbers (NaN or infinite)")
+        raise UserError(f"{name}: the image holds values that are not numbers (NaN or infinite)")
     low, high = float(values.min()), float(values.max())
     return np.round((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
 
@@ -145,4 +150,6 @@ def expand_inputs(inputs: Iterable[Path]) -> list[Path]:
             found.append(entry)
         else:
             raise UserError(f"{entry}: no such file or folder")
+    if not found:
+        raise UserError("name at least one image or folder of images")
     return found

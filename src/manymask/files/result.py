@@ -8,6 +8,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from manymask.files.atomic import atomic_folder, write_json
 from manymask.files.raster import write_png
+from manymask.metrics import pairwise_iou
 
 # Okabe and Ito's palette, told apart by colour-blind eyes too
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -32,13 +33,9 @@ def overlay(image: np.ndarray, masks: np.ndarray, consensus: np.ndarray) -> np.n
 
 def pairwise_agreement(masks: np.ndarray) -> float | None:
     """Mean IoU over all pairs of bool masks (n, H, W); None for a single mask."""
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    if len(flat) < 2:
+    if len(masks) < 2:
         return None
-    both, areas = flat @ flat.T, flat.sum(axis=1)
-    either = areas[:, None] + areas[None, :] - both
-    iou = np.where(either > 0, both / np.maximum(either, 1), 1.0)
-    return float(iou[np.triu_indices(len(flat), 1)].mean())
+    return float(pairwise_iou(masks, masks)[np.triu_indices(len(masks), 1)].mean())
 
 
 def write_result(
@@ -57,7 +54,7 @@ def write_result(
     areas = drawn.sum(axis=(1, 2)).tolist()
     content = {**facts, "areas": areas, "area_consensus": int(consensus.sum()), "pixels": int(consensus.size),
                "pairwise_iou": pairwise_agreement(drawn)}  # fmt: skip
-    with atomic_folder(folder, replace=True) as beside:
+    with atomic_folder(folder, ours="result.json") as beside:
         for k, mask in enumerate(drawn, start=1):
             write_png(beside / f"mask-{k:02}.png", mask)
         write_png(beside / "confidence.png", np.round(confidence * 65535).astype(np.uint16))
