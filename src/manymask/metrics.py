@@ -1,5 +1,6 @@
 """Scores of masks, of sets of masks, and of confidence maps. Conventions: docs/conventions.md."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import lcm
@@ -23,7 +24,9 @@ def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
     if not prediction.any() or not truth.any():
         return None
     one, other = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (prediction, truth))
-    return float(compute_hausdorff_distance(one, other, include_background=True, percentile=95)[0, 0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # MONAI calls its own deprecated argument
+        return float(compute_hausdorff_distance(one, other, include_background=True, percentile=95)[0, 0])
 
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

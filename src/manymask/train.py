@@ -117,7 +117,7 @@ class Fit:
     """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        self.job, self.git = job, git_revision()  # as the code was when it was loaded
         self.training, self.augment = job.recipe.plan(job.stage)
         fitting(job.recipe, job.store)
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
@@ -286,7 +286,7 @@ class Fit:
     def _provenance(self) -> Provenance:
         store, config = self.job.store, self.job.config()
         return Provenance(store.name, store.hash, config["data"]["scheme"], store.manifest["licence"], self.progress.step,
-                          round(self.progress.seconds / 60, 1), git_revision(),
+                          round(self.progress.seconds / 60, 1), self.git,
                           f"{self.score_name} {self.progress.best:.4f} (EMA weights, up to "
                           f"{self.training.validation_cases} cases)")  # fmt: skip
 
