@@ -222,7 +222,7 @@ def list_recipes() -> None:
     Console().print(recipes_table())
 
 
-def demo(*, out: Path = Path("demo"), minutes: float = 3.8, seed: int = 0) -> None:
+def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
     """The whole way on the built-in phantom set: prepare, train, segment, evaluate. Minutes on a CPU.
 
     Args:
