@@ -75,7 +75,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run
         (["evaluate", "--model", "MODEL", "--data", "nowhere"], "nowhere is no prepared data set"),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--samples", "0"], "--samples must be at least 1"),
         (["evaluate", "--model", "MODEL", "--data", "STORE", "--limit", "0"], "--limit must be at least 1"),
-        (["segment", "IMAGES", "--model", "MODEL", "--out", "IMAGES/grey.png"], "grey.png"),
+        (["segment", "IMAGES", "--model", "MODEL", "--out", "FILE"], "grey.png is a file; --out names a folder"),
         (["prepare", "isic2018", "--out", "o"], "needs --source"),
         (["prepare", "nonsense", "--out", "o"], "there is no recipe 'nonsense'"),
         (["train", "phantom"], "usage: manymask train RECIPE"),
@@ -87,7 +87,7 @@ def test_mistakes_end_in_one_line_and_status_two(
     monkeypatch, trained_run, images, tmp_path, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    places = {"MODEL": str(trained_run), "IMAGES": str(images)}
+    places = {"MODEL": str(trained_run), "IMAGES": str(images), "FILE": str(images / "grey.png")}
     assert run(monkeypatch, *(places.get(a, a) for a in arguments)) == 2
     said = capsys.readouterr().err.strip()
     assert message in said and said.startswith("manymask: ") and "\n" not in said and "Traceback" not in said

@@ -20,7 +20,7 @@ def test_maps_keep_their_bounds_and_forget_the_order_of_masks(n, seed):
 
 def test_equal_masks_leave_nothing_to_disagree_about():
     fused = fuse((torch.rand(1, 6, 6) > 0.5).float().repeat(5, 1, 1))
-    assert fused.disagreement.max() == 0 and fused.entropy.max() < 1e-6
+    assert fused.disagreement.max() == 0 and fused.entropy.max() < 1e-5
     assert (fused.votes == fused.confidence).all()
 
 

@@ -111,13 +111,17 @@ def segment(
     from tqdm import tqdm
 
     from manymask.files.raster import expand_inputs
-    from manymask.hub import Segmenter
+    from manymask.hub import Segmenter, load_model
 
     _at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
     paths = expand_inputs(inputs)
-    segmenter = Segmenter.from_pretrained(str(model)) if model.exists() else _no_model(model)
+    if not model.exists():
+        raise UserError(f"{model}: no such model folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a folder")
+    segmenter = Segmenter(load_model(model))
     chosen = _sampler(sampler, steps, segmenter.model)
     failed, names = 0, set[str]()
     for path in tqdm(paths, desc="segment", unit="image", disable=len(paths) < 2):
@@ -131,10 +135,6 @@ def segment(
     done = len(paths) - failed
     print(f"{done} of {len(paths)} image(s) segmented → {out}")
     return 2 if failed else 0
-
-
-def _no_model(model: Path) -> Any:
-    raise UserError(f"{model}: no such model folder")
 
 
 def _segment_one(

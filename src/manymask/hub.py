@@ -84,11 +84,15 @@ def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
         write_model(trained, beside, half)
 
 
+def find_model(folder: Path) -> Path:
+    """The model folder meant: `folder` itself, or the one inside a run folder."""
+    candidates = (folder, folder / "segmenter" / "model", folder / "model")
+    return next((place for place in candidates if (place / "config.json").exists()), folder)
+
+
 def load_model(folder: Path) -> TrainedModel:
     """A model folder, or a run folder with one inside. Raises `UserError` that names what is missing or wrong."""
-    for inside in ("segmenter/model", "model"):
-        if not (folder / "config.json").exists() and (folder / inside / "config.json").exists():
-            folder = folder / inside
+    folder = find_model(folder)
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is no model: it has no config.json (a model folder is made by `manymask train`)")
     config = read_json(folder / "config.json")

@@ -27,7 +27,8 @@ from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, fitting, leading_score
 from manymask.files.atomic import atomic_file
-from manymask.hub import Provenance, TrainedModel, first_difference, load_model, save_model
+from manymask.hub import Provenance, TrainedModel, save_model
+from manymask.job import Job, initial_model
 from manymask.noise import TrainingNoise, seed_of
 from manymask.optim import Precision, batch_ids, faster_precision, learning_rate, warm_started_ema
 from manymask.provenance import git_revision
@@ -35,76 +36,11 @@ from manymask.recipes import Recipe, Stage
 from manymask.report import draw_batch
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from manymask.samplers import DDIM, Sampler
-from manymask.settings import difference, to_dict
 
 LOG_EVERY = 20
 VALIDATION_STEPS = 20
 CHECKPOINT_SECONDS = 120.0
 FINISH_CASES = 512
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained, on what, where. `scheme` is the split (the store's default if None)."""
-
-    recipe: Recipe
-    stage: Stage
-    store: Store
-    run: Path
-    scheme: str | None = None
-    init: Path | None = None
-    precision: Precision = "auto"
-
-    @property
-    def folder(self) -> Path:
-        return self.run / self.stage
-
-    def config(self) -> dict[str, Any]:
-        """All that decides the result; what an old run folder is compared with."""
-        data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
-        init = str(self.init) if self.init else None
-        return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
-
-
-def initial_model(job: Job) -> tuple[nn.Module, set[str]]:
-    """The model a fresh run starts from, the seed's or `init`'s, a segmenter with the run's own trained codecs; and the
-    cases that these parts have seen already."""
-    torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
-    model, seen = job.recipe.build(job.stage), set[str]()
-    if job.init is not None:
-        given = load_model(job.init)
-        _take_weights(model, given.model, job.init)
-        return model, set(given.training_ids)
-    for stage in ("image-codec", "mask-codec"):
-        name = stage.replace("-", "_")
-        codec = getattr(model, name, None)
-        if codec is not None and any(True for _ in codec.parameters()):
-            folder = job.run / stage / "model"
-            given = _matching_codec(job, stage, folder)
-            _take_weights(codec, given.model, folder)
-            seen |= set(given.training_ids)
-    return model, seen
-
-
-def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
-    """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
-    if not folder.exists():
-        raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
-    given, name = load_model(folder), stage.replace("-", "_")
-    changed = difference(to_dict(getattr(given.recipe, name)), to_dict(getattr(job.recipe, name)))
-    if changed:
-        raise UserError(f"{folder} was trained with other settings ({changed[0]}): give the same to every stage")
-    data = job.config()["data"]
-    if (given.provenance.data_hash, given.provenance.scheme) != (data["hash"], data["scheme"]):
-        raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")
-    return given
-
-
-def _take_weights(model: nn.Module, given: nn.Module, place: Path) -> None:
-    try:
-        model.load_state_dict(given.state_dict())
-    except RuntimeError as error:
-        raise UserError(f"{place} does not fit this recipe ({first_difference(error)})") from None
 
 
 def quick_sampler(model: nn.Module) -> Sampler | None:
