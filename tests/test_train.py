@@ -102,7 +102,10 @@ for _ in range(4):
     logs = fit.step()
     losses.append(float(fit.accelerator.reduce(logs["loss"].detach(), "mean")))
 if fit.accelerator.is_main_process:
-    print(json.dumps(losses))
+    print(json.dumps(losses), flush=True)
+fit.close()
+sys.stdout.flush()
+os._exit(0)  # the claim is about losses, not about how gloo's threads end
 """
 
 

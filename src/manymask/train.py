@@ -213,6 +213,14 @@ class Fit:
         self.accelerator.wait_for_everyone()
         return place
 
+    def close(self) -> None:
+        """All processes part together: one that left early would take the others down with it."""
+        if self.folder.board is not None:
+            self.folder.board.close()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.num_processes > 1:
+            torch.distributed.destroy_process_group()
+
     def _plain_batches(self) -> Iterator[Batch]:
         ids = self.train_ids[:: max(1, len(self.train_ids) // FINISH_CASES)]
         for i in range(0, len(ids), 32):
@@ -229,7 +237,10 @@ class Fit:
 
 def fit(job: Job, max_minutes: float | None = None) -> Path:
     """Trains a stage (or goes on with it) and returns its model folder."""
-    return Fit(job).run(max_minutes)
+    training = Fit(job)
+    place = training.run(max_minutes)
+    training.close()
+    return place
 
 
 @dataclass(frozen=True)
