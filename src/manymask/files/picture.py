@@ -1,0 +1,36 @@
+"""What is segmented, wherever it came from: pixels, a name that is safe to write, and the way back to the source."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DicomFrame:
+    """A frame of a DICOM image: its data set (pydicom) and its number, counted from 1."""
+
+    dataset: Any
+    number: int = 1
+
+
+@dataclass(frozen=True)
+class NiftiSlice:
+    """Slice `index` along the third axis of a NIfTI volume of `shape`, with its affine (4, 4)."""
+
+    affine: np.ndarray
+    shape: tuple[int, ...]
+    index: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image, (H, W) or (H, W, 3) of any depth; DICOM comes rescaled, windowed, upright and as uint8.
+
+    name: without folder or ending, never from a patient field; spacing: mm between rows and between columns, if known.
+    """
+
+    pixels: np.ndarray
+    name: str
+    spacing: tuple[float, float] | None = None
+    origin: DicomFrame | NiftiSlice | None = None
