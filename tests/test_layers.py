@@ -9,7 +9,7 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "noise", "settings", "provenance", "blocks", "losses", "process", "consensus", "metrics",
+    "errors", "noise", "settings", "provenance", "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks", "files.atomic", "files.raster", "files.picture", "files.result",
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from manymask.codec import CodecSetting
@@ -26,7 +27,8 @@ class LatentDiffusion:
 
     noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once;
     train_image_codec: whether the image encoder, started from the codec, is trained along; target: which of several
-    readers' masks is learnt, their consensus or one at random.
+    readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
+    asks for one mask rather than the mean of many.
     """
 
     denoiser: Denoiser = ConcatUNet()
@@ -35,6 +37,7 @@ class LatentDiffusion:
     target: Target = "consensus"
     noise_levels: int = 1
     train_image_codec: bool = False
+    dice: float = 0.0
 
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "DiffusionSegmenter":
         return DiffusionSegmenter(self, channels, image_codec, mask_codec)
@@ -73,8 +76,16 @@ class DiffusionSegmenter(nn.Module):
         condition = [c.repeat_interleave(k, dim=0) for c in self.condition(batch.image)]
         t = setting.process.draw_times(batch.noise, len(z0)).to(z0.device)
         epsilon = batch.noise.normal(*z0.shape).to(z0)
-        output = self.denoiser(setting.process.corrupt(z0, epsilon, t), t, condition).float()
-        return {"loss": F.mse_loss(output, setting.process.target(z0, epsilon, t))}
+        z = setting.process.corrupt(z0, epsilon, t)
+        output = self.denoiser(z, t, condition).float()
+        loss = F.mse_loss(output, setting.process.target(z0, epsilon, t))
+        if not setting.dice:
+            return {"loss": loss}
+        estimate, _ = setting.process.estimate(
+            output[::k], z[::k], t[::k]
+        )  # one noise level an image: decoding is dear
+        dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(estimate), mask)
+        return {"loss": loss + setting.dice * dice, "denoising": loss, "dice": dice}
 
     def condition(self, image: Tensor) -> list[Tensor]:
         """What the denoiser is told of the image; runs once however many samples are drawn."""
