@@ -54,7 +54,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a trained model but the data themselves."""
+    """Everything that decides a trained model but the data themselves.
+
+    crop: it was trained on crops of `size`² at native scale, so it segments regions of interest, not a whole image;
+    stretch: what the model sees is stretched from its own minimum to its maximum (after cropping, at the full depth of
+    the pixels); window: the CT window that DICOM is read with unless another is asked for.
+    """
 
     dataset: str
     size: int
@@ -66,6 +71,9 @@ class Recipe:
     training: Training = Training()
     codec_augment: Augment = Augment()
     augment: Augment = Augment()
+    crop: bool = False
+    stretch: bool = False
+    window: str = "header"
 
     def build(self, stage: Stage) -> nn.Module:
         """The untrained model of a stage."""
@@ -123,17 +131,23 @@ _PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, con
 _NODULE = Augment(turn=True, rotate=45, scale=0.1, shift=24 / 128, brightness=0.05, contrast=0.1)
 _MIRROR = Augment(turn=True)
 
+
+def _regions(row: Recipe) -> Recipe:
+    """Trained on crops at native scale, each stretched to 8 bits: all grey values of a CT, no window."""
+    return replace(row, crop=True, stretch=True, window="full")
+
+
 # name: data set, size, channels, weight of positive pixels, …
 _ROWS: dict[str, Recipe] = {
     "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader"),
     "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
-    "lidc_idri":          _fast("lidc_idri",    128, 1, 50, _NODULE),
-    "lidc_idri_readers":  _fast("lidc_idri",    128, 1, 50, _NODULE, "reader"),
+    "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
+    "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader")),
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
-    "lidc_idri-paper":    _paper("lidc_idri",    128, 1, 50, 64),
+    "lidc_idri-paper":    _regions(_paper("lidc_idri", 128, 1, 50, 64)),
 }  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {

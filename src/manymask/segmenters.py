@@ -1,5 +1,6 @@
 """Models that segment: `forward(batch)` gives the training loss, `predict(batch, n, seed)` n masks for each image."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from manymask.noise import SampleNoise
 from manymask.process import Diffusion, Process
 from manymask.samplers import DDIM, Sampler
 
+# told the share of the sampling that is done, in [0, 1], before each pass of the network; may raise to end it
+Watch = Callable[[float], None]
 DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
 
 
@@ -93,26 +96,51 @@ class DiffusionSegmenter(nn.Module):
             z_image = self.image_codec.encode(image)
         return self.denoiser.condition(image, z_image)
 
-    def sample(self, condition: list[Tensor], noise: SampleNoise, shape: torch.Size, sampler: Sampler) -> Tensor:
+    def sample(
+        self,
+        condition: list[Tensor],
+        noise: SampleNoise,
+        shape: torch.Size,
+        sampler: Sampler,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Mask latents (B · n, c, h, w) from noise, for conditions already repeated n times."""
         device = condition[0].device
 
         def denoise(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            if watch is not None:
+                watch(1 - t / self.setting.process.steps)
             steps = torch.full((len(z),), t, device=device)
             return self.setting.process.estimate(self.denoiser(z, steps, condition).float(), z, steps)
 
         return sampler(denoise, self.setting.process, noise.normal(*shape).to(device), noise)
 
-    @torch.inference_mode()
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """n masks for each image: probabilities (B, n, H, W). Sample k depends on the seed, the case's id and k alone."""
-        condition = [c.repeat_interleave(n, dim=0) for c in self.condition(batch.image)]
-        noise = SampleNoise(seed, batch.ids, n)
-        height, width = (side // self.mask_codec.factor for side in batch.image.shape[-2:])
-        shape = torch.Size((self.mask_codec.latent, height, width))
-        z = self.sample(condition, noise, shape, sampler or self.setting.sampler)
-        masks = torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
-        return masks.reshape(len(batch.image), n, *batch.image.shape[-2:])
+        return torch.cat(list(self.stream(batch, n, seed, sampler, every=n)), dim=1)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        batch: Batch,
+        n: int,
+        seed: int,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The masks of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        once = self.condition(batch.image)
+        height, width = batch.image.shape[-2:]
+        factor = self.mask_codec.factor
+        shape = torch.Size((self.mask_codec.latent, height // factor, width // factor))
+        for first in range(0, n, every):
+            count = min(every, n - first)
+            condition = [c.repeat_interleave(count, dim=0) for c in once]
+            noise = SampleNoise(seed, batch.ids, count, first)
+            z = self.sample(condition, noise, shape, sampler or self.setting.sampler, watch)
+            masks = torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
+            yield masks.reshape(len(batch.image), count, height, width)
 
 
 @dataclass(frozen=True)
@@ -138,14 +166,28 @@ class NetworkSegmenter(nn.Module):
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
         return {"loss": self.setting.loss(self.network(batch.image).float(), mask)}
 
-    @torch.inference_mode()
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """Probabilities (B, n, H, W); deterministic, so neither seed nor sampler matters."""
-        passes = [
-            quarter_turn_back(self.setting.loss.probability(self.network(quarter_turn(batch.image, k)).float()), k)
-            for k in range(n)
-        ]
-        return torch.cat(passes, dim=1)
+        return torch.cat(list(self.stream(batch, n, seed, sampler)), dim=1)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        batch: Batch,
+        n: int,
+        seed: int,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The answers of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        for first in range(0, n, every):
+            yield torch.cat([self._answer(batch.image, k) for k in range(first, min(first + every, n))], dim=1)
+
+    def _answer(self, image: Tensor, k: int) -> Tensor:
+        """(B, 1, H, W), seen through flip or turn k."""
+        logits = self.network(quarter_turn(image, k)).float()
+        return quarter_turn_back(self.setting.loss.probability(logits), k)
 
 
 SegmenterSetting = LatentDiffusion | OneToOne
