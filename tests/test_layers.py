@@ -13,7 +13,8 @@ FLOORS = (
     "samplers", "bottlenecks", "files.atomic", "files.raster", "files.picture", "files.result",
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
-    "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks",
+    "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
+    "networks", "prob_unet",
     "segmenters", "recipes", "card", "hub", "evaluate", "report", "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent

@@ -12,8 +12,9 @@ from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
 from manymask.denoisers import ConcatUNet, Denoiser
 from manymask.losses import Dice, Loss
-from manymask.networks import Network, UNet
+from manymask.networks import Network, UNet, answer, supervised
 from manymask.noise import SampleNoise
+from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Process
 from manymask.samplers import DDIM, Sampler
 
@@ -125,16 +126,16 @@ class NetworkSegmenter(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
-        return {"loss": self.setting.loss(self.network(batch.image).float(), mask)}
+        return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
     @torch.inference_mode()
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """Probabilities (B, n, H, W); deterministic, so neither seed nor sampler matters."""
         passes = [
-            quarter_turn_back(self.setting.loss.probability(self.network(quarter_turn(batch.image, k)).float()), k)
+            quarter_turn_back(self.setting.loss.probability(answer(self.network(quarter_turn(batch.image, k)))), k)
             for k in range(n)
         ]
         return torch.cat(passes, dim=1)
 
 
-SegmenterSetting = LatentDiffusion | OneToOne
+SegmenterSetting = LatentDiffusion | OneToOne | ProbUNet
