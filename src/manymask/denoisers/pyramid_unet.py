@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from manymask.blocks import FeaturePyramid, UNet
 from manymask.codec import Coder
+from manymask.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PyramidDenoiser(nn.Module):
         super().__init__()
         stem = factor // 2 ** (len(setting.encoder) - len(setting.widths))
         if stem < 1:
-            raise ValueError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
+            raise UserError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
         self.pyramid = FeaturePyramid(image_channels, setting.encoder, setting.widths, setting.encoder_blocks, stem)
         self.unet = UNet(mask_latent + image_latent, mask_latent, setting.widths, setting.blocks, setting.widths)
 
