@@ -45,9 +45,9 @@ def inference(options: Options) -> None:
     shape = torch.Size((model.mask_codec.latent, *[row.size // model.mask_codec.factor] * 2))
     for run in range(options.runs + 1):
         marks = [time.perf_counter()]
-        condition = [c.repeat_interleave(options.samples, dim=0) for c in model.condition(image)]
+        denoise = model.denoise(image, options.samples)
         marks.append(time.perf_counter())
-        z = model.sample(condition, SampleNoise(run, ["x"], options.samples), shape, model.setting.sampler)
+        z = model.sample(denoise, SampleNoise(run, ["x"], options.samples), shape, model.setting.sampler)
         marks.append(time.perf_counter())
         model.mask_codec.decode(z)
         marks.append(time.perf_counter())

@@ -16,7 +16,9 @@ FLOORS = (
     "files.dicom_header", "files.dicom_pixels", "files.dicom", "files.nifti", "files.inputs", "files.result",
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
-    "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks", "segmenters",
+    "codec",
+    "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
+    "networks", "prob_unet", "guidance", "segmenters",
     "recipes", "card", "regions", "hub", "evaluate", "report",
     "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip

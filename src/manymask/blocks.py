@@ -171,18 +171,31 @@ class UNet(nn.Module):
         self.head = output_head(widths[0], outputs)
 
     def forward(self, x: Tensor, t: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
-        e = self.embed(step_embedding(t, self.embedding_width))
+        e = self.time(t)
         x, skips = self.stem(x), []
-        for level, stack in enumerate(self.down):
-            x = self.shrink[level - 1](x) if level else x
-            x = torch.cat([x, features[level]], dim=1) if features else x
-            for block in stack:  # type: ignore[attr-defined]
-                x = block(x, e)
+        for level in range(len(self.down)):
+            x = self.descend(level, x, e, features[level] if features else None)
             skips.append(x)
-        x = self.middle(skips.pop())
+        return self.ascend(skips, e)
+
+    def time(self, t: Tensor) -> Tensor:
+        """The embedding (B, E) of time steps (B,) that the blocks are modulated by."""
+        return self.embed(step_embedding(t, self.embedding_width))
+
+    def descend(self, level: int, x: Tensor, e: Tensor, feature: Tensor | None = None) -> Tensor:
+        """From the features of the level above (of the stem, for level 0) to those of this level."""
+        x = self.shrink[level - 1](x) if level else x
+        x = x if feature is None else torch.cat([x, feature], dim=1)
+        for block in self.down[level]:  # type: ignore[attr-defined]
+            x = block(x, e)
+        return x
+
+    def ascend(self, skips: Sequence[Tensor], e: Tensor) -> Tensor:
+        """From the features of all levels, the finest first, to the output."""
+        x = self.middle(skips[-1])
         for level in reversed(range(len(self.up))):
-            if skips and level < len(self.up) - 1:
-                x = torch.cat([self.grow[level](x), skips.pop()], dim=1)
+            if level < len(self.up) - 1:
+                x = torch.cat([self.grow[level](x), skips[level]], dim=1)
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, e)
         return self.head(x)

@@ -66,12 +66,12 @@ def train(arguments: list[str]) -> None:
     print(f"model → {train_stage(options, stage)}")
 
 
-SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver"]
+SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver", "euler", "heun"]
 
 
 def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
     """The sampler asked for; what is not given stays as the model has it."""
-    from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver
+    from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
 
     own = getattr(model.setting, "sampler", None)
     if own is None or (name is None and steps is None):
@@ -79,8 +79,10 @@ def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
     longest = model.setting.process.steps
     if steps is not None and not 1 <= steps <= longest:
         raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
-    kind: Any = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver}[name] if name else type(own)
+    kinds = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver, "euler": Euler, "heun": Heun}
+    kind: Any = kinds[name] if name else type(own)
     chosen = own if kind is type(own) else kind()
+    check_fit(chosen, model.setting.process)
     return replace(chosen, steps=steps or min(chosen.steps, longest))
 
 

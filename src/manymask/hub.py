@@ -1,7 +1,7 @@
 """Models on disk and in the hand: `Segmenter` is what users hold, a model folder is what they share.
 
 MODEL/config.json          the recipe, the stage, what it was trained on
-MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec)
+MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec, …)
 MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
 MODEL/README.md            the model card
 """
@@ -72,7 +72,8 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
         tensors = {k: v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-        save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
+        if tensors:
+            save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
     config = {"format": FORMAT, "stage": trained.stage, "recipe": to_dict(trained.recipe)}
     write_json(folder / "config.json", config | {"provenance": to_dict(trained.provenance)})
     (folder / "training_ids.txt").write_text("\n".join(trained.training_ids) + "\n", encoding="utf-8")

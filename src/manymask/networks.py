@@ -1,19 +1,94 @@
-"""One-to-one networks from MONAI, each image → logits (B, 1, H, W)."""
+"""One-to-one networks from MONAI, each image → logits (B, 1, H, W), or several of them under deep supervision.
 
+`widths` are MONAI's `features`, `channels` or `filters`; the side of the image must be a multiple of 16 (ResUNet: 8).
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from monai.networks.nets import BasicUNet
-from torch import nn
+from monai.networks import nets
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class UNet:
-    """U-Net (Ronneberger et al. 2015) as MONAI's `BasicUNet`."""
+    """U-Net (Ronneberger et al. 2015) as MONAI's `BasicUNet`: five levels, and the width of the last features."""
 
     features: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
 
     def build(self, channels: int) -> nn.Module:
-        return BasicUNet(2, channels, 1, features=self.features)
+        return nets.BasicUNet(2, channels, 1, features=self.features)
 
 
-Network = UNet
+@dataclass(frozen=True)
+class UNetPlusPlus:
+    """U-Net++ (Zhou et al. 2018) as MONAI's `BasicUNetPlusPlus`, its four nested answers all supervised alike.
+
+    The deepest one answers (its paper's "fast mode", not pruned).
+    """
+
+    features: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
+
+    def build(self, channels: int) -> nn.Module:
+        return nets.BasicUNetPlusPlus(2, channels, 1, features=self.features, deep_supervision=True)
+
+
+@dataclass(frozen=True)
+class ResUNet:
+    """A U-Net of residual units (Zhang et al. 2018) as MONAI's `UNet` with `units` of them a level.
+
+    The paper under reproduction cites ResUNet-a (Diakogiannis et al. 2020), which adds atrous convolutions and pyramid
+    pooling; "ResUNet" is taken by its name.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128, 256)
+    units: int = 2
+
+    def build(self, channels: int) -> nn.Module:
+        strides = [2] * (len(self.channels) - 1)
+        return nets.UNet(2, channels, 1, channels=self.channels, strides=strides, num_res_units=self.units)
+
+
+@dataclass(frozen=True)
+class NNUNet:
+    """The *network* of nnU-Net (Isensee et al. 2021) as MONAI's `DynUNet`, deeply supervised, and its loss, Dice + CE.
+
+    It is not nnU-Net's pipeline: no fingerprint of the data plans patch, depth and spacing, none of its augmentation,
+    optimiser, folds, ensembles or post-processing; all that is as for every other model here. The answers of all but
+    the two lowest resolutions are supervised, each with half the weight of the one above it; MONAI enlarges an answer
+    to the size of the mask where nnU-Net shrinks the mask.
+    """
+
+    filters: tuple[int, ...] = (32, 64, 128, 256, 512)
+
+    def build(self, channels: int) -> nn.Module:
+        strides = [1] + [2] * (len(self.filters) - 1)
+        net = nets.DynUNet(2, channels, 1, [3] * len(strides), strides, strides[1:], filters=self.filters,
+                           deep_supervision=True, deep_supr_num=max(1, len(self.filters) - 3))  # fmt: skip
+        # all blocks are registered a second time in `skip_layers`; safetensors refuses one tensor under two names
+        del net.input_block, net.downsamples, net.bottleneck, net.upsamples, net.deep_supervision_heads
+        return net
+
+
+def answer(output: Tensor | list[Tensor]) -> Tensor:
+    """Logits (B, 1, H, W) of a network in evaluation mode."""
+    return (output[-1] if isinstance(output, list) else output).float()
+
+
+def supervised(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor | list[Tensor], mask: Tensor) -> Tensor:
+    """The loss of a network's output in training mode against mask (B, 1, H, W): deep supervision lives here alone.
+
+    One answer counts as it is; a list (U-Net++) is averaged; stacked ones (B, answers, 1, H, W) (nnU-Net) are weighted
+    1, ½, ¼, … from the finest on, weights summing to 1.
+    """
+    if isinstance(output, list):
+        weighted = [(1.0, logits) for logits in output]
+    elif output.dim() == 5:
+        weighted = [(0.5**i, logits) for i, logits in enumerate(output.unbind(1))]
+    else:
+        weighted = [(1.0, output)]
+    total = sum(weight for weight, _ in weighted)
+    return sum((weight / total * loss(logits.float(), mask) for weight, logits in weighted), mask.new_zeros(()))
+
+
+Network = UNet | UNetPlusPlus | ResUNet | NNUNet

@@ -1,7 +1,8 @@
 """What can be trained: one table, a row a data set × variant. Look at `_ROWS` to see what each differs in.
 
 `fast`, the default, is ours: codecs that shrink early, a trainable condition at every level, continuous latents,
-x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). `unet` answers once.
+x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). Every `fast` row brings all baselines with
+it (`_VARIANTS`), which share its data, augmentation, training and target, and differ in the segmenter alone.
 """
 
 from collections.abc import Callable
@@ -10,14 +11,16 @@ from typing import Literal
 
 from torch import nn
 
-from manymask.codec import Autoencoder, CodecSetting
+from manymask.codec import Autoencoder, CodecSetting, Pixels
 from manymask.consensus import Target
 from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from manymask.data.augment import Augment
 from manymask.data.case import Source
-from manymask.denoisers import ConcatUNet, PyramidUNet
+from manymask.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
 from manymask.errors import UserError
 from manymask.losses import MSE, WeightedCE
+from manymask.networks import Network, NNUNet, ResUNet, UNet, UNetPlusPlus
+from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion
 from manymask.samplers import DDIM, DDPM
 from manymask.segmenters import LatentDiffusion, OneToOne, SegmenterSetting
@@ -79,21 +82,26 @@ class Recipe:
         """The untrained model of a stage."""
         if stage == "segmenter":
             return self.segmenter.build(self.channels, self.image_codec, self.mask_codec)
-        return (self.image_codec if stage == "image-codec" else self.mask_codec).build()
+        codec = self.image_codec if stage == "image-codec" else self.mask_codec
+        if isinstance(codec, Pixels):
+            raise UserError(f"this recipe works on the pixels themselves: it has no {stage} to train")
+        return codec.build()
 
     def plan(self, stage: Stage) -> tuple[Training, Augment]:
         """How a stage is trained."""
         return (self.training, self.augment) if stage == "segmenter" else (self.codec_training, self.codec_augment)
 
 
-def _paper(dataset: str, size: int, channels: int, weight: float, batch: int) -> Recipe:
+def _paper(
+    dataset: str, size: int, channels: int, weight: float, batch: int, widths: tuple[int, ...] = (64, 128, 256)
+) -> Recipe:
     """Section IV-B: f = 4, base 64 × [1, 2, 4], ε-prediction, T = 1000, quantised latents, frozen condition."""
     training = Training(batch=batch)
     return Recipe(
         dataset, size, channels,
-        image_codec=Autoencoder("image", channels, latent=channels, loss=MSE()),
-        mask_codec=Autoencoder("mask", 1, latent=1, loss=WeightedCE(weight), target="consensus"),
-        segmenter=LatentDiffusion(ConcatUNet(), Diffusion("epsilon"), DDPM()),
+        image_codec=Autoencoder("image", channels, latent=channels, widths=widths, loss=MSE()),
+        mask_codec=Autoencoder("mask", 1, latent=1, widths=widths, loss=WeightedCE(weight), target="consensus"),
+        segmenter=LatentDiffusion(ConcatUNet(widths), Diffusion("epsilon"), DDPM()),
         codec_training=training, training=training,
     )  # fmt: skip
 
@@ -126,6 +134,22 @@ def _imagenet(fast: Recipe) -> Recipe:
     return replace(fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels=2, dice=dice))
 
 
+def _once(network: Network) -> Callable[[Recipe], Recipe]:
+    """One-to-one: a network that answers once, learning the consensus."""
+    return lambda row: replace(row, segmenter=OneToOne(network))
+
+
+def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
+    """One-to-many in pixel space, as its paper has it: ε-prediction, T = 1000; DDIM-20 in place of ancestral sampling."""
+
+    def make(row: Recipe) -> Recipe:
+        fitted = replace(denoiser, size=row.size) if isinstance(denoiser, MedSegDiff) else denoiser
+        segmenter = LatentDiffusion(fitted, Diffusion("epsilon"), DDIM(20), row.segmenter.target)
+        return replace(row, image_codec=Pixels(row.channels), mask_codec=Pixels(1), segmenter=segmenter)
+
+    return make
+
+
 _PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
 # ±24 of 128 px: the nodule sits at the centre of its crop, and the centre must give nothing away
 _NODULE = Augment(turn=True, rotate=45, scale=0.1, shift=24 / 128, brightness=0.05, contrast=0.1)
@@ -145,15 +169,29 @@ _ROWS: dict[str, Recipe] = {
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
     "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader")),
+    "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
     "lidc_idri-paper":    _regions(_paper("lidc_idri", 128, 1, 50, 64)),
 }  # fmt: skip
 
+# widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can
+_PIXEL_WIDTHS = (16, 32, 64, 128)
+_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "imagenet":     _imagenet,
+    "unet":         _once(UNet()),
+    "unetpp":       _once(UNetPlusPlus((16, 32, 64, 128, 128, 16))),
+    "resunet":      _once(ResUNet()),
+    "nnunet":       _once(NNUNet((16, 32, 64, 128, 256))),
+    "ensemblediff": _in_pixels(ConcatUNet(_PIXEL_WIDTHS, 1)),
+    "segdiff":      _in_pixels(SegDiff(_PIXEL_WIDTHS, 1, dense_blocks=2, growth=8)),
+    "medsegdiff":   _in_pixels(MedSegDiff(_PIXEL_WIDTHS, 1)),
+    "prob-unet":    lambda row: replace(row, segmenter=ProbUNet(encoder=_PIXEL_WIDTHS, target=row.segmenter.target)),
+}  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
     **_ROWS,
-    **{f"{name}-imagenet": _imagenet(row) for name, row in _ROWS.items() if "-" not in name and name != "phantom"},
-    **{f"{name}-unet": replace(row, segmenter=OneToOne()) for name, row in _ROWS.items() if "-" not in name},
+    **{f"{n}-{b}": make(row) for n, row in _ROWS.items() if "-" not in n for b, make in _VARIANTS.items()},
 }
 
 

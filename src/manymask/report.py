@@ -99,6 +99,6 @@ def recipes_table() -> Table:
             sampler = f"{type(setting.sampler).__name__}-{setting.sampler.steps}"
             shown = [type(setting.denoiser).__name__, latent, setting.process.prediction, sampler]
         else:
-            shown = [type(setting.network).__name__, "–", "–", "–"]
+            shown = [type(getattr(setting, "network", setting)).__name__, "–", "–", "–"]
         table.add_row(name, size, *shown, setting.target)
     return table

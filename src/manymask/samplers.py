@@ -1,19 +1,22 @@
 """From noise to a latent: the reverse process (Eq. 12) and its faster relatives.
 
-A sampler is called with `denoise(z, t) → (ẑ_0, ε̂)`, the process (for γ and the knots) and the source of noise; it
-returns z_0. All steps are written in γ: for a step from t to s < t, γ_t < γ_s, and γ = 1 at the end.
+A sampler is called with `denoise(z, t) → (ẑ_0, ε̂)`, the process (for its levels and knots) and the source of noise; it
+returns z_0. Every step goes from a time t to an earlier one, s, and ends where no noise is left. DDPM and PLMS are
+written in γ and belong to `Diffusion`, Euler and Heun follow the velocity of a `Flow`, the others serve both.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from torch import Tensor
 
-from manymask.process import Diffusion
+from manymask.errors import UserError
+from manymask.process import Diffusion, Flow, Process
 
-Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Denoise = Callable[[Tensor, Any], tuple[Tensor, Tensor]]  # the time is an int for Diffusion, a float for Flow
 
 
 class NoiseSource(Protocol):
@@ -22,15 +25,11 @@ class NoiseSource(Protocol):
     def normal(self, *shape: int) -> Tensor: ...
 
 
-def _ddim(gamma_s: float, z0: Tensor, epsilon: Tensor) -> Tensor:
-    """z_s = √γ_s ẑ_0 + √(1−γ_s) ε̂ (Song et al. 2020, Eq. 12 with η = 0)."""
-    return gamma_s**0.5 * z0 + (1 - gamma_s) ** 0.5 * epsilon
-
-
 @dataclass(frozen=True)
 class DDPM:
     """The paper's reverse process, Eq. 12 corrected; with fewer steps than T, the same posterior between the knots."""
 
+    serves: ClassVar = (Diffusion,)
     steps: int = 1000
 
     def __call__(self, denoise: Denoise, process: Diffusion, z: Tensor, noise: NoiseSource) -> Tensor:
@@ -49,17 +48,18 @@ class DDPM:
 
 @dataclass(frozen=True)
 class DDIM:
-    """Song et al. 2020. `eta` = 0 is deterministic given the noise, 1 is ancestral."""
+    """Song et al. 2020. `eta` = 0 is deterministic given the noise (and on a `Flow` the same as Euler), 1 is ancestral."""
 
+    serves: ClassVar = (Diffusion, Flow)
     steps: int = 50
     eta: float = 0.0
 
-    def __call__(self, denoise: Denoise, process: Diffusion, z: Tensor, noise: NoiseSource) -> Tensor:
-        gamma = process.gamma.tolist()
+    def __call__(self, denoise: Denoise, process: Process, z: Tensor, noise: NoiseSource) -> Tensor:
         for t, s in pairwise(process.knots(self.steps)):
+            (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)  # type: ignore[arg-type]
             z0, epsilon = denoise(z, t)
-            variance = self.eta**2 * (1 - gamma[s]) / (1 - gamma[t]) * (1 - gamma[t] / gamma[s])
-            z = gamma[s] ** 0.5 * z0 + max(1 - gamma[s] - variance, 0.0) ** 0.5 * epsilon
+            variance = (self.eta * s_s / s_t) ** 2 * (s_t**2 - (a_t / a_s * s_s) ** 2)  # η² β̃
+            z = a_s * z0 + max(s_s**2 - variance, 0.0) ** 0.5 * epsilon
             if variance > 0:
                 z = z + variance**0.5 * noise.normal(*z.shape[1:]).to(z)
         return z
@@ -69,6 +69,7 @@ class DDIM:
 class PLMS:
     """Pseudo linear multistep (Liu et al. 2022): Adams–Bashforth on ε̂, started by one Heun step, no Runge–Kutta."""
 
+    serves: ClassVar = (Diffusion,)
     steps: int = 50
 
     def __call__(self, denoise: Denoise, process: Diffusion, z: Tensor, noise: NoiseSource) -> Tensor:
@@ -96,32 +97,73 @@ class PLMS:
 
     @staticmethod
     def _transfer(gamma_t: float, gamma_s: float, z: Tensor, epsilon: Tensor) -> Tensor:
-        return _ddim(gamma_s, (z - (1 - gamma_t) ** 0.5 * epsilon) / gamma_t**0.5, epsilon)
+        """z_s = √γ_s ẑ_0 + √(1−γ_s) ε̂ (Song et al. 2020, Eq. 12 with η = 0)."""
+        z0 = (z - (1 - gamma_t) ** 0.5 * epsilon) / gamma_t**0.5
+        return gamma_s**0.5 * z0 + (1 - gamma_s) ** 0.5 * epsilon
 
 
 @dataclass(frozen=True)
 class DPMSolver:
-    """DPM-Solver++(2M) (Lu et al. 2022): second order in λ = ½ ln(γ/(1−γ)) on ẑ_0; first order at both ends."""
+    """DPM-Solver++(2M) (Lu et al. 2022): second order in λ = ln(a/s) on ẑ_0; first order at both ends."""
 
+    serves: ClassVar = (Diffusion, Flow)
     steps: int = 20
 
-    def __call__(self, denoise: Denoise, process: Diffusion, z: Tensor, noise: NoiseSource) -> Tensor:
-        gamma = process.gamma
-        lam = (0.5 * (gamma / (1 - gamma)).log()).tolist()
-        knots = process.knots(self.steps)
-        previous: tuple[int, Tensor] | None = None
+    def __call__(self, denoise: Denoise, process: Process, z: Tensor, noise: NoiseSource) -> Tensor:
+        knots: list[Any] = list(process.knots(self.steps))
+        knots[0] = min(knots[0], process.latest)  # λ must be finite
+        past: tuple[float, Tensor] | None = None
         for t, s in pairwise(knots):
-            z0, _ = denoise(z, t)
+            (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)
+            z0, lam = denoise(z, t)[0], math.log(a_t / s_t)
             data = z0
-            if previous is not None and s > 0:
+            if past is not None and s_s > 0:
                 # D = ẑ_0 + h/(2 h_prev) (ẑ_0 − ẑ_0,prev): the linear extrapolation to the middle of the step
-                ratio = (lam[s] - lam[t]) / (lam[t] - lam[previous[0]])
-                data = z0 + 0.5 * ratio * (z0 - previous[1])
-            sigma_ratio = float(((1 - gamma[s]) / (1 - gamma[t])).sqrt())
-            decay = float((gamma[t] / gamma[s]).sqrt()) * sigma_ratio  # e^{−h}
-            z = sigma_ratio * z + float(gamma[s].sqrt()) * (1 - decay) * data
-            previous = (t, z0)
+                ratio = (math.log(a_s / s_s) - lam) / (lam - past[0])
+                data = z0 + 0.5 * ratio * (z0 - past[1])
+            decay = a_t / a_s * s_s / s_t  # e^{−h}
+            z = s_s / s_t * z + a_s * (1 - decay) * data
+            past = (lam, z0)
         return z
 
 
-Sampler = DDPM | DDIM | PLMS | DPMSolver
+@dataclass(frozen=True)
+class Euler:
+    """z_s = z_t + (s − t) v with the velocity v = ε̂ − ẑ_0 of a `Flow`; first order."""
+
+    serves: ClassVar = (Flow,)
+    steps: int = 20
+
+    def __call__(self, denoise: Denoise, process: Flow, z: Tensor, noise: NoiseSource) -> Tensor:
+        for t, s in pairwise(process.knots(self.steps)):
+            z0, epsilon = denoise(z, t)
+            z = z + (s - t) * (epsilon - z0)
+        return z
+
+
+@dataclass(frozen=True)
+class Heun:
+    """The mean of the velocities at both ends of an Euler step: second order, two evaluations a step."""
+
+    serves: ClassVar = (Flow,)
+    steps: int = 10
+
+    def __call__(self, denoise: Denoise, process: Flow, z: Tensor, noise: NoiseSource) -> Tensor:
+        for t, s in pairwise(process.knots(self.steps)):
+            z0, epsilon = denoise(z, t)
+            here = epsilon - z0
+            z0, epsilon = denoise(z + (s - t) * here, s)
+            z = z + (s - t) * (here + epsilon - z0) / 2
+        return z
+
+
+Sampler = DDPM | DDIM | PLMS | DPMSolver | Euler | Heun
+
+
+def check_fit(sampler: Sampler, process: Process) -> None:
+    """`UserError` if the sampler cannot run this process backwards."""
+    if not isinstance(process, sampler.serves):
+        fitting = [kind.__name__ for kind in get_args(Sampler) if isinstance(process, kind.serves)]
+        raise UserError(
+            f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(fitting)}"
+        )

@@ -13,11 +13,14 @@ from manymask.consensus import Target, training_target
 from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
 from manymask.denoisers import ConcatUNet, Denoiser
+from manymask.errors import UserError
+from manymask.guidance import NullLatent, PairClassifier, classifier_free, classifier_guided
 from manymask.losses import Dice, Loss
-from manymask.networks import Network, UNet
+from manymask.networks import Network, UNet, answer, supervised
 from manymask.noise import SampleNoise
+from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Process
-from manymask.samplers import DDIM, Sampler
+from manymask.samplers import DDIM, Denoise, Sampler, check_fit
 
 # told the share of the sampling that is done, in [0, 1], before each pass of the network; may raise to end it
 Watch = Callable[[float], None]
@@ -31,7 +34,11 @@ class LatentDiffusion:
     noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once;
     train_image_codec: whether the image encoder, started from the codec, is trained along; target: which of several
     readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
-    asks for one mask rather than the mean of many.
+    asks for one mask rather than the mean of many; turns: over how many of the eight flips and quarter turns of the image
+    the samples are spread (1: the image as it is), each of which encodes the image once more.
+
+    drop_condition: share of images that are hidden in training, which `guidance` ≠ 1 needs: the scale of classifier-free
+    guidance when masks are drawn; classifier: trained along, and pulls by its own scale (see `guidance.py`).
     """
 
     denoiser: Denoiser = ConcatUNet()
@@ -41,13 +48,37 @@ class LatentDiffusion:
     noise_levels: int = 1
     train_image_codec: bool = False
     dice: float = 0.0
+    turns: int = 1
+    drop_condition: float = 0.0
+    guidance: float = 1.0
+    classifier: PairClassifier | None = None
 
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "DiffusionSegmenter":
         return DiffusionSegmenter(self, channels, image_codec, mask_codec)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is known of images (B, …) before any mask is drawn: condition maps, those of no image, image latents."""
+
+    seen: list[Tensor]
+    blind: list[Tensor] | None = None
+    z_image: Tensor | None = None
+
+    def rows(self, turns: list[int], cases: int) -> "Told":
+        """For each case, its rows of these turns: what was told of turn k stands from row k · cases on."""
+        index = torch.tensor([turn * cases + case for case in range(cases) for turn in turns])
+
+        def pick(x: Tensor) -> Tensor:
+            return x[index.to(x.device)]
+
+        blind = None if self.blind is None else [pick(x) for x in self.blind]
+        return Told([pick(x) for x in self.seen], blind, None if self.z_image is None else pick(self.z_image))
+
+
 class DiffusionSegmenter(nn.Module):
-    """See `LatentDiffusion`. The parts are `image_codec`, `mask_codec` (frozen) and `denoiser`."""
+    """See `LatentDiffusion`. The parts are `image_codec`, `mask_codec` (frozen) and `denoiser`; for guidance, `null` and
+    `classifier`."""
 
     def __init__(
         self, setting: LatentDiffusion, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting
@@ -57,7 +88,11 @@ class DiffusionSegmenter(nn.Module):
         self.image_codec, self.mask_codec = image_codec.build(), mask_codec.build()
         self.denoiser = setting.denoiser.build(channels, self.image_codec, self.mask_codec)
         if self.image_codec.factor != self.mask_codec.factor:
-            raise ValueError(f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree")
+            raise UserError(f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree")
+        check_fit(setting.sampler, setting.process)
+        latents = self.image_codec.latent, self.mask_codec.latent
+        self.null = NullLatent(latents[0]) if setting.drop_condition else None
+        self.classifier = setting.classifier.build(*latents) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
         self.image_codec.requires_grad_(False)
         if setting.train_image_codec and hasattr(self.image_codec, "encoder"):
@@ -76,44 +111,64 @@ class DiffusionSegmenter(nn.Module):
         mask = training_target(batch.truth(), setting.target, batch.noise.uniform(len(batch.image)))
         with torch.no_grad():
             z0 = self.mask_codec.encode(mask).repeat_interleave(k, dim=0)
-        condition = [c.repeat_interleave(k, dim=0) for c in self.condition(batch.image)]
+        hidden = batch.noise.uniform(len(batch.image)) < setting.drop_condition if self.null else None
+        condition = [c.repeat_interleave(k, dim=0) for c in self.condition(batch.image, hidden)]
         t = setting.process.draw_times(batch.noise, len(z0)).to(z0.device)
         epsilon = batch.noise.normal(*z0.shape).to(z0)
-        z = setting.process.corrupt(z0, epsilon, t)
-        output = self.denoiser(z, t, condition).float()
-        loss = F.mse_loss(output, setting.process.target(z0, epsilon, t))
-        if not setting.dice:
-            return {"loss": loss}
-        estimate, _ = setting.process.estimate(
-            output[::k], z[::k], t[::k]
-        )  # one noise level an image: decoding is dear
-        dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(estimate), mask)
-        return {"loss": loss + setting.dice * dice, "denoising": loss, "dice": dice}
+        z, clock = setting.process.corrupt(z0, epsilon, t), setting.process.clock(t)
+        output = self.denoiser(z, clock, condition).float()
+        terms = {"denoising": F.mse_loss(output, setting.process.target(z0, epsilon, t))}
+        if setting.dice:
+            z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
+            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(z0_hat), mask)
+        if self.classifier is not None:
+            terms["classifier"] = self.classifier.loss(z[::k], clock[::k], self._z_image(batch.image).detach())
+        loss = torch.stack(list(terms.values())).sum()
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
-    def condition(self, image: Tensor) -> list[Tensor]:
-        """What the denoiser is told of the image; runs once however many samples are drawn."""
+    def _z_image(self, image: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.setting.train_image_codec and torch.is_grad_enabled()):
-            z_image = self.image_codec.encode(image)
+            return self.image_codec.encode(image)
+
+    def condition(self, image: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
+        """What the denoiser is told of the image, nothing in rows that are `hidden` (B,); runs once however many samples
+        are drawn."""
+        z_image = self._z_image(image)
+        if self.null is not None and hidden is not None:
+            image, z_image = self.null(image, z_image, hidden)
         return self.denoiser.condition(image, z_image)
 
-    def sample(
-        self,
-        condition: list[Tensor],
-        noise: SampleNoise,
-        shape: torch.Size,
-        sampler: Sampler,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Mask latents (B · n, c, h, w) from noise, for conditions already repeated n times."""
-        device = condition[0].device
+    def tell(self, image: Tensor) -> Told:
+        """All that the denoiser will need of the images, for as many samples as one likes."""
+        setting, guided = self.setting, self.classifier is not None
+        blind = None
+        if setting.guidance != 1:
+            if self.null is None:
+                raise UserError("guidance needs a model that was trained with drop_condition above 0")
+            blind = self.condition(image, torch.ones(len(image), dtype=torch.bool))
+        return Told(self.condition(image), blind, self._z_image(image) if guided else None)
 
-        def denoise(z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def denoise(self, told: Told, watch: Watch | None = None) -> Denoise:
+        """(z_t, t) → (ẑ_0, ε̂) for a sample of each row of what was told, guided as the setting says."""
+        setting = self.setting
+        denoise = self._asked(told.seen, watch)
+        if told.blind is not None:
+            denoise = classifier_free(denoise, self._asked(told.blind), setting.guidance)
+        if self.classifier is not None and told.z_image is not None and setting.classifier and setting.classifier.scale:
+            scale = setting.classifier.scale
+            denoise = classifier_guided(denoise, self.classifier, told.z_image, setting.process, scale)
+        return denoise
+
+    def _asked(self, condition: list[Tensor], watch: Watch | None = None) -> Denoise:
+        process = self.setting.process
+
+        def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
             if watch is not None:
-                watch(1 - t / self.setting.process.steps)
-            steps = torch.full((len(z),), t, device=device)
-            return self.setting.process.estimate(self.denoiser(z, steps, condition).float(), z, steps)
+                watch(1 - t / process.knots(1)[0])
+            times = torch.full((len(z),), t, device=z.device)
+            return process.estimate(self.denoiser(z, process.clock(times), condition).float(), z, times)
 
-        return sampler(denoise, self.setting.process, noise.normal(*shape).to(device), noise)
+        return denoise
 
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """n masks for each image: probabilities (B, n, H, W). Sample k depends on the seed, the case's id and k alone."""
@@ -130,17 +185,24 @@ class DiffusionSegmenter(nn.Module):
         watch: Watch | None = None,
     ) -> Iterator[Tensor]:
         """The masks of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
-        once = self.condition(batch.image)
-        height, width = batch.image.shape[-2:]
-        factor = self.mask_codec.factor
-        shape = torch.Size((self.mask_codec.latent, height // factor, width // factor))
+        sampler = sampler or self.setting.sampler
+        check_fit(sampler, self.setting.process)
+        turns = self.setting.turns
+        told = self.tell(torch.cat([quarter_turn(batch.image, k) for k in range(min(turns, n))]))
         for first in range(0, n, every):
             count = min(every, n - first)
-            condition = [c.repeat_interleave(count, dim=0) for c in once]
+            which = [k % turns for k in range(first, first + count)]
             noise = SampleNoise(seed, batch.ids, count, first)
-            z = self.sample(condition, noise, shape, sampler or self.setting.sampler, watch)
-            masks = torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
-            yield masks.reshape(len(batch.image), count, height, width)
+            masks = self._draw(told.rows(which, len(batch.image)), noise, batch.image.shape[-2:], sampler, watch)
+            masks = masks.reshape(len(batch.image), count, *batch.image.shape[-2:])
+            yield torch.stack([quarter_turn_back(masks[:, i], turn) for i, turn in enumerate(which)], dim=1)
+
+    def _draw(self, told: Told, noise: SampleNoise, size: torch.Size, sampler: Sampler, watch: Watch | None) -> Tensor:
+        """A mask (1, H, W) for each row of what was told."""
+        factor, device = self.mask_codec.factor, told.seen[0].device
+        start = noise.normal(self.mask_codec.latent, size[0] // factor, size[1] // factor).to(device)
+        z = sampler(self.denoise(told, watch), self.setting.process, start, noise)  # type: ignore[arg-type]
+        return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
 
 
 @dataclass(frozen=True)
@@ -164,7 +226,7 @@ class NetworkSegmenter(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
-        return {"loss": self.setting.loss(self.network(batch.image).float(), mask)}
+        return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """Probabilities (B, n, H, W); deterministic, so neither seed nor sampler matters."""
@@ -186,8 +248,8 @@ class NetworkSegmenter(nn.Module):
 
     def _answer(self, image: Tensor, k: int) -> Tensor:
         """(B, 1, H, W), seen through flip or turn k."""
-        logits = self.network(quarter_turn(image, k)).float()
+        logits = answer(self.network(quarter_turn(image, k)))
         return quarter_turn_back(self.setting.loss.probability(logits), k)
 
 
-SegmenterSetting = LatentDiffusion | OneToOne
+SegmenterSetting = LatentDiffusion | OneToOne | ProbUNet

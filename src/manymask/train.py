@@ -102,9 +102,8 @@ class Fit:
     def step(self) -> dict[str, Tensor]:
         """One optimiser step; returns what the model logs."""
         step = self.progress.step
-        torch.manual_seed(
-            seed_of("step", self.training.seed, step)
-        )  # for dropout and the like: resuming changes nothing
+        # for dropout and the like: resuming changes nothing
+        torch.manual_seed(seed_of("step", self.training.seed, step))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.training)
         batch = self.batch(step)

@@ -5,8 +5,10 @@ A denoiser offers `condition(image, z_image)`, which runs once an image and give
 """
 
 from manymask.denoisers.concat_unet import ConcatUNet
+from manymask.denoisers.medsegdiff import MedSegDiff
 from manymask.denoisers.pyramid_unet import PyramidUNet
+from manymask.denoisers.segdiff import SegDiff
 
-Denoiser = ConcatUNet | PyramidUNet
+Denoiser = ConcatUNet | PyramidUNet | SegDiff | MedSegDiff
 
-__all__ = ["ConcatUNet", "Denoiser", "PyramidUNet"]
+__all__ = ["ConcatUNet", "Denoiser", "MedSegDiff", "PyramidUNet", "SegDiff"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from manymask.blocks import BottomUp, TopDown, UNet
 from manymask.codec import Coder
+from manymask.errors import UserError
 from manymask.imagenet import ImageNetBottomUp
 
 
@@ -43,7 +44,7 @@ class PyramidDenoiser(nn.Module):
         if setting.backbone == "own":
             stem = factor // 2 ** (len(setting.encoder) - len(setting.widths))
             if stem < 1:
-                raise ValueError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
+                raise UserError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
             levels = len(setting.widths)
             bottom_up = BottomUp(image_channels, setting.encoder, setting.encoder_blocks, stem, levels)
         else:
