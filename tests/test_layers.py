@@ -9,7 +9,7 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "noise", "settings", "provenance",
+    "errors", "noise", "settings", "provenance", "licences",
     "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks",
     "files.atomic", "files.raster", "files.picture", "files.window",
@@ -19,7 +19,7 @@ FLOORS = (
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "networks", "prob_unet", "guidance", "segmenters",
-    "recipes", "card", "regions", "hub", "evaluate", "report",
+    "recipes", "card", "regions", "hub", "evaluate", "report", "publish",
     "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent

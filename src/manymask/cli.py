@@ -210,6 +210,23 @@ def evaluate(
         print(f"results.json and figure.png → {out}")
 
 
+def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> None:
+    """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
+
+    Args:
+        run: the run folder with all stages.
+        data: the prepared store.
+        model: the model folder that is written.
+        out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
+        seeds: how many seeds the masks are drawn with.
+    """
+    from manymask.publish import publish as write
+
+    _at_least_one("--seeds", seeds)
+    dice = write(run, data, model, out, seeds)["segmenter"][0]["metrics"]["dice"]
+    print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
+
+
 def _at_least_one(flag: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UserError(f"{flag} must be at least 1, not {value}")
@@ -244,6 +261,7 @@ def main() -> None:
         "prepare": prepare,
         "segment": segment,
         "evaluate": evaluate,
+        "publish": publish,
         "recipes": list_recipes,
         "demo": demo,
     }
