@@ -14,8 +14,8 @@ FLOORS = (
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
     "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
-    "networks", "prob_unet", "guidance",
-    "segmenters", "recipes", "card", "hub", "evaluate", "report", "run_folder", "optim", "job", "train", "demo", "cli",
+    "networks", "prob_unet", "guidance", "segmenters", "recipes",
+    "card", "hub", "evaluate", "invariance", "report", "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent
 
