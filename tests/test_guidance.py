@@ -28,11 +28,10 @@ def hidden(model):
 
 def test_scale_one_is_unguided():
     model = scaled("classifier-free", guidance=1.0)
-    plain = model._told(model.condition(batch().image), 2)
-    z = torch.randn(6, 2, 8, 8)
+    plain, z = model._asked(model.condition(batch().image)), torch.randn(3, 2, 8, 8)
     with torch.no_grad():
-        found, expected = model.denoise(batch().image, 2)(z, 700), plain(z, 700)
-        close = classifier_free(plain, model._told(hidden(model), 2), 1.0)(z, 700)
+        found, expected = model.denoise(model.tell(batch().image))(z, 700), plain(z, 700)
+        close = classifier_free(plain, model._asked(hidden(model)), 1.0)(z, 700)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     assert torch.allclose(close[0], expected[0], atol=1e-5) and torch.allclose(close[1], expected[1], atol=1e-5)
 
@@ -42,8 +41,9 @@ def test_scale_zero_never_hears_the_image():
     other = replace(b, image=b.image.flip(0))
     assert torch.equal(model.predict(b, 2, seed=0), model.predict(other, 2, seed=0))
     with torch.no_grad():
-        expected = model._told(hidden(model), 1)(Z[:1].expand(3, -1, -1, -1), 500)
-        assert torch.equal(model.denoise(b.image, 1)(Z[:1].expand(3, -1, -1, -1), 500)[0], expected[0])
+        z = Z[:1].expand(3, -1, -1, -1)
+        expected = model._asked(hidden(model))(z, 500)
+        assert torch.equal(model.denoise(model.tell(b.image))(z, 500)[0], expected[0])
 
 
 def test_scale_two_goes_as_far_again():

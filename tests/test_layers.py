@@ -9,13 +9,18 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "noise", "settings", "provenance", "blocks", "losses", "process", "consensus", "metrics",
-    "samplers", "bottlenecks", "files.atomic", "files.raster", "files.picture", "files.result",
+    "errors", "noise", "settings", "provenance",
+    "blocks", "imagenet", "losses", "process", "consensus", "metrics",
+    "samplers", "bottlenecks",
+    "files.atomic", "files.raster", "files.picture", "files.window",
+    "files.dicom_header", "files.dicom_pixels", "files.dicom", "files.nifti", "files.inputs", "files.result",
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
-    "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
-    "networks", "prob_unet", "guidance", "segmenters", "recipes",
-    "card", "hub", "evaluate", "invariance", "report", "run_folder", "optim", "job", "train", "demo", "cli",
+    "codec",
+    "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
+    "networks", "prob_unet", "guidance", "segmenters",
+    "recipes", "card", "regions", "hub", "evaluate", "invariance", "report",
+    "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent
 
