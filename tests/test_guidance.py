@@ -126,12 +126,12 @@ def test_classifier_is_trained_apart_from_the_denoiser():
 def test_classifier_learns_to_tell_pairs():
     """Where the mask is the image with noise, pairs are told from shuffled ones."""
     torch.manual_seed(0)
-    net, process = PairClassifier((16, 16)).build(1, 1), Diffusion()
-    optimiser, generator = torch.optim.AdamW(net.parameters(), lr=3e-3), torch.Generator().manual_seed(0)
-    for _ in range(80):
-        image = torch.randn(16, 1, 1, 1, generator=generator).expand(-1, -1, 8, 8)
+    net, process = PairClassifier((16,)).build(1, 1), Diffusion()
+    optimiser, generator = torch.optim.AdamW(net.parameters(), lr=5e-3), torch.Generator().manual_seed(0)
+    for _ in range(60):
+        image = torch.randn(16, 1, 1, 1, generator=generator).expand(-1, -1, 4, 4)
         t = torch.randint(1, 300, (16,), generator=generator)
-        z = process.corrupt(image, torch.randn(16, 1, 8, 8, generator=generator), t)
+        z = process.corrupt(image, torch.randn(16, 1, 4, 4, generator=generator), t)
         loss = net.loss(z, t, image)
         optimiser.zero_grad()
         loss.backward()

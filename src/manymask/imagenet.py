@@ -59,17 +59,17 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """(B, 1 or 3, H, W) in [0, 1] → features at H/2 … H/32 with `WIDTHS` channels.
+    """(B, 1 or 3, H, W) in [0, 1] → features at H/2 … H/32, or the first `levels` of them, with `WIDTHS` channels.
 
     Its normalisation keeps ImageNet's statistics in training too: batches are small and few.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, levels: int = len(WIDTHS)) -> None:
         super().__init__()
         self._conv_stem = SameConv(3, 32, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
         blocks, inputs, self.ends = [], 32, set[int]()
-        for number, (repeats, kernel, stride, expansion, outputs) in enumerate(STAGES):
+        for number, (repeats, kernel, stride, expansion, outputs) in enumerate(STAGES[: LAST_STAGES[levels - 1] + 1]):
             for i in range(repeats):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expansion))
                 inputs = outputs
@@ -112,9 +112,9 @@ class ImageNetBottomUp(nn.Module):
         given = WIDTHS[self.first :][: len(widths)] if self.first >= 0 else ()
         if len(given) < len(widths):
             raise ValueError(f"EfficientNet-Lite0 has no {len(widths)} levels from f = {factor} on")
-        self.backbone = EfficientNetLite0()
+        self.backbone = EfficientNetLite0(self.first + len(widths))
         self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(given, widths, strict=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         features = self.backbone(image)[self.first :]
-        return [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=False)]
+        return [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
