@@ -19,7 +19,7 @@ FLOORS = (
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "networks", "prob_unet", "guidance", "segmenters",
-    "recipes", "card", "regions", "hub", "evaluate", "report", "publish",
+    "recipes", "card", "regions", "hub", "evaluate", "invariance", "report", "publish",
     "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent
