@@ -12,6 +12,7 @@ FLOORS = (
     "errors", "noise", "settings", "provenance", "blocks", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks", "files.atomic", "files.raster", "files.picture", "files.window",
     "files.dicom_header", "files.dicom_pixels", "files.dicom", "files.nifti", "files.inputs", "files.result",
+    "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
     "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks",

@@ -40,23 +40,30 @@ class Anonymiser:
         """Makes a SEG of `dicom_seg`, built without patient and study, anonymous in place."""
         from highdicom.sr import CodedConcept
 
-        self._walk(seg)
+        self._walk(seg, set())
         seg.file_meta.MediaStorageSOPInstanceUID = seg.SOPInstanceUID
+        number = f"{int(seg.StudyInstanceUID.split('.')[-1]) % 10**10:010}"  # one a study
+        seg.add_new("PatientID", "LO", number)
+        seg.add_new("PatientName", "PN", f"Anonymous^{number}")
         seg.PatientIdentityRemoved = "YES"
-        seg.DeidentificationMethod = "manymask: PS3.15 basic profile, built without patient and study fields"
+        seg.DeidentificationMethod = "manymask: PS3.15 basic profile, patient and study left out"
         seg.DeidentificationMethodCodeSequence = [
             CodedConcept("113100", "DCM", "Basic Application Confidentiality Profile")
         ]
         seg.LongitudinalTemporalInformationModified = "REMOVED"
 
-    def _walk(self, dataset: Any) -> None:
+    def _walk(self, dataset: Any, known: set[int]) -> None:
+        """Elements are replaced, not changed: highdicom shares them with the source, and items among sequences."""
+        if id(dataset) in known:
+            return
+        known.add(id(dataset))
         for element in list(dataset):
             if element.VR == "SQ":
                 for item in element.value:
-                    self._walk(item)
+                    self._walk(item, known)
             elif element.keyword in _MAY_GO:
                 del dataset[element.tag]
             elif element.VR in _DUMMIES and element.value:
-                element.value = _DUMMIES[element.VR]
+                dataset.add_new(element.tag, element.VR, _DUMMIES[element.VR])
             elif element.VR == "UI" and element.value and not str(element.value).startswith(_STANDARD):
-                element.value = self.uid(element.value)
+                dataset.add_new(element.tag, "UI", self.uid(element.value))

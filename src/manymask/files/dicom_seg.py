@@ -12,7 +12,7 @@ before at least in its date, so a UID derived from the input would promise too m
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from manymask.errors import UserError
 from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_file
 from manymask.files.dicom_source import Source, sources
-from manymask.files.picture import Picture
+from manymask.files.picture import Drawn, Picture
 from manymask.files.result import PALETTE
 
 LEVELS = (0.25, 0.5, 0.75)
@@ -34,17 +34,6 @@ _FINDINGS: dict[str, tuple[tuple[str, str], tuple[str, str] | None]] = {
     "cvc_clinicdb": (("68496003", "Polyp of colon"), ("71854001", "Colon")),
 }
 _ANY_FINDING = (("52988006", "Lesion"), None)
-
-
-class Drawn(Protocol):
-    """What `Segmenter.segment` returns: masks (n, H, W) as probabilities or bool, confidence and consensus (H, W)."""
-
-    @property
-    def masks(self) -> Any: ...
-    @property
-    def confidence(self) -> Any: ...
-    @property
-    def consensus(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -87,10 +76,11 @@ def segmentations(
 
 def write_segmentations(folder: Path, datasets: Sequence[Any]) -> list[Path]:
     """masks.dcm, confidence.dcm, levels.dcm in `folder`; numbered where there are several of a kind."""
-    several, paths = any(int(d.InstanceNumber) > 1 for d in datasets), []
+    several, paths = len({d.ContentLabel for d in datasets}) < len(datasets), list[Path]()
     for dataset in datasets:
-        number = f"-{int(dataset.InstanceNumber):04}" if several else ""
-        paths.append(folder / f"{dataset.ContentLabel.lower()}{number}.dcm")
+        name = dataset.ContentLabel.lower()
+        number = 1 + sum(path.name.startswith(name) for path in paths)
+        paths.append(folder / (f"{name}-{number:04}.dcm" if several else f"{name}.dcm"))
         with atomic_file(paths[-1]) as beside:
             dataset.save_as(beside, enforce_file_format=True)
     return paths
@@ -143,8 +133,7 @@ def _segmentation(
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         # the bare header has no patient in it, so what highdicom says of it may be told
         raise UserError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
-    if source.frame is not None:
-        _point_to_frame(seg, source.frame)
+    _mend(seg, source)
     return seg
 
 
@@ -152,8 +141,8 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any]) -> list[Any]:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
-    from pydicom.sr.coding import Code
     from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
 
     finding, region = _FINDINGS.get(str(facts.get("model")), _ANY_FINDING)
     sampler = facts.get("sampler") or {}
@@ -185,14 +174,18 @@ def _carry_over(record: Any, seg: Any) -> None:
         seg.copy_patient_and_study_information(record)
 
 
-def _point_to_frame(seg: Any, number: int) -> None:
-    """highdicom refers to the whole image where it lies nowhere in space; the frame is what was segmented."""
-    for frame in seg.PerFrameFunctionalGroupsSequence:
-        for derivation in frame.get("DerivationImageSequence", ()):
-            for image in derivation.SourceImageSequence:
-                image.ReferencedFrameNumber = number
-    if not seg.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence"):
-        del seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+def _mend(seg: Any, source: Source) -> None:
+    """What highdicom leaves open for images that lie nowhere in space."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    if "PixelSpacing" not in source.images[0] and "PixelMeasuresSequence" in shared:
+        del shared.PixelMeasuresSequence  # stood in for a spacing that is not known
+    if source.frame is not None:  # the frame was segmented, highdicom refers to the whole image
+        for frame in seg.PerFrameFunctionalGroupsSequence:
+            for derivation in frame.get("DerivationImageSequence", ()):
+                for image in derivation.SourceImageSequence:
+                    image.ReferencedFrameNumber = source.frame
+    if "FrameOfReferenceUID" not in source.images[0] or "ImagePositionPatient" not in source.images[0]:
+        seg.PatientOrientation = source.images[0].get("PatientOrientation")
 
 
 def _series_number(record: Any, kind: int) -> int:

@@ -14,8 +14,8 @@ from manymask.files.dicom_header import count_frames, group, place_of, spacing_o
 from manymask.files.picture import DicomFrame, Picture
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-_KEPT = ("Modality", "Rows", "Columns", "FrameOfReferenceUID", "LossyImageCompression", "LossyImageCompressionRatio",
-         "LossyImageCompressionMethod")  # fmt: skip
+_KEPT = ("Modality", "Rows", "Columns", "FrameOfReferenceUID", "PatientOrientation", "LossyImageCompression",
+         "LossyImageCompressionRatio", "LossyImageCompressionMethod")  # fmt: skip
 # highdicom asks for these; headers in the wild lack some
 _BLANK = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
           "StudyTime", "ReferringPhysicianName")  # fmt: skip
@@ -107,8 +107,11 @@ def _bare(dataset: Any, number: int) -> Any:
     if place_of(dataset, number):
         bare.ImageOrientationPatient = group(dataset, number, "PlaneOrientationSequence").ImageOrientationPatient
         bare.ImagePositionPatient = group(dataset, number, "PlanePositionSequence").ImagePositionPatient
-    shared = Dataset()
-    shared.PixelMeasuresSequence = [_item(bare, "PixelSpacing", "SliceThickness")] if "PixelSpacing" in bare else []
+    shared, measured = Dataset(), _item(bare, "PixelSpacing", "SliceThickness")
+    measured.setdefault(
+        "PixelSpacing", [1, 1]
+    )  # highdicom wants one of images of several frames; `dicom_seg` takes it out
+    shared.PixelMeasuresSequence = [measured]
     bare.SharedFunctionalGroupsSequence, bare.NumberOfFrames = [shared], 1
     return bare
 

@@ -31,11 +31,6 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return to_channels(read_pixels(path), channels, str(path))
 
 
-def read_pixels(path: Path) -> np.ndarray:
-    """An image at its own depth: (H, W) or (H, W, C), turned upright."""
-    return _decode(path)
-
-
 def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:
     """Pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any depth as uint8 (H, W, channels); `name` is for errors."""
     pixels = _to_uint8(pixels, name)
@@ -85,7 +80,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Pixels at their own depth: uint8, uint16, int32 or float32, (H, W) or (H, W, C)."""
+    """Pixels at their own depth: uint8, uint16, int32 or float32, (H, W) or (H, W, C); photographs turned upright."""
     if path.suffix.lower() in (".tif", ".tiff"):
         return _decode_tiff(path)
     try:
