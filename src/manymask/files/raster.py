@@ -28,7 +28,12 @@ def list_rasters(folder: Path) -> list[Path]:
 
 def read_image(path: Path, channels: int) -> np.ndarray:
     """An image as uint8 (H, W, channels), channels 1 or 3. More than 8 bits are stretched from minimum to maximum."""
-    return to_channels(read_pixels(path), channels, str(path))
+    return to_channels(_decode(path), channels, str(path))
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """An image at its own depth: (H, W) or (H, W, C), turned upright."""
+    return _decode(path)
 
 
 def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:
@@ -46,7 +51,7 @@ def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> n
 
 def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     """A mask as bool (H, W). It must hold 0 and at most one other value, unless a `threshold` says where to cut."""
-    pixels = read_pixels(path)
+    pixels = _decode(path)
     if pixels.ndim == 3:
         if (pixels[:, :, :1] != pixels[:, :, : min(3, pixels.shape[2])]).any():
             raise UserError(f"{path}: a mask must be black and white, this one has colours")
@@ -79,8 +84,8 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"{path} is not an image that can be read (expected {', '.join(SUFFIXES)})") from None
 
 
-def read_pixels(path: Path) -> np.ndarray:
-    """Pixels at their own depth: uint8, uint16, int32 or float32, (H, W) or (H, W, C); photographs turned upright."""
+def _decode(path: Path) -> np.ndarray:
+    """Pixels at their own depth: uint8, uint16, int32 or float32, (H, W) or (H, W, C)."""
     if path.suffix.lower() in (".tif", ".tiff"):
         return _decode_tiff(path)
     try:
