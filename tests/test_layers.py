@@ -16,7 +16,8 @@ FLOORS = (
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
     "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks",
-    "segmenters", "recipes", "card", "regions", "hub", "evaluate", "report", "run_folder", "optim", "job", "train", "demo", "cli",
+    "segmenters", "recipes", "card", "regions", "hub", "inference",
+    "evaluate", "report", "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent
 

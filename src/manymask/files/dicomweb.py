@@ -5,6 +5,7 @@ The address of a series is  https://HOST/dicom-web/studies/UID/series/UID. Who o
 and is never shown.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -52,9 +53,7 @@ class ArchiveSeries:
         """
         with _told(self.base):
             client = self._client()
-            listed = client.search_for_instances(
-                self.study, self.series, fields=_SIZE, limit=INSTANCE_LIMIT + 1
-            )
+            listed = client.search_for_instances(self.study, self.series, fields=_SIZE, limit=INSTANCE_LIMIT + 1)
             if not listed:
                 raise UserError(f"{self.base} has no such series, or it is empty; check the address")
             if len(listed) > INSTANCE_LIMIT:
@@ -79,19 +78,18 @@ class ArchiveSeries:
                     raise UserError(f"{self.base} refused to store the SEG {dataset.ContentLabel.lower()}")
 
     def _client(self) -> Any:
-        try:
-            import requests
-            from dicomweb_client import DICOMwebClient
-        except ImportError:
-            raise UserError("DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'") from None
-        session = requests.Session()
+        from dicomweb_client import DICOMwebClient
+        from requests import Session
+        from requests.auth import HTTPBasicAuth
+
+        logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # it repeats what archives say
+        session = Session()
         if self.credentials:
-            session.auth = tuple(part.encode() for part in self.credentials)
+            session.auth = HTTPBasicAuth(*(part.encode() for part in self.credentials))
         elif os.environ.get(TOKEN):
             session.headers["Authorization"] = f"Bearer {os.environ[TOKEN]}"
-        return DICOMwebClient(
-            self.base, session=session, callback=_check_answer, timeout=(CONNECT_SECONDS, READ_SECONDS)
-        )
+        waits = (CONNECT_SECONDS, READ_SECONDS)
+        return DICOMwebClient(self.base, session, callback=_check_answer, permissive_uid=True, timeout=waits)
 
 
 def archive_series(address: str) -> ArchiveSeries:
@@ -137,19 +135,26 @@ def _check_answer(response: Any, *_: Any, **__: Any) -> None:
 @contextmanager
 def _told(base: str) -> Iterator[None]:
     """What can go wrong between here and an archive, in one line; answers are not quoted, they may name patients."""
-    import requests
-
+    try:
+        import dicomweb_client  # noqa: F401
+        import requests
+    except ImportError:
+        raise UserError("DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'") from None
     try:
         yield
     except requests.HTTPError as error:
-        code = error.response.status_code
+        code = getattr(error.response, "status_code", 0)
         if code in (401, 403):
-            raise UserError(f"{base} asks who you are or does not let you in ({code}); set {USER} and {PASSWORD}") from None
+            raise UserError(
+                f"{base} asks who you are or does not let you in ({code}); set {USER} and {PASSWORD}"
+            ) from None
         if code == 404:
             raise UserError(f"{base} knows no such address or series (404); check the address") from None
         raise UserError(f"{base} answered with an error ({code})") from None
     except requests.exceptions.SSLError:
-        raise UserError(f"{base}: its certificate is not trusted; REQUESTS_CA_BUNDLE names one's own authority") from None
+        raise UserError(
+            f"{base}: its certificate is not trusted; REQUESTS_CA_BUNDLE names one's own authority"
+        ) from None
     except requests.Timeout:
         raise UserError(f"{base} did not answer in time") from None
     except requests.RequestException as error:
