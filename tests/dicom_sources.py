@@ -13,7 +13,7 @@ PIXELS = (48, 40)  # rows, columns: not a multiple of 8 together with odd counts
 def base(sop_class, study=None, series=None, pixels=None):
     """An image with the fields that every kind has."""
     d = Dataset()
-    d.file_meta = FileMetaDataset()
+    d.file_meta, d.preamble = FileMetaDataset(), b"\0" * 128
     d.SOPClassUID, d.SOPInstanceUID = sop_class, generate_uid()
     d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = sop_class, d.SOPInstanceUID

@@ -129,6 +129,7 @@ def _segmentation(
             series_description=f"manymask {kind.label.lower()}: research use, not for diagnosis",
             specific_character_set="ISO_IR 192",
             plane_positions=source.positions,
+            omit_empty_frames=bool(kind.values.any()),  # an object has one frame at least
         )
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         # the bare header has no patient in it, so what highdicom says of it may be told

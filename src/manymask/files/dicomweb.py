@@ -71,7 +71,6 @@ class ArchiveSeries:
         with _told(self.base):
             client = self._client()
             client.set_chunk_size(BYTE_LIMIT)  # whole: not every archive takes chunks
-            client.set_http_retry_params(retry=False)
             for dataset in datasets:
                 answer = client.store_instances([dataset], study_instance_uid=self.study)
                 if answer.get("FailedSOPSequence"):
@@ -89,7 +88,9 @@ class ArchiveSeries:
         elif os.environ.get(TOKEN):
             session.headers["Authorization"] = f"Bearer {os.environ[TOKEN]}"
         waits = (CONNECT_SECONDS, READ_SECONDS)
-        return DICOMwebClient(self.base, session, callback=_check_answer, permissive_uid=True, timeout=waits)
+        client = DICOMwebClient(self.base, session, callback=_check_answer, permissive_uid=True, timeout=waits)
+        client.set_http_retry_params(retry=False)  # else it tries five times, waiting ever longer, whatever went wrong
+        return client
 
 
 def archive_series(address: str) -> ArchiveSeries:
@@ -138,6 +139,7 @@ def _told(base: str) -> Iterator[None]:
     try:
         import dicomweb_client  # noqa: F401
         import requests
+        from pydicom.errors import InvalidDicomError
     except ImportError:
         raise UserError("DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'") from None
     try:
@@ -160,5 +162,5 @@ def _told(base: str) -> Iterator[None]:
     except requests.RequestException as error:
         what = "cannot be reached" if isinstance(error, requests.ConnectionError) else "sent no usable answer"
         raise UserError(f"{base} {what}") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, InvalidDicomError):
         raise UserError(f"{base} does not answer as a DICOMweb archive does; check the address") from None
