@@ -18,6 +18,8 @@ import os
 import secrets
 from typing import Any
 
+from manymask.errors import UserError
+
 KEY_VARIABLE = "MANYMASK_UID_KEY"
 _STANDARD = "1.2.840.10008."  # classes, transfer syntaxes, coding schemes: the same for everyone
 _DUMMIES = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
@@ -29,6 +31,8 @@ class Anonymiser:
 
     def __init__(self, key: bytes | None = None) -> None:
         given = os.environ.get(KEY_VARIABLE, "").encode()
+        if given and len(given) < 16:
+            raise UserError(f"{KEY_VARIABLE} is too easy to guess: give at least 16 characters")
         self._key = key or given or secrets.token_bytes(32)
 
     def uid(self, uid: str) -> str:
