@@ -13,7 +13,7 @@ FLOORS = (
     "samplers", "bottlenecks", "files.atomic", "files.raster", "files.picture", "files.window",
     "files.dicom_header", "files.dicom_pixels", "files.dicom", "files.nifti", "files.inputs", "files.result",
     "data.case", "data.pairs", "data.store", "data.augment",
-    "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
+    "data.cvc_clinicdb", "data.isic2018", "data.lidc_xml", "data.lidc_tcia", "data.lidc_idri", "data.folder", "data.phantom",
     "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks",
     "segmenters", "recipes", "card", "hub", "evaluate", "report", "run_folder", "optim", "job", "train", "demo", "cli",
 )  # fmt: skip

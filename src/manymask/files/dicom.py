@@ -29,7 +29,7 @@ from manymask.files.dicom_pixels import inflates_beyond, render
 from manymask.files.picture import DicomFrame, Picture
 from manymask.files.window import Window, parse_window
 
-__all__ = ["Series", "Window", "dicom_series", "is_dicom", "parse_window", "pictures_of", "read_dicom"]
+__all__ = ["Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of", "read_dicom"]
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _HEADER = [
@@ -90,7 +90,7 @@ class Series:
         path, dataset = None, None
         for place, frame in enumerate(self.frames, start=1):
             if frame.path is None or frame.path != path or dataset is None:
-                dataset = frame.header if frame.path is None else _load(frame.path)
+                dataset = frame.header if frame.path is None else load_dicom(frame.path)
                 path = frame.path
             pixels = render(dataset, frame.number, window or Window(), frame.label)
             spacing = spacing_of(frame.header, frame.number)
@@ -106,7 +106,7 @@ def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> list[Serie
     frames: list[_Frame] = []
     others: list[str] = []
     for path in paths:
-        header = _load(path, header_only=True)
+        header = load_dicom(path, header_only=True)
         what = not_a_picture(header)
         if what is not None and skip_others:
             others.append(f"{path}: this is {what}")
@@ -192,8 +192,8 @@ def _pydicom() -> Any:
     return pydicom
 
 
-def _load(path: Path, header_only: bool = False) -> Any:
-    """The data set of a file, or the part of its header that `dicom_series` needs."""
+def load_dicom(path: Path, header_only: bool = False, more: Sequence[str] = ()) -> Any:
+    """The data set of a file; or the part of its header that places it, with `more` fields. `UserError` if unreadable."""
     pydicom = _pydicom()
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -202,7 +202,7 @@ def _load(path: Path, header_only: bool = False) -> Any:
     _check_deflated(path)
     try:
         if header_only:
-            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[*_HEADER, *more])
         else:
             dataset = pydicom.dcmread(path, force=True)
     except MemoryError:
