@@ -5,12 +5,13 @@ returns z_0. All steps are written in γ: for a step from t to s < t, γ_t < γ_
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from manymask.errors import UserError
 from manymask.process import Diffusion
 
 Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -125,3 +126,20 @@ class DPMSolver:
 
 
 Sampler = DDPM | DDIM | PLMS | DPMSolver
+SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver"]
+
+
+def choose(name: SamplerName | None, steps: int | None, model: Any) -> Sampler | None:
+    """The sampler asked for; what is not given stays as the model has it. None for a model that samples nothing.
+
+    `UserError` for steps outside of the process.
+    """
+    own = getattr(model.setting, "sampler", None)
+    if own is None or (name is None and steps is None):
+        return None
+    longest = model.setting.process.steps
+    if steps is not None and not 1 <= steps <= longest:
+        raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
+    kind: Any = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver}[name] if name else type(own)
+    chosen = own if kind is type(own) else kind()
+    return replace(chosen, steps=steps or min(chosen.steps, longest))
