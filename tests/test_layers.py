@@ -12,10 +12,12 @@ FLOORS = (
     "errors", "noise", "settings", "provenance", "blocks", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks", "files.atomic", "files.raster", "files.picture", "files.window",
     "files.dicom_header", "files.dicom_pixels", "files.dicom", "files.nifti", "files.inputs", "files.result",
+    "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
     "data.case", "data.pairs", "data.store", "data.augment",
-    "data.cvc_clinicdb", "data.isic2018", "data.lidc_idri", "data.folder", "data.phantom",
+    "data.cvc_clinicdb", "data.isic2018", "data.lidc_xml", "data.lidc_tcia", "data.lidc_idri", "data.folder", "data.phantom",
     "codec", "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers", "networks",
-    "segmenters", "recipes", "card", "regions", "hub", "evaluate", "report", "run_folder", "optim", "job", "train", "demo",
+    "segmenters", "recipes", "card", "regions", "hub", "inference",
+    "evaluate", "report", "run_folder", "optim", "job", "train", "demo",
     "page.scene", "page.desk", "page.office", "page.app", "page.serve", "cli",
 )  # fmt: skip
 SOURCE = Path(manymask.__file__).parent

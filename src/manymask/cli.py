@@ -76,7 +76,7 @@ def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
 
 
 def segment(
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional],
     /,
     *,
     model: Path,
@@ -86,65 +86,58 @@ def segment(
     steps: int | None = None,
     seed: int = 0,
     threshold: float = 0.5,
+    roi: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    window: str | None = None,
+    anonymise: bool = False,
+    store: bool = True,
 ) -> int:
-    """Draw several masks for each image; write them with confidence, consensus and overlay.
+    """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
 
     Args:
-        inputs: PNG, JPEG, TIFF or BMP files, or folders of them.
+        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
+            (https://HOST/dicom-web/studies/UID/series/UID).
         model: a model folder, or a run folder.
-        out: gets one folder for each image, named like it.
+        out: gets one folder for each image, and one for each series or volume.
         samples: how many masks are drawn.
         sampler: the model's own if not given.
         steps: of the sampler, 1 … 1000; the model's own number if not given.
         seed: the same seed gives the same masks.
         threshold: where the confidence map is cut into the consensus.
+        roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; give it several times for
+            several regions.
+        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: which grey values the model sees.
+        anonymise: leave out of all that is written what tells who the patient is.
+        store: put the SEGs of a DICOMweb series into its study.
     """
-    from tqdm import tqdm
-
-    from manymask.files.raster import expand_inputs
+    from manymask import inference
+    from manymask.files.anonymise import Anonymiser
+    from manymask.files.window import parse_window
     from manymask.hub import Segmenter, load_model
 
+    _check_segment(model, out, samples, threshold)
+    rois, shown = [inference.parse_roi(text) for text in roi], parse_window(window) if window else None
+    entries = inference.find_entries(inputs)
+    archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
+    if anonymise and store and archives:
+        raise UserError("an anonymous SEG belongs to no study of the archive: add --no-store to --anonymise")
+    segmenter = Segmenter(load_model(model))
+    chosen, anonymiser = _sampler(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
+    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store)
+    tally = inference.segment_all(segmenter, entries, request)
+    print(f"{tally.done} of {tally.done + tally.failed} image(s) segmented → {out}")
+    if archives and store:
+        print(f"{tally.stored} SEG object(s) stored in the archive")
+    return 2 if tally.failed else 0
+
+
+def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
     _at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
-    paths = expand_inputs(inputs)
     if not model.exists():
         raise UserError(f"{model}: no such model folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a folder")
-    segmenter = Segmenter(load_model(model))
-    chosen = _sampler(sampler, steps, segmenter.model)
-    failed, names = 0, set[str]()
-    for path in tqdm(paths, desc="segment", unit="image", disable=len(paths) < 2):
-        name = next(n for n in (path.stem, *(f"{path.stem}-{i}" for i in range(2, len(paths) + 2))) if n not in names)
-        names.add(name)
-        try:
-            _segment_one(segmenter, path, out / name, samples, seed, chosen, threshold)
-        except UserError as error:
-            failed += 1
-            print(f"manymask: {error}", file=sys.stderr)
-    done = len(paths) - failed
-    print(f"{done} of {len(paths)} image(s) segmented → {out}")
-    return 2 if failed else 0
-
-
-def _segment_one(
-    segmenter: Any, path: Path, folder: Path, samples: int, seed: int, sampler: Any, threshold: float
-) -> None:
-    from manymask.files.result import write_result
-    from manymask.settings import to_dict
-
-    try:
-        result = segmenter.segment(path, samples, seed, sampler, threshold)
-    except UserError as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    height, width = result.image.shape[:2]
-    facts = {"input": path.name, "width": width, "height": height, "samples": samples, "seed": seed,
-             "threshold": threshold, "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
-             "model": segmenter.recipe.dataset, "mean_entropy_bits": float(result.entropy.mean()),
-             "seconds": result.seconds}  # fmt: skip
-    maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
-    write_result(folder, result.image, *maps, facts)
 
 
 def evaluate(

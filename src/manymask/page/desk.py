@@ -16,7 +16,9 @@ from torch import Tensor
 
 from manymask.consensus import fuse
 from manymask.errors import UserError
+from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.inputs import Input, Nifti, Raster, find_inputs
+from manymask.files.nifti import write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
 from manymask.files.raster import to_channels
 from manymask.files.result import write_result
@@ -225,7 +227,8 @@ def draw(
 
 
 def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
-    """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json."""
+    """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
+    the same as NIfTI or DICOM SEG, if asked for."""
     if not 0 < threshold < 1:
         raise UserError(f"the threshold must lie between 0 and 1, not {threshold}")
     if form not in drawing.forms():
@@ -236,7 +239,11 @@ def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         inside = Path(work) / name
         maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
-        write_result(inside, found.image, *maps, facts)
+        write_result(inside, found.image, *maps, facts, drawing.picture.spacing)
+        if form == "NIfTI":
+            write_nifti(inside, [drawing.picture], [found])
+        elif form == "DICOM SEG":
+            write_segmentations(inside, segmentations([drawing.picture], [found], facts))
         archive = folder / f"{name}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for path in sorted(inside.iterdir()):
