@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,20 +69,10 @@ SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver", "euler", "heun"]
 
 
 def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
-    """The sampler asked for; what is not given stays as the model has it."""
-    from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
+    """The sampler asked for; see `manymask.samplers.choose`."""
+    from manymask.samplers import choose
 
-    own = getattr(model.setting, "sampler", None)
-    if own is None or (name is None and steps is None):
-        return None
-    longest = model.setting.process.steps
-    if steps is not None and not 1 <= steps <= longest:
-        raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
-    kinds = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver, "euler": Euler, "heun": Heun}
-    kind: Any = kinds[name] if name else type(own)
-    chosen = own if kind is type(own) else kind()
-    check_fit(chosen, model.setting.process)
-    return replace(chosen, steps=steps or min(chosen.steps, longest))
+    return choose(name, steps, model)
 
 
 def segment(
@@ -247,6 +236,34 @@ def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> No
     run(out, minutes, seed)
 
 
+def serve(
+    *,
+    model: tuple[Path, ...],
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 200,
+    max_megapixels: float = 25,
+    max_waiting: int = 20,
+) -> None:
+    """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
+
+    Args:
+        model: one model folder or more.
+        host: who can reach it: 127.0.0.1 is this computer alone, 0.0.0.0 the network. There is no password.
+        port: the page's.
+        max_megabytes: of one uploaded file.
+        max_megapixels: million pixels of one image.
+        max_waiting: how many may wait in line; who comes after them is asked to come again.
+    """
+    from manymask.page.desk import Limits
+    from manymask.page.serve import serve as serve_page
+
+    for folder in model:
+        if not folder.exists():
+            raise UserError(f"{folder}: no such model folder")
+    serve_page(model, host, port, Limits(upload=max_megabytes, megapixels=max_megapixels, waiting=max_waiting))
+
+
 def main() -> None:
     """The entry point: 0 done, 2 a mistake of the user's, 130 interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -255,6 +272,7 @@ def main() -> None:
         "segment": segment,
         "evaluate": evaluate,
         "publish": publish,
+        "serve": serve,
         "recipes": list_recipes,
         "demo": demo,
     }
