@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from manymask.errors import UserError
+from manymask.experiment_verbs import report, reproduce
 
 
 def prepare(
@@ -18,6 +19,7 @@ def prepare(
     out: Path,
     source: Path | None = None,
     mask_threshold: int | None = None,
+    size: int | None = None,
 ) -> None:
     """Turn an official distribution (or a folder of images/ and masks/) into a prepared store.
 
@@ -26,15 +28,17 @@ def prepare(
         out: where the store is written; must not exist yet.
         source: the folder as downloaded and unpacked (the phantom needs none).
         mask_threshold: cut masks that are not black and white at this value.
+        size: side of the prepared images in pixels; the recipe's if not given.
     """
     from manymask import recipes
     from manymask.data.store import prepare as write_store
 
+    _at_least_one("--size", size)
     row = recipes.recipe(recipe)
     if source is None and row.dataset != "phantom":
         raise UserError(f"{recipe} needs --source, the folder of the data set as downloaded")
     found = recipes.READERS[row.dataset](source, row.channels, mask_threshold)
-    store = write_store(found, out, row.size, row.channels)
+    store = write_store(found, out, size or row.size, row.channels)
     for name, scheme in store.manifest["schemes"].items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
     print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {out}")
@@ -190,7 +194,7 @@ def evaluate(
     from manymask.evaluate import evaluate as score
     from manymask.files.atomic import write_json
     from manymask.hub import load_model
-    from manymask.report import draw_batch, metrics_table
+    from manymask.show import draw_batch, metrics_table
 
     _at_least_one("--samples", samples)
     _at_least_one("--limit", limit)
@@ -219,7 +223,7 @@ def list_recipes() -> None:
     """What can be trained, and what each row differs in."""
     from rich.console import Console
 
-    from manymask.report import recipes_table
+    from manymask.show import recipes_table
 
     Console().print(recipes_table())
 
@@ -246,6 +250,8 @@ def main() -> None:
         "evaluate": evaluate,
         "recipes": list_recipes,
         "demo": demo,
+        "reproduce": reproduce,
+        "report": report,
     }
     try:
         if sys.argv[1:2] == ["train"]:
