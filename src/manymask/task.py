@@ -9,9 +9,11 @@ FOLDER/failed.json     why it is not, if it failed; tried again by the next run
 FOLDER/log.txt         all that was said
 """
 
+import multiprocessing
 import os
 import shutil
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +113,20 @@ def spread(ids: list[str], count: int | None) -> list[str]:
     return [ids[i * len(ids) // count] for i in range(count)]
 
 
+def _die_with_parent() -> None:
+    """Ends this process if the one that started it is killed, so that no two ever work in one folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def run(phase: str, folder: Path, place: Path) -> None:
     """The life of a task's process: all output to log.txt, one line and exit status 2 for a user's mistake."""
     with (folder / "log.txt").open("ab") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
     task: Any = from_dict(Task, read_json(folder / "task.json"), "task")
