@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from manymask.codec import Pixels
+from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
 from manymask.denoisers import ConcatUNet, PyramidUNet
 from manymask.networks import UNet
@@ -26,6 +27,9 @@ SETTINGS = {
     "ddpm": LatentDiffusion(CONCAT, Diffusion("x0"), DDPM(5)),
     "trainable-condition": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
     "trainable-quantised": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
+    "turns": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), turns=3),
+    "dice": LatentDiffusion(PYRAMID, Diffusion("v"), DDIM(3), noise_levels=2, dice=0.5),
+    "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), Diffusion("x0"), DDIM(3)),
     "unet": OneToOne(UNet((8, 8, 8, 8, 8, 8))),
 }  # fmt: skip
 
@@ -129,6 +133,22 @@ def test_network_answers_five_turned_passes_turned_back():
     turned = Batch(b.ids, b.image.flip(-1))
     first = model.predict(b, 8, seed=0).mean(1)
     assert torch.allclose(model.predict(turned, 8, seed=0).mean(1).flip(-1), first, atol=1e-5)
+
+
+def test_samples_spread_over_turns_are_drawn_from_the_turned_image():
+    spread, b = build("turns"), batch()
+    plain = replace(tiny_recipe(), segmenter=SETTINGS["pyramid-x0"]).build("segmenter").eval()
+    plain.load_state_dict(spread.state_dict())
+    drawn = spread.predict(b, 4, seed=0)
+    for k in range(4):
+        turned = Batch(b.ids, quarter_turn(b.image, k % 3))
+        alone = quarter_turn_back(plain.predict(turned, 4, seed=0)[:, k], k % 3)
+        assert torch.allclose(drawn[:, k], alone, atol=1e-4)
+
+
+def test_dice_term_is_added_to_the_denoising_loss():
+    logs = build("dice").train()(batch())
+    assert torch.allclose(logs["loss"], logs["denoising"] + logs["dice"]) and 0 < logs["dice"] < 0.5
 
 
 def test_pixel_space_is_the_identity_codec():

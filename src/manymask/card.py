@@ -26,7 +26,7 @@ tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 | trained on | {provenance["data"]} ({provenance["data_hash"]}), split `{provenance["scheme"]}` |
 | training cases | {seen}, listed in `training_ids.txt` |
 | licence of the data | {provenance["licence"]} |
-| input | {recipe.channels} channel(s), {recipe.size}×{recipe.size} |
+| input | {recipe.channels} channel(s), {recipe.size}×{recipe.size}{", a region at native scale" if recipe.crop else ""} |
 | recipe | `{segmenter["kind"]}`, in full in `config.json` |
 | optimiser steps | {provenance["steps"]} in {provenance["minutes"]:.0f} minutes |
 | on validation | {provenance["score"] or "not measured"} |

@@ -31,6 +31,7 @@ MAIN = "ours"
 MODELS: tuple[tuple[str, str, str], ...] = (
     (MAIN, "manymask (fast)", ""),
     ("paper", "manymask (as the paper)", "-paper"),
+    ("imagenet", "manymask (encoder from ImageNet)", "-imagenet"),
     ("unet", "U-Net", "-unet"),
     ("unetpp", "U-Net++", "-unetpp"),
     ("resunet", "ResUNet", "-resunet"),

@@ -6,15 +6,14 @@ MODEL/training_ids.txt     the cases it has seen, so that they are never tested 
 MODEL/README.md            the model card
 """
 
-import hashlib
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from huggingface_hub import ModelHubMixin, snapshot_download
 from PIL import Image
 from safetensors import SafetensorError
@@ -23,16 +22,19 @@ from torch import Tensor, nn
 
 from manymask import card
 from manymask.consensus import Consensus, fuse
-from manymask.data.case import Batch
-from manymask.data.store import resize_image
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, read_json, write_json
-from manymask.files.raster import pil_pixels, read_image, to_channels
+from manymask.files.picture import Picture
+from manymask.files.raster import pil_pixels, read_pixels
 from manymask.recipes import Recipe, Stage
+from manymask.regions import Point, Region, View, look
 from manymask.samplers import Sampler
+from manymask.segmenters import Watch
 from manymask.settings import from_dict, to_dict
 
 FORMAT = 1
+
+ImageLike = Path | str | np.ndarray | Image.Image | Picture
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,13 @@ def default_device() -> str:
 @dataclass(frozen=True)
 class Segmentation(Consensus):
     """What `Segmenter.segment` returns, all at the image's own size: masks (n, H, W), probabilities, and the maps of
-    `Consensus` (H, W). `seconds` tells where the time went."""
+    `Consensus` (H, W). `regions` are what a crop model looked at (outside, probabilities are 0); `seconds` tells where
+    the time went."""
 
     masks: Tensor
     image: np.ndarray
     seconds: dict[str, float]
+    regions: tuple[Region, ...] = ()
 
 
 class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
@@ -172,35 +176,56 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             )
         return cls(load_model(folder), device)
 
-    def prepare(self, image: Path | str | np.ndarray | Image.Image) -> np.ndarray:
-        """Anything image-like as uint8 (H, W, C) with the model's channels; deeper arrays are stretched to 8 bits."""
+    def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
+        """Anything image-like as the model sees it; pixels deeper than 8 bits are stretched."""
         if isinstance(image, (str, Path)):
-            return read_image(Path(image), self.recipe.channels)
-        return to_channels(pil_pixels(image) if isinstance(image, Image.Image) else image, self.recipe.channels)
+            return look(read_pixels(Path(image)), self.recipe, rois, str(image))
+        if isinstance(image, Picture):
+            return look(image.pixels, self.recipe, rois, image.name)
+        return look(pil_pixels(image) if isinstance(image, Image.Image) else image, self.recipe, rois)
 
-    @torch.inference_mode()
     def segment(
         self,
-        image: Path | str | np.ndarray | Image.Image,
+        image: ImageLike,
         samples: int = 5,
         seed: int = 0,
         sampler: Sampler | None = None,
         threshold: float = 0.5,
+        rois: Sequence[Point] = (),
     ) -> Segmentation:
         """Draws `samples` masks. The same image, seed and sampler give the same masks, and the first k of n are those
-        of k. A flat image (all pixels equal) is a `UserError`: there is nothing to see in it."""
+        of k. A flat image (all pixels equal) is a `UserError`: there is nothing to see in it.
+
+        rois: where a model of crops looks, as centres (x, y) in pixels; see `manymask.regions`. All are drawn in one
+        batch; where regions overlap the larger probability counts, outside of them it is 0.
+        """
+        start = time.perf_counter()
+        view = self.look(image, rois)
+        looked = time.perf_counter()
+        masks = torch.cat(list(self.stream(view, samples, seed, sampler, every=samples)))
+        drawn = time.perf_counter()
+        fused = fuse(masks, threshold)
+        seconds = {"predict": drawn - looked, "total": time.perf_counter() - start}
+        return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        image: ImageLike | View,
+        samples: int = 5,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        rois: Sequence[Point] = (),
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The masks of `segment` as they are drawn, (≤ every, H, W) at a time; the image is encoded once.
+
+        watch: called with the share of each step's sampling that is done; what it raises ends the drawing.
+        """
         if samples < 1:
             raise UserError(f"samples must be at least 1, not {samples}")
-        pixels, seconds = self.prepare(image), {}
-        if pixels.min() == pixels.max():
-            raise UserError(f"the image is flat: every pixel is {pixels.min()}, there is nothing to segment")
-        start = time.perf_counter()
-        small = resize_image(pixels, self.recipe.size)
-        name = hashlib.sha256(small.tobytes()).hexdigest()
-        batch = Batch([name], torch.from_numpy(small.copy())[None].float().div(255)).to(self.device)
-        drawn = self.model.predict(batch, samples, seed, sampler).float().cpu()
-        seconds["predict"] = time.perf_counter() - start
-        masks = F.interpolate(drawn, size=pixels.shape[:2], mode="bilinear", align_corners=False)[0].clamp(0, 1)
-        fused = fuse(masks, threshold)
-        seconds["total"] = time.perf_counter() - start
-        return Segmentation(**vars(fused), masks=masks, image=pixels, seconds=seconds)
+        view = image if isinstance(image, View) else self.look(image, rois)
+        batch = view.batch().to(self.device)
+        for drawn in self.model.stream(batch, samples, seed, sampler, every, watch):
+            yield view.paste(drawn.float().cpu())

@@ -10,6 +10,7 @@ from torch import nn
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, first_difference, load_model
+from manymask.imagenet import EfficientNetLite0
 from manymask.noise import seed_of
 from manymask.optim import Precision
 from manymask.recipes import Recipe, Stage
@@ -48,6 +49,9 @@ def initial_model(job: Job) -> tuple[nn.Module, set[str]]:
         given = load_model(job.init)
         _take_weights(model, given.model, job.init)
         return model, set(given.training_ids)
+    for module in model.modules():
+        if isinstance(module, EfficientNetLite0):
+            module.load_pretrained()
     for stage in ("image-codec", "mask-codec"):
         name = stage.replace("-", "_")
         codec = getattr(model, name, None)

@@ -50,11 +50,16 @@ class TrainingNoise:
 
 
 class SampleNoise:
-    """The randomness of inference: one generator for each (case, sample), in case-major order."""
+    """The randomness of inference: one generator for each (case, sample), in case-major order.
 
-    def __init__(self, seed: int, case_ids: Sequence[str], samples: int) -> None:
+    samples: how many of each case, counted from `first`.
+    """
+
+    def __init__(self, seed: int, case_ids: Sequence[str], samples: int, first: int = 0) -> None:
         self.generators = [
-            torch.Generator().manual_seed(seed_of("sample", seed, case, k)) for case in case_ids for k in range(samples)
+            torch.Generator().manual_seed(seed_of("sample", seed, case, k))
+            for case in case_ids
+            for k in range(first, first + samples)
         ]
 
     def normal(self, *shape: int) -> Tensor:

@@ -80,10 +80,11 @@ def _forward(model: Any, batch: Batch, path: Path) -> None:
 def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
     """Figure 2: image → latent → n noises → n latents → n masks → confidence → consensus."""
     n, codec = PIPELINE_SAMPLES, model.mask_codec
-    shape = torch.Size((codec.latent, *(side // codec.factor for side in batch.image.shape[-2:])))
-    begun = SampleNoise(SEED, batch.ids, n).normal(*shape)
+    shape = (codec.latent, *(side // codec.factor for side in batch.image.shape[-2:]))
+    noise = SampleNoise(SEED, batch.ids, n)
+    begun, told = noise.normal(*shape).to(batch.image.device), model.tell(batch.image).rows([0] * n, 1)
     z_image = model.image_codec.encode(batch.image)
-    z = model.sample(model.denoise(batch.image, n), SampleNoise(SEED, batch.ids, n), shape, sampler)
+    z = sampler(model.denoise(told), model.setting.process, begun, noise)
     masks = codec.decode(z)[:, 0]
     fused = fuse(masks.float().cpu())
     figure = plt.figure(figsize=(8.2, 3.3))

@@ -1,5 +1,6 @@
 """Probabilistic U-Net (Kohl et al. 2018): a conditional VAE whose few latent numbers choose among a U-Net's masks."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -82,10 +83,23 @@ class ProbUNetSegmenter(nn.Module):
         tiled = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
 
-    @torch.inference_mode()
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """n masks for each image from latents of the prior: probabilities (B, n, H, W). There is no sampler to choose."""
+        return torch.cat(list(self.stream(batch, n, seed, sampler)), dim=1)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        batch: Batch,
+        n: int,
+        seed: int,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Callable[[float], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """The masks of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
         features, (mean, log_variance) = self.unet(batch.image), self.prior(batch.image)
         noise = SampleNoise(seed, batch.ids, n).normal(self.setting.latent).to(mean).reshape(len(mean), n, -1)
         z = mean[:, None] + (0.5 * log_variance).exp()[:, None] * noise
-        return torch.cat([torch.sigmoid(self._decode(features, z[:, k])) for k in range(n)], dim=1)
+        for some in z.split(every, dim=1):
+            yield torch.cat([torch.sigmoid(self._decode(features, each)) for each in some.unbind(1)], dim=1)

@@ -2,7 +2,7 @@
 
 `fast`, the default, is ours: codecs that shrink early, a trainable condition at every level, continuous latents,
 x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). Every `fast` row brings all baselines with
-it (`_BASELINES`), which share its data, augmentation, training and target, and differ in the segmenter alone.
+it (`_VARIANTS`), which share its data, augmentation, training and target, and differ in the segmenter alone.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a trained model but the data themselves."""
+    """Everything that decides a trained model but the data themselves.
+
+    crop: it was trained on crops of `size`² at native scale, so it segments regions of interest, not a whole image;
+    stretch: what the model sees is stretched from its own minimum to its maximum (after cropping, at the full depth of
+    the pixels); window: the CT window that DICOM is read with unless another is asked for.
+    """
 
     dataset: str
     size: int
@@ -69,6 +74,9 @@ class Recipe:
     training: Training = Training()
     codec_augment: Augment = Augment()
     augment: Augment = Augment()
+    crop: bool = False
+    stretch: bool = False
+    window: str = "header"
 
     def build(self, stage: Stage) -> nn.Module:
         """The untrained model of a stage."""
@@ -116,6 +124,16 @@ def _fast(
     )  # fmt: skip
 
 
+def _imagenet(fast: Recipe) -> Recipe:
+    """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`), and a Dice term where one mask is the
+    aim: it would teach a model of several readers to hedge less than they do."""
+    segmenter = fast.segmenter
+    assert isinstance(segmenter, LatentDiffusion)
+    denoiser = PyramidUNet(encoder=(64, 96, 128, 192), backbone="efficientnet-lite0")
+    dice = 0.2 if segmenter.target == "consensus" else 0.0
+    return replace(fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels=2, dice=dice))
+
+
 def _once(network: Network) -> Callable[[Recipe], Recipe]:
     """One-to-one: a network that answers once, learning the consensus."""
     return lambda row: replace(row, segmenter=OneToOne(network))
@@ -137,23 +155,30 @@ _PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, con
 _NODULE = Augment(turn=True, rotate=45, scale=0.1, shift=24 / 128, brightness=0.05, contrast=0.1)
 _MIRROR = Augment(turn=True)
 
+
+def _regions(row: Recipe) -> Recipe:
+    """Trained on crops at native scale, each stretched to 8 bits: all grey values of a CT, no window."""
+    return replace(row, crop=True, stretch=True, window="full")
+
+
 # name: data set, size, channels, weight of positive pixels, …
 _ROWS: dict[str, Recipe] = {
     "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader"),
     "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
-    "lidc_idri":          _fast("lidc_idri",    128, 1, 50, _NODULE),
-    "lidc_idri_readers":  _fast("lidc_idri",    128, 1, 50, _NODULE, "reader"),
+    "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
+    "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader")),
     "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
-    "lidc_idri-paper":    _paper("lidc_idri",    128, 1, 50, 64),
+    "lidc_idri-paper":    _regions(_paper("lidc_idri", 128, 1, 50, 64)),
 }  # fmt: skip
 
 # widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can
 _PIXEL_WIDTHS = (16, 32, 64, 128)
-_BASELINES: dict[str, Callable[[Recipe], Recipe]] = {
+_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "imagenet":     _imagenet,
     "unet":         _once(UNet()),
     "unetpp":       _once(UNetPlusPlus((16, 32, 64, 128, 128, 16))),
     "resunet":      _once(ResUNet()),
@@ -166,7 +191,7 @@ _BASELINES: dict[str, Callable[[Recipe], Recipe]] = {
 
 RECIPES: dict[str, Recipe] = {
     **_ROWS,
-    **{f"{n}-{b}": make(row) for n, row in _ROWS.items() if "-" not in n for b, make in _BASELINES.items()},
+    **{f"{n}-{b}": make(row) for n, row in _ROWS.items() if "-" not in n for b, make in _VARIANTS.items()},
 }
 
 

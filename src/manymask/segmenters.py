@@ -1,9 +1,11 @@
 """Models that segment: `forward(batch)` gives the training loss, `predict(batch, n, seed)` n masks for each image."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from manymask.codec import CodecSetting
@@ -20,6 +22,8 @@ from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Process
 from manymask.samplers import DDIM, Denoise, Sampler, check_fit
 
+# told the share of the sampling that is done, in [0, 1], before each pass of the network; may raise to end it
+Watch = Callable[[float], None]
 DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
 
 
@@ -29,7 +33,9 @@ class LatentDiffusion:
 
     noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once;
     train_image_codec: whether the image encoder, started from the codec, is trained along; target: which of several
-    readers' masks is learnt, their consensus or one at random.
+    readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
+    asks for one mask rather than the mean of many; turns: over how many of the eight flips and quarter turns of the image
+    the samples are spread (1: the image as it is), each of which encodes the image once more.
 
     drop_condition: share of images that are hidden in training, which `guidance` ≠ 1 needs: the scale of classifier-free
     guidance when masks are drawn; classifier: trained along, and pulls by its own scale (see `guidance.py`).
@@ -41,12 +47,33 @@ class LatentDiffusion:
     target: Target = "consensus"
     noise_levels: int = 1
     train_image_codec: bool = False
+    dice: float = 0.0
+    turns: int = 1
     drop_condition: float = 0.0
     guidance: float = 1.0
     classifier: PairClassifier | None = None
 
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "DiffusionSegmenter":
         return DiffusionSegmenter(self, channels, image_codec, mask_codec)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of images (B, …) before any mask is drawn: condition maps, those of no image, image latents."""
+
+    seen: list[Tensor]
+    blind: list[Tensor] | None = None
+    z_image: Tensor | None = None
+
+    def rows(self, turns: list[int], cases: int) -> "Told":
+        """For each case, its rows of these turns: what was told of turn k stands from row k · cases on."""
+        index = torch.tensor([turn * cases + case for case in range(cases) for turn in turns])
+
+        def pick(x: Tensor) -> Tensor:
+            return x[index.to(x.device)]
+
+        blind = None if self.blind is None else [pick(x) for x in self.blind]
+        return Told([pick(x) for x in self.seen], blind, None if self.z_image is None else pick(self.z_image))
 
 
 class DiffusionSegmenter(nn.Module):
@@ -88,13 +115,16 @@ class DiffusionSegmenter(nn.Module):
         condition = [c.repeat_interleave(k, dim=0) for c in self.condition(batch.image, hidden)]
         t = setting.process.draw_times(batch.noise, len(z0)).to(z0.device)
         epsilon = batch.noise.normal(*z0.shape).to(z0)
-        z = setting.process.corrupt(z0, epsilon, t)
-        output = self.denoiser(z, setting.process.clock(t), condition).float()
-        loss = F.mse_loss(output, setting.process.target(z0, epsilon, t))
-        if self.classifier is None:
-            return {"loss": loss}
-        pairs = self.classifier.loss(z[::k], setting.process.clock(t)[::k], self._z_image(batch.image).detach())
-        return {"loss": loss + pairs, "denoising": loss.detach(), "classifier": pairs.detach()}
+        z, clock = setting.process.corrupt(z0, epsilon, t), setting.process.clock(t)
+        output = self.denoiser(z, clock, condition).float()
+        terms = {"denoising": F.mse_loss(output, setting.process.target(z0, epsilon, t))}
+        if setting.dice:
+            z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
+            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(z0_hat), mask)
+        if self.classifier is not None:
+            terms["classifier"] = self.classifier.loss(z[::k], clock[::k], self._z_image(batch.image).detach())
+        loss = torch.stack(list(terms.values())).sum()
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def _z_image(self, image: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.setting.train_image_codec and torch.is_grad_enabled()):
@@ -108,44 +138,71 @@ class DiffusionSegmenter(nn.Module):
             image, z_image = self.null(image, z_image, hidden)
         return self.denoiser.condition(image, z_image)
 
-    def denoise(self, image: Tensor, n: int) -> Denoise:
-        """(z_t, t) → (ẑ_0, ε̂) for n samples of each image, in case-major order, guided as the setting says."""
-        setting = self.setting
-        denoise = self._told(self.condition(image), n)
+    def tell(self, image: Tensor) -> Told:
+        """All that the denoiser will need of the images, for as many samples as one likes."""
+        setting, guided = self.setting, self.classifier is not None
+        blind = None
         if setting.guidance != 1:
             if self.null is None:
                 raise UserError("guidance needs a model that was trained with drop_condition above 0")
             blind = self.condition(image, torch.ones(len(image), dtype=torch.bool))
-            denoise = classifier_free(denoise, self._told(blind, n), setting.guidance)
-        if self.classifier is not None and setting.classifier and setting.classifier.scale:
-            z_image = self._z_image(image).repeat_interleave(n, dim=0)
-            denoise = classifier_guided(denoise, self.classifier, z_image, setting.process, setting.classifier.scale)
+        return Told(self.condition(image), blind, self._z_image(image) if guided else None)
+
+    def denoise(self, told: Told, watch: Watch | None = None) -> Denoise:
+        """(z_t, t) → (ẑ_0, ε̂) for a sample of each row of what was told, guided as the setting says."""
+        setting = self.setting
+        denoise = self._asked(told.seen, watch)
+        if told.blind is not None:
+            denoise = classifier_free(denoise, self._asked(told.blind), setting.guidance)
+        if self.classifier is not None and told.z_image is not None and setting.classifier and setting.classifier.scale:
+            scale = setting.classifier.scale
+            denoise = classifier_guided(denoise, self.classifier, told.z_image, setting.process, scale)
         return denoise
 
-    def _told(self, condition: list[Tensor], n: int) -> Denoise:
-        repeated, process = [c.repeat_interleave(n, dim=0) for c in condition], self.setting.process
+    def _asked(self, condition: list[Tensor], watch: Watch | None = None) -> Denoise:
+        process = self.setting.process
 
         def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+            if watch is not None:
+                watch(1 - t / process.knots(1)[0])
             times = torch.full((len(z),), t, device=z.device)
-            return process.estimate(self.denoiser(z, process.clock(times), repeated).float(), z, times)
+            return process.estimate(self.denoiser(z, process.clock(times), condition).float(), z, times)
 
         return denoise
 
-    def sample(self, denoise: Denoise, noise: SampleNoise, shape: torch.Size, sampler: Sampler) -> Tensor:
-        """Mask latents (B · n, c, h, w) from noise."""
-        check_fit(sampler, self.setting.process)
-        start = noise.normal(*shape).to(next(self.denoiser.parameters()).device)
-        return sampler(denoise, self.setting.process, start, noise)  # type: ignore[arg-type]
-
-    @torch.inference_mode()
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """n masks for each image: probabilities (B, n, H, W). Sample k depends on the seed, the case's id and k alone."""
-        height, width = (side // self.mask_codec.factor for side in batch.image.shape[-2:])
-        shape = torch.Size((self.mask_codec.latent, height, width))
-        noise = SampleNoise(seed, batch.ids, n)
-        z = self.sample(self.denoise(batch.image, n), noise, shape, sampler or self.setting.sampler)
-        masks = torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
-        return masks.reshape(len(batch.image), n, *batch.image.shape[-2:])
+        return torch.cat(list(self.stream(batch, n, seed, sampler, every=n)), dim=1)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        batch: Batch,
+        n: int,
+        seed: int,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The masks of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        sampler = sampler or self.setting.sampler
+        check_fit(sampler, self.setting.process)
+        turns = self.setting.turns
+        told = self.tell(torch.cat([quarter_turn(batch.image, k) for k in range(min(turns, n))]))
+        for first in range(0, n, every):
+            count = min(every, n - first)
+            which = [k % turns for k in range(first, first + count)]
+            noise = SampleNoise(seed, batch.ids, count, first)
+            masks = self._draw(told.rows(which, len(batch.image)), noise, batch.image.shape[-2:], sampler, watch)
+            masks = masks.reshape(len(batch.image), count, *batch.image.shape[-2:])
+            yield torch.stack([quarter_turn_back(masks[:, i], turn) for i, turn in enumerate(which)], dim=1)
+
+    def _draw(self, told: Told, noise: SampleNoise, size: torch.Size, sampler: Sampler, watch: Watch | None) -> Tensor:
+        """A mask (1, H, W) for each row of what was told."""
+        factor, device = self.mask_codec.factor, told.seen[0].device
+        start = noise.normal(self.mask_codec.latent, size[0] // factor, size[1] // factor).to(device)
+        z = sampler(self.denoise(told, watch), self.setting.process, start, noise)  # type: ignore[arg-type]
+        return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
 
 
 @dataclass(frozen=True)
@@ -171,14 +228,28 @@ class NetworkSegmenter(nn.Module):
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
         return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
-    @torch.inference_mode()
     def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
         """Probabilities (B, n, H, W); deterministic, so neither seed nor sampler matters."""
-        passes = [
-            quarter_turn_back(self.setting.loss.probability(answer(self.network(quarter_turn(batch.image, k)))), k)
-            for k in range(n)
-        ]
-        return torch.cat(passes, dim=1)
+        return torch.cat(list(self.stream(batch, n, seed, sampler)), dim=1)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        batch: Batch,
+        n: int,
+        seed: int,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The answers of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        for first in range(0, n, every):
+            yield torch.cat([self._answer(batch.image, k) for k in range(first, min(first + every, n))], dim=1)
+
+    def _answer(self, image: Tensor, k: int) -> Tensor:
+        """(B, 1, H, W), seen through flip or turn k."""
+        logits = answer(self.network(quarter_turn(image, k)))
+        return quarter_turn_back(self.setting.loss.probability(logits), k)
 
 
 SegmenterSetting = LatentDiffusion | OneToOne | ProbUNet

@@ -93,7 +93,7 @@ def recipes_table() -> Table:
         table.add_column(name, no_wrap=True)
     for name, row in RECIPES.items():
         setting, codec = row.segmenter, row.mask_codec
-        size = f"{row.size}²×{row.channels}"
+        size = f"{row.size}²×{row.channels}" + (" crop" if row.crop else "")
         if isinstance(setting, LatentDiffusion):
             latent = f"{row.size // codec.factor}²×{codec.latent}"
             sampler = f"{type(setting.sampler).__name__}-{setting.sampler.steps}"

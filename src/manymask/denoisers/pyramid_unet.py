@@ -4,23 +4,30 @@ The pyramid sees the pixels themselves and runs once an image; the U-Net runs sa
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from manymask.blocks import FeaturePyramid, UNet
+from manymask.blocks import BottomUp, TopDown, UNet
 from manymask.codec import Coder
 from manymask.errors import UserError
+from manymask.imagenet import ImageNetBottomUp
 
 
 @dataclass(frozen=True)
 class PyramidUNet:
-    """widths, blocks: of the U-Net; encoder, encoder_blocks: of the pyramid, whose last levels match the U-Net's."""
+    """widths, blocks: of the U-Net; encoder, encoder_blocks: of the pyramid, whose last levels match the U-Net's.
+
+    backbone: an encoder of our own, or EfficientNet-Lite0 started from ImageNet's weights; of the latter `encoder` are
+    the widths it is brought to from latent resolution on, and `encoder_blocks` means nothing.
+    """
 
     widths: tuple[int, ...] = (32, 48, 64)
     blocks: int = 1
     encoder: tuple[int, ...] = (32, 64, 128, 192)
     encoder_blocks: int = 2
+    backbone: Literal["own", "efficientnet-lite0"] = "own"
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "PyramidDenoiser":
         return PyramidDenoiser(self, image_channels, image_codec.latent, mask_codec.latent, mask_codec.factor)
@@ -33,10 +40,17 @@ class PyramidDenoiser(nn.Module):
         self, setting: PyramidUNet, image_channels: int, image_latent: int, mask_latent: int, factor: int
     ) -> None:
         super().__init__()
-        stem = factor // 2 ** (len(setting.encoder) - len(setting.widths))
-        if stem < 1:
-            raise UserError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
-        self.pyramid = FeaturePyramid(image_channels, setting.encoder, setting.widths, setting.encoder_blocks, stem)
+        bottom_up: nn.Module
+        if setting.backbone == "own":
+            stem = factor // 2 ** (len(setting.encoder) - len(setting.widths))
+            if stem < 1:
+                raise UserError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
+            levels = len(setting.widths)
+            bottom_up = BottomUp(image_channels, setting.encoder, setting.encoder_blocks, stem, levels)
+        else:
+            levels = len(setting.encoder)
+            bottom_up = ImageNetBottomUp(factor, setting.encoder)
+        self.pyramid = nn.Sequential(bottom_up, TopDown(setting.encoder[-levels:], setting.widths))
         self.unet = UNet(mask_latent + image_latent, mask_latent, setting.widths, setting.blocks, setting.widths)
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:

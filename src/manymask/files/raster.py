@@ -31,6 +31,11 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return to_channels(_decode(path), channels, str(path))
 
 
+def read_pixels(path: Path) -> np.ndarray:
+    """An image at its own depth: (H, W) or (H, W, C), turned upright."""
+    return _decode(path)
+
+
 def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:
     """Pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any depth as uint8 (H, W, channels); `name` is for errors."""
     pixels = _to_uint8(pixels, name)

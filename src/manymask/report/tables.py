@@ -8,7 +8,7 @@ from manymask.report.collect import Experiment, Found, Line
 from manymask.report.table import Column, Table, count, decibel, gibibytes, millions, seconds, share
 
 ONE_TO_ONE = ("unet", "unetpp", "resunet", "nnunet")
-OURS = ("paper", "ours")
+OURS = ("ours", "imagenet", "paper")
 
 _DICE, _IOU = Column("Dice (95 %)", share, True), Column("IoU (95 %)", share, True)
 _PAPER = (Column("paper: Dice", share), Column("paper: IoU", share))
@@ -160,12 +160,19 @@ def steps(e: Experiment) -> Table:
     columns = [Column("sampler"), Column("steps", count), _DICE, *(_READERS if e.several_readers else ()),
                _DOUBT, Column("s an image", seconds), Column("cases", count)]  # fmt: skip
     rows: list[list[Any]] = []
-    for label, model in (("all of Diffusion", e.main()), ("Euler, Heun", e.model("prediction-flow"))):
+    wanted = (
+        ("DDPM, DDIM, PLMS, DPMSolver", "ours"),
+        ("as the paper: DDPM", "paper"),
+        ("flow: Euler, Heun", "prediction-flow"),
+    )
+    for label, name in wanted:
+        model = e.model(name)
         found = model.get("steps")
         if isinstance(found, str):
             rows.append([label, *[found] * (len(columns) - 1)])
             continue
-        rows += [[row["sampler"], row["steps"], row["dice"], *_many(e, row), row["ece"]["in_doubt"], row["seconds_an_image"],
+        start = label.partition(":")[0] + ": " if ":" in label else ""
+        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), row["ece"]["in_doubt"], row["seconds_an_image"],
                   row["cases"]] for row in found]  # fmt: skip
     note = f"{rules['samples']} samples; GED² and HM-IoU of as many."
     return Table(f"steps-{e.name}", f"Samplers and steps on {e.name}", columns, rows, note)

