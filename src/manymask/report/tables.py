@@ -172,8 +172,8 @@ def steps(e: Experiment) -> Table:
             rows.append([label, *[found] * (len(columns) - 1)])
             continue
         start = label.partition(":")[0] + ": " if ":" in label else ""
-        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), row["ece"]["in_doubt"], row["seconds_an_image"],
-                  row["cases"]] for row in found]  # fmt: skip
+        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), row["ece"]["in_doubt"],
+                  row["seconds_an_image"], row["cases"]] for row in found]  # fmt: skip
     note = f"{rules['samples']} samples; GED² and HM-IoU of as many."
     return Table(f"steps-{e.name}", f"Samplers and steps on {e.name}", columns, rows, note)
 
