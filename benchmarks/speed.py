@@ -45,9 +45,10 @@ def inference(options: Options) -> None:
     shape = torch.Size((model.mask_codec.latent, *[row.size // model.mask_codec.factor] * 2))
     for run in range(options.runs + 1):
         marks = [time.perf_counter()]
-        denoise = model.denoise(image, options.samples)
+        told = model.tell(image).rows([0] * options.samples, 1)
         marks.append(time.perf_counter())
-        z = model.sample(denoise, SampleNoise(run, ["x"], options.samples), shape, model.setting.sampler)
+        noise = SampleNoise(run, ["x"], options.samples)
+        z = model.setting.sampler(model.denoise(told), model.setting.process, noise.normal(*shape), noise)
         marks.append(time.perf_counter())
         model.mask_codec.decode(z)
         marks.append(time.perf_counter())

@@ -19,7 +19,7 @@ FLOORS = (
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "networks", "prob_unet", "guidance", "segmenters",
-    "recipes", "card", "regions", "hub", "evaluate", "show",
+    "recipes", "card", "regions", "hub", "evaluate", "invariance", "show",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",
     "report.paper", "report.table", "report.collect", "report.tables", "report.plots",

@@ -9,8 +9,9 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manymask.process import Diffusion
-from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver
+from manymask.errors import UserError
+from manymask.process import Diffusion, Flow
+from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
 
 SHAPE = (2, 3, 4, 4)
 PROCESS = Diffusion("epsilon")
@@ -209,6 +210,116 @@ def test_estimate_inverts_corruption(prediction):
     z = process.corrupt(z0, epsilon, t)
     x0_hat, epsilon_hat = process.estimate(process.target(z0, epsilon, t), z, t)
     assert torch.allclose(x0_hat, z0, atol=1e-9) and torch.allclose(epsilon_hat, epsilon, atol=1e-9)
+
+
+STEPS = (1, 2, 5, 10, 20, 50, 1000)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("sampler", [DDPM, DDIM, PLMS, DPMSolver])
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+def test_every_sampler_takes_every_number_of_steps_with_every_prediction(sampler, steps, prediction):
+    """The network knows the data, N(μ, s²), exactly; from twenty steps on a deterministic sampler finds its mean."""
+    process = Diffusion(prediction)
+
+    def known(z, t):
+        times = torch.full((len(z),), t)
+        z0, epsilon = exact(z, t, process)
+        return process.estimate(process.target(z0, epsilon, times), z, times)
+
+    z = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    noise = Given([torch.zeros(1, 1, 2, 2)] * steps)
+    found = sampler(steps)(known, process, z, noise)
+    assert torch.isfinite(found).all()
+    if steps >= 20:
+        assert (found - MU).abs().max() < 0.1
+
+
+# -- flow matching: the same data, whose velocity field and flow are known ------------------------------------------------
+
+FLOW = Flow()
+
+
+def velocity(z, t):
+    """E[ε − z_0 | z_t] for z_0 ~ N(μ, s²): linear in z_t."""
+    spread = (1 - t) ** 2 * SPREAD**2 + t**2
+    centred = z - (1 - t) * MU
+    return t / spread * centred - MU - (1 - t) * SPREAD**2 / spread * centred
+
+
+def follow(z, t):
+    return FLOW.estimate(velocity(z, t), z, torch.full((len(z),), float(t), dtype=torch.float64))
+
+
+def flow_order(sampler, low=40, high=80):
+    z = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(1, 1, 3, 3)
+    errors = [float((sampler(n)(follow, FLOW, z, Given([])) - (MU + SPREAD * z)).abs().max()) for n in (low, high)]
+    return np.log(errors[0] / errors[1]) / np.log(high / low)
+
+
+def test_euler_is_of_first_order_and_heun_of_second():
+    assert 0.9 <= flow_order(Euler) <= 1.1
+    assert 1.9 <= flow_order(Heun) <= 2.1
+
+
+def test_dpm_solver_and_ddim_sample_a_flow_too():
+    z = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(1, 1, 3, 3)
+    assert torch.allclose(DPMSolver(100)(follow, FLOW, z, Given([])), MU + SPREAD * z, atol=0.02)
+    assert torch.allclose(DDIM(7)(follow, FLOW, z, Given([])), Euler(7)(follow, FLOW, z, Given([])), atol=1e-12)
+
+
+def test_ancestral_ddim_of_a_flow_reaches_mean_and_variance():
+    generator = torch.Generator().manual_seed(0)
+
+    class Fresh:
+        def normal(self, *shape):
+            return torch.randn(4000, *shape, generator=generator, dtype=torch.float64)
+
+    z = DDIM(200, eta=1.0)(follow, FLOW, Fresh().normal(1, 1, 1), Fresh())
+    assert abs(float(z.mean()) - MU) < 4 * SPREAD / 4000**0.5
+    assert abs(float(z.std()) / SPREAD - 1) < 0.05
+
+
+def test_a_straight_flow_needs_one_step():
+    """To a single point every path is a straight line of constant speed."""
+    point, z = torch.full(SHAPE, 0.7, dtype=torch.float64), start()
+
+    def straight(z, t):
+        return point, (z - (1 - t) * point) / t if t > 0 else z
+
+    assert torch.allclose(Euler(1)(straight, FLOW, z, Given([])), point)
+
+
+@given(st.floats(0, 1))
+def test_flow_estimate_inverts_corruption(t):
+    z0, epsilon, times = start(1), start(2), torch.full((2,), t, dtype=torch.float64)
+    z = FLOW.corrupt(z0, epsilon, times)
+    a, s = FLOW.level(t)
+    assert torch.allclose(z, a * z0 + s * epsilon)
+    found = FLOW.estimate(FLOW.target(z0, epsilon, times), z, times)
+    assert torch.allclose(found[0], z0, atol=1e-9) and torch.allclose(found[1], epsilon, atol=1e-9)
+
+
+def test_velocity_is_the_time_derivative_of_the_path():
+    z0, epsilon, t = start(1), start(2), torch.tensor([0.3, 0.9], dtype=torch.float64)
+    slope = (FLOW.corrupt(z0, epsilon, t + 1e-6) - FLOW.corrupt(z0, epsilon, t - 1e-6)) / 2e-6
+    assert torch.allclose(slope, FLOW.target(z0, epsilon, t), atol=1e-6)
+
+
+@pytest.mark.parametrize("process", [PROCESS, FLOW])
+def test_level_says_what_corruption_does(process):
+    t = process.knots(4)[1]
+    a, s = process.level(t)
+    z = process.corrupt(start(1), start(2), torch.full((2,), t))
+    assert torch.allclose(z, a * start(1) + s * start(2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "process"), [(Euler(), PROCESS), (Heun(), PROCESS), (DDPM(), FLOW), (PLMS(), FLOW)]
+)
+def test_wrong_sampler_for_a_process_is_a_line_that_names_the_right_ones(sampler, process):
+    with pytest.raises(UserError, match=r"cannot sample a (Flow|Diffusion): choose .*DDIM, "):
+        check_fit(sampler, process)
 
 
 def test_gamma_is_the_product_of_alphas():

@@ -1,4 +1,4 @@
-"""Every segmenter passes one and the same tester."""
+"""What a segmenter does besides what every model does (see test_every_model.py)."""
 
 from dataclasses import replace
 
@@ -8,116 +8,22 @@ import torch
 from manymask.codec import Pixels
 from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
-from manymask.denoisers import ConcatUNet, PyramidUNet
-from manymask.networks import UNet
-from manymask.noise import TrainingNoise
-from manymask.process import Diffusion
-from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver
+from manymask.denoisers import PyramidUNet
+from manymask.errors import UserError
+from manymask.networks import NNUNet, supervised
+from manymask.process import Diffusion, Flow
+from manymask.recipes import RECIPES, STAGES
+from manymask.samplers import DDIM, DDPM, Euler
 from manymask.segmenters import LatentDiffusion, OneToOne
 
-from .conftest import perturb, tiny_recipe
-
-CONCAT = ConcatUNet((8, 8), 1)
-PYRAMID = PyramidUNet((8, 8), 1, (8, 8, 16), 1)
-SETTINGS = {
-    "concat-epsilon": LatentDiffusion(CONCAT, Diffusion("epsilon"), DDIM(5), noise_levels=1),
-    "concat-v": LatentDiffusion(CONCAT, Diffusion("v"), PLMS(5)),
-    "pyramid-x0": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), noise_levels=3),
-    "pyramid-reader": LatentDiffusion(PYRAMID, Diffusion("x0"), DPMSolver(4), "reader"),
-    "ddpm": LatentDiffusion(CONCAT, Diffusion("x0"), DDPM(5)),
-    "trainable-condition": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
-    "trainable-quantised": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
-    "turns": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), turns=3),
-    "dice": LatentDiffusion(PYRAMID, Diffusion("v"), DDIM(3), noise_levels=2, dice=0.5),
-    "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), Diffusion("x0"), DDIM(3)),
-    "unet": OneToOne(UNet((8, 8, 8, 8, 8, 8))),
-}  # fmt: skip
-
-
-def recipe_of(name):
-    recipe = replace(tiny_recipe(), segmenter=SETTINGS[name])
-    if name == "trainable-quantised":
-        return replace(recipe, image_codec=replace(recipe.image_codec, quantised=True))
-    return recipe
-
-
-def build(name):
-    torch.manual_seed(0)
-    return perturb(recipe_of(name).build("segmenter")).eval()
-
-
-def batch(n=3, step=0):
-    generator = torch.Generator().manual_seed(1)
-    image = torch.rand(n, 1, 64, 64, generator=generator)
-    masks = (torch.rand(n, 4, 64, 64, generator=generator) > 0.6).float()
-    return Batch([f"case-{i}" for i in range(n)], image, masks, TrainingNoise(0, step))
-
-
-every_segmenter = pytest.mark.parametrize("name", SETTINGS)
-
-
-@every_segmenter
-def test_masks_have_shape_and_range(name):
-    masks = build(name).predict(batch(), 4, seed=0)
-    assert masks.shape == (3, 4, 64, 64)
-    assert masks.min() >= 0 and masks.max() <= 1
-
-
-@every_segmenter
-def test_gradients_reach_every_trained_parameter_and_no_frozen_one(name):
-    model = build(name).train()
-    model(batch())["loss"].backward()
-    for parameter_name, p in model.named_parameters():
-        reached = p.grad is not None and p.grad.abs().sum() > 0
-        assert reached == p.requires_grad, parameter_name
-
-
-@every_segmenter
-def test_batched_equals_single(name):
-    model, b = build(name), batch()
-    together = model.predict(b, 2, seed=0)
-    for i in range(3):
-        alone = model.predict(Batch(b.ids[i : i + 1], b.image[i : i + 1]), 2, seed=0)
-        assert torch.allclose(together[i], alone[0], atol=1e-4)
-
-
-@every_segmenter
-def test_same_seed_same_masks_and_few_are_the_first_of_many(name):
-    model = build(name)
-    many = model.predict(batch(), 5, seed=0)
-    assert torch.allclose(model.predict(batch(), 2, seed=0), many[:, :2], atol=1e-4)
-
-
-@every_segmenter
-def test_weights_saved_and_loaded_give_the_same_masks(name, tmp_path):
-    from manymask.hub import Provenance, TrainedModel, load_model, save_model
-
-    model = build(name)
-    save_model(TrainedModel(model, recipe_of(name), "segmenter", Provenance(), ["a"]), tmp_path / "model")
-    again = load_model(tmp_path / "model").model
-    assert torch.equal(again.predict(batch(), 2, seed=0), model.predict(batch(), 2, seed=0))
-
-
-@pytest.mark.parametrize("name", [n for n in SETTINGS if n != "unet"])
-def test_other_seed_other_masks_and_samples_differ(name):
-    model = build(name)
-    masks = model.predict(batch(), 2, seed=0)
-    assert not torch.equal(masks, model.predict(batch(), 2, seed=1))
-    assert not torch.equal(masks[:, 0], masks[:, 1])
-
-
-@pytest.mark.parametrize("name", ["concat-v", "pyramid-x0"])
-def test_image_changes_the_masks(name):
-    """The condition is heard: another image under the same noise gives other masks."""
-    model, b = build(name), batch()
-    other = Batch(b.ids, b.image.flip(0))
-    assert not torch.allclose(model.predict(b, 1, seed=0), model.predict(other, 1, seed=0), atol=1e-4)
+from .conftest import tiny_recipe
+from .test_every_model import SEGMENTERS, SIZE, batch, build
 
 
 def test_condition_is_encoded_once_for_all_samples_and_steps(monkeypatch):
     model, calls = build("pyramid-x0"), []
-    original = model.denoiser.pyramid.forward
-    monkeypatch.setattr(model.denoiser.pyramid, "forward", lambda image: calls.append(len(image)) or original(image))
+    original = model.denoiser.condition
+    monkeypatch.setattr(model.denoiser, "condition", lambda image, z: calls.append(len(image)) or original(image, z))
     model.predict(batch(), 5, seed=0)
     assert calls == [3]
 
@@ -127,9 +33,10 @@ def test_codecs_stay_in_evaluation_mode():
     assert model.training and not model.mask_codec.training and not model.image_codec.training
 
 
-def test_network_answers_five_turned_passes_turned_back():
-    model = build("unet")
-    b = batch()
+@pytest.mark.parametrize("name", [n for n, s in SEGMENTERS.items() if isinstance(s, OneToOne)])
+def test_network_answers_turned_passes_turned_back(name):
+    """The mean over all eight flips and quarter turns turns with the image."""
+    model, b = build(name), batch()
     turned = Batch(b.ids, b.image.flip(-1))
     first = model.predict(b, 8, seed=0).mean(1)
     assert torch.allclose(model.predict(turned, 8, seed=0).mean(1).flip(-1), first, atol=1e-5)
@@ -137,7 +44,7 @@ def test_network_answers_five_turned_passes_turned_back():
 
 def test_samples_spread_over_turns_are_drawn_from_the_turned_image():
     spread, b = build("turns"), batch()
-    plain = replace(tiny_recipe(), segmenter=SETTINGS["pyramid-x0"]).build("segmenter").eval()
+    plain = build("pyramid-x0")
     plain.load_state_dict(spread.state_dict())
     drawn = spread.predict(b, 4, seed=0)
     for k in range(4):
@@ -151,32 +58,68 @@ def test_dice_term_is_added_to_the_denoising_loss():
     assert torch.allclose(logs["loss"], logs["denoising"] + logs["dice"]) and 0 < logs["dice"] < 0.5
 
 
-def test_pixel_space_is_the_identity_codec():
-    recipe = replace(tiny_recipe(), image_codec=Pixels(1), mask_codec=Pixels(1), segmenter=SETTINGS["concat-epsilon"])
-    model = perturb(recipe.build("segmenter")).eval()
-    assert model.predict(batch(1), 2, seed=0).shape == (1, 2, 64, 64)
+def test_deep_supervision_weighs_the_finest_answer_most():
+    """Stacked answers count 1, ½, ¼ over their sum; a list counts alike; one answer counts as it is."""
+    mask = torch.zeros(1, 1, 2, 2)
+    levels = [torch.full((1, 1, 2, 2), v) for v in (1.0, 2.0, 4.0)]
+
+    def loss(logits, mask):
+        return logits.mean()
+
+    assert float(supervised(loss, torch.stack(levels, dim=1), mask)) == pytest.approx((1 + 2 / 2 + 4 / 4) / 1.75)
+    assert float(supervised(loss, levels, mask)) == pytest.approx(7 / 3)
+    assert float(supervised(loss, levels[2], mask)) == 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["concat-epsilon", "concat-v", "pyramid-x0", "unet"])
-def test_overfits_four_phantoms(name, store, tmp_path):
-    """Trained on four phantoms alone, the consensus finds them again."""
-    from manymask.evaluate import Protocol, evaluate
-    from manymask.train import Job, fit
+def test_nnunet_supervises_all_but_the_two_lowest_resolutions():
+    network = NNUNet((8, 8, 8, 8, 8)).build(1).train()
+    assert network(torch.rand(2, 1, SIZE, SIZE)).shape == (2, 3, 1, SIZE, SIZE)
+    names = [id(p) for p in network.state_dict(keep_vars=True).values()]
+    assert len(names) == len(set(names)), "a tensor under two names cannot be saved"
 
-    recipe = replace(tiny_recipe(), segmenter=replace(SETTINGS[name], target="consensus"))
-    wide = {"image_codec": replace(recipe.image_codec, latent=4), "mask_codec": replace(recipe.mask_codec, latent=4)}
-    steps = {"training": replace(recipe.training, steps=1500, learning_rate=2e-3, ema=0.99, validate_every=5000)}
-    codec_steps = {
-        "codec_training": replace(recipe.codec_training, steps=600, learning_rate=3e-3, ema=0.99, validate_every=5000)
+
+def test_every_data_set_has_every_baseline():
+    variants = {n.removeprefix("phantom-") for n in RECIPES if n.startswith("phantom-")}
+    assert variants >= {
+        "paper",
+        "unet",
+        "unetpp",
+        "resunet",
+        "nnunet",
+        "ensemblediff",
+        "segdiff",
+        "medsegdiff",
+        "prob-unet",
     }
-    recipe = replace(recipe, **wide, **steps, **codec_steps)
-    four = store.ids[:4]
-    store.manifest["schemes"]["four"] = {"train": four, "val": four, "test": four}
-    stages = ("segmenter",) if name == "unet" else ("image-codec", "mask-codec", "segmenter")
-    for stage in stages:
-        folder = fit(Job(recipe, stage, store, tmp_path, "four", precision="fp32"))
-    from manymask.hub import load_model
+    for data in ("cvc_clinicdb", "isic2018", "lidc_idri"):
+        assert {f"{data}-{v}" for v in variants} <= set(RECIPES)
 
-    scores = evaluate(load_model(folder).model, store, four, Protocol(), progress=False)
-    assert scores.metrics["dice"]["mean"] > 0.8
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("phantom-") and n != "phantom-paper"])
+def test_baselines_differ_in_the_model_alone(name):
+    row, baseline = RECIPES["phantom"], RECIPES[name]
+    same = ("dataset", "size", "channels", "training", "augment")
+    assert [getattr(row, k) for k in same] == [getattr(baseline, k) for k in same]
+
+
+def test_pixel_recipe_has_no_codec_to_train():
+    for stage in STAGES[:2]:
+        with pytest.raises(UserError, match=f"it has no {stage} to train"):
+            RECIPES["phantom-segdiff"].build(stage)
+
+
+def test_sampler_that_cannot_run_the_process_is_refused_in_a_line():
+    recipe = replace(tiny_recipe(), segmenter=LatentDiffusion(process=Flow(), sampler=DDPM(5)))
+    with pytest.raises(UserError, match="DDPM cannot sample a Flow: choose DDIM, DPMSolver, Euler, Heun"):
+        recipe.build("segmenter")
+    with pytest.raises(UserError, match="Euler cannot sample a Diffusion"):
+        build("concat-v").predict(batch(), 1, seed=0, sampler=Euler(2))
+
+
+def test_codecs_of_two_factors_and_too_deep_pyramids_are_refused_in_a_line():
+    recipe = tiny_recipe()
+    with pytest.raises(UserError, match="the codecs shrink by 8 and 4"):
+        replace(recipe, image_codec=replace(recipe.image_codec, stem=4)).build("segmenter")
+    deep = LatentDiffusion(PyramidUNet((8,), 1, (8, 8), 1), Diffusion("x0"), DDIM(2))
+    with pytest.raises(UserError, match="too deep for f = 1"):
+        replace(recipe, image_codec=Pixels(1), mask_codec=Pixels(1), segmenter=deep).build("segmenter")

@@ -87,8 +87,8 @@ def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
     z = sampler(model.denoise(told), model.setting.process, begun, noise)
     masks = codec.decode(z)[:, 0]
     fused = fuse(masks.float().cpu())
-    figure = plt.figure(figsize=(8.2, 3.3))
-    grid = figure.add_gridspec(n, 7, wspace=0.35, hspace=0.12, width_ratios=(1.5, 1, 1, 1, 1, 1.5, 1.5))
+    figure = plt.figure(figsize=(8.6, 3.1))
+    grid = figure.add_gridspec(n, 7, wspace=0.5, hspace=0.12, width_ratios=(1.5, 1, 1, 1, 1, 1.5, 1.5))
     _show(figure.add_subplot(grid[:, 0]), picture(batch.image[0]), "image X")
     _show(figure.add_subplot(grid[:, 1]), z_image[0, 0], "$z_X$", "gray", (-3, 3))
     columns = (
@@ -101,26 +101,19 @@ def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
             _show(figure.add_subplot(grid[i, 2 + k]), values[i], title if i == 0 else "", "gray", span)
     _show(figure.add_subplot(grid[:, 5]), fused.confidence, "confidence", "viridis")
     _show(figure.add_subplot(grid[:, 6]), fused.consensus, "consensus (≥ 0.5)")
-    steps = (
-        "$\\mathcal{E}_X$",
-        "",
-        f"{type(sampler).__name__}, {sampler.steps} steps",
-        "$\\mathcal{D}_S$",
-        "mean",
-        "cut",
-    )
+    draw = f"{type(sampler).__name__}\n{sampler.steps} steps"
+    steps = (("→", "$\\mathcal{E}_X$"), ("⊕", ""), ("→", draw), ("→", "$\\mathcal{D}_S$"), ("→", "mean"), ("→", "cut"))
     _arrows(figure, grid, steps)
     _save(figure, path)
 
 
-def _arrows(figure: Any, grid: Any, labels: tuple[str, ...]) -> None:
-    """What happens between two columns, named below an arrow."""
+def _arrows(figure: Any, grid: Any, steps: tuple[tuple[str, str], ...]) -> None:
+    """What happens between two columns, named below a sign."""
     left, right = (grid.get_grid_positions(figure)[side] for side in (2, 3))
-    for k, label in enumerate(labels):
-        start, end = right[k], left[k + 1]
-        if label:
-            figure.text((start + end) / 2, 0.5, "→", ha="center", va="center", fontsize=11)
-            figure.text((start + end) / 2, 0.03, label, ha="center", va="top", fontsize=6.5)
+    for k, (sign, label) in enumerate(steps):
+        middle = (right[k] + left[k + 1]) / 2
+        figure.text(middle, 0.5, sign, ha="center", va="center", fontsize=10)
+        figure.text(middle, 0.455, label, ha="center", va="top", fontsize=5.5)
 
 
 @torch.inference_mode()

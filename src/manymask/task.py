@@ -25,7 +25,8 @@ from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, hardware, held_out_cases, results
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import read_json, write_json
-from manymask.hub import load_model
+from manymask.hub import default_device, load_model
+from manymask.invariance import invariance
 from manymask.measure import clear_peak, peak_memory, seconds_an_image
 from manymask.optim import Precision
 from manymask.pictures import draw_figures
@@ -94,6 +95,10 @@ def score(task: Task, folder: Path, store: Store) -> None:
     found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
     found |= results(trained, store, "test", protocol, scores) | {"peak_memory": peak_memory()}
     if task.stage != "segmenter":
+        batches = (
+            store.batch(ids[i : i + protocol.batch]).to(default_device()) for i in range(0, len(ids), protocol.batch)
+        )
+        found["invariance"] = invariance(trained.model, batches)  # type: ignore[arg-type]
         write_json(folder / "result.json", found | codec_variants(trained.model, store, ids, protocol, scores))
         return
     found["seconds_an_image"] = seconds_an_image(trained.model, store, ids, rules.samples, sampler)

@@ -1,0 +1,105 @@
+"""How well a codec commutes with what should not matter: flips, shifts, rotations, noise (a limitation the paper names).
+
+For a transform T and an input x, decode(encode(T x)) is held against T decode(encode(x)), and encode(T x) against
+T encode(x), T acting on the coarser grid. A codec that is indifferent to T scores PSNR ∞ (capped at 100), Dice 1, error 0.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from statistics import mean
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manymask.codec import Codec
+from manymask.consensus import readers_consensus
+from manymask.data.case import Batch
+from manymask.metrics import overlap, psnr
+from manymask.noise import SampleNoise
+
+SHIFT = 3  # pixels: no multiple of any f
+ANGLE = 15.0  # degrees
+SIGMA = 0.05  # of the noise
+INNER = 0.7  # share of the side that is compared: what every transform keeps inside the picture
+
+
+def flip(x: Tensor, factor: int) -> Tensor:
+    """Mirrored left–right."""
+    return x.flip(-1)
+
+
+def shift(x: Tensor, factor: int) -> Tensor:
+    """Moved three pixels to the right and down: 3 / factor points of a latent grid."""
+    return _warp(x, 0.0, 2 * SHIFT / (factor * x.shape[-1]))
+
+
+def rotate(x: Tensor, factor: int) -> Tensor:
+    """Turned by fifteen degrees around the middle."""
+    return _warp(x, math.radians(ANGLE), 0.0)
+
+
+def _warp(x: Tensor, angle: float, offset: float) -> Tensor:
+    """Bilinear; `offset` in units in which the side is 2."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    theta = torch.tensor([[cos, -sin, -offset], [sin, cos, -offset]], device=x.device).expand(len(x), 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def same(x: Tensor, factor: int) -> Tensor:
+    """As it is: what noise shall do to a reconstruction."""
+    return x
+
+
+TRANSFORMS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "flip": flip,
+    "shift": shift,
+    "rotation": rotate,
+    "noise": same,
+}
+
+
+def commute(codec: Codec, x: Tensor, name: str, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """decode(encode(T x)), T decode(encode(x)), encode(T x) and T encode(x), the inner part of each.
+
+    x (B, C, H, W) in [0, 1], `noise` standard normal of its shape; a moved mask is made black and white again.
+    """
+    transform = TRANSFORMS[name]
+    moved = (x + SIGMA * noise).clamp(0, 1) if name == "noise" else transform(x, 1)
+    if codec.setting.subject == "mask" and name != "noise":
+        moved = (moved >= 0.5).to(x)
+    z, z_moved = codec.encode(x), codec.encode(moved)
+    four = codec.decode(z_moved), transform(codec.decode(z), 1), z_moved, transform(z, codec.factor)
+    return tuple(_inner(t) for t in four)  # type: ignore[return-value]
+
+
+def _inner(x: Tensor) -> Tensor:
+    """The middle of a map (…, side, side), never less than one point."""
+    side = x.shape[-1]
+    margin = min(math.ceil(side * (1 - INNER) / 2), (side - 1) // 2)
+    return x[..., margin : side - margin, margin : side - margin]
+
+
+@torch.inference_mode()
+def invariance(codec: Codec, batches: Iterable[Batch], seed: int = 0) -> dict[str, dict[str, float]]:
+    """Means over cases for every transform: `psnr` in dB (and `dice` of masks) between the two orders, and
+    `latent_error`, the root mean square difference of the standardised latents."""
+    codec.eval()
+    of_masks, found = codec.setting.subject == "mask", defaultdict[str, list[dict[str, float]]](list)
+    for batch in batches:
+        x = readers_consensus(batch.truth()) if of_masks else batch.image
+        noise = SampleNoise(seed, batch.ids, 1).normal(*x.shape[1:]).to(x)
+        for name in TRANSFORMS:
+            last, first, z_last, z_first = (t.cpu() for t in commute(codec, x, name, noise))
+            for i in range(len(x)):
+                row = {"psnr": psnr(last[i], first[i]), "latent_error": rms(z_last[i] - z_first[i])}
+                dice = overlap(last[i].numpy() >= 0.5, first[i].numpy() >= 0.5)[0] if of_masks else None
+                found[name].append(row if dice is None else row | {"dice": dice})
+    return {name: {k: mean(row[k] for row in rows) for k in rows[0]} for name, rows in found.items()}
+
+
+def rms(x: Tensor) -> float:
+    """Root mean square."""
+    return float(x.double().square().mean().sqrt())

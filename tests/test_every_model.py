@@ -1,0 +1,200 @@
+"""Every model of every family passes one and the same tester: codecs, diffusion segmenters, networks, the conditional VAE."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from manymask.bottlenecks import FSQ, KL, VQ
+from manymask.codec import Pixels
+from manymask.data.case import Batch
+from manymask.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
+from manymask.evaluate import Protocol, evaluate
+from manymask.guidance import PairClassifier
+from manymask.hub import Provenance, TrainedModel, load_model, save_model
+from manymask.losses import Dice, Focal
+from manymask.networks import NNUNet, ResUNet, UNet, UNetPlusPlus
+from manymask.noise import TrainingNoise
+from manymask.prob_unet import ProbUNet
+from manymask.process import Diffusion, Flow
+from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
+from manymask.segmenters import LatentDiffusion, OneToOne
+from manymask.train import Job, fit
+
+from .conftest import perturb, tiny_recipe
+
+SIZE = 32
+CONCAT = ConcatUNet((8, 8), 1)
+PYRAMID = PyramidUNet((8, 8), 1, (8, 8, 16), 1)
+SIX = (8, 8, 8, 8, 8, 8)
+LATENT = {
+    "concat-epsilon": LatentDiffusion(CONCAT, Diffusion("epsilon"), DDIM(5), noise_levels=1),
+    "concat-v": LatentDiffusion(CONCAT, Diffusion("v"), PLMS(5)),
+    "pyramid-x0": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), noise_levels=3),
+    "pyramid-reader": LatentDiffusion(PYRAMID, Diffusion("x0"), DPMSolver(4), "reader"),
+    "ddpm": LatentDiffusion(CONCAT, Diffusion("x0"), DDPM(5)),
+    "trainable-condition": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
+    "trainable-quantised": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
+    "turns": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), turns=3),
+    "dice": LatentDiffusion(PYRAMID, Diffusion("v"), DDIM(3), noise_levels=2, dice=0.5),
+    "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), Diffusion("x0"), DDIM(3)),
+    "flow-euler": LatentDiffusion(PYRAMID, Flow(), Euler(4), noise_levels=2),
+    "flow-heun": LatentDiffusion(CONCAT, Flow(), Heun(2)),
+    "classifier-free": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), drop_condition=0.5, guidance=2.0),
+    "classifier": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), noise_levels=2, classifier=PairClassifier((8, 16))),
+    "both-on-flow": LatentDiffusion(
+        CONCAT, Flow(), Euler(3), drop_condition=0.5, guidance=0.5, classifier=PairClassifier((8,))
+    ),
+}  # fmt: skip
+PIXEL = {
+    "ensemblediff": LatentDiffusion(ConcatUNet((8, 8, 8), 1), Diffusion("epsilon"), DDIM(3)),
+    "segdiff": LatentDiffusion(SegDiff((8, 8), 1, dense_blocks=1, growth=4), Diffusion("epsilon"), DDIM(3)),
+    "medsegdiff": LatentDiffusion(MedSegDiff((8, 16), 1, size=SIZE), Diffusion("epsilon"), DDIM(3)),
+    "pixel-flow": LatentDiffusion(SegDiff((8, 8), 1, dense_blocks=1, growth=4), Flow(), Heun(2), drop_condition=0.5),
+}
+ONCE = {
+    "unet": OneToOne(UNet(SIX)),
+    "unetpp": OneToOne(UNetPlusPlus(SIX)),
+    "resunet": OneToOne(ResUNet((8, 8, 16))),
+    "nnunet": OneToOne(NNUNet((8, 8, 8, 8))),
+}
+MANY = {"prob-unet": ProbUNet(SIX, (8, 8), 1)}
+SEGMENTERS = {**LATENT, **PIXEL, **ONCE, **MANY}
+CODECS = {
+    "image-vq": {"image_codec": {"bottleneck": VQ(codes=16), "quantised": True}},
+    "image-kl": {"image_codec": {"bottleneck": KL()}},
+    "mask-fsq": {"mask_codec": {"bottleneck": FSQ(5), "loss": Dice(), "snap": True}},
+    "mask-f16": {"mask_codec": {"stem": 8, "loss": Focal()}},
+}
+MODELS = [*SEGMENTERS, *CODECS]
+every_model = pytest.mark.parametrize("name", MODELS)
+every_segmenter = pytest.mark.parametrize("name", SEGMENTERS)
+
+
+def stage_of(name):
+    return "segmenter" if name in SEGMENTERS else f"{name.split('-')[0]}-codec"
+
+
+def recipe_of(name):
+    recipe = tiny_recipe()
+    if name in CODECS:
+        return replace(recipe, **{k: replace(getattr(recipe, k), **v) for k, v in CODECS[name].items()})
+    recipe = replace(recipe, segmenter=SEGMENTERS[name])
+    if name in PIXEL:
+        return replace(recipe, image_codec=Pixels(1), mask_codec=Pixels(1))
+    if name == "trainable-quantised":
+        return replace(recipe, image_codec=replace(recipe.image_codec, quantised=True))
+    return recipe
+
+
+def build(name):
+    torch.manual_seed(0)
+    return perturb(recipe_of(name).build(stage_of(name))).eval()
+
+
+def batch(n=3, step=0):
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(n, 1, SIZE, SIZE, generator=generator)
+    masks = (torch.rand(n, 4, SIZE, SIZE, generator=generator) > 0.6).float()
+    return Batch([f"case-{i}" for i in range(n)], image, masks, TrainingNoise(0, step))
+
+
+def answer(model, b, n=2, seed=0):
+    """What the model is for: n masks for each image, or a codec's reconstruction; (B, n, H, W)."""
+    if hasattr(model, "predict"):
+        return model.predict(b, n, seed)
+    with torch.no_grad():
+        return model.reconstruct(b)[1]
+
+
+def row(b, i):
+    return Batch(b.ids[i : i + 1], b.image[i : i + 1], b.truth()[i : i + 1], b.noise)
+
+
+@every_model
+def test_answer_has_shape_and_range(name):
+    found = answer(build(name), batch(), 4)
+    assert found.shape == (3, 4 if name in SEGMENTERS else 1, SIZE, SIZE)
+    assert found.min() >= 0 and found.max() <= 1
+
+
+@every_model
+def test_gradients_reach_every_trained_parameter_and_no_frozen_one(name):
+    model = build(name).train()
+    losses = model(batch())
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"])
+    for parameter_name, p in model.named_parameters():
+        reached = p.grad is not None and p.grad.abs().sum() > 0
+        assert reached == p.requires_grad, parameter_name
+
+
+@every_model
+def test_batched_equals_single(name):
+    model, b = build(name), batch()
+    together = answer(model, b)
+    for i in range(3):
+        assert torch.allclose(together[i], answer(model, row(b, i))[0], atol=1e-4)
+
+
+@every_segmenter
+def test_same_seed_same_masks_and_few_are_the_first_of_many(name):
+    model = build(name)
+    many = model.predict(batch(), 5, seed=0)
+    assert torch.allclose(model.predict(batch(), 2, seed=0), many[:, :2], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [*LATENT, *PIXEL, *MANY])
+def test_other_seed_other_masks_and_samples_differ(name):
+    model = build(name)
+    masks = model.predict(batch(), 2, seed=0)
+    assert not torch.equal(masks, model.predict(batch(), 2, seed=1))
+    assert not torch.equal(masks[:, 0], masks[:, 1])
+
+
+@every_segmenter
+def test_image_changes_the_masks(name):
+    """The condition is heard: another image under the same noise gives other masks."""
+    model, b = build(name), batch()
+    other = Batch(b.ids, b.image.flip(0))
+    assert (model.predict(b, 1, seed=0) - model.predict(other, 1, seed=0)).abs().max() > 1e-5
+
+
+@every_model
+def test_weights_saved_and_loaded_give_the_same_answer(name, tmp_path):
+    model = build(name)
+    save_model(TrainedModel(model, recipe_of(name), stage_of(name), Provenance(), ["a"]), tmp_path / "model")
+    again = load_model(tmp_path / "model").model
+    assert torch.equal(answer(again, batch()), answer(model, batch()))
+
+
+# what one model is like when it has fitted; the others of its kind go through the same code
+FITTED = ["concat-epsilon", "concat-v", "pyramid-x0", "flow-euler", "classifier-free", *PIXEL, *ONCE, *MANY, *CODECS]
+
+
+def fitted_recipe(name):
+    """Wide and long enough to know four phantoms by heart."""
+    recipe = recipe_of(name)
+    if name in SEGMENTERS:
+        segmenter = replace(recipe.segmenter, target="consensus")
+        if name in PIXEL:
+            segmenter = replace(segmenter, sampler=DDIM(20))
+        recipe = replace(recipe, segmenter=segmenter)
+    codecs = {k: replace(getattr(recipe, k), latent=4) for k in ("image_codec", "mask_codec") if name not in PIXEL}
+    training = replace(recipe.training, steps=1500, learning_rate=2e-3, ema=0.99, validate_every=5000)
+    codec_training = replace(training, steps=600, learning_rate=3e-3)
+    return replace(recipe, **codecs, training=training, codec_training=codec_training)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", FITTED)
+def test_overfits_four_phantoms(name, store, tmp_path):
+    """Trained on four phantoms alone, it finds them again."""
+    recipe, four = fitted_recipe(name), store.ids[:4]
+    store.manifest["schemes"]["four"] = {"train": four, "val": four, "test": four}
+    stages = ("image-codec", "mask-codec", "segmenter") if name in LATENT else (stage_of(name),)
+    for stage in stages:
+        folder = fit(Job(recipe, stage, store, tmp_path, "four", precision="fp32"))
+    metrics = evaluate(load_model(folder).model, store, four, Protocol(), progress=False).metrics
+    assert metrics["dice"]["mean"] > 0.8 if "dice" in metrics else metrics["psnr"]["mean"] > 20
