@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from manymask.errors import UserError
+from manymask.experiment_verbs import publish, report, reproduce
 
 
 def prepare(
@@ -17,6 +18,7 @@ def prepare(
     out: Path,
     source: Path | None = None,
     mask_threshold: int | None = None,
+    size: int | None = None,
 ) -> None:
     """Turn an official distribution (or a folder of images/ and masks/) into a prepared store.
 
@@ -25,15 +27,17 @@ def prepare(
         out: where the store is written; must not exist yet.
         source: the folder as downloaded and unpacked (the phantom needs none).
         mask_threshold: cut masks that are not black and white at this value.
+        size: side of the prepared images in pixels; the recipe's if not given.
     """
     from manymask import recipes
     from manymask.data.store import prepare as write_store
 
+    _at_least_one("--size", size)
     row = recipes.recipe(recipe)
     if source is None and row.dataset != "phantom":
         raise UserError(f"{recipe} needs --source, the folder of the data set as downloaded")
     found = recipes.READERS[row.dataset](source, row.channels, mask_threshold)
-    store = write_store(found, out, row.size, row.channels)
+    store = write_store(found, out, size or row.size, row.channels)
     for name, scheme in store.manifest["schemes"].items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
     print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {out}")
@@ -172,7 +176,7 @@ def evaluate(
     from manymask.evaluate import evaluate as score
     from manymask.files.atomic import write_json
     from manymask.hub import load_model
-    from manymask.report import draw_batch, metrics_table
+    from manymask.show import draw_batch, metrics_table
 
     _at_least_one("--samples", samples)
     _at_least_one("--limit", limit)
@@ -192,23 +196,6 @@ def evaluate(
         print(f"results.json and figure.png → {out}")
 
 
-def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> None:
-    """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
-
-    Args:
-        run: the run folder with all stages.
-        data: the prepared store.
-        model: the model folder that is written.
-        out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
-        seeds: how many seeds the masks are drawn with.
-    """
-    from manymask.publish import publish as write
-
-    _at_least_one("--seeds", seeds)
-    dice = write(run, data, model, out, seeds)["segmenter"][0]["metrics"]["dice"]
-    print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
-
-
 def _at_least_one(flag: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UserError(f"{flag} must be at least 1, not {value}")
@@ -218,7 +205,7 @@ def list_recipes() -> None:
     """What can be trained, and what each row differs in."""
     from rich.console import Console
 
-    from manymask.report import recipes_table
+    from manymask.show import recipes_table
 
     Console().print(recipes_table())
 
@@ -275,6 +262,8 @@ def main() -> None:
         "serve": serve,
         "recipes": list_recipes,
         "demo": demo,
+        "reproduce": reproduce,
+        "report": report,
     }
     try:
         if sys.argv[1:2] == ["train"]:

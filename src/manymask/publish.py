@@ -17,7 +17,7 @@ from manymask.evaluate import Protocol, evaluate, held_out_cases, results
 from manymask.files.atomic import atomic_folder, write_json
 from manymask.hub import TrainedModel, find_model, load_model, save_model, write_model
 from manymask.licences import licence
-from manymask.report import draw_batch
+from manymask.show import draw_batch
 
 CODECS = ("mask-codec", "image-codec")
 
