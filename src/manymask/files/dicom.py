@@ -6,6 +6,7 @@ archive. Where the header has no number, the place in the order stands in. Pixel
 turned, so that masks fit the source.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -195,6 +196,7 @@ def _pydicom() -> Any:
     except ImportError:
         raise UserError("DICOM files need the extra `dicom`: pip install 'manymask[dicom]'") from None
     warnings.filterwarnings("ignore", module=r"pydicom\..*")  # they quote values of the header
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # and so does its log
     return pydicom
 
 
