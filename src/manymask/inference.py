@@ -21,7 +21,7 @@ from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_folder, write_json
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.dicomweb import ArchiveSeries, archive_series, is_address
-from manymask.files.inputs import Input, find_inputs
+from manymask.files.inputs import Input, Raster, find_inputs
 from manymask.files.nifti import write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
 from manymask.files.result import write_result
@@ -60,7 +60,7 @@ class Kept:
 
 @dataclass
 class Tally:
-    """How it went; `says` gets a line for each thing that did not work."""
+    """How it went; what did not work is said at once, on stderr."""
 
     done: int = 0
     failed: int = 0
@@ -68,7 +68,7 @@ class Tally:
 
     def fail(self, error: UserError) -> None:
         self.failed += 1
-        print(f"manymask: {error}", file=sys.stderr)
+        tqdm.write(f"manymask: {error}", file=sys.stderr)
 
 
 def parse_roi(text: str) -> Point:
@@ -90,7 +90,7 @@ def find_entries(inputs: Sequence[str]) -> list[Entry]:
 def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request) -> Tally:
     """Segments every picture of every entry. What fails is told and passed over; the rest goes on."""
     tally, free = Tally(), _free_names()
-    with tqdm(desc="segment", unit="image", disable=len(entries) == 1 and not hasattr(entries[0], "frames")) as bar:
+    with tqdm(desc="segment", unit="image", disable=len(entries) == 1 and isinstance(entries[0], Raster)) as bar:
         for entry in entries:
             pictures: list[Picture] = []
             results: list[Kept] = []
@@ -141,7 +141,7 @@ def _pictures(
     if empty and empty == seen:
         raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
     if empty:
-        print(f"{empty} flat slice(s) left out: all their pixels are equal")
+        tqdm.write(f"{empty} flat slice(s) left out: all their pixels are equal")
 
 
 def _named(entry: Entry, request: Request) -> Iterator[Picture]:
