@@ -6,6 +6,7 @@ archive. Where the header has no number, the place in the order stands in. Pixel
 turned, so that masks fit the source.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from manymask.files.dicom_header import (
     place_of,
     readable,
     spacing_of,
+    text,
     whole_number,
 )
 from manymask.files.dicom_pixels import inflates_beyond, render
@@ -135,7 +137,7 @@ def _frames(header: Any, path: Path | None, label: str) -> list[_Frame]:
 def _in_series(frames: Sequence[_Frame]) -> list[Series]:
     members: dict[tuple[int, str], list[_Frame]] = {}
     for frame in frames:
-        uid = str(frame.header.get("SeriesInstanceUID") or "")
+        uid = text(frame.header, "SeriesInstanceUID")
         members.setdefault((whole_number(frame.header, "SeriesNumber") or 0, uid), []).append(frame)
     return [Series(_sorted(members[key])) for key in sorted(members)]
 
@@ -153,7 +155,7 @@ def _sorted(frames: list[_Frame]) -> list[_Frame]:
     def key(frame: _Frame) -> tuple[float, int, str, int]:
         along = 0.0 if normal is None or frame.place is None else round(float(normal @ frame.place.position), 4)
         instance = whole_number(frame.header, "InstanceNumber")
-        return along, instance or 0, str(frame.header.get("SOPInstanceUID") or ""), frame.number
+        return along, instance or 0, text(frame.header, "SOPInstanceUID"), frame.number
 
     return sorted(frames, key=key)
 
@@ -194,7 +196,9 @@ def _pydicom() -> Any:
         import pydicom
     except ImportError:
         raise UserError("DICOM files need the extra `dicom`: pip install 'manymask[dicom]'") from None
-    warnings.filterwarnings("ignore", module=r"pydicom\..*")  # they quote values of the header
+    # both quote values of the header, and a log is no place for them
+    warnings.filterwarnings("ignore", module=r"pydicom\..*")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
 
 
