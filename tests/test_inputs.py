@@ -1,5 +1,7 @@
 """One door: files and folders of any kind, decoded only as they are asked for."""
 
+import sys
+
 import nibabel
 import numpy as np
 import pytest
@@ -91,3 +93,11 @@ def test_no_patient_is_seen_in_names_or_messages(tmp_path, capsys, caplog, recwa
         list(read_pictures([path]))
     said = " ".join([*names, str(caught.value), *capsys.readouterr(), caplog.text, *(str(w.message) for w in recwarn)])
     assert not any(word in said for word in (*PATIENT.split("^"), "4711", "1964"))
+
+
+@pytest.mark.parametrize(("module", "name", "extra"), [("pydicom", "IM0", "dicom"), ("nibabel", "a.nii.gz", "nifti")])
+def test_without_an_extra_its_files_name_it_and_the_others_are_read(mixed, monkeypatch, module, name, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"pip install 'manymask\[{extra}\]'"):
+        list(read_pictures([mixed / name]))
+    assert [p.name for p in read_pictures([mixed / "lesion.png"])] == ["lesion"]

@@ -1,6 +1,6 @@
 """DICOM in: files of one or several series become pictures, slices in the order of their position, one a frame.
 
-A picture is named after what a viewer shows, `series-0004-image-0012` (`-frame-003` where a file holds several): the
+A picture is named after what a viewer shows, `series-0004-image-0012` (`-frame-0003` where a file holds several): the
 numbers identify nobody, unlike file names, which often hold the patient's name, and UIDs, which link back to the
 archive. Where the header has no number, the place in the order stands in. Pixels stay as stored, neither flipped nor
 turned, so that masks fit the source.
@@ -98,6 +98,7 @@ class Series:
                 dataset = frame.header if frame.path is None else load_dicom(frame.path)
                 path = frame.path
             with readable(frame.label):
+                check_size(dataset, frame.label)
                 pixels = render(dataset, frame.number, window or Window(), frame.label)
                 spacing, name = spacing_of(frame.header, frame.number), _name(frame, place)
             yield Picture(pixels, name, spacing, DicomFrame(dataset, frame.number))
@@ -150,7 +151,8 @@ def _sorted(frames: list[_Frame]) -> list[_Frame]:
     elif found and len({id(frame.header) for frame in frames}) > 1:
         odd = next(frame for frame in frames if frame.place is None)
         raise UserError(f"{odd.label} has no position in the patient, other images of its series have; give it alone")
-    normal = found[0].normal if len(found) == len(frames) else None
+    first = min(frames, key=lambda frame: text(frame.header, "SOPInstanceUID"))  # whatever the order of the files
+    normal = first.place.normal if first.place is not None and len(found) == len(frames) else None
 
     def key(frame: _Frame) -> tuple[float, int, str, int]:
         along = 0.0 if normal is None or frame.place is None else round(float(normal @ frame.place.position), 4)
