@@ -21,6 +21,7 @@ from manymask.data.lidc_tcia import read_tcia
 from manymask.data.lidc_xml import Contour, draw, match_readers, read_xml
 from manymask.data.store import Store
 from manymask.errors import UserError
+from manymask.files.window import fixed
 from tests.dicom_files import PATIENT, save, slice_at
 
 NAMESPACE = "http://www.nih.gov"
@@ -218,15 +219,25 @@ def test_distribution_becomes_a_store_with_the_right_masks_and_centre(tcia, tmp_
     assert PATIENT not in capsys.readouterr().out + (tmp_path / "store/manifest.json").read_text()
 
 
-def test_each_slice_gets_its_own_pixels_whatever_its_file_is_called(tcia):
+def test_whole_slices_hold_every_pixel_of_their_file_in_the_lung_window_and_all_nodules(tcia, tmp_path):
     for case in read_tcia(tcia, whole=True).cases:
         patient, level = int(case.group[-4:]), int(case.id[-3:])
         pixels = np.random.default_rng([patient, level]).integers(100, 300, SHAPE, dtype=np.uint16)
+        pixels[disk(SHAPE, CENTRE, 8)] += 1000
         image, masks = case.read()
-        corner = image[:20, :20, 0].astype(float).ravel()
-        assert np.corrcoef(corner, pixels[:20, :20].ravel())[0, 1] > 0.99
         assert image.shape == (*SHAPE, 1) and masks.shape == (4, *SHAPE)
+        assert (image[:, :, 0] == fixed(pixels - 1024.0, -600, 1500)).all()  # whatever the file is called
         assert (masks == [truth_at(level, reader) for reader in range(4)]).all()
+    prepare("lidc_idri", source=tcia, out=tmp_path / "whole", whole_slices=True)
+    assert Store(tmp_path / "whole").native_masks("LIDC-IDRI-0001/scan-0/slice-004").shape == (4, *SHAPE)
+
+
+def test_whole_slices_of_what_has_none_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--whole-slices is for lidc_idri"):
+        prepare("isic2018", source=tmp_path, out=tmp_path / "out", whole_slices=True)
+    (tmp_path / "LIDC-IDRI-0001/nodule-0/images").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds crops; whole slices are made from the DICOM"):
+        lidc_idri.read(tmp_path, whole=True)
 
 
 def test_readings_may_lie_far_from_their_series(tcia):

@@ -8,8 +8,8 @@ Names come from the reader, never from a patient field; with `anonymise` not fro
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_folder, write_json
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.dicomweb import ArchiveSeries, archive_series, is_address
-from manymask.files.inputs import Input, find_inputs
+from manymask.files.inputs import Input, Raster, find_inputs
 from manymask.files.nifti import write_nifti
-from manymask.files.picture import DicomFrame, NiftiSlice, Picture
+from manymask.files.picture import DicomFrame, Picture
 from manymask.files.result import write_result
 from manymask.files.window import Window
-from manymask.hub import Segmenter
+from manymask.hub import Segmentation, Segmenter
 from manymask.regions import Point
 from manymask.samplers import Sampler
 from manymask.settings import to_dict
@@ -60,7 +60,7 @@ class Kept:
 
 @dataclass
 class Tally:
-    """How it went; `says` gets a line for each thing that did not work."""
+    """How it went; what did not work is said at once, on stderr."""
 
     done: int = 0
     failed: int = 0
@@ -68,7 +68,7 @@ class Tally:
 
     def fail(self, error: UserError) -> None:
         self.failed += 1
-        print(f"manymask: {error}", file=sys.stderr)
+        tqdm.write(f"manymask: {error}", file=sys.stderr)
 
 
 def parse_roi(text: str) -> Point:
@@ -89,59 +89,105 @@ def find_entries(inputs: Sequence[str]) -> list[Entry]:
 
 def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request) -> Tally:
     """Segments every picture of every entry. What fails is told and passed over; the rest goes on."""
-    tally, free = Tally(), _free_names()
-    with tqdm(desc="segment", unit="image", disable=len(entries) == 1 and not hasattr(entries[0], "frames")) as bar:
+    run = _Run(segmenter, request)
+    with tqdm(desc="segment", unit="image", disable=len(entries) == 1 and isinstance(entries[0], Raster)) as bar:
         for entry in entries:
-            pictures: list[Picture] = []
-            results: list[Kept] = []
             try:
-                for picture, result in _pictures(segmenter, entry, request, tally, free):
+                together: list[tuple[Picture, Kept]] = []
+                for picture, result in run.pictures(entry):
                     bar.update()
                     if picture.origin is not None:
-                        pictures.append(picture)
-                        results.append(result)
-                if pictures:
-                    _finish(segmenter, entry, pictures, results, request, tally, free)
+                        together.append((picture, result))
+                if together:
+                    run.finish(entry, [picture for picture, _ in together], [result for _, result in together])
             except UserError as error:
-                tally.fail(error)
-    return tally
+                run.tally.fail(error)
+    return run.tally
 
 
-def _pictures(
-    segmenter: Segmenter, entry: Entry, request: Request, tally: Tally, free: Callable[[str], str]
-) -> Iterator[tuple[Picture, Kept]]:
-    """Segments the pictures of one entry and writes each one's folder."""
-    empty = seen = 0
-    for picture in _named(entry, request):
-        seen += 1
-        if picture.origin is not None and picture.pixels.min() == picture.pixels.max():
-            empty += 1  # above the head, below the feet: volumes have such slices
-            continue
-        name = free(picture.name)
-        try:
-            result = segmenter.segment(
-                picture, request.samples, request.seed, request.sampler, request.threshold, request.rois
-            )
-        except UserError as error:
-            label = str(getattr(entry, "path", picture.name))
-            tally.fail(error if label in str(error) else UserError(f"{label}: {error}"))
-            continue
-        maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
+@dataclass
+class _Run:
+    """One call of `segment_all`: what is asked, how it goes, which names are taken."""
+
+    segmenter: Segmenter
+    request: Request
+    tally: Tally = field(default_factory=Tally)
+    taken: set[str] = field(default_factory=set)
+
+    def pictures(self, entry: Entry) -> Iterator[tuple[Picture, Kept]]:
+        """Segments the pictures of one entry and writes each one's folder."""
+        ask, empty, seen = self.request, 0, 0
+        for picture in _named(entry, ask):
+            seen += 1
+            if picture.origin is not None and picture.pixels.min() == picture.pixels.max():
+                empty += 1  # above the head, below the feet: volumes have such slices
+                continue
+            picture = replace(picture, name=self.free(picture.name))
+            try:
+                result = self.segmenter.segment(picture, ask.samples, ask.seed, ask.sampler, ask.threshold, ask.rois)
+            except UserError as error:
+                label = str(getattr(entry, "path", picture.name))
+                self.tally.fail(error if label in str(error) else UserError(f"{label}: {error}"))
+                continue
+            self.write(entry, picture, result)
+            self.tally.done += 1
+            drawn = result.masks.numpy() >= 0.5
+            yield picture, Kept(drawn, result.confidence.numpy(), result.consensus.numpy())
+        if empty and empty == seen:
+            raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
+        if empty:
+            tqdm.write(f"{empty} flat slice(s) left out: all their pixels are equal")
+
+    def write(self, entry: Entry, picture: Picture, result: Segmentation) -> None:
+        """OUT/NAME: the PNGs and result.json of one picture."""
         height, width = picture.pixels.shape[:2]
-        facts = {
+        known = getattr(entry, "path", None) if self.request.anonymiser is None else None
+        facts = self.facts(known.name if known else picture.name) | {
             "width": width, "height": height, "mean_entropy_bits": float(result.entropy.mean()),
             "seconds": result.seconds,
         }  # fmt: skip
-        write_result(
-            request.out / name, result.image, *maps, _facts(segmenter, picture, request) | facts,
-            spacing=picture.spacing, show=request.anonymiser is None,
-        )  # fmt: skip
-        tally.done += 1
-        yield replace(picture, name=name), Kept(maps[0] >= 0.5, maps[1], maps[2])
-    if empty and empty == seen:
-        raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
-    if empty:
-        print(f"{empty} flat slice(s) left out: all their pixels are equal")
+        maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
+        show = self.request.anonymiser is None
+        write_result(self.request.out / picture.name, result.image, *maps, facts, picture.spacing, show)
+
+    def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[Kept]) -> None:
+        """SEG or NIfTI of what belongs together: beside the only picture, or in a folder; then to the archive."""
+        made = list[Any]()
+        if isinstance(pictures[0].origin, DicomFrame):
+            made = segmentations(pictures, results, self.facts(pictures[0].name), self.request.anonymiser)
+
+        def fill(folder: Path) -> None:
+            if made:
+                write_segmentations(folder, made)
+            else:
+                write_nifti(folder, pictures, results)
+
+        if len(pictures) == 1:
+            fill(self.request.out / pictures[0].name)
+        else:
+            whole = self.free(re.sub(r"(^|-)(image|slice|frame)-\d+.*$", "", pictures[0].name) or "series")
+            with atomic_folder(self.request.out / whole, ours="result.json") as beside:
+                fill(beside)
+                write_json(beside / "result.json", self.facts(whole) | {"images": [p.name for p in pictures]})
+        if isinstance(entry, ArchiveSeries) and self.request.store:
+            entry.store(made)
+            self.tally.stored += len(made)
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What is told of the run, in result.json and in the SEG."""
+        ask = self.request
+        sampler = ask.sampler or getattr(self.segmenter.model.setting, "sampler", None)
+        return {"input": name, "model": self.segmenter.recipe.dataset, "samples": ask.samples, "seed": ask.seed,
+                "threshold": ask.threshold, "sampler": to_dict(sampler), "rois": [list(p) for p in ask.rois]}  # fmt: skip
+
+    def free(self, name: str) -> str:
+        """The name as it is the first time, with -2, -3 … when it comes again."""
+        number, candidate = 1, name
+        while candidate in self.taken:
+            number += 1
+            candidate = f"{name}-{number}"
+        self.taken.add(candidate)
+        return candidate
 
 
 def _named(entry: Entry, request: Request) -> Iterator[Picture]:
@@ -151,54 +197,3 @@ def _named(entry: Entry, request: Request) -> Iterator[Picture]:
             yield picture
         else:
             yield replace(picture, name=f"image-{number:04}" if picture.origin is None else f"volume-slice-{number:04}")
-
-
-def _facts(segmenter: Segmenter, picture: Picture, request: Request) -> dict[str, Any]:
-    """What is told of the run, in result.json and in the SEG."""
-    sampler = request.sampler or getattr(segmenter.model.setting, "sampler", None)
-    return {
-        "input": picture.name, "model": segmenter.recipe.dataset, "samples": request.samples, "seed": request.seed,
-        "threshold": request.threshold, "sampler": to_dict(sampler), "rois": [list(p) for p in request.rois],
-    }  # fmt: skip
-
-
-def _finish(
-    segmenter: Segmenter, entry: Entry, pictures: Sequence[Picture], results: Sequence[Kept], request: Request,
-    tally: Tally, free: Callable[[str], str],
-) -> None:  # fmt: skip
-    """SEG or NIfTI of what belongs together: beside the only picture, or in a folder of its own; then to the archive."""
-    facts, made = _facts(segmenter, pictures[0], request), list[Any]()
-
-    def fill(folder: Path) -> None:
-        if isinstance(pictures[0].origin, NiftiSlice):
-            write_nifti(folder, pictures, results)
-        else:
-            write_segmentations(folder, made)
-
-    if isinstance(pictures[0].origin, DicomFrame):
-        made = segmentations(pictures, results, facts, request.anonymiser)
-    if len(pictures) == 1:
-        fill(request.out / pictures[0].name)
-    else:
-        whole = re.sub(r"(^|-)(image|slice|frame)-\d+.*$", "", pictures[0].name) or "series"
-        with atomic_folder(request.out / free(whole), ours="result.json") as beside:
-            fill(beside)
-            write_json(beside / "result.json", {**facts, "input": whole, "images": [p.name for p in pictures]})
-    if isinstance(entry, ArchiveSeries) and request.store:
-        entry.store(made)
-        tally.stored += len(made)
-
-
-def _free_names() -> Callable[[str], str]:
-    """A name as it is the first time, with -2, -3 … when it comes again."""
-    taken = set[str]()
-
-    def free(name: str) -> str:
-        number, candidate = 1, name
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate)
-        return candidate
-
-    return free

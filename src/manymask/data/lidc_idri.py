@@ -15,18 +15,20 @@ from manymask.data.pairs import load
 from manymask.errors import UserError
 
 
-def read(source: Path, channels: int = 1, mask_threshold: int | None = None) -> Source:
-    """Either layout. Scheme `patient`: whole patients, 8:1:1, seed 42."""
+def read(source: Path, channels: int = 1, mask_threshold: int | None = None, whole: bool = False) -> Source:
+    """Either layout; `whole` slices only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
     if not source.is_dir():
         raise UserError(f"{source} is no folder")
     root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
     if root is None and is_tcia(source):
-        return read_tcia(source, channels)
+        return read_tcia(source, channels, whole)
     if root is None:
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
         raise UserError(
             f"{source}: expected CT series with the readers' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}"
         )
+    if whole:
+        raise UserError(f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive")
     cases = [_case(image, channels, mask_threshold) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
     strays = [
         m for m in root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png") if not (m.parents[1] / "images" / m.name).exists()

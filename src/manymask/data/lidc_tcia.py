@@ -2,8 +2,8 @@
 
 A reading belongs to the series that it names, wherever both lie. A case is one slice of one nodule: a crop of 128×128
 pixels at native scale, centred on the nodule (shifted where the image ends), stretched from its own minimum to its
-own maximum as the packed copies are; or, with `whole`, one slice with all nodules. Four masks, one a reader in the
-order of the reading; where a reader drew nothing, the mask is empty.
+own maximum as the packed copies are. With `whole` it is one slice with all nodules, in the lung window. Four masks,
+one a reader in the order of the reading; where a reader drew nothing, the mask is empty.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from manymask.files.dicom import is_dicom, load_dicom
 from manymask.files.dicom_header import check_size, place_of, readable, spacing_of
 from manymask.files.dicom_pixels import frame_values
 from manymask.files.raster import to_channels
-from manymask.files.window import stretch
+from manymask.files.window import NAMED, fixed, stretch
 
 CROP = 128
 LICENCE = "CC BY 3.0 (TCIA LIDC-IDRI, Armato et al. 2011)"
@@ -169,6 +169,6 @@ def _load(
 ) -> tuple[np.ndarray, np.ndarray]:
     values = frame_values(load_dicom(path), label=str(path))
     masks = _masks(readers, values.shape, xml)
-    if box is not None:
-        values, masks = values[box], masks[:, *box]
-    return to_channels(stretch(values), channels), masks
+    if box is None:
+        return to_channels(fixed(values, *NAMED["lung"]), channels), masks
+    return to_channels(stretch(values[box]), channels), masks[:, *box]

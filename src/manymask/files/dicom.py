@@ -1,11 +1,12 @@
 """DICOM in: files of one or several series become pictures, slices in the order of their position, one a frame.
 
-A picture is named after what a viewer shows, `series-0004-image-0012` (`-frame-003` where a file holds several): the
+A picture is named after what a viewer shows, `series-0004-image-0012` (`-frame-0003` where a file holds several): the
 numbers identify nobody, unlike file names, which often hold the patient's name, and UIDs, which link back to the
 archive. Where the header has no number, the place in the order stands in. Pixels stay as stored, neither flipped nor
 turned, so that masks fit the source.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from manymask.files.dicom_header import (
     place_of,
     readable,
     spacing_of,
+    text,
     whole_number,
 )
 from manymask.files.dicom_pixels import inflates_beyond, render
@@ -96,6 +98,7 @@ class Series:
                 dataset = frame.header if frame.path is None else load_dicom(frame.path)
                 path = frame.path
             with readable(frame.label):
+                check_size(dataset, frame.label)
                 pixels = render(dataset, frame.number, window or Window(), frame.label)
                 spacing, name = spacing_of(frame.header, frame.number), _name(frame, place)
             yield Picture(pixels, name, spacing, DicomFrame(dataset, frame.number))
@@ -135,7 +138,7 @@ def _frames(header: Any, path: Path | None, label: str) -> list[_Frame]:
 def _in_series(frames: Sequence[_Frame]) -> list[Series]:
     members: dict[tuple[int, str], list[_Frame]] = {}
     for frame in frames:
-        uid = str(frame.header.get("SeriesInstanceUID") or "")
+        uid = text(frame.header, "SeriesInstanceUID")
         members.setdefault((whole_number(frame.header, "SeriesNumber") or 0, uid), []).append(frame)
     return [Series(_sorted(members[key])) for key in sorted(members)]
 
@@ -148,12 +151,13 @@ def _sorted(frames: list[_Frame]) -> list[_Frame]:
     elif found and len({id(frame.header) for frame in frames}) > 1:
         odd = next(frame for frame in frames if frame.place is None)
         raise UserError(f"{odd.label} has no position in the patient, other images of its series have; give it alone")
-    normal = found[0].normal if len(found) == len(frames) else None
+    first = min(frames, key=lambda frame: text(frame.header, "SOPInstanceUID"))  # whatever the order of the files
+    normal = first.place.normal if first.place is not None and len(found) == len(frames) else None
 
     def key(frame: _Frame) -> tuple[float, int, str, int]:
         along = 0.0 if normal is None or frame.place is None else round(float(normal @ frame.place.position), 4)
         instance = whole_number(frame.header, "InstanceNumber")
-        return along, instance or 0, str(frame.header.get("SOPInstanceUID") or ""), frame.number
+        return along, instance or 0, text(frame.header, "SOPInstanceUID"), frame.number
 
     return sorted(frames, key=key)
 
@@ -194,7 +198,9 @@ def _pydicom() -> Any:
         import pydicom
     except ImportError:
         raise UserError("DICOM files need the extra `dicom`: pip install 'manymask[dicom]'") from None
-    warnings.filterwarnings("ignore", module=r"pydicom\..*")  # they quote values of the header
+    # both quote values of the header, and a log is no place for them
+    warnings.filterwarnings("ignore", module=r"pydicom\..*")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
 
 

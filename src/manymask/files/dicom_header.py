@@ -17,6 +17,7 @@ from manymask.files.raster import PIXEL_LIMIT
 
 # all frames of one object together, in samples: 2,000 CT slices of 512² fit
 VOLUME_LIMIT = 600_000_000
+FRAME_LIMIT = 10_000
 SMALLEST_SIDE = 8
 
 # objects that hold numbers in place of pixels, or pixels that are no picture, by their class in the standard
@@ -74,7 +75,7 @@ def check_size(header: Any, label: str) -> None:
     if rows * columns > PIXEL_LIMIT:
         million = PIXEL_LIMIT // 1_000_000
         raise UserError(f"{label} is {columns}×{rows}, more than {million} million pixels; scale it down first")
-    if rows * columns * samples * frames > VOLUME_LIMIT:
+    if frames > FRAME_LIMIT or rows * columns * samples * frames > VOLUME_LIMIT:
         raise UserError(f"{label} holds {frames} frames of {columns}×{rows}, too many to read at once; split it")
     if bits not in (1, 8, 16):
         raise UserError(f"{label} has {bits} bits a pixel; images of 8 to 16 bits are read")
@@ -131,15 +132,22 @@ def place_of(header: Any, number: int = 1) -> Place | None:
 def whole_number(header: Any, name: str) -> int | None:
     """An integer field, or None where it is absent or no number."""
     try:
-        value = header.get(name)
-        return None if value is None else int(value)
-    except (TypeError, ValueError):
+        return int(header[name].value)
+    except Exception:  # pydicom parses a field when it is asked for, and raises what it likes
         return None
+
+
+def text(header: Any, name: str) -> str:
+    """A field as text, empty where it is absent or unreadable."""
+    try:
+        return str(header.get(name) or "")
+    except Exception:
+        return ""
 
 
 def _numbers(place: Any, name: str, count: int) -> np.ndarray | None:
     try:
         values = np.asarray([float(v) for v in place.get(name) or ()])
-    except (TypeError, ValueError):
+    except Exception:
         return None
     return values if len(values) == count and all(map(math.isfinite, values)) else None

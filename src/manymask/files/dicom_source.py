@@ -104,6 +104,8 @@ def _bare(dataset: Any, number: int) -> Any:
     bare.SliceThickness = measures.get("SliceThickness") or None
     if measures.get("PixelSpacing") and spacing_of(dataset, number):
         bare.PixelSpacing = measures.PixelSpacing
+        # readers insist on a thickness that headers may leave open
+        bare.SliceThickness = bare.SliceThickness or measures.get("SpacingBetweenSlices") or measures.PixelSpacing[0]
     if place_of(dataset, number):
         bare.ImageOrientationPatient = group(dataset, number, "PlaneOrientationSequence").ImageOrientationPatient
         bare.ImagePositionPatient = group(dataset, number, "PlanePositionSequence").ImagePositionPatient

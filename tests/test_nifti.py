@@ -1,0 +1,179 @@
+"""NIfTI in: slices upright, the way back exact, and what is refused before it is unpacked."""
+
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manymask.errors import UserError
+from manymask.files.nifti import is_nifti, read_nifti, to_picture, to_plane
+from manymask.files.window import parse_window
+
+RNG = np.random.default_rng(0)
+VOLUME = RNG.integers(-1000, 2000, (12, 10, 4)).astype(np.int16)
+AFFINE = np.diag([0.8, 0.7, 5.0, 1.0])
+
+
+def save(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE, kind=nibabel.Nifti1Image) -> Path:
+    nibabel.save(kind(data, affine), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_volume_becomes_slices_and_goes_back_exactly(tmp_path, suffix, kind):
+    pictures = read_nifti(save(tmp_path / f"scan{suffix}", VOLUME, kind=kind))
+    assert [p.name for p in pictures] == [f"scan-slice-000{k}" for k in (1, 2, 3, 4)]
+    back = np.stack([to_plane(p.pixels, p.origin.affine) for p in pictures], axis=-1)
+    assert (back == VOLUME).all() and back.dtype == VOLUME.dtype
+    for k, picture in enumerate(pictures):
+        assert picture.pixels.shape == (10, 12) and picture.spacing == pytest.approx((0.7, 0.8))
+        assert picture.origin.index == k and picture.origin.shape == (12, 10, 4)
+        assert (picture.origin.affine == AFFINE).all() or kind is nibabel.Nifti1Image
+
+
+def test_flat_image_is_one_picture(tmp_path):
+    for shape in ((12, 10), (12, 10, 1), (12, 10, 1, 1)):
+        (picture,) = read_nifti(save(tmp_path / "lesion.nii.gz", VOLUME[:, :, 0].reshape(shape)))
+        assert picture.name == "lesion" and picture.origin.shape == shape
+        assert (to_plane(picture.pixels, picture.origin.affine) == VOLUME[:, :, 0]).all()
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "RPS", "PSR", "AIL", "SRA"])
+def test_pictures_are_upright_whatever_way_the_data_run(tmp_path, codes):
+    """A bright voxel at the patient's right, front, head: in the picture it is at the left, at the top."""
+    turn = nibabel.orientations.axcodes2ornt(codes)
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    data = np.zeros((12, 10, 8), np.uint8)
+    corner = []
+    for axis, (world, sign) in enumerate(turn):
+        affine[int(world), axis] = sign
+        corner.append(0 if codes[axis] in "LPI" else data.shape[axis] - 1)
+    data[tuple(corner)] = 255
+    picture = read_nifti(save(tmp_path / "x.nii", data, affine))[corner[2]]
+    assert picture.pixels[0, 0] == 255 and picture.pixels.sum() == 255
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_picture_and_plane_are_inverses_for_any_affine(seed):
+    generator = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3] = generator.normal(size=(3, 4))
+    plane = generator.integers(0, 255, (9, 13))
+    assert (to_plane(to_picture(plane, affine), affine) == plane).all()
+    colour = generator.integers(0, 255, (9, 13, 3))
+    assert (to_plane(to_picture(colour, affine), affine) == colour).all()
+
+
+def test_scaled_values_come_in_their_own_unit_and_through_a_window(tmp_path):
+    image = nibabel.Nifti1Image(VOLUME.astype(np.float32) / 2 - 100, AFFINE)
+    image.header.set_data_dtype(np.int16)
+    nibabel.save(image, tmp_path / "x.nii.gz")
+    truth = np.asarray(nibabel.load(tmp_path / "x.nii.gz").dataobj)
+    for k, (plain, lung) in enumerate(
+        zip(read_nifti(tmp_path / "x.nii.gz"), read_nifti(tmp_path / "x.nii.gz", parse_window("lung")), strict=True)
+    ):
+        assert np.allclose(to_plane(plain.pixels, AFFINE), truth[:, :, k], rtol=1e-5)
+        shown = np.clip((truth[:, :, k] + 600.5) / 1499 + 0.5, 0, 1) * 255
+        assert np.abs(to_plane(lung.pixels, AFFINE) - shown).max() <= 0.51 and lung.pixels.dtype == np.uint8
+
+
+def test_colour_is_read(tmp_path):
+    colour = RNG.integers(0, 255, (12, 10, 2, 3), dtype=np.uint8)
+    structured = np.ascontiguousarray(colour).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    pictures = read_nifti(save(tmp_path / "x.nii.gz", structured))
+    assert all((to_plane(p.pixels, AFFINE) == colour[:, :, k]).all() for k, p in enumerate(pictures))
+
+
+def test_units_are_turned_into_millimetres(tmp_path):
+    image = nibabel.Nifti1Image(VOLUME, np.diag([800.0, 700.0, 1.0, 1.0]))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "x.nii")
+    assert read_nifti(tmp_path / "x.nii")[0].spacing == pytest.approx((0.7, 0.8))
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_nifti(path)
+    assert "\n" not in str(caught.value) and path.name in str(caught.value)
+
+
+def test_series_in_time_and_tiny_and_complex_images_are_refused(tmp_path):
+    refused(save(tmp_path / "t.nii", np.zeros((12, 10, 4, 3), np.uint8)), "4 dimensions")
+    refused(save(tmp_path / "one.nii", np.zeros((1, 1), np.uint8)), "1×1 pixels: too small")
+    refused(save(tmp_path / "c.nii", np.zeros((12, 10), np.complex64)), "complex64 values")
+    refused(tmp_path / "nowhere.nii", "no such file")
+
+
+def header_claiming(shape: tuple[int, ...], offset: float = 352) -> bytes:
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["vox_offset"], header["magic"] = offset, b"n+1"
+    return header.binaryblock + b"\0" * 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset", "message"),
+    [
+        ((20_000, 20_000), 352, "20000×20000, too many voxels"),
+        ((9000, 9000, 9000), 352, "too many voxels"),
+        ((12, 10, 4), 3e9, "is damaged: its voxels would start at byte"),
+        ((12, 10, 4), float("nan"), "is damaged"),
+        ((100, 100, 100), 352, "is damaged or cut short"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_headers_that_claim_too_much_are_refused_before_anything_is_unpacked(tmp_path, shape, offset, message, suffix):
+    content = header_claiming(shape, offset) + b"\0" * 1000
+    (tmp_path / f"x{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    refused(tmp_path / f"x{suffix}", message)
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path):
+    """Far more follows than the header announces; no more than a buffer of it is ever held."""
+    with gzip.open(tmp_path / "x.nii.gz", "wb") as file:
+        file.write(header_claiming((12, 10, 4)))
+        for _ in range(64):
+            file.write(b"\0" * (1 << 20))
+    tracemalloc.start()
+    try:
+        assert len(read_nifti(tmp_path / "x.nii.gz")) == 4
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_damaged_files_are_one_line(tmp_path, name):
+    content = save(tmp_path / name, VOLUME).read_bytes()
+    for share in (0, 0.1, 0.3, 0.6, 0.9):
+        (tmp_path / name).write_bytes(content[: int(len(content) * share)])
+        refused(tmp_path / name, name)
+    (tmp_path / name).write_bytes(b"hello" * 200)
+    refused(tmp_path / name, "is not a NIfTI file")
+
+
+def test_an_affine_that_is_no_number_is_said(tmp_path):
+    path = save(tmp_path / "x.nii", VOLUME)
+    content = bytearray(path.read_bytes())
+    content[280:284] = np.float32(np.nan).tobytes()  # srow_x
+    path.write_bytes(content)
+    refused(path, "affine holds values that are not numbers")
+
+
+def test_names_tell_what_is_nifti():
+    assert [is_nifti(Path(n)) for n in ("a.nii", "a.NII.GZ", "a.gz", ".a.nii", "a.png")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
