@@ -132,6 +132,16 @@ def test_gradients_reach_every_trained_parameter_and_no_frozen_one(name):
 
 
 @every_model
+def test_half_precision_gives_nearly_the_same_loss(name):
+    model = build(name).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(batch())["loss"]
+    half.backward()
+    assert half.item() == pytest.approx(model(batch())["loss"].item(), rel=0.1)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@every_model
 def test_batched_equals_single(name):
     model, b = build(name), batch()
     together = answer(model, b)
