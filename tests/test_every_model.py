@@ -201,8 +201,9 @@ def fitted_recipe(name):
     if getattr(getattr(recipe.segmenter, "process", None), "prediction", "") == "epsilon":
         recipe = replace(recipe, segmenter=replace(recipe.segmenter, sampler=DDIM(20)))
     codecs = {k: replace(getattr(recipe, k), latent=4) for k in ("image_codec", "mask_codec") if name not in PIXEL}
-    training = replace(recipe.training, steps=1500, learning_rate=2e-3, ema=0.99, validate_every=5000)
-    codec_training = replace(training, steps=600, learning_rate=3e-3)
+    steps = 200 if name in ONCE or name in MANY else 1000
+    training = replace(recipe.training, steps=steps, learning_rate=2e-3, ema=0.99, validate_every=5000)
+    codec_training = replace(training, steps=400, learning_rate=3e-3)
     return replace(recipe, **codecs, training=training, codec_training=codec_training)
 
 

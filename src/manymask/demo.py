@@ -17,7 +17,7 @@ from manymask.evaluate import Protocol, Scores, evaluate, held_out_cases, result
 from manymask.files.atomic import write_json
 from manymask.hub import Segmenter, load_model
 from manymask.recipes import Recipe, Stage, recipe
-from manymask.report import draw_grid, segmentation_row
+from manymask.show import draw_grid, segmentation_row
 from manymask.train import Job, fit
 
 # shares of the training time: the codecs are soon good, the segmenter is what has to learn

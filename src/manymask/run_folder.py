@@ -96,7 +96,7 @@ def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any
     """The inverse of `save_checkpoint`."""
     try:
         with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
+            progress = _progress(file.metadata())
         tensors = load_file(path)
     except Exception as error:
         raise UserError(f"{path} is damaged ({error}): remove it to start over") from None
@@ -107,6 +107,19 @@ def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return progress
+
+
+def saved_progress(path: Path) -> Progress:
+    """How far the checkpoint at `path` has come; the beginning if there is none."""
+    if not path.exists():
+        return Progress()
+    with safe_open(path, framework="pt") as file:
+        return _progress(file.metadata())
+
+
+def _progress(metadata: dict[str, str]) -> Progress:
+    progress = json.loads(metadata["progress"])
     return Progress(progress["step"], float(progress["best"]), progress["seconds"])
 
 

@@ -33,9 +33,9 @@ from manymask.noise import TrainingNoise, seed_of
 from manymask.optim import Precision, batch_ids, faster_precision, learning_rate, warm_started_ema
 from manymask.provenance import git_revision
 from manymask.recipes import Recipe, Stage
-from manymask.report import draw_batch
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from manymask.samplers import DDIM, Sampler
+from manymask.show import draw_batch
 
 LOG_EVERY = 20
 VALIDATION_STEPS = 20

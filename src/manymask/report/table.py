@@ -1,0 +1,97 @@
+"""A table that writes itself as Markdown, for people, and as CSV, in full precision."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Format = Callable[[Any], str]
+
+
+def share(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def decibel(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def millions(value: float) -> str:
+    return f"{value / 1e6:.2f}"
+
+
+def gibibytes(value: float) -> str:
+    return f"{value / 2**30:.2f}"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def text(value: Any) -> str:
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """`interval`: its values are {mean, low, high}, shown in one cell, and in three columns of the CSV."""
+
+    title: str
+    format: Format = text
+    interval: bool = False
+
+    def show(self, value: Any) -> str:
+        if value is None:
+            return "–"
+        if isinstance(value, str):
+            return value
+        if not self.interval:
+            return self.format(value)
+        if "mean" not in value:  # nothing to take a mean of, e.g. distances to empty masks
+            return "–"
+        return f"{self.format(value['mean'])} ({self.format(value['low'])} – {self.format(value['high'])})"
+
+    def titles(self) -> list[str]:
+        return [self.title, f"{self.title}, low", f"{self.title}, high"] if self.interval else [self.title]
+
+    def values(self, value: Any) -> list[Any]:
+        if not self.interval:
+            return [value]
+        if isinstance(value, dict):
+            return [value.get(name, "–") for name in ("mean", "low", "high")]
+        return [value, value, value] if isinstance(value, str) else ["–"] * 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` hold a value for each column: a number, {mean, low, high}, or a word (`not run`), which stays as it is."""
+
+    name: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """With a heading, and the note below."""
+        lines = [f"### {self.title}", "", _row([c.title for c in self.columns])]
+        lines.append(_row(["---" if i == 0 else "---:" for i in range(len(self.columns))]))
+        lines += [_row([c.show(v) for c, v in zip(self.columns, row, strict=True)]) for row in self.rows]
+        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+
+    def csv(self) -> str:
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([title for c in self.columns for title in c.titles()])
+        for row in self.rows:
+            writer.writerow([v for c, value in zip(self.columns, row, strict=True) for v in c.values(value)])
+        return file.getvalue()
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,142 @@
+"""One piece of a matrix, a codec or a model: trained in a process of its own, scored in another, so that peak memory is
+its own and a crash takes nothing else down.
+
+FOLDER/task.json       what is to be done; a folder of another task is refused
+FOLDER/STAGE/          the run, as `manymask train` leaves it
+FOLDER/training.json   what the training took
+FOLDER/result.json     the scores: the task is done
+FOLDER/failed.json     why it is not, if it failed; tried again by the next run
+FOLDER/log.txt         all that was said
+"""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.evaluate import Protocol, evaluate, hardware, held_out_cases, results
+from manymask.experiments import Rules, sampler_of
+from manymask.files.atomic import read_json, write_json
+from manymask.hub import default_device, load_model
+from manymask.invariance import invariance
+from manymask.measure import clear_peak, peak_memory, seconds_an_image
+from manymask.optim import Precision
+from manymask.pictures import draw_figures
+from manymask.provenance import git_revision
+from manymask.recipes import Recipe, Stage
+from manymask.run_folder import saved_progress
+from manymask.settings import difference, from_dict, to_dict
+from manymask.sweeps import codec_variants, sample_curve, sweeps
+from manymask.train import Job, fit
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage of a recipe on one split of one store. `codecs` are the folders of the codec tasks it builds on,
+    relative to its own; `main` marks the model that the sweeps and figures are made with."""
+
+    name: str
+    stage: Stage
+    recipe: Recipe
+    data_hash: str
+    scheme: str
+    minutes: float | None
+    rules: Rules
+    precision: Precision
+    codecs: tuple[str, ...] = ()
+    main: bool = False
+
+
+def begin(task: Task, folder: Path) -> None:
+    """Writes task.json, or refuses a folder that holds another task."""
+    path, wanted = folder / "task.json", to_dict(task)
+    if not path.exists():
+        write_json(path, wanted)
+    changed = difference(read_json(path), wanted)
+    if changed:
+        raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
+
+
+def train(task: Task, folder: Path, store: Store) -> None:
+    """Trains what is left of the time (or of the steps) and notes what it took."""
+    for place in task.codecs:
+        stage = next(p.parent.name for p in (folder / place).glob("*-codec/model"))
+        if not (folder / stage / "model").exists():
+            shutil.copytree(folder / place / stage / "model", folder / stage / "model")
+    job = Job(task.recipe, task.stage, store, folder, task.scheme, precision=task.precision)
+    done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
+    left = None if task.minutes is None else max(0.0, task.minutes - done.seconds / 60)
+    if not (job.folder / "model").exists():
+        fit(job, left)
+    done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
+    batch = task.recipe.plan(task.stage)[0].batch
+    write_json(folder / "training.json", {
+        "steps": done.step, "images": done.step * batch, "minutes": done.seconds / 60, "precision": task.precision,
+        "seed": task.recipe.plan(task.stage)[0].seed, "peak_memory": peak_memory(), "hardware": hardware(), "git": git_revision(),
+    })  # fmt: skip
+
+
+def score(task: Task, folder: Path, store: Store) -> None:
+    """Scores the trained model and writes result.json; the sweeps for the main model alone."""
+    rules, trained = task.rules, load_model(folder / task.stage / "model")
+    ids = spread(held_out_cases(trained, store, "test"), rules.cases)
+    sampler = sampler_of(task.recipe, rules.steps)
+    protocol = Protocol(rules.samples, sampler=sampler)
+    clear_peak()
+    scores = evaluate(trained.model, store, ids, protocol, progress=False)
+    found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
+    found |= results(trained, store, "test", protocol, scores) | {"peak_memory": peak_memory()}
+    if task.stage != "segmenter":
+        batches = (
+            store.batch(ids[i : i + protocol.batch]).to(default_device()) for i in range(0, len(ids), protocol.batch)
+        )
+        found["invariance"] = invariance(trained.model, batches)  # type: ignore[arg-type]
+        write_json(folder / "result.json", found | codec_variants(trained.model, store, ids, protocol, scores))
+        return
+    found["seconds_an_image"] = seconds_an_image(trained.model, store, ids, rules.samples, sampler)
+    found["seconds_one_pass"] = seconds_an_image(trained.model, store, ids, 1, sampler)
+    counts = range(1, rules.most_samples + 1) if task.main else (1, rules.samples)
+    found["curve"] = sample_curve(trained.model, store, ids, protocol, counts)
+    found |= sweeps(trained.model, store, spread(ids, rules.sweep_cases), rules, task.main)
+    if task.main:
+        draw_figures(trained.model, store, spread(ids, 4), folder / "figures", sampler)
+    write_json(folder / "result.json", found)
+
+
+def spread(ids: list[str], count: int | None) -> list[str]:
+    """At most `count` of the ids, evenly spaced."""
+    if count is None or count >= len(ids):
+        return ids
+    return [ids[i * len(ids) // count] for i in range(count)]
+
+
+def _die_with_parent() -> None:
+    """Ends this process if the one that started it is killed, so that no two ever work in one folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def run(phase: str, folder: Path, place: Path) -> None:
+    """The life of a task's process: all output to log.txt, one line and exit status 2 for a user's mistake."""
+    with (folder / "log.txt").open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
+    task: Any = from_dict(Task, read_json(folder / "task.json"), "task")
+    try:
+        (train if phase == "train" else score)(task, folder, Store(place))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

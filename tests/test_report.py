@@ -1,0 +1,138 @@
+"""The report: tables from small results whose every figure is known."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manymask.data import phantom
+from manymask.data.case import Source, random_scheme
+from manymask.data.store import prepare
+from manymask.errors import UserError
+from manymask.experiments import matrix
+from manymask.hub import load_model
+from manymask.pictures import draw_figures
+from manymask.report.collect import collect
+from manymask.report.table import Column, Table, count, share
+from manymask.report.tables import table_1, table_2
+from manymask.report.write import write_report
+
+
+def interval(mean):
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.02, "n": 3}
+
+
+def result(dice, steps=100):
+    """A model's result.json with the least that the tables read."""
+    return {
+        "status": "done",
+        "task": {"recipe": {"mask_codec": {"loss": {"weight": 5.0}}}},
+        "training": {"steps": steps, "images": 16 * steps, "minutes": 1.0, "peak_memory": {"process": 2**30}},
+        "metrics": {"dice": interval(dice), "iou": interval(dice - 0.1), "ece": {"mean": 0.01, "in_doubt": 0.05}},
+        "model": {"parameters": 1_500_000},
+        "seconds_an_image": 0.25,
+        "seconds_one_pass": 0.05,
+        "peak_memory": {"process": 3 * 2**29},
+        "curve": [{"n": 1, "dice": interval(dice - 0.05), "iou": interval(dice - 0.2)}],
+        "hardware": {"processor": "x", "threads": 1, "gpu": None, "torch": "2"},
+        "cases": [{}] * 3,
+        "reliability": {"in_doubt": {"count": [30.0], "confidence": [15.0], "frequency": [10.0]}},
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    """An experiment on CVC-ClinicDB in which the main model and the U-Net were run, and U-Net++ failed."""
+    folder = tmp_path / "run/cvc_clinicdb"
+    rows = [{"table": r.table, "name": r.name, "label": r.label, "cell": r.cell,
+             "codecs": {"image-codec": "codecs/ours-image", "mask-codec": f"codecs/{r.name}-mask"}}
+            for r in matrix("cvc_clinicdb", readers=1, size=64)]  # fmt: skip
+    data = {"name": "cvc_clinicdb", "hash": "sha256:0", "scheme": "pranet", "size": 64, "readers": 1, "remark": ""}
+    rules = {"minutes": 10.0, "samples": 5, "steps": 20}
+    facts = {"recipe": "cvc_clinicdb", "git": "abc", "precision": "fp32", "rows": rows, "rules": rules, "data": data}
+    put(folder / "experiment.json", facts)
+    put(folder / "cells/ours/result.json", result(0.8))
+    put(folder / "cells/unet/result.json", result(0.7, 1234))
+    put(folder / "cells/unetpp/failed.json", {"phase": "train", "error": "ended with status -9: killed"})
+    codec = result(0.9)
+    codec["metrics"] = {name: interval(0.9) for name in ("dice", "iou", "ssim")} | {"psnr": interval(30.0)}
+    put(folder / "codecs/loss-mse-mask/result.json", codec)
+    weighted = codec | {
+        "threshold": {"biased": codec["metrics"] | {"dice": interval(0.85)}, "unbiased": codec["metrics"]}
+    }
+    put(folder / "codecs/loss-wce-mask/result.json", weighted)
+    return tmp_path / "run"
+
+
+def put(path: Path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_table_writes_markdown_and_csv():
+    columns = [Column("model"), Column("Dice", share, True), Column("steps", count)]
+    rows = [["a|b", interval(0.5), 12345], ["c", "not run", "not run"], ["d", {"n": 0, "skipped": 2}, None]]
+    table = Table("t", "Title", columns, rows, "Note.")
+    assert table.markdown().splitlines() == [
+        "### Title", "",
+        "| model | Dice | steps |",
+        "| --- | ---: | ---: |",
+        "| a\\|b | 0.500 (0.490 – 0.520) | 12,345 |",
+        "| c | not run | not run |",
+        "| d | – | – |",
+        "", "Note.",
+    ]  # fmt: skip
+    assert table.csv().splitlines() == [
+        'model,Dice,"Dice, low","Dice, high",steps',
+        "a|b,0.5,0.49,0.52,12345",
+        "c,not run,not run,not run,not run",
+        "d,–,–,–,",
+    ]
+
+
+def test_table_two_has_ours_beside_the_papers_and_says_what_was_not_run(run):
+    lines = {line.split(" | ")[0].strip("| "): line for line in table_2(collect([run])[0]).markdown().splitlines()}
+    assert lines["U-Net, 5 passes"] == (
+        "| U-Net, 5 passes | 0.700 (0.690 – 0.720) | 0.600 (0.590 – 0.620) | 0.823 | 0.725 | 0.050 | 1.50 | 0.25 | 1.50 | 1,234 "
+        "| 19,744 |"
+    )
+    assert lines["U-Net, one pass"].startswith(
+        "| U-Net, one pass | 0.650 (0.640 – 0.670) | 0.500 (0.490 – 0.520) | 0.823"
+    )
+    assert lines["U-Net++, 5 passes"].count("failed") == 8 and "0.794" in lines["U-Net++, 5 passes"]
+    assert lines["ResUNet, one pass"].count("not run") == 8 and "0.815" in lines["ResUNet, one pass"]
+    assert "0.800 (0.790 – 0.820)" in lines["manymask (fast), 5 samples"]
+
+
+def test_table_one_scores_a_weighted_codec_at_both_thresholds(run):
+    rows = {row[1]: row for row in table_1(collect([run])).rows}
+    assert rows["mask (weighted CE, w = 5)"][2]["mean"] == 0.85 and rows["mask (weighted CE, w = 5)"][6] == 0.995
+    assert rows["mask (weighted CE, w = 5, ln w taken off)"][2]["mean"] == 0.9
+    assert rows["mask (MSE)"][6:10] == [0.99, 0.989, 0.976, 38.0] and rows["mask (Focal)"][2] == "not run"
+
+
+def test_report_is_whole_and_names_what_failed(run, tmp_path):
+    text = write_report([run], tmp_path / "report").read_text()
+    assert "`cvc_clinicdb/unetpp`: ended with status -9: killed" in text
+    assert "10 minutes of wall time" in text and "split `pranet`" in text
+    assert "Figures 1, 2 and 4: not run" in text
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"report.md", "table-1.csv", "table-2-cvc_clinicdb.csv", "table-3-cvc_clinicdb.csv",
+            "figure-3-samples.png", "reliability-cvc_clinicdb.png", "front-cvc_clinicdb.png"} <= names  # fmt: skip
+    assert "steps-cvc_clinicdb.png" not in names, "what was not run is not drawn"
+    assert all(f"({name})" in text for name in names if name.endswith(".png"))
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no results"):
+        write_report([tmp_path], tmp_path / "report")
+
+
+def test_pictures_are_drawn_of_phantoms_and_never_of_cvc(trained_run, store, tmp_path):
+    model = load_model(trained_run).model
+    drawn = draw_figures(model, store, store.ids[:3], tmp_path / "phantom")
+    assert [path.stat().st_size > 1000 for path in drawn] == [True] * 3
+    cases = phantom.read().cases[:4]
+    source = Source("cvc_clinicdb", cases, {"random": random_scheme({c.id: c.id for c in cases}, 0)}, "")
+    guarded = prepare(source, tmp_path / "cvc", 64, 1)
+    assert draw_figures(model, guarded, guarded.ids, tmp_path / "drawn") == [] and not (tmp_path / "drawn").exists()

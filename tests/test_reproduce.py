@@ -1,0 +1,194 @@
+"""The matrix: what it holds, and that a run of it can be interrupted, fails in part, and ends in a whole report."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from manymask import cli, experiments
+from manymask.denoisers import ConcatUNet
+from manymask.errors import UserError
+from manymask.experiments import Rules, matrix, minutes, resized, selected, stages
+from manymask.files.atomic import read_json
+from manymask.process import Flow
+from manymask.recipes import RECIPES
+from manymask.reproduce import Plan, codec_names, plan_pieces, reproduce, run_task
+from manymask.segmenters import OneToOne
+from manymask.settings import from_dict, to_dict
+from manymask.task import Task, begin, spread
+
+from .conftest import shortened
+
+RULES = Rules(
+    cases=3, samples=2, steps=2, most_samples=3, sweep_steps=(1, 2), sweep_cases=2, long_cases=1, guidance=(0, 2)
+)
+
+
+@pytest.fixture
+def small(monkeypatch, recipe):
+    """The matrix shrunk to three cells that train in a second: ours, a network, and half as wide latents."""
+    main = shortened(recipe, 2)
+    monkeypatch.setitem(RECIPES, "phantom", main)
+    monkeypatch.setitem(RECIPES, "phantom-unet", replace(main, segmenter=OneToOne(target="consensus")))
+    monkeypatch.setattr(experiments, "MODELS", tuple(m for m in experiments.MODELS if m[0] in ("ours", "unet")))
+    kept = tuple(a for a in experiments.ABLATIONS if a[1] in ("factor-4", "factor-8"))
+    monkeypatch.setattr(experiments, "ABLATIONS", kept)
+
+
+def plan(store, tmp_path, **changes):
+    return Plan(("phantom",), tmp_path / "out", store.folder, rules=RULES, precision="fp32", **changes)
+
+
+def test_rows_with_equal_recipes_share_a_cell():
+    rows = {row.name: row for row in matrix("phantom", 4)}
+    assert {
+        rows[n].cell for n in ("ours", "factor-4", "loss-wce", "bottleneck-vq", "prediction-x0", "target-reader")
+    } == {"ours"}
+    assert rows["factor-8"].cell == "factor-8" and rows["factor-8"].recipe.mask_codec.factor == 8
+    assert isinstance(rows["prediction-flow"].recipe.segmenter.process, Flow)
+    assert "target-reader" not in {row.name for row in matrix("cvc_clinicdb", 1)}
+
+
+@pytest.mark.parametrize("name", ["phantom", "cvc_clinicdb", "isic2018", "lidc_idri"])
+def test_every_recipe_of_the_matrix_can_be_built_and_written(name):
+    rows = matrix(name, 4, 64)
+    assert {
+        "ours",
+        "paper",
+        "unet",
+        "unetpp",
+        "resunet",
+        "nnunet",
+        "ensemblediff",
+        "segdiff",
+        "medsegdiff",
+        "prob-unet",
+    } <= {row.name for row in rows}
+    for row in rows:
+        assert row.recipe.size == 64 and stages(row.recipe)[-1] == "segmenter"
+        assert from_dict(type(row.recipe), to_dict(row.recipe)) == row.recipe
+
+
+def test_a_models_time_is_the_budget_whatever_it_trains():
+    for row in matrix("phantom", 4):
+        assert sum(minutes(row.recipe, stage, 10.0) for stage in stages(row.recipe)) == pytest.approx(10)
+    assert minutes(RECIPES["phantom"], "segmenter", 10.0) == pytest.approx(7)
+    assert minutes(RECIPES["phantom-unet"], "segmenter", 10.0) == 10
+
+
+def test_codecs_are_shared_where_their_settings_are_equal(store):
+    rows = matrix("phantom", 4)
+    named = {row.name: codec_names(rows, row.recipe) for row in rows}
+    assert (
+        named["prediction-v"] == named["ours"] == {"image-codec": "codecs/ours-image", "mask-codec": "codecs/ours-mask"}
+    )
+    assert named["loss-mse"] == {"image-codec": "codecs/ours-image", "mask-codec": "codecs/loss-mse-mask"}
+    assert named["unet"] == named["segdiff"] == {}
+    pieces = plan_pieces(rows, rows, store, None, RULES, "fp32")
+    assert len(pieces) == len({row.cell for row in rows}) + len({p for names in named.values() for p in names.values()})
+    order = list(pieces)
+    for place, task in pieces.items():
+        assert all(order.index(codec.removeprefix("../../")) < order.index(place) for codec in task.codecs)
+
+
+def test_only_chooses_tables_and_rows_and_refuses_strangers():
+    rows = matrix("phantom", 4)
+    assert [row.name for row in selected(rows, ("factor",))] == ["factor-4", "factor-8", "factor-16"]
+    assert {row.cell for row in selected(rows, ("loss-mse", "unet"))} == {"loss-mse", "unet"}
+    with pytest.raises(UserError, match="no such table or row"):
+        selected(rows, ("nonsense",))
+
+
+def test_a_resized_recipe_keeps_its_factor():
+    assert resized(RECIPES["cvc_clinicdb"], 64).mask_codec.factor == RECIPES["cvc_clinicdb"].mask_codec.factor
+    assert resized(RECIPES["cvc_clinicdb-medsegdiff"], 64).segmenter.denoiser.size == 64
+
+
+def test_cases_are_spread_evenly():
+    assert spread(list("abcdef"), 3) == ["a", "c", "e"] and spread(list("ab"), 5) == ["a", "b"]
+
+
+def test_small_matrix_fills_its_report_and_a_second_run_skips_all(small, store, tmp_path):
+    out = reproduce(plan(store, tmp_path))
+    text = (out / "report.md").read_text()
+    assert "failed" not in text.replace("`failed`", "") and (out / "figure-1-forward-phantom.png").exists()
+    rows = {line.split(" | ")[0]: line for line in text.splitlines()}
+    assert "not run" not in rows["| f = 8"] + rows["| U-Net, one pass"] + rows["| manymask (fast), 2 samples"]
+    assert "not run" in rows["| mask (MSE)"] if "| mask (MSE)" in rows else True
+    results = sorted((tmp_path / "out").rglob("result.json"))
+    before = [path.stat().st_mtime_ns for path in results]
+    assert len(results) == 3 + 4
+    reproduce(plan(store, tmp_path))
+    assert [path.stat().st_mtime_ns for path in results] == before
+    with pytest.raises(UserError, match="other settings"):
+        reproduce(replace(plan(store, tmp_path), rules=replace(RULES, samples=3)))
+
+
+def test_interrupted_matrix_goes_on_where_it_stopped(small, store, tmp_path):
+    reproduce(plan(store, tmp_path, only=("unet",)))
+    folder = tmp_path / "out/phantom"
+    finished = (folder / "cells/unet/result.json").stat().st_mtime_ns
+    reproduce(plan(store, tmp_path, only=("ours",), codecs_only=True))
+    # killed between the training and the scoring of a codec
+    (folder / "codecs/ours-mask/result.json").unlink()
+    trained = (folder / "codecs/ours-mask/mask-codec/model/config.json").stat().st_mtime_ns
+    # and before what the training took was noted
+    (folder / "codecs/ours-mask/training.json").unlink()
+    reproduce(plan(store, tmp_path, only=("unet", "ours")))
+    assert (folder / "cells/unet/result.json").stat().st_mtime_ns == finished
+    assert (folder / "codecs/ours-mask/mask-codec/model/config.json").stat().st_mtime_ns == trained
+    assert read_json(folder / "cells/ours/result.json")["training"]["steps"] == 2
+    assert read_json(folder / "codecs/ours-mask/training.json")["images"] == 8
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(small, store, tmp_path, capsys):
+    broken = replace(
+        RECIPES["phantom"], segmenter=replace(RECIPES["phantom"].segmenter, denoiser=ConcatUNet((8,) * 9, 1))
+    )
+    RECIPES["phantom-unet"] = replace(broken, image_codec=broken.image_codec)
+    out = reproduce(plan(store, tmp_path, only=("unet", "ours")))
+    failed = read_json(tmp_path / "out/phantom/cells/unet/failed.json")
+    assert failed["phase"] == "train" and "ended with status 1" in failed["error"]
+    assert (tmp_path / "out/phantom/cells/ours/result.json").exists()
+    text = (out / "report.md").read_text()
+    assert "## Failed" in text and "`phantom/unet`" in text
+    assert "failed" in capsys.readouterr().out
+
+
+def test_a_model_without_its_codec_fails_with_a_word(recipe, store, tmp_path):
+    task = Task("x", "segmenter", recipe, store.hash, "random", None, RULES, "fp32", ("../../codecs/none",))
+    begin(task, tmp_path / "cells/x")
+    run_task(tmp_path / "cells/x", task, store)
+    assert read_json(tmp_path / "cells/x/failed.json")["error"] == "its codec none failed"
+
+
+def test_results_hold_what_the_tables_need(small, store, tmp_path):
+    reproduce(plan(store, tmp_path, only=("ours",)))
+    found = json.loads((tmp_path / "out/phantom/cells/ours/result.json").read_text())
+    assert [row["n"] for row in found["curve"]] == [1, 2, 3]
+    assert {(row["sampler"], row["steps"]) for row in found["steps"]} == {
+        (s, n) for s in ("DDPM", "DDIM", "PLMS", "DPMSolver") for n in (1, 2)
+    }
+    assert found["curve"][1]["dice"]["mean"] == pytest.approx(found["metrics"]["dice"]["mean"])
+    assert (
+        found["peak_memory"]["process"] > 2**26 and found["seconds_an_image"] > 0 and found["training"]["images"] == 8
+    )
+    codec = json.loads((tmp_path / "out/phantom/codecs/ours-mask/result.json").read_text())
+    assert set(codec["threshold"]) == {"biased", "unbiased"} and codec["threshold"]["unbiased"] == codec["metrics"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)
+def test_every_cell_of_a_one_minute_matrix_is_filled(monkeypatch, tmp_path):
+    arguments = ["manymask", "reproduce", "phantom", "--budget-minutes", "1", "--cases", "32", "--sweep-cases", "8",
+                 "--out", str(tmp_path / "out")]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    cli.main()
+    text = (tmp_path / "out/report/report.md").read_text()
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(tables) > 80 and not [line for line in tables if "not run" in line or "failed" in line]
+    assert {path.name for path in (tmp_path / "out/report").glob("*.png")} == {
+        "figure-1-forward-phantom.png", "figure-2-pipeline-phantom.png", "figure-3-samples.png", "figure-4-samples-phantom.png",
+        "reliability-phantom.png", "steps-phantom.png", "front-phantom.png", "guidance-phantom.png",
+    }  # fmt: skip
