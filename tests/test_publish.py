@@ -19,7 +19,14 @@ def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_pat
     assert (tmp_path / "model" / "LICENSE").read_text() == licence("phantom").text
     assert "## Measured on test" in (tmp_path / "model" / "README.md").read_text()
     assert (tmp_path / "results" / "mask-codec" / "results.json").exists()
-    assert (tmp_path / "results" / "figure.png").exists()
+    assert (tmp_path / "results" / "figure.png").exists() and (tmp_path / "results" / "worst.png").exists()
+
+
+def test_worst_cases_are_named_worst_first(trained_run, store, tmp_path):
+    publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results")
+    cases = {case["id"]: case["dice"] for case in read_json(tmp_path / "results" / "results.json")["cases"]}
+    lines = (tmp_path / "results" / "worst.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == sorted(cases, key=cases.__getitem__)[:10]
 
 
 def test_pictures_of_data_that_may_not_be_shown_are_not_drawn(trained_run, store, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """From a run to what is shipped: weights in half precision, scored as shipped, with card, licence and results.
 
 MODEL/    what `hub` writes, and metrics.json (the scores on test, of the codecs too) and LICENSE
-RESULTS/  results.json, figure.png where the pictures may be shown, mask-codec/results.json, image-codec/results.json
+RESULTS/  results.json, worst.md (the cases it failed worst on), mask-codec/results.json, image-codec/results.json, and
+          where the pictures may be shown figure.png and worst.png
 """
 
 import tempfile
@@ -14,12 +15,13 @@ from manymask import card
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, held_out_cases, results
-from manymask.files.atomic import atomic_folder, write_json
+from manymask.files.atomic import atomic_file, atomic_folder, write_json
 from manymask.hub import TrainedModel, find_model, load_model, save_model, write_model
 from manymask.licences import licence
 from manymask.show import draw_batch
 
 CODECS = ("mask-codec", "image-codec")
+WORST = 10
 
 
 def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> dict[str, Any]:
@@ -59,10 +61,29 @@ def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int) ->
     found = results(trained, store, "test", protocol, scores)
     if out is not None:
         write_json(out / "results.json", found)
+        if trained.stage == "segmenter":
+            _write_worst(found, out / "worst.md")
         if licence(trained.recipe.dataset).pictures:
-            few = ids[:: max(1, len(ids) // 6)][:6]
-            draw_batch(trained.model, store.batch(few), out / "figure.png")
+            pictures = {"figure": ids[:: max(1, len(ids) // 6)][:6]}
+            if trained.stage == "segmenter":
+                pictures["worst"] = [case["id"] for case in _worst(found)]
+            for name, few in pictures.items():
+                draw_batch(trained.model, store.batch(few), out / f"{name}.png")
     return found
+
+
+def _worst(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return sorted(found["cases"], key=lambda case: case["dice"])[:WORST]
+
+
+def _write_worst(found: Mapping[str, Any], path: Path) -> None:
+    """A table of the worst cases: how far off, and whether the drawn masks knew (their spread)."""
+    lines = ["| case | Dice | IoU | HD95, px | spread of the masks |", "|---|---|---|---|---|"]
+    for case in _worst(found):
+        distance = "–" if case["hd95"] is None else f"{case['hd95']:.1f}"
+        lines.append(f"| {case['id']} | {case['dice']:.3f} | {case['iou']:.3f} | {distance} | {case['spread']:.2f} |")
+    with atomic_file(path) as beside:
+        beside.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
