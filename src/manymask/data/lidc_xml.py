@@ -132,7 +132,8 @@ def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 def match_readers(annotations: Sequence[Annotation], spacing: float, tightest: float = 0.1) -> list[list[Annotation]]:
     """Which annotations mean the same nodule: those whose outlines come within one pixel (`spacing`, mm) of each other,
     directly or through others. Where that joins more than four, the distance shrinks by a tenth until it does not, or
-    is below `tightest`. Gives the rule of pylidc's `cluster_annotations`. In the order of their z, then of the file."""
+    is below `tightest`. pylidc's `cluster_annotations` documents this rule but measures in voxel steps, against the
+    slice thickness; of 369 scans compared the two differ on 3. In the order of their z, then of the file."""
     clouds = [
         np.vstack([np.c_[c.points * spacing, np.full(len(c.points), c.z)] for c in a.contours]) for a in annotations
     ]
