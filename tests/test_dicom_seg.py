@@ -5,13 +5,10 @@ import json
 import sys
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-
-pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
-
 import highdicom
+import numpy as np
 import pydicom
+import pytest
 
 from manymask import cli
 from manymask.errors import UserError

@@ -117,7 +117,8 @@ def _fast(
         dataset, size, channels,
         image_codec=Autoencoder("image", channels, latent=4, loss=MSE(), **shape),  # type: ignore[arg-type]
         mask_codec=Autoencoder("mask", 1, latent=4, loss=WeightedCE(weight, unbias=True), **shape),  # type: ignore[arg-type]
-        segmenter=LatentDiffusion(PyramidUNet(), Diffusion("x0"), DDIM(10), target, noise_levels=4),
+        segmenter=LatentDiffusion(PyramidUNet(), Diffusion("x0"), DDIM(10), target, noise_levels=4,
+                                  turns=5 if target == "consensus" else 1),
         codec_training=Training(batch=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
         training=Training(batch=16, learning_rate=5e-4, warmup=200, validate_every=500),
         codec_augment=geometry, augment=augment,
