@@ -91,3 +91,13 @@ def perturb(model: torch.nn.Module, seed: int = 0, scale: float = 0.05) -> torch
         for p in model.parameters():
             p.add_(scale * torch.randn(p.shape, generator=generator))
     return model
+
+
+@pytest.fixture(scope="session")
+def page_server(tmp_path_factory: pytest.TempPathFactory):
+    """`manymask serve`, shared by all tests of the page."""
+    pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    from .page_server import serving
+
+    with serving(tmp_path_factory.mktemp("page"), "--max-megabytes", "3", "--max-waiting", "20") as server:
+        yield server

@@ -42,20 +42,20 @@ class Events:
         return found, desk.preview(model, shown).value(), None, slider
 
     def drop(self, paths: list[str] | None, window: str, name: str, request: gr.Request) -> Any:
-        with plainly():
+        with plainly(self.office.folder):
             mine = [Path(path) for path in paths or []]
             self.office.remember(request.session_hash, mine)
             found = desk.open_files(mine, self.office.limits)
             return (*self._show(found, (len(found) + 1) // 2, window, name), "")
 
     def example(self, window: str, name: str, event: gr.EventData) -> Any:
-        with plainly():
+        with plainly(self.office.folder):
             _, picture = self.office.examples[int(event.number) % len(self.office.examples)]
             return (*self._show(picture, 1, window, name), "")
 
     def change(self, found: Opened | Picture | None, place: float, window: str, name: str) -> Any:
         """Another slice, window or model."""
-        with plainly():
+        with plainly(self.office.folder):
             return gr.skip() if found is None else self._show(found, int(place), window, name)
 
     def pick(self, text: str, event: gr.EventData) -> str:
@@ -64,7 +64,7 @@ class Events:
         return "; ".join([*known, f"{int(event.x)},{int(event.y)}"])
 
     def draw(self, found: Any, place: float, window: str, name: str, *wanted: Any) -> Iterator[Any]:
-        with plainly():
+        with plainly(self.office.folder):
             if found is None:
                 raise UserError("choose an image first: drop one, or pick an example")
             order = order_of(self.office.limits, *wanted)
@@ -72,7 +72,7 @@ class Events:
                 yield scene.value(share), done
 
     def save(self, done: desk.Drawing | None, request: gr.Request, event: gr.EventData) -> str:
-        with plainly():
+        with plainly(self.office.folder):
             if done is None:
                 raise UserError("there is nothing to download yet: draw some masks first")
             return str(self.office.pack(done, float(event.threshold), event.form, request.session_hash))
@@ -84,7 +84,7 @@ class Events:
                 window: Any, slice_number: Any, threshold: Any, form: Any, request: gr.Request) -> Any:  # fmt: skip
         """Draws masks of an image (a list of files: one image, or the slices of a series); returns facts and a ZIP."""
         office = self.office
-        with plainly():
+        with plainly(self.office.folder):
             mine = [Path(path) for path in paths or []]
             office.remember(request.session_hash, mine)
             order = order_of(office.limits, samples, seed, sampler, steps, regions)

@@ -111,14 +111,13 @@ class Drawing:
 
 
 def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
-    """Names and headers only. Every message that leaves this module names the file as its owner does."""
+    """From names and headers alone (of NIfTI, a slice is read)."""
     if not paths:
         raise UserError("choose an image first")
     if len(paths) > limits.files:
         raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
-    with plain_names(paths):
-        entries = find_inputs(paths)
-        return Opened(tuple(entries), tuple(_count(entry) for entry in entries))
+    entries = find_inputs(paths)
+    return Opened(tuple(entries), tuple(_count(entry) for entry in entries))
 
 
 def _count(entry: Input) -> int:
@@ -128,23 +127,6 @@ def _count(entry: Input) -> int:
         origin = next(entry.pictures()).origin
         return int(np.prod(origin.shape[2:])) if isinstance(origin, NiftiSlice) else 1
     return len(entry)
-
-
-class plain_names:  # noqa: N801 - reads as a verb
-    """Errors inside name files as their owner knows them: a folder of the server's is nobody's business."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UserError):
-            text = str(error)
-            for path in self.paths:
-                text = text.replace(str(path), path.name).replace(str(path.parent) + "/", "")
-            raise UserError(text) from None
 
 
 def check_picture(picture: Picture, limits: Limits) -> Picture:

@@ -1,6 +1,7 @@
 """One office for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
 
 import io
+import re
 import sys
 import tempfile
 import threading
@@ -111,15 +112,16 @@ class Office:
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Whatever goes wrong is one clear message to the visitor. What we did not foresee is told to the operator by kind
-    and place alone: its text might hold something of a patient's."""
+def plainly(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong is one clear message to the visitor, with files of `folder` named as their owner knows them.
+    What we did not foresee is told to the operator by kind and place alone: its text might be a patient's."""
     import gradio as gr
 
     try:
         yield
     except UserError as error:
-        raise gr.Error(escape(str(error), quote=False), title="This did not work", print_exception=False) from None
+        text = re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", str(error))
+        raise gr.Error(escape(text, quote=False), title="This did not work", print_exception=False) from None
     except MemoryError:
         raise gr.Error("The image is too large for this server.", print_exception=False) from None
     except Exception as error:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from manymask.errors import UserError
 from manymask.hub import Segmenter
@@ -16,44 +17,54 @@ from manymask.page.office import Office
 
 
 def serve(models: Sequence[Path], host: str, port: int, limits: Limits) -> None:
-    """Serves until interrupted; what visitors left is removed at the end."""
+    """Serves until interrupted; what visitors left is removed at the end. `UserError` if Gradio is not installed, or
+    the place is taken."""
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-    loaded = {_name(folder): Segmenter.from_pretrained(str(folder)) for folder in models}
+    with suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="manymask-") as work:
-        os.environ["GRADIO_TEMP_DIR"] = work
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(work).resolve())  # before Gradio is imported
         try:
-            import gradio as gr
-
-            from manymask.page.app import build, text_of
+            from manymask.page.app import build
         except ImportError:
             raise UserError("the page needs Gradio: pip install 'manymask[app]'") from None
-        with suppress(ValueError):  # only the main thread may
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        loaded = load(models)
         page = build(Office(loaded, limits, Path(work).resolve()))
+        # one drawing at a time; a line of bounded length, and no way around it
         page.queue(max_size=limits.waiting, default_concurrency_limit=1, api_open=False)
-        font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-        theme = gr.themes.Base(
-            primary_hue="blue",
-            neutral_hue="slate",
-            radius_size="md",
-            font=font,
-            font_mono=["ui-monospace", "monospace"],
-        )
-        print(f"manymask: http://{host}:{port} ({', '.join(loaded)}); end with Ctrl+C", flush=True)
         try:
-            page.launch(
-                server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
-                allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=200, enable_monitoring=False,
-                ssr_mode=False, mcp_server=False, strict_cors=True, footer_links=["api"], css=text_of("page.css"), theme=theme,
-                prevent_thread_lock=True,
-            )  # fmt: skip
+            _launch(page, host, port, limits)
+            print(f"manymask: http://{host}:{port} ({', '.join(loaded)}); end with Ctrl+C", flush=True)
             threading.Event().wait()
-        except OSError as error:
-            raise UserError(f"{host}:{port} cannot be served ({error}): choose another --port") from None
+        except OSError:
+            raise UserError(f"{host}:{port} cannot be served: it is taken, choose another --port") from None
         finally:
             page.close(verbose=False)
 
 
-def _name(folder: Path) -> str:
-    """What a model is called on the page."""
-    return folder.resolve().name
+def load(models: Sequence[Path]) -> dict[str, Segmenter]:
+    """The models by the names of their folders."""
+    loaded = dict[str, Segmenter]()
+    for folder in models:
+        name = folder.resolve().name
+        name = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(models) + 2))) if n not in loaded)
+        loaded[name] = Segmenter.from_pretrained(str(folder))
+    return loaded
+
+
+def _launch(page: Any, host: str, port: int, limits: Limits) -> None:
+    """Nothing shared, nothing measured, no file but the visitor's own; fonts of the visitor's system."""
+    import gradio as gr
+
+    from manymask.page.app import text_of
+
+    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    theme = gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", radius_size="md", font=font, font_mono=["monospace"]
+    )
+    page.launch(
+        server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
+        allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=200, enable_monitoring=False,
+        ssr_mode=False, mcp_server=False, strict_cors=True, footer_links=["api"], css=text_of("page.css"), theme=theme,
+        prevent_thread_lock=True,
+    )  # fmt: skip

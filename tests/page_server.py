@@ -1,0 +1,63 @@
+"""A real `manymask serve` in a process of its own, with two tiny models: one of whole images, one of regions."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from manymask.hub import Provenance, TrainedModel, save_model
+
+from .conftest import perturb, tiny_recipe
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    port: int
+    models: Path  # whole/ and crops/
+    folder: Path  # where the server keeps its temporary files
+    log: Path
+
+
+def save_tiny_models(folder: Path) -> None:
+    row = tiny_recipe()
+    torch.manual_seed(0)
+    model = perturb(row.build("segmenter"))
+    for name, recipe in (("whole", row), ("crops", replace(row, crop=True, stretch=True, window="full"))):
+        save_model(TrainedModel(model, recipe, "segmenter", Provenance(), ["a"]), folder / name)
+
+
+@contextmanager
+def serving(place: Path, *flags: str) -> Iterator[Server]:
+    """Ends with a SIGTERM, as a service manager would send; what the server leaves behind then is a failure."""
+    save_tiny_models(place / "models")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (place / "temporary").mkdir()
+    models = [str(place / "models" / name) for name in ("whole", "crops")]
+    command = [sys.executable, "-m", "manymask.cli", "serve", "--model", *models, "--port", str(port), *flags]
+    server = Server(f"http://127.0.0.1:{port}", port, place / "models", place / "temporary", place / "log")
+    with server.log.open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(server.folder), "OMP_NUM_THREADS": "1"}
+        )
+    try:
+        for _ in range(1800):
+            if "end with Ctrl+C" in server.log.read_text() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert process.poll() is None, server.log.read_text()
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert not list(server.folder.glob("manymask-*")), "the server left files behind"
