@@ -175,7 +175,7 @@ def run_all(work: list[tuple[Path, Task, Store]], console: Console) -> None:
             before = (folder / "result.json").exists()
             run_task(folder, task, store, lambda phase, t=task: display.update(bar, description=f"{t.name} · {phase}"))  # type: ignore[misc]
             if not before:
-                console.print(outcome(folder, task))
+                console.print(outcome(folder, task), soft_wrap=True)
             display.advance(bar)
 
 
