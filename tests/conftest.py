@@ -63,6 +63,19 @@ def trained_run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathF
     return run
 
 
+@pytest.fixture(scope="session")
+def drawing_model(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose masks are neither empty nor full, nor equal: what two steps of training do not give."""
+    from manymask.hub import Provenance, TrainedModel, save_model
+
+    folder = tmp_path_factory.mktemp("drawing") / "model"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = perturb(recipe.build("segmenter"), scale=0.2)
+    save_model(TrainedModel(model, recipe, "segmenter", Provenance(), []), folder)
+    return folder
+
+
 def shortened(recipe: Recipe, steps: int) -> Recipe:
     return replace(
         recipe,

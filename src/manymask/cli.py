@@ -2,14 +2,13 @@
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from manymask.errors import UserError
-from manymask.experiment_verbs import report, reproduce
+from manymask.experiment_verbs import publish, report, reproduce
 
 
 def prepare(
@@ -74,24 +73,14 @@ SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver", "euler", "heun"]
 
 
 def _sampler(name: SamplerName | None, steps: int | None, model: Any) -> Any:
-    """The sampler asked for; what is not given stays as the model has it."""
-    from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
+    """The sampler asked for; see `manymask.samplers.choose`."""
+    from manymask.samplers import choose
 
-    own = getattr(model.setting, "sampler", None)
-    if own is None or (name is None and steps is None):
-        return None
-    longest = model.setting.process.steps
-    if steps is not None and not 1 <= steps <= longest:
-        raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
-    kinds = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver, "euler": Euler, "heun": Heun}
-    kind: Any = kinds[name] if name else type(own)
-    chosen = own if kind is type(own) else kind()
-    check_fit(chosen, model.setting.process)
-    return replace(chosen, steps=steps or min(chosen.steps, longest))
+    return choose(name, steps, model)
 
 
 def segment(
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional],
     /,
     *,
     model: Path,
@@ -101,65 +90,58 @@ def segment(
     steps: int | None = None,
     seed: int = 0,
     threshold: float = 0.5,
+    roi: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    window: str | None = None,
+    anonymise: bool = False,
+    store: bool = True,
 ) -> int:
-    """Draw several masks for each image; write them with confidence, consensus and overlay.
+    """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
 
     Args:
-        inputs: PNG, JPEG, TIFF or BMP files, or folders of them.
+        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
+            (https://HOST/dicom-web/studies/UID/series/UID).
         model: a model folder, or a run folder.
-        out: gets one folder for each image, named like it.
+        out: gets one folder for each image, and one for each series or volume.
         samples: how many masks are drawn.
         sampler: the model's own if not given.
         steps: of the sampler, 1 … 1000; the model's own number if not given.
         seed: the same seed gives the same masks.
         threshold: where the confidence map is cut into the consensus.
+        roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; give it several times for
+            several regions.
+        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: which grey values the model sees.
+        anonymise: leave out of all that is written what tells who the patient is.
+        store: put the SEGs of a DICOMweb series into its study.
     """
-    from tqdm import tqdm
-
-    from manymask.files.raster import expand_inputs
+    from manymask import inference
+    from manymask.files.anonymise import Anonymiser
+    from manymask.files.window import parse_window
     from manymask.hub import Segmenter, load_model
 
+    _check_segment(model, out, samples, threshold)
+    rois, shown = [inference.parse_roi(text) for text in roi], parse_window(window) if window else None
+    entries = inference.find_entries(inputs)
+    archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
+    if anonymise and store and archives:
+        raise UserError("an anonymous SEG belongs to no study of the archive: add --no-store to --anonymise")
+    segmenter = Segmenter(load_model(model))
+    chosen, anonymiser = _sampler(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
+    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store)
+    tally = inference.segment_all(segmenter, entries, request)
+    print(f"{tally.done} of {tally.done + tally.failed} image(s) segmented → {out}")
+    if archives and store:
+        print(f"{tally.stored} SEG object(s) stored in the archive")
+    return 2 if tally.failed else 0
+
+
+def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
     _at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
-    paths = expand_inputs(inputs)
     if not model.exists():
         raise UserError(f"{model}: no such model folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a folder")
-    segmenter = Segmenter(load_model(model))
-    chosen = _sampler(sampler, steps, segmenter.model)
-    failed, names = 0, set[str]()
-    for path in tqdm(paths, desc="segment", unit="image", disable=len(paths) < 2):
-        name = next(n for n in (path.stem, *(f"{path.stem}-{i}" for i in range(2, len(paths) + 2))) if n not in names)
-        names.add(name)
-        try:
-            _segment_one(segmenter, path, out / name, samples, seed, chosen, threshold)
-        except UserError as error:
-            failed += 1
-            print(f"manymask: {error}", file=sys.stderr)
-    done = len(paths) - failed
-    print(f"{done} of {len(paths)} image(s) segmented → {out}")
-    return 2 if failed else 0
-
-
-def _segment_one(
-    segmenter: Any, path: Path, folder: Path, samples: int, seed: int, sampler: Any, threshold: float
-) -> None:
-    from manymask.files.result import write_result
-    from manymask.settings import to_dict
-
-    try:
-        result = segmenter.segment(path, samples, seed, sampler, threshold)
-    except UserError as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    height, width = result.image.shape[:2]
-    facts = {"input": path.name, "width": width, "height": height, "samples": samples, "seed": seed,
-             "threshold": threshold, "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
-             "model": segmenter.recipe.dataset, "mean_entropy_bits": float(result.entropy.mean()),
-             "seconds": result.seconds}  # fmt: skip
-    maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
-    write_result(folder, result.image, *maps, facts)
 
 
 def evaluate(
@@ -241,6 +223,34 @@ def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> No
     run(out, minutes, seed)
 
 
+def serve(
+    *,
+    model: tuple[Path, ...],
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 200,
+    max_megapixels: float = 25,
+    max_waiting: int = 20,
+) -> None:
+    """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
+
+    Args:
+        model: one model folder or more.
+        host: who can reach it: 127.0.0.1 is this computer alone, 0.0.0.0 the network. There is no password.
+        port: the page's.
+        max_megabytes: of one uploaded file.
+        max_megapixels: million pixels of one image.
+        max_waiting: how many may wait in line; who comes after them is asked to come again.
+    """
+    from manymask.page.desk import Limits
+    from manymask.page.serve import serve as serve_page
+
+    for folder in model:
+        if not folder.exists():
+            raise UserError(f"{folder}: no such model folder")
+    serve_page(model, host, port, Limits(upload=max_megabytes, megapixels=max_megapixels, waiting=max_waiting))
+
+
 def main() -> None:
     """The entry point: 0 done, 2 a mistake of the user's, 130 interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -248,6 +258,8 @@ def main() -> None:
         "prepare": prepare,
         "segment": segment,
         "evaluate": evaluate,
+        "publish": publish,
+        "serve": serve,
         "recipes": list_recipes,
         "demo": demo,
         "reproduce": reproduce,

@@ -1,4 +1,4 @@
-"""The verbs `reproduce` and `report`, as `cli` has its own: torch is imported only when they run."""
+"""The verbs `publish`, `reproduce` and `report`, as `cli` has its own: torch is imported only when they run."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +6,24 @@ from typing import Annotated, Literal
 import tyro
 
 from manymask.errors import UserError
+
+
+def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> None:
+    """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
+
+    Args:
+        run: the run folder with all stages.
+        data: the prepared store.
+        model: the model folder that is written.
+        out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
+        seeds: how many seeds the masks are drawn with.
+    """
+    from manymask.publish import publish as write
+
+    if seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {seeds}")
+    dice = write(run, data, model, out, seeds)["segmenter"][0]["metrics"]["dice"]
+    print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
 
 
 def reproduce(

@@ -202,16 +202,15 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         start = time.perf_counter()
         view = self.look(image, rois)
         looked = time.perf_counter()
-        masks = torch.cat(list(self.stream(view, samples, seed, sampler, every=samples)))
+        masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampler, every=samples)), dim=1))
         drawn = time.perf_counter()
         fused = fuse(masks, threshold)
         seconds = {"predict": drawn - looked, "total": time.perf_counter() - start}
         return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions)
 
-    @torch.inference_mode()
     def stream(
         self,
-        image: ImageLike | View,
+        image: ImageLike,
         samples: int = 5,
         seed: int = 0,
         sampler: Sampler | None = None,
@@ -223,9 +222,23 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
         watch: called with the share of each step's sampling that is done; what it raises ends the drawing.
         """
+        view = self.look(image, rois)
+        for drawn in self.draw(view, samples, seed, sampler, every, watch):
+            yield view.paste(drawn)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        view: View,
+        samples: int = 5,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
         if samples < 1:
             raise UserError(f"samples must be at least 1, not {samples}")
-        view = image if isinstance(image, View) else self.look(image, rois)
         batch = view.batch().to(self.device)
         for drawn in self.model.stream(batch, samples, seed, sampler, every, watch):
-            yield view.paste(drawn.float().cpu())
+            yield drawn.float().cpu()

@@ -14,6 +14,7 @@ from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.files.atomic import atomic_file
 from manymask.hub import default_device
+from manymask.licences import licence
 from manymask.noise import SampleNoise
 from manymask.samplers import Sampler
 from manymask.show import picture
@@ -28,7 +29,7 @@ SEED = 0
 def draw_figures(model: Any, store: Store, ids: list[str], folder: Path, sampler: Sampler | None = None) -> list[Path]:
     """Figures 1, 2 (of the case with the largest lesion) and 4 (of all) in `folder`; none where the data may not be
     shown. The model is a diffusion segmenter."""
-    if not store.may_be_shown:
+    if not licence(store.name).pictures:
         return []
     device = default_device()
     model.to(device).eval()

@@ -7,9 +7,9 @@ written in γ and belong to `Diffusion`, Euler and Heun follow the velocity of a
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -167,3 +167,24 @@ def check_fit(sampler: Sampler, process: Process) -> None:
         raise UserError(
             f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(fitting)}"
         )
+
+
+SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver", "euler", "heun"]
+
+
+def choose(name: SamplerName | None, steps: int | None, model: Any) -> Sampler | None:
+    """The sampler asked for; what is not given stays as the model has it. None for a model that samples nothing.
+
+    `UserError` for steps outside of the process.
+    """
+    own = getattr(model.setting, "sampler", None)
+    if own is None or (name is None and steps is None):
+        return None
+    longest = model.setting.process.steps
+    if steps is not None and not 1 <= steps <= longest:
+        raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
+    kinds = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver, "euler": Euler, "heun": Heun}
+    kind: Any = kinds[name] if name else type(own)
+    chosen = own if kind is type(own) else kind()
+    check_fit(chosen, model.setting.process)
+    return replace(chosen, steps=steps or min(chosen.steps, longest))

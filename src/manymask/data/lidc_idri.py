@@ -1,6 +1,7 @@
 """LIDC-IDRI (Armato et al. 2011) as nodule slices: 128×128 crops of CT at native scale, four readers' masks each.
 
-Layout: DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no reader
+From the source, the distribution of The Cancer Imaging Archive (`lidc_tcia.py`), or from the copy cut into slices:
+DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no reader
 filled holds an empty mask, and a slot is not a reader's identity.
 """
 
@@ -8,20 +9,24 @@ from functools import partial
 from pathlib import Path
 
 from manymask.data.case import Case, Source, random_scheme
+from manymask.data.lidc_tcia import LICENCE, is_tcia, read_tcia
+from manymask.data.lidc_xml import READERS
 from manymask.data.pairs import load
 from manymask.errors import UserError
 
-READERS = 4
-
 
 def read(source: Path, channels: int = 1, mask_threshold: int | None = None) -> Source:
-    """The slices layout. Scheme `patient`: whole patients, 8:1:1, seed 42."""
+    """Either layout. Scheme `patient`: whole patients, 8:1:1, seed 42."""
     if not source.is_dir():
         raise UserError(f"{source} is no folder")
     root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
+    if root is None and is_tcia(source):
+        return read_tcia(source, channels)
     if root is None:
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
-        raise UserError(f"{source}: expected LIDC-IDRI-pppp/nodule-n/ below it, found {inside}")
+        raise UserError(
+            f"{source}: expected CT series with the readers' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}"
+        )
     cases = [_case(image, channels, mask_threshold) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
     strays = [
         m for m in root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png") if not (m.parents[1] / "images" / m.name).exists()
@@ -31,7 +36,7 @@ def read(source: Path, channels: int = 1, mask_threshold: int | None = None) -> 
     if not cases:
         raise UserError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png")
     scheme = random_scheme({case.id: case.group for case in cases}, 42)
-    return Source("lidc_idri", cases, {"patient": scheme}, "CC BY 3.0 (TCIA LIDC-IDRI, Armato et al. 2011)")
+    return Source("lidc_idri", cases, {"patient": scheme}, LICENCE)
 
 
 def _case(image: Path, channels: int, mask_threshold: int | None) -> Case:

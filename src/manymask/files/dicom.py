@@ -9,6 +9,7 @@ turned, so that masks fit the source.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,23 @@ import numpy as np
 
 from manymask.errors import UserError
 from manymask.files.dicom_header import (
-    VOLUME_LIMIT,
     Place,
     check_size,
     count_frames,
     not_a_picture,
     place_of,
+    readable,
     spacing_of,
     whole_number,
 )
 from manymask.files.dicom_pixels import inflates_beyond, render
 from manymask.files.picture import DicomFrame, Picture
+from manymask.files.raster import PIXEL_LIMIT
 from manymask.files.window import Window, parse_window
 
-__all__ = ["Series", "Window", "dicom_series", "is_dicom", "parse_window", "pictures_of", "read_dicom"]
+__all__ = ["Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of", "read_dicom"]
 
+_DEFLATED_LIMIT = 4 * PIXEL_LIMIT  # bytes
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _HEADER = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "SeriesNumber", "InstanceNumber", "Rows",
@@ -90,11 +93,12 @@ class Series:
         path, dataset = None, None
         for place, frame in enumerate(self.frames, start=1):
             if frame.path is None or frame.path != path or dataset is None:
-                dataset = frame.header if frame.path is None else _load(frame.path)
+                dataset = frame.header if frame.path is None else load_dicom(frame.path)
                 path = frame.path
-            pixels = render(dataset, frame.number, window or Window(), frame.label)
-            spacing = spacing_of(frame.header, frame.number)
-            yield Picture(pixels, _name(frame, place), spacing, DicomFrame(dataset, frame.number))
+            with readable(frame.label):
+                pixels = render(dataset, frame.number, window or Window(), frame.label)
+                spacing, name = spacing_of(frame.header, frame.number), _name(frame, place)
+            yield Picture(pixels, name, spacing, DicomFrame(dataset, frame.number))
 
 
 def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> list[Series]:
@@ -106,8 +110,9 @@ def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> list[Serie
     frames: list[_Frame] = []
     others: list[str] = []
     for path in paths:
-        header = _load(path, header_only=True)
-        what = not_a_picture(header)
+        header = load_dicom(path, header_only=True)
+        with readable(str(path)):
+            what = not_a_picture(header)
         if what is not None and skip_others:
             others.append(f"{path}: this is {what}")
         else:
@@ -118,12 +123,13 @@ def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> list[Serie
 
 
 def _frames(header: Any, path: Path | None, label: str) -> list[_Frame]:
-    what = not_a_picture(header)
-    if what is not None:
-        raise UserError(f"{label}: this is {what}")
-    check_size(header, label)
-    numbers = range(1, count_frames(header) + 1)
-    return [_Frame(header, number, path, label, place_of(header, number)) for number in numbers]
+    with readable(label):
+        what = not_a_picture(header)
+        if what is not None:
+            raise UserError(f"{label}: this is {what}")
+        check_size(header, label)
+        numbers = range(1, count_frames(header) + 1)
+        return [_Frame(header, number, path, label, place_of(header, number)) for number in numbers]
 
 
 def _in_series(frames: Sequence[_Frame]) -> list[Series]:
@@ -192,44 +198,43 @@ def _pydicom() -> Any:
     return pydicom
 
 
-def _load(path: Path, header_only: bool = False) -> Any:
-    """The data set of a file, or the part of its header that `dicom_series` needs."""
+def load_dicom(path: Path, header_only: bool = False, more: tuple[str, ...] = ()) -> Any:
+    """The data set of a file; or the part of its header that places it, with `more` fields. `UserError` if unreadable."""
     pydicom = _pydicom()
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
     _check_deflated(path)
-    try:
+    with readable(str(path), "is damaged or cut short, or is no DICOM file"):
         if header_only:
-            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=_tags(more))
         else:
             dataset = pydicom.dcmread(path, force=True)
-    except MemoryError:
-        raise
-    except Exception:  # what the parser says may quote the header
-        raise UserError(f"{path} is damaged or cut short, or is no DICOM file") from None
     if len(dataset) == 0:
         raise UserError(f"{path} is damaged or cut short, or is no DICOM file")
     return dataset
 
 
+@cache
+def _tags(more: tuple[str, ...]) -> list[int | None]:
+    from pydicom.datadict import tag_for_keyword
+
+    return [tag_for_keyword(name) for name in (*_HEADER, *more)]
+
+
 def _check_deflated(path: Path) -> None:
     """A deflated file is unpacked whole while it is read: refuse one that would grow beyond any image we take."""
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.filereader import _read_file_meta_info, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return
         try:
-            meta = read_file_meta_info(path)
+            read_preamble(file, force=True)
+            syntax = _read_file_meta_info(file).get("TransferSyntaxUID")
         except Exception:
             return  # what is wrong with it is said when it is read
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        file.seek(144 + int(meta.get("FileMetaInformationGroupLength") or 0))
-        if inflates_beyond(file.read(), 2 * VOLUME_LIMIT):
+        if syntax == DeflatedExplicitVRLittleEndian and inflates_beyond(file.read(), _DEFLATED_LIMIT):
             raise UserError(f"{path} unpacks to more than an image may hold")
 
 

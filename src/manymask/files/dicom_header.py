@@ -5,6 +5,8 @@ field that could tell who the patient is.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,18 @@ _NOT_PICTURES = {
     "1.2.840.10008.5.1.4.1.1.66": "Raw Data, not an image",
     "1.2.840.10008.5.1.4.1.1.104.1": "an Encapsulated PDF, not an image",
 }  # fmt: skip
+
+
+@contextmanager
+def readable(label: str, otherwise: str = "is damaged or cut short") -> Iterator[None]:
+    """Whatever goes wrong inside is said as `label otherwise`: pydicom parses fields when they are asked for, parsers
+    and decoders raise what they like, and what they say may quote the header."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception:
+        raise UserError(f"{label} {otherwise}") from None
 
 
 def not_a_picture(header: Any) -> str | None:

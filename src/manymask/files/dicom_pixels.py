@@ -4,13 +4,14 @@ Grey: stored values → modality LUT or rescale (PS3.3 C.11.1) → VOI LUT or wi
 Colour: RGB, whatever it was stored as. Padding pixels are black and take no part in a stretch.
 """
 
+import struct
 import zlib
 from typing import Any
 
 import numpy as np
 
 from manymask.errors import UserError
-from manymask.files.dicom_header import group
+from manymask.files.dicom_header import count_frames, group, readable
 from manymask.files.window import Window, fixed, header_window, stretch, to_byte
 
 
@@ -41,14 +42,12 @@ def decode(dataset: Any, number: int, label: str) -> np.ndarray:
 
     syntax = _transfer_syntax(dataset, label)
     if "PixelData" not in dataset or not dataset.PixelData:
-        raise UserError(f"{label} has no pixel data")
+        raise UserError(f"{label} has no pixel data: they were taken out, or the file is cut short")
     _check_syntax(syntax, label)
-    try:
+    if syntax.is_encapsulated:
+        _check_stream(dataset, number, label)
+    with readable(label, f"is damaged: its pixel data ({syntax.name}) cannot be decoded or are cut short"):
         pixels = pixel_array(dataset, index=number - 1)
-    except MemoryError:
-        raise
-    except Exception:  # decoders raise what they like, and what they say may quote the header
-        raise UserError(f"{label}: the pixel data are damaged or cut short ({syntax.name})") from None
     shape = (int(dataset.Rows), int(dataset.Columns))
     if pixels.shape[:2] != shape or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise UserError(f"{label}: the pixel data are not the image that the header describes")
@@ -86,14 +85,12 @@ def modality(stored: np.ndarray, dataset: Any, number: int, label: str) -> np.nd
     """Stored values through the modality LUT, or rescaled by slope and intercept: float32 (H, W)."""
     from pydicom.pixels import apply_modality_lut
 
-    try:
+    with readable(label, "has a rescale slope, intercept or modality table that cannot be read"):
         if dataset.get("ModalityLUTSequence"):
             return apply_modality_lut(stored, dataset).astype(np.float32)
         place = group(dataset, number, "PixelValueTransformationSequence")
         slope, intercept = place.get("RescaleSlope"), place.get("RescaleIntercept")
         values = stored * np.float32(1 if slope is None else slope) + np.float32(0 if intercept is None else intercept)
-    except Exception:
-        raise UserError(f"{label}: the rescale slope, intercept or modality table cannot be read") from None
     if not np.isfinite(values).all():
         raise UserError(f"{label}: the rescale slope or intercept is not a number")
     return values.astype(np.float32)
@@ -132,25 +129,48 @@ def _voi_table(values: np.ndarray, place: Any, label: str) -> np.ndarray | None:
 
     if not place.get("VOILUTSequence"):
         return None
-    try:
+    with readable(label, "has a VOI table that cannot be read; give a window, such as `full`"):
         bits = int(place.VOILUTSequence[0].LUTDescriptor[2])
         return to_byte(apply_voi(np.round(values).astype(np.int32), place) / np.float32(2**bits - 1))
-    except Exception:
-        raise UserError(f"{label}: its VOI table cannot be read; give a window, such as `full`") from None
 
 
 def _palette(stored: np.ndarray, dataset: Any, label: str) -> np.ndarray:
     from pydicom.pixels import apply_color_lut
 
-    try:
+    with readable(label, "has a colour table that cannot be read"):
         coloured = apply_color_lut(stored, dataset)[:, :, :3]
-    except Exception:
-        raise UserError(f"{label}: its colour table cannot be read") from None
     return coloured if coloured.dtype == np.uint8 else (coloured >> 8).astype(np.uint8)
 
 
 def _eight_bits(colour: np.ndarray, dataset: Any) -> np.ndarray:
     return to_byte(colour / np.float32(2 ** int(dataset.get("BitsStored") or 16) - 1))
+
+
+def _check_stream(dataset: Any, number: int, label: str) -> None:
+    """A JPEG says its own size, which decoders believe: refuse one that differs from the header, which was checked."""
+    from pydicom.encaps import get_frame
+
+    with readable(label, "is damaged: its pixel data are cut short"):
+        frame = get_frame(dataset.PixelData, number - 1, number_of_frames=count_frames(dataset))
+    found, expected = stream_size(frame), (int(dataset.Rows), int(dataset.Columns))
+    if found is not None and found != expected:
+        raise UserError(f"{label}: the pixel data are not the image that the header describes")
+
+
+def stream_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream declares; None for any other stream."""
+    start = frame.find(b"\xff\x4f\xff\x51")  # JPEG 2000: start of codestream, then SIZ
+    if start >= 0 and not frame.startswith(b"\xff\xd8"):
+        columns, rows, left, top = struct.unpack_from(">4I", frame[start : start + 24].ljust(24, b"\0"), 8)
+        return rows - top, columns - left
+    place = 2
+    while frame.startswith(b"\xff\xd8") and place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker, length = frame[place + 1], int.from_bytes(frame[place + 2 : place + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a start of frame
+            rows, columns = struct.unpack_from(">2H", frame, place + 5)
+            return rows, columns
+        place += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def inflates_beyond(compressed: bytes, limit: int) -> bool:

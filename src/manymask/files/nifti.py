@@ -1,4 +1,4 @@
-"""NIfTI in: a 2-D image, or a volume slice by slice along its third axis.
+"""NIfTI in and out: a 2-D image, or a volume slice by slice along its third axis.
 
 Orientation. A picture is the slice as a radiologist sees it: columns run along the first axis of the data, rows along
 the second, each turned so that it runs towards the patient's left, back or feet, as the affine tells (an axis that
@@ -7,15 +7,16 @@ alone, so a mask (H, W) goes back into the volume as `data[:, :, index] = to_pla
 """
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from manymask.errors import UserError
+from manymask.files.atomic import atomic_file
 from manymask.files.dicom_header import SMALLEST_SIDE, VOLUME_LIMIT
-from manymask.files.picture import NiftiSlice, Picture
+from manymask.files.picture import Drawn, NiftiSlice, Picture
 from manymask.files.raster import PIXEL_LIMIT
 from manymask.files.window import Window, fixed
 
@@ -58,6 +59,36 @@ def nifti_slices(path: Path, window: Window | None = None) -> Iterator[Picture]:
             plane = fixed(plane, window.centre, window.width)
         name = stem if volume.shape[2] == 1 else f"{stem}-slice-{index + 1:04}"
         yield Picture(to_picture(plane, affine), name, _spacing(image.header), NiftiSlice(affine, shape, index))
+
+
+def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
+    """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid.
+
+    pictures: slices of one file, with a result each; slices that are not among them stay 0. Raises `UserError` for
+    pictures that do not come from one NIfTI file.
+    """
+    nibabel = _nibabel()
+    slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
+    if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
+        raise UserError("these pictures are not slices of one NIfTI file: no volume can be made of them")
+    affine, shape = slices[0].affine, slices[0].shape
+
+    def write(name: str, planes: list[np.ndarray]) -> Path:
+        volume = np.zeros((*shape[:2], int(np.prod(shape[2:]))), planes[0].dtype)
+        for place, plane in zip(slices, planes, strict=True):
+            volume[:, :, place.index] = to_plane(plane, affine)
+        path = folder / f"{name}.nii.gz"
+        with atomic_file(path) as beside:
+            image = nibabel.Nifti1Image(volume.reshape(shape), affine)
+            beside.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))  # equal masks, equal bytes
+        return path
+
+    return [
+        *(write(f"mask-{k + 1:02}", [(np.asarray(r.masks[k]) >= 0.5).astype(np.uint8) for r in results])
+          for k in range(len(results[0].masks))),
+        write("consensus", [np.asarray(r.consensus).astype(np.uint8) for r in results]),
+        write("confidence", [np.asarray(r.confidence, dtype=np.float32) for r in results]),
+    ]  # fmt: skip
 
 
 def to_picture(plane: np.ndarray, affine: np.ndarray) -> np.ndarray:

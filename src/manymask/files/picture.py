@@ -1,7 +1,7 @@
 """What is segmented, wherever it came from: pixels, a name that is safe to write, and the way back to the source."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,3 +34,17 @@ class Picture:
     name: str
     spacing: tuple[float, float] | None = None
     origin: DicomFrame | NiftiSlice | None = None
+
+
+class Drawn(Protocol):
+    """What a picture was given, as `Segmenter.segment` returns it: arrays or tensors of the picture's size.
+
+    masks: (n, H, W), probabilities or bool; confidence: (H, W), [0, 1]; consensus: (H, W), bool.
+    """
+
+    @property
+    def masks(self) -> Any: ...
+    @property
+    def confidence(self) -> Any: ...
+    @property
+    def consensus(self) -> Any: ...

@@ -38,6 +38,16 @@ def pairwise_agreement(masks: np.ndarray) -> float | None:
     return float(pairwise_iou(masks, masks)[np.triu_indices(len(masks), 1)].mean())
 
 
+def measured(areas: list[int], consensus: int, spacing: tuple[float, float] | None) -> dict[str, Any]:
+    """Areas of the masks in mm², with mean and standard deviation, where the spacing (mm) is known; else nothing."""
+    if spacing is None:
+        return {}
+    pixel = spacing[0] * spacing[1]
+    square = np.asarray(areas) * pixel
+    return {"spacing_mm": list(spacing), "areas_mm2": square.tolist(), "area_mean_mm2": float(square.mean()),
+            "area_std_mm2": float(square.std()), "area_consensus_mm2": consensus * pixel}  # fmt: skip
+
+
 def write_result(
     folder: Path,
     image: np.ndarray,
@@ -45,19 +55,24 @@ def write_result(
     confidence: np.ndarray,
     consensus: np.ndarray,
     facts: dict[str, Any],
+    spacing: tuple[float, float] | None = None,
+    show: bool = True,
 ) -> None:
     """Writes mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png, result.json, all or none.
 
-    masks (n, H, W) and confidence (H, W) are probabilities; consensus (H, W) is bool; `facts` go into the JSON.
+    masks (n, H, W) and confidence (H, W) are probabilities; consensus (H, W) is bool; `facts` go into the JSON, areas
+    in mm² with them where `spacing` (mm between rows, between columns) is known. Without `show` there is no overlay,
+    the one file in which the image itself can be seen.
     """
     drawn = masks >= 0.5
-    areas = drawn.sum(axis=(1, 2)).tolist()
-    content = {**facts, "areas": areas, "area_consensus": int(consensus.sum()), "pixels": int(consensus.size),
-               "pairwise_iou": pairwise_agreement(drawn)}  # fmt: skip
+    areas, agreed = drawn.sum(axis=(1, 2)).tolist(), int(consensus.sum())
+    content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
+               "pairwise_iou": pairwise_agreement(drawn), **measured(areas, agreed, spacing)}  # fmt: skip
     with atomic_folder(folder, ours="result.json") as beside:
         for k, mask in enumerate(drawn, start=1):
             write_png(beside / f"mask-{k:02}.png", mask)
         write_png(beside / "confidence.png", np.round(confidence * 65535).astype(np.uint16))
         write_png(beside / "consensus.png", consensus)
-        write_png(beside / "overlay.png", overlay(image, drawn, consensus))
+        if show:
+            write_png(beside / "overlay.png", overlay(image, drawn, consensus))
         write_json(beside / "result.json", content)

@@ -1,0 +1,215 @@
+"""DICOM SEG out: masks and confidence of DICOM pictures as objects that refer to their source images (PS3.3 A.51).
+
+Three for each series in space, or for each photograph, every one in a series of its own, since viewers show one object
+a series:
+    MASKS       BINARY      the consensus and each drawn mask, one segment each; they overlap
+    CONFIDENCE  FRACTIONAL  the confidence map as a probability, in 256 steps
+    LEVELS      BINARY      confidence ≥ 0.25, 0.5 and 0.75, for viewers that refuse fractional ones
+UIDs are new in every run. Two objects of one UID must be equal in every bit (PS3.5 9), and a run differs from the one
+before at least in its date, so a UID derived from the input would promise too much.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manymask import __version__
+from manymask.errors import UserError
+from manymask.files.anonymise import Anonymiser
+from manymask.files.atomic import atomic_file
+from manymask.files.dicom_source import Source, sources
+from manymask.files.picture import Drawn, Picture
+from manymask.files.result import PALETTE
+
+LEVELS = (0.25, 0.5, 0.75)
+_WHITE = (255, 255, 255)
+
+# what a model's data set shows, in SNOMED CT: what is marked, and where in the body
+_FINDINGS: dict[str, tuple[tuple[str, str], tuple[str, str] | None]] = {
+    "lidc_idri": (("27925004", "Nodule"), ("39607008", "Lung")),
+    "isic2018": (("95324001", "Skin lesion"), ("39937001", "Skin")),
+    "cvc_clinicdb": (("68496003", "Polyp of colon"), ("71854001", "Colon")),
+}
+_ANY_FINDING = (("52988006", "Lesion"), None)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One SEG to be: its content label, its segments with their colours, its values (frames, H, W, segments)."""
+
+    label: str
+    segments: list[tuple[str, tuple[int, int, int]]]
+    values: np.ndarray
+
+
+def segmentations(
+    pictures: Sequence[Picture],
+    results: Sequence[Drawn],
+    facts: Mapping[str, Any],
+    anonymiser: Anonymiser | None = None,
+) -> list[Any]:
+    """The SEG objects (pydicom data sets, ready for writing or for STOW) of pictures from DICOM, one result a picture.
+
+    facts: as in result.json; `model`, `samples`, `seed`, `threshold`, `sampler` are told as the algorithm's parameters.
+    With an `anonymiser` no field of patient or study is carried over, see there. `UserError` for pictures that are not
+    from DICOM, or whose headers do not let a SEG refer to them.
+    """
+    _highdicom()
+    series: dict[tuple[str, str], tuple[str, int]] = {}
+    made = []
+    for source in sources(pictures):
+        for number, kind in enumerate(_kinds([results[i] for i in source.members], facts), start=1):
+            key = (source.images[0].SeriesInstanceUID, kind.label)
+            uid, count = series.get(key, (_new_uid(), 0))
+            series[key] = (uid, count + 1)
+            seg = _segmentation(source, kind, facts, uid, number, count + 1, pictures[source.members[0]].name)
+            if anonymiser is None:
+                _carry_over(source.record, seg)
+            else:
+                anonymiser.strip(seg)
+            made.append(seg)
+    return made
+
+
+def write_segmentations(folder: Path, datasets: Sequence[Any]) -> list[Path]:
+    """masks.dcm, confidence.dcm, levels.dcm in `folder`; numbered where there are several of a kind."""
+    several, paths = len({d.ContentLabel for d in datasets}) < len(datasets), list[Path]()
+    for dataset in datasets:
+        name = dataset.ContentLabel.lower()
+        number = 1 + sum(path.name.startswith(name) for path in paths)
+        paths.append(folder / (f"{name}-{number:04}.dcm" if several else f"{name}.dcm"))
+        with atomic_file(paths[-1]) as beside:
+            dataset.save_as(beside, enforce_file_format=True)
+    return paths
+
+
+def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any]) -> list[_Kind]:
+    masks = np.stack([np.asarray(r.masks) >= 0.5 for r in results])  # frames, n, H, W
+    consensus = np.stack([np.asarray(r.consensus, dtype=bool) for r in results])
+    confidence = np.stack([np.asarray(r.confidence, dtype=np.float32) for r in results])
+    n = masks.shape[1]
+    threshold = facts.get("threshold", 0.5)
+    drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n)]
+    levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
+    return [
+        _Kind(
+            "MASKS",
+            [(f"Consensus (confidence >= {threshold:g})", _WHITE), *drawn],
+            np.moveaxis(np.concatenate([consensus[:, None], masks], axis=1), 1, -1).astype(np.uint8),
+        ),
+        _Kind("CONFIDENCE", [("Confidence", PALETTE[1])], confidence.clip(0, 1)[..., None]),
+        _Kind("LEVELS", levels, np.stack([confidence >= level for level in LEVELS], axis=-1).astype(np.uint8)),
+    ]
+
+
+def _segmentation(
+    source: Source, kind: _Kind, facts: Mapping[str, Any], series_uid: str, number: int, instance: int, name: str
+) -> Any:
+    from highdicom.seg import Segmentation
+
+    try:
+        seg = Segmentation(
+            source_images=source.images,
+            pixel_array=kind.values,
+            segmentation_type="FRACTIONAL" if kind.values.dtype == np.float32 else "BINARY",
+            segment_descriptions=_descriptions(kind, facts),
+            series_instance_uid=series_uid,
+            series_number=_series_number(source.record, number),
+            sop_instance_uid=_new_uid(),
+            instance_number=instance,
+            manufacturer="manymask",
+            manufacturer_model_name="manymask",
+            software_versions=__version__,
+            device_serial_number=__version__,
+            content_label=kind.label,
+            content_description="For research, not for diagnosis or treatment",
+            series_description=f"manymask {kind.label.lower()}: research use, not for diagnosis",
+            specific_character_set="ISO_IR 192",
+            plane_positions=source.positions,
+            omit_empty_frames=bool(kind.values.any()),  # an object has one frame at least
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        # the bare header has no patient in it, so what highdicom says of it may be told
+        raise UserError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
+    _mend(seg, source)
+    return seg
+
+
+def _descriptions(kind: _Kind, facts: Mapping[str, Any]) -> list[Any]:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    finding, region = _FINDINGS.get(str(facts.get("model")), _ANY_FINDING)
+    sampler = facts.get("sampler") or {}
+    told = {name: facts[name] for name in ("model", "samples", "seed", "threshold") if name in facts}
+    told |= {f"sampler.{name}": value for name, value in sampler.items()}
+    algorithm = AlgorithmIdentificationSequence(
+        "manymask", codes.cid7162.ArtificialIntelligence, __version__, parameters={k: str(v) for k, v in told.items()}
+    )
+    return [
+        SegmentDescription(
+            segment_number=k,
+            segment_label=label,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=Code(finding[0], "SCT", finding[1]),
+            anatomic_regions=[Code(region[0], "SCT", region[1])] if region else None,
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=algorithm,
+            display_color=CIELabColor.from_rgb(*colour),
+        )
+        for k, (label, colour) in enumerate(kind.segments, start=1)
+    ]
+
+
+def _carry_over(record: Any, seg: Any) -> None:
+    """Patient and study as they stand in the source, by highdicom. Its warnings would quote them."""
+    from pydicom import config
+
+    with config.disable_value_validation():
+        seg.copy_patient_and_study_information(record)
+
+
+def _mend(seg: Any, source: Source) -> None:
+    """What highdicom leaves open for images that lie nowhere in space."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    if "PixelSpacing" not in source.images[0] and "PixelMeasuresSequence" in shared:
+        del shared.PixelMeasuresSequence  # stood in for a spacing that is not known
+    if source.frame is not None:  # the frame was segmented, highdicom refers to the whole image
+        for frame in seg.PerFrameFunctionalGroupsSequence:
+            for derivation in frame.get("DerivationImageSequence", ()):
+                for image in derivation.SourceImageSequence:
+                    image.ReferencedFrameNumber = source.frame
+    if "FrameOfReferenceUID" not in source.images[0] or "ImagePositionPatient" not in source.images[0]:
+        seg.PatientOrientation = source.images[0].get("PatientOrientation")
+
+
+def _series_number(record: Any, kind: int) -> int:
+    """100 × that of the source + 1, 2, 3, as long as it stays a number that viewers sort by."""
+    try:
+        number = int(record.get("SeriesNumber") or 0)
+    except (TypeError, ValueError):
+        number = 0
+    return 100 * (number if 0 <= number < 10_000_000 else 0) + kind
+
+
+def _new_uid() -> str:
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid(prefix=None))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip(" .'\"")[:200]
+
+
+def _highdicom() -> None:
+    try:
+        import highdicom  # noqa: F401
+    except ImportError:
+        raise UserError("DICOM SEG needs the extra `dicom`: pip install 'manymask[dicom]'") from None

@@ -1,0 +1,139 @@
+"""One office for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
+
+import io
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from manymask.data import phantom
+from manymask.errors import UserError
+from manymask.files.picture import Picture
+from manymask.hub import Segmenter
+from manymask.page import desk
+from manymask.page.desk import Limits, Opened, Order
+from manymask.page.scene import data_url
+
+SAMPLERS = {"the model's own": None, "DDPM": "ddpm", "DDIM": "ddim", "PLMS": "plms", "DPM-Solver++": "dpm-solver"}
+
+
+def examples(segmenters: Mapping[str, Segmenter]) -> list[tuple[str, Picture]]:
+    """Small free images that fit one of the models: dermatoscopy (ISIC, CC0), or phantoms."""
+    rows = [s.recipe for s in segmenters.values()]
+    found = list[tuple[str, Picture]]()
+    if any(row.dataset == "isic2018" for row in rows):
+        folder = files("manymask.page") / "examples"
+        for name in sorted(p.name for p in folder.iterdir() if p.name.endswith(".jpg")):
+            picture = Picture(_pixels((folder / name).read_bytes()), name.removesuffix(".jpg"))
+            found.append((f"ISIC, CC0: {picture.name}", picture))
+    if any(row.channels == 1 and not row.crop for row in rows):
+        drawn = [(f"phantom {k}", phantom.draw(k).image[:, :, 0]) for k in (1, 3, 5)]
+        found += [(name, Picture(pixels, name)) for name, pixels in drawn]
+    return found
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def thumbnails(shown: Sequence[tuple[str, Picture]]) -> str:
+    """A button an example, the picture inside."""
+    return "".join(
+        f'<button type="button" data-k="{k}"><img alt="" src="{data_url(picture.pixels, lossless=False)}">'
+        f"<span>{escape(name)}</span></button>"
+        for k, (name, picture) in enumerate(shown)
+    )
+
+
+class Office:
+    """What the events of the page call: one person's visit each, with the models they share."""
+
+    def __init__(self, segmenters: Mapping[str, Segmenter], limits: Limits, folder: Path) -> None:
+        self.segmenters, self.limits, self.folder = dict(segmenters), limits, folder
+        self.examples = examples(segmenters)
+        self.visits: dict[str, set[Path]] = {}
+        self.lock = threading.Lock()
+
+    # what visitors leave on the disk -------------------------------------------------------------------------------
+
+    def remember(self, visit: str | None, paths: Sequence[Path]) -> None:
+        """Files that go when the visit ends."""
+        with self.lock:
+            self.visits.setdefault(visit or "", set()).update(paths)
+
+    def forget(self, visit: str | None) -> None:
+        """Removes what a visit left, unless another visitor holds the same file."""
+        with self.lock:
+            gone = self.visits.pop(visit or "", set())
+            held = {path for paths in self.visits.values() for path in paths}
+        for path in gone - held:
+            if path.is_relative_to(self.folder):
+                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.parent.rmdir()
+
+    # the steps of a visit ------------------------------------------------------------------------------------------
+
+    def segmenter(self, name: str | None) -> Segmenter:
+        if name not in self.segmenters:
+            raise UserError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
+        return self.segmenters[name]
+
+    def pictures(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> tuple[Picture, Picture]:
+        """The image as people see it and as the model does."""
+        if isinstance(opened, Picture):
+            return opened, opened
+        own = model.recipe.window
+        shown = desk.check_picture(opened.picture(number, window), self.limits)
+        if own == "header" or not opened.has_windows:
+            return shown, shown
+        return shown, desk.check_picture(opened.picture(number, own), self.limits)
+
+    def draw(self, opened: Opened | Picture, number: int, window: str, name: str, order: Order) -> Iterator[Any]:
+        """See `desk.draw`."""
+        model = self.segmenter(name)
+        shown, picture = self.pictures(opened, number, window, model)
+        yield from desk.draw(model, shown, picture, order, self.limits)
+
+    def pack(self, drawing: desk.Drawing, threshold: float, form: Any, visit: str | None) -> Path:
+        """See `desk.pack`; the archive goes when the visit ends."""
+        archive = desk.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
+        self.remember(visit, [archive])
+        return archive
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Whatever goes wrong is one clear message to the visitor. What we did not foresee is told to the operator by kind
+    and place alone: its text might hold something of a patient's."""
+    import gradio as gr
+
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(escape(str(error), quote=False), title="This did not work", print_exception=False) from None
+    except MemoryError:
+        raise gr.Error("The image is too large for this server.", print_exception=False) from None
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
+        print(f"manymask: {type(error).__name__} at {place}", file=sys.stderr)
+        raise gr.Error("Something unforeseen went wrong with this image.", print_exception=False) from None
+
+
+def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> Order:
+    try:
+        kind, count = SAMPLERS.get(sampler or "the model's own", sampler), int(steps or 0) or None
+        return Order(int(samples), int(seed or 0), kind, count, desk.read_points(regions or "", limits))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("masks, seed and steps must be whole numbers") from None

@@ -1,0 +1,315 @@
+// What is seen of a scene (see scene.py). The server sends the masks; confidence, disagreement and the consensus at any
+// threshold are worked out here, so that the slider answers at once.
+const find = (selector) => element.querySelector(selector);
+const CONFIDENCE = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
+const DISAGREEMENT = ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"];
+const view = { scene: null, picture: null, grids: [], paths: [], hidden: new Set(), zoomed: true, at: 0.5 };
+
+async function inflate(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function load(address) {
+  return new Promise((done, fail) => {
+    const image = new Image();
+    image.onload = () => done(image);
+    image.onerror = fail;
+    image.src = address;
+  });
+}
+
+// the border of grid ≥ level between the pixels (marching squares); outside the picture is 0
+const SIDES = [[], [3, 0], [0, 1], [3, 1], [1, 2], [3, 0, 1, 2], [0, 2], [3, 2], [2, 3], [0, 2], [0, 1, 2, 3], [1, 2], [1, 3], [0, 1], [0, 3], []];
+function outline(grid, width, height, level) {
+  const path = new Path2D();
+  const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : grid[y * width + x]);
+  for (let y = -1; y < height; y++) {
+    for (let x = -1; x < width; x++) {
+      const [a, b, c, d] = [at(x, y), at(x + 1, y), at(x + 1, y + 1), at(x, y + 1)];
+      const sides = SIDES[(a >= level) | ((b >= level) << 1) | ((c >= level) << 2) | ((d >= level) << 3)];
+      for (let k = 0; k < sides.length; k++) {
+        const [px, py] = [[x + (level - a) / (b - a), y], [x + 1, y + (level - b) / (c - b)],
+                          [x + (level - d) / (c - d), y + 1], [x, y + (level - a) / (d - a)]][sides[k]];
+        if (k % 2) path.lineTo(px + 0.5, py + 0.5);
+        else path.moveTo(px + 0.5, py + 0.5);
+      }
+    }
+  }
+  return path;
+}
+
+function colours(anchors) {
+  const parts = anchors.map((text) => [1, 3, 5].map((k) => parseInt(text.slice(k, k + 2), 16)));
+  return Array.from({ length: 256 }, (_, i) => {
+    const place = (i / 255) * (parts.length - 1);
+    const low = Math.min(Math.floor(place), parts.length - 2);
+    return parts[low].map((value, k) => value + (parts[low + 1][k] - value) * (place - low));
+  });
+}
+const LUTS = { confidence: colours(CONFIDENCE), disagreement: colours(DISAGREEMENT) };
+find(".mm-confidence .mm-scale i").style.background = "linear-gradient(90deg," + CONFIDENCE.join(",") + ")";
+find(".mm-disagreement .mm-scale i").style.background = "linear-gradient(90deg," + DISAGREEMENT.join(",") + ")";
+
+function heat(values, width, height, lut, top) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  const image = new ImageData(width, height);
+  values.forEach((value, i) => {
+    const [r, g, b] = lut[Math.max(0, Math.min(255, Math.round((value / top) * 255)))];
+    image.data.set([r, g, b, 255], 4 * i);
+  });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+// confidence and disagreement, in [0, 255], from the masks so far
+function fuse() {
+  const count = view.grids.length;
+  if (!count) return;
+  const [width, height] = view.scene.grid;
+  const mean = new Float32Array(width * height);
+  const spread = new Float32Array(width * height);
+  for (let i = 0; i < mean.length; i++) {
+    let [sum, squares] = [0, 0];
+    for (const grid of view.grids) {
+      sum += grid[i];
+      squares += grid[i] * grid[i];
+    }
+    mean[i] = sum / count;
+    spread[i] = Math.sqrt(Math.max(0, squares / count - mean[i] * mean[i]));
+  }
+  view.mean = mean;
+  view.confidence = heat(mean, width, height, LUTS.confidence, 255);
+  view.disagreement = heat(spread, width, height, LUTS.disagreement, 127.5);
+}
+
+// the part of the picture that is shown: all of it, or the regions of interest with a margin
+function frame() {
+  const { width, height, regions, masks } = view.scene;
+  if (!view.zoomed || !regions.length || !masks.length) return [0, 0, width, height];
+  const box = [0, 1, 2, 3].map((k) => Math[k < 2 ? "min" : "max"](...regions.map((region) => region[k])));
+  const side = Math.max(box[2] - box[0], box[3] - box[1]) * 1.15;
+  const place = (low, high, size) => Math.max(0, Math.min((low + high - Math.min(side, size)) / 2, size - Math.min(side, size)));
+  const [x, y] = [place(box[0], box[2], width), place(box[1], box[3], height)];
+  return [x, y, Math.min(side, width), Math.min(side, height)];
+}
+
+// sizes a canvas for its place on the screen; gives its context with the picture's pixels as unit, and a pixel's size
+function easel(canvas, tallest) {
+  const [x, y, width, height] = frame();
+  const room = canvas.parentElement.clientWidth;
+  const shown = Math.min(room, (tallest * width) / height);
+  const sharp = Math.min(3, window.devicePixelRatio || 1);
+  [canvas.width, canvas.height] = [Math.round(shown * sharp), Math.round((shown * sharp * height) / width)];
+  canvas.style.width = shown + "px";
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  const unit = canvas.width / width;
+  context.setTransform(unit, 0, 0, unit, -x * unit, -y * unit);
+  return [context, sharp / unit];
+}
+
+function stroke(context, path, pixel, colour, width, edge) {
+  const { scene } = view;
+  context.save();
+  context.scale(scene.width / scene.grid[0], scene.height / scene.grid[1]);
+  pixel *= scene.grid[0] / scene.width;
+  context.lineCap = context.lineJoin = "round";
+  if (edge) {
+    [context.strokeStyle, context.lineWidth] = ["rgba(0,0,0,0.65)", (width + 2) * pixel];
+    context.stroke(path);
+  }
+  [context.strokeStyle, context.lineWidth] = [colour, width * pixel];
+  context.stroke(path);
+  context.restore();
+}
+
+const colour = (k) => view.scene.palette[k % view.scene.palette.length];
+
+function paint() {
+  const { scene } = view;
+  if (!scene || !view.picture) return;
+  const [context, pixel] = easel(find(".mm-main canvas"), 0.78 * window.innerHeight);
+  context.drawImage(view.picture, 0, 0, scene.width, scene.height);
+  view.paths.forEach((path, k) => {
+    if (!view.hidden.has(k)) stroke(context, path, pixel, colour(k), 2, true);
+  });
+  if (view.border && !view.hidden.has("consensus")) stroke(context, view.border, pixel, "#ffffff", 3, true);
+  [context.strokeStyle, context.lineWidth] = ["#ffffff", 1.5 * pixel];
+  context.setLineDash([5 * pixel, 4 * pixel]);
+  for (const [left, top, right, bottom] of scene.regions) context.strokeRect(left, top, right - left, bottom - top);
+  for (const name of ["confidence", "disagreement"]) {
+    if (!view[name]) continue;
+    const [map, dot] = easel(find(".mm-" + name + " canvas"), 0.6 * window.innerHeight);
+    map.drawImage(view[name], 0, 0, scene.width, scene.height);
+    if (view.border) stroke(map, view.border, dot, "#ffffff", 1.5, true);
+  }
+}
+
+function area(pixels, unit = true) {
+  const { spacing } = view.scene;
+  const value = spacing ? pixels * spacing[0] * spacing[1] : pixels;
+  const digits = spacing && value < 100 ? 1 : 0;
+  return value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits }) + (unit ? (spacing ? " mm²" : " px") : "");
+}
+
+// one row of the list of areas, made once and then only changed: a focused row keeps its focus
+function row(list, k, name, swatch, pixels, widest) {
+  let item = list.querySelector('[data-k="' + k + '"]');
+  if (!item) {
+    item = document.createElement("button");
+    item.type = "button";
+    item.dataset.k = k;
+    item.innerHTML = "<i></i><span></span><u><b></b></u><data></data>";
+    item.setAttribute("aria-pressed", "true");
+    item.addEventListener("click", () => {
+      if (!view.hidden.delete(k)) view.hidden.add(k);
+      item.setAttribute("aria-pressed", String(!view.hidden.has(k)));
+      paint();
+    });
+    list.append(item);
+  }
+  item.querySelector("i").style.background = swatch;
+  item.querySelector("span").textContent = name;
+  item.querySelector("b").style.width = (100 * pixels) / Math.max(1, widest) + "%";
+  item.querySelector("b").style.background = swatch;
+  item.querySelector("data").textContent = area(pixels);
+}
+
+function count() {
+  const { scene } = view;
+  const drawn = scene.areas;
+  if (!drawn.length) return;
+  const [across, down] = [scene.width / scene.grid[0], scene.height / scene.grid[1]];
+  const held = scene.curve.length
+    ? scene.curve[Math.round(view.at * 100)]
+    : view.mean.reduce((sum, value) => sum + (value / 255 >= view.at), 0) * across * down;
+  const list = find(".mm-areas");
+  const widest = Math.max(held, ...drawn);
+  row(list, "consensus", "Consensus", "#ffffff", held, widest);
+  drawn.forEach((pixels, k) => row(list, k, "Mask " + (k + 1), colour(k), pixels, widest));
+  const mean = drawn.reduce((a, b) => a + b, 0) / drawn.length;
+  const deviation = Math.sqrt(drawn.reduce((a, b) => a + (b - mean) ** 2, 0) / Math.max(1, drawn.length - 1));
+  let text = "Masks: mean " + area(mean, false) + " ± " + area(deviation) + ", from " + area(Math.min(...drawn), false) + " to " + area(Math.max(...drawn));
+  if (scene.agreement !== null) text += ". Two of them overlap by " + Math.round(100 * scene.agreement) + " % on average (IoU)";
+  find(".mm-summary").textContent = text + ".";
+  const said = "Consensus at " + view.at.toFixed(2) + ": " + area(held) + ". " + text;
+  find(".mm-main canvas").setAttribute("aria-label", scene.name + " with the outlines of " + drawn.length + " masks. " + said);
+  find(".mm-confidence canvas").setAttribute("aria-label", "Map of the confidence. " + said);
+  find(".mm-disagreement canvas").setAttribute("aria-label", "Map of the disagreement. " + said);
+}
+
+function cut() {
+  if (view.mean) view.border = outline(view.mean, ...view.scene.grid, view.at * 255);
+  find(".mm-threshold output").textContent = view.at.toFixed(2);
+  find(".mm-confidence .mm-scale em").style.left = 100 * view.at + "%";
+}
+
+function tell() {
+  const { scene } = view;
+  const done = scene.masks.length;
+  const working = scene.total > 0 && scene.progress < 1 && !view.ended;
+  document.body.classList.toggle("mm-busy", working);
+  find(".mm").classList.toggle("mm-working", working);
+  find(".mm-progress i").style.width = 100 * scene.progress + "%";
+  find(".mm-progress").setAttribute("aria-valuenow", String(Math.round(100 * scene.progress)));
+  find(".mm-status").textContent = working
+    ? "Drawing mask " + Math.min(done + 1, scene.total) + " of " + scene.total + " …"
+    : done ? scene.name + ": " + done + (done > 1 ? " masks" : " mask") + (scene.curve.length ? " in " + scene.seconds.toFixed(1) + " s" : ", then stopped")
+    : scene.name + ", " + scene.width + " × " + scene.height + " px";
+  find(".mm-hint").textContent = done ? "one colour a mask, white the consensus"
+    : scene.crop && Math.max(scene.width, scene.height) > scene.crop ? "click where to look, then draw" : "";
+  find(".mm-zoom").hidden = !(done && scene.regions.length && Math.max(scene.width, scene.height) > scene.crop);
+  find(".mm-main").classList.toggle("mm-clickable", scene.crop > 0);
+  find(".mm-empty").hidden = true;
+  find(".mm-stage").hidden = false;
+  find(".mm-result").hidden = find(".mm-threshold").hidden = !done;
+  find(".mm-save").classList.toggle("mm-off", working || !scene.forms.length);
+  find(".mm-download").disabled = working || !scene.forms.length;
+  for (const map of element.querySelectorAll(".mm-map")) map.hidden = !done;
+  const forms = find("#mm-form");
+  if (forms.dataset.held !== scene.forms.join()) {
+    forms.replaceChildren(...scene.forms.map((name) => new Option(name, name)));
+    forms.dataset.held = scene.forms.join();
+  }
+}
+
+let turn = Promise.resolve();
+async function show(scene) {
+  if (!scene || !scene.image) return;
+  const old = view.scene;
+  const other = !old || old.image !== scene.image;
+  if (other) view.picture = await load(scene.image);
+  if (other || scene.masks.length < view.grids.length || scene.masks[0] !== old.masks[0]) {
+    Object.assign(view, { grids: [], paths: [], mean: null, border: null, confidence: null, disagreement: null });
+    view.hidden.clear();
+    find(".mm-areas").replaceChildren();
+  }
+  [view.scene, view.ended] = [scene, false];
+  for (const mask of scene.masks.slice(view.grids.length)) {
+    const grid = await inflate(mask);
+    view.grids.push(grid);
+    view.paths.push(outline(grid, ...scene.grid, 127.5));
+  }
+  fuse();
+  tell();
+  cut();
+  count();
+  paint();
+}
+const next = () => { turn = turn.then(() => show(props.value)).catch(console.error); };
+
+let due = 0;
+const soon = (work) => { cancelAnimationFrame(due); due = requestAnimationFrame(work); };
+find("#mm-threshold").addEventListener("input", (event) => {
+  view.at = Number(event.target.value);
+  if (view.scene) soon(() => { cut(); count(); paint(); });
+});
+find(".mm-zoom").addEventListener("click", (event) => {
+  view.zoomed = !view.zoomed;
+  event.target.setAttribute("aria-pressed", String(view.zoomed));
+  paint();
+});
+find(".mm-download").addEventListener("click", () => trigger("save", { threshold: view.at, form: find("#mm-form").value }));
+for (const button of element.querySelectorAll(".mm-examples button")) {
+  button.addEventListener("click", () => trigger("example", { number: Number(button.dataset.k) }));
+}
+
+function pixelAt(event) {
+  const box = event.target.getBoundingClientRect();
+  const [x, y, width, height] = frame();
+  const place = [x + ((event.clientX - box.left) / box.width) * width, y + ((event.clientY - box.top) / box.height) * height];
+  return place.map((value, k) => Math.max(0, Math.min(Math.floor(value), (k ? view.scene.height : view.scene.width) - 1)));
+}
+find(".mm-main canvas").addEventListener("click", (event) => {
+  if (!view.scene || !view.scene.crop) return;
+  const [x, y] = pixelAt(event);
+  trigger("pick", { x, y });
+});
+for (const canvas of element.querySelectorAll("canvas")) {
+  canvas.addEventListener("pointermove", (event) => {
+    if (!view.scene) return;
+    const [x, y] = pixelAt(event);
+    let text = x + ", " + y;
+    if (view.mean) {
+      const [width, height] = view.scene.grid;
+      const i = Math.min(height - 1, Math.floor((y / view.scene.height) * height)) * width + Math.min(width - 1, Math.floor((x / view.scene.width) * width));
+      const held = view.grids.filter((grid) => grid[i] >= 127.5).length;
+      text += " · confidence " + (view.mean[i] / 255).toFixed(2) + " · in " + held + " of " + view.grids.length + " masks";
+    }
+    find(".mm-readout").textContent = text;
+  });
+  canvas.addEventListener("pointerleave", () => { find(".mm-readout").textContent = ""; });
+}
+new ResizeObserver(() => soon(paint)).observe(element);
+// a drawing that failed or was stopped sends no last scene
+window.addEventListener("manymask-ended", () => {
+  turn = turn.then(() => {
+    view.ended = true;
+    if (view.scene) tell();
+  });
+});
+watch("value", next);
+next();

@@ -1,0 +1,71 @@
+"""From a run to what is shipped: weights in half precision, scored as shipped, with card, licence and results.
+
+MODEL/    what `hub` writes, and metrics.json (the scores on test, of the codecs too) and LICENSE
+RESULTS/  results.json, figure.png where the pictures may be shown, mask-codec/results.json, image-codec/results.json
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from manymask import card
+from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.evaluate import Protocol, evaluate, held_out_cases, results
+from manymask.files.atomic import atomic_folder, write_json
+from manymask.hub import TrainedModel, find_model, load_model, save_model, write_model
+from manymask.licences import licence
+from manymask.show import draw_batch
+
+CODECS = ("mask-codec", "image-codec")
+
+
+def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> dict[str, Any]:
+    """Scores the run's model in half precision on the test part, with as many seeds, and writes MODEL and RESULTS.
+
+    Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data.
+    """
+    trained, store = load_model(run), Store(data)
+    if trained.stage != "segmenter":
+        raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
+    with tempfile.TemporaryDirectory() as scratch:
+        halved = _halved(trained, Path(scratch) / "model")
+        found = {seed: _scored(halved, store, out if seed == 0 else None, seed) for seed in range(seeds)}
+    metrics = {"segmenter": [_brief(found[seed]) for seed in range(seeds)]}
+    for stage in CODECS:
+        folder = run / stage
+        if (find_model(folder) / "config.json").exists():
+            metrics[stage] = [_brief(_scored(load_model(folder), store, out / stage, 0))]
+    with atomic_folder(model, ours="config.json") as beside:
+        write_model(halved, beside, half=True)
+        write_json(beside / "metrics.json", metrics)
+        (beside / "LICENSE").write_text(licence(trained.recipe.dataset).text, encoding="utf-8")
+        with (beside / "README.md").open("a", encoding="utf-8") as readme:
+            readme.write(card.measured(metrics))
+    return metrics
+
+
+def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
+    """The model as it will be read again: what is scored is what is shipped."""
+    save_model(trained, folder, half=True)
+    return replace(load_model(folder), provenance=trained.provenance)
+
+
+def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int) -> dict[str, Any]:
+    protocol, ids = Protocol(seed=seed), held_out_cases(trained, store, "test")
+    scores = evaluate(trained.model, store, ids, protocol)
+    found = results(trained, store, "test", protocol, scores)
+    if out is not None:
+        write_json(out / "results.json", found)
+        if licence(trained.recipe.dataset).pictures:
+            few = ids[:: max(1, len(ids) // 6)][:6]
+            draw_batch(trained.model, store.batch(few), out / "figure.png")
+    return found
+
+
+def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores without the cases, and what makes them again."""
+    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "seconds_per_image")
+    return {name: found[name] for name in kept}
