@@ -159,13 +159,13 @@ def test_a_finished_matrix_is_skipped_and_other_rules_are_refused(interrupted, s
 def test_a_failing_cell_is_recorded_and_the_others_go_on(monkeypatch, small, recipe, store, tmp_path, capsys):
     models = (experiments.MODELS[0], ("unet", "U-Net", "-unet"), ("resunet", "ResUNet", "-resunet"))
     monkeypatch.setattr(experiments, "MODELS", models)
-    too_deep = OneToOne(ResUNet((8,) * 9), target="consensus")  # its skips do not meet at 64²
+    too_deep = OneToOne(ResUNet((8,) * 9), target="consensus")  # nothing is left of 64² after eight halvings
     monkeypatch.setitem(RECIPES, "phantom-unet", replace(RECIPES["phantom"], segmenter=too_deep))
     fine = OneToOne(ResUNet((8, 8)), target="consensus")
     monkeypatch.setitem(RECIPES, "phantom-resunet", replace(RECIPES["phantom"], segmenter=fine))
     out = reproduce(plan(store, tmp_path / "out", only=("unet", "resunet")))
     failed = read_json(tmp_path / "out/phantom/cells/unet/failed.json")
-    assert failed["phase"] == "train" and "ended with status 1: RuntimeError" in failed["error"]
+    assert failed["phase"] == "train" and "ended with status 1: ValueError" in failed["error"]
     assert (tmp_path / "out/phantom/cells/resunet/result.json").exists()
     text = (out / "report.md").read_text()
     assert "## Failed" in text and "`phantom/unet`" in text

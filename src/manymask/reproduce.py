@@ -73,7 +73,7 @@ def reproduce(plan: Plan) -> Path:
             work.append((folder / place, task, store))
     run_all(work, console)
     write_report([plan.out / name for name in plan.recipes], plan.out / "report")
-    console.print(f"report → {plan.out / 'report' / 'report.md'}")
+    console.print(f"report → {plan.out / 'report' / 'report.md'}", soft_wrap=True)
     return plan.out / "report"
 
 
