@@ -14,6 +14,7 @@ from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.files.atomic import atomic_file
 from manymask.hub import default_device
+from manymask.licences import licence
 from manymask.noise import SampleNoise
 from manymask.samplers import Sampler
 from manymask.show import picture
@@ -28,7 +29,7 @@ SEED = 0
 def draw_figures(model: Any, store: Store, ids: list[str], folder: Path, sampler: Sampler | None = None) -> list[Path]:
     """Figures 1, 2 (of the case with the largest lesion) and 4 (of all) in `folder`; none where the data may not be
     shown. The model is a diffusion segmenter."""
-    if not store.may_be_shown:
+    if not licence(store.name).pictures:
         return []
     device = default_device()
     model.to(device).eval()
@@ -101,10 +102,17 @@ def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
             _show(figure.add_subplot(grid[i, 2 + k]), values[i], title if i == 0 else "", "gray", span)
     _show(figure.add_subplot(grid[:, 5]), fused.confidence, "confidence", "viridis")
     _show(figure.add_subplot(grid[:, 6]), fused.consensus, "consensus (≥ 0.5)")
-    draw = f"{type(sampler).__name__}\n{sampler.steps} steps"
+    draw = f"{type(sampler).__name__}-{sampler.steps}"
     steps = (("→", "$\\mathcal{E}_X$"), ("⊕", ""), ("→", draw), ("→", "$\\mathcal{D}_S$"), ("→", "mean"), ("→", "cut"))
     _arrows(figure, grid, steps)
     _save(figure, path)
+
+
+def _scale(figure: Any, top: Axes, bottom: Axes) -> None:
+    """The colours of confidence, beside the column from `top` to `bottom`."""
+    high, low = top.get_position(), bottom.get_position()
+    beside = figure.add_axes((high.x1 + 0.012, low.y0, 0.012, high.y1 - low.y0))
+    figure.colorbar(plt.cm.ScalarMappable(cmap="viridis"), cax=beside).ax.tick_params(labelsize=6, width=0.4, length=2)
 
 
 def _arrows(figure: Any, grid: Any, steps: tuple[tuple[str, str], ...]) -> None:
@@ -133,4 +141,5 @@ def _samples(model: Any, batch: Batch, sampler: Sampler | None, path: Path) -> N
         for axis, pixels, title in zip(row, shown, titles, strict=True):
             _show(axis, pixels, title if i == 0 else "", "viridis" if title == "confidence" else "gray")
     figure.tight_layout(pad=0.3, w_pad=0.2, h_pad=0.2)
+    _scale(figure, axes[0, -1], axes[-1, -1])
     _save(figure, path)

@@ -73,7 +73,7 @@ def reproduce(plan: Plan) -> Path:
             work.append((folder / place, task, store))
     run_all(work, console)
     write_report([plan.out / name for name in plan.recipes], plan.out / "report")
-    console.print(f"report → {plan.out / 'report' / 'report.md'}")
+    console.print(f"report → {plan.out / 'report' / 'report.md'}", soft_wrap=True)
     return plan.out / "report"
 
 
@@ -175,7 +175,7 @@ def run_all(work: list[tuple[Path, Task, Store]], console: Console) -> None:
             before = (folder / "result.json").exists()
             run_task(folder, task, store, lambda phase, t=task: display.update(bar, description=f"{t.name} · {phase}"))  # type: ignore[misc]
             if not before:
-                console.print(outcome(folder, task))
+                console.print(outcome(folder, task), soft_wrap=True)
             display.advance(bar)
 
 

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from manymask.files.atomic import atomic_file
 from manymask.report import paper
@@ -37,9 +38,9 @@ def all_plots(experiments: Sequence[Experiment], folder: Path) -> dict[str, str]
         for e in experiments:
             for name, title, draw in (
                 ("reliability", "Reliability, where readers or answer see a lesion, and 5 px around", _reliability),
-                ("steps", "Samplers and steps", _steps),
+                ("steps", "Samplers and steps (more than 50 on fewer cases, see the table)", _steps),
                 ("front", "Dice against time", _front),
-                ("guidance", "Guidance scale", _guidance),
+                ("guidance", "Guidance scale, with 95 % intervals", _guidance),
             ):
                 if draw(e, folder / f"{name}-{e.name}.png"):
                     drawn[f"{name}-{e.name}.png"] = f"{title}, {e.name}"
@@ -51,6 +52,12 @@ def _save(figure: Any, path: Path) -> bool:
         figure.savefig(beside, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
     return True
+
+
+def _logarithmic(axis: Axes) -> None:
+    """Steps or seconds by powers of ten, written out."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _band(axis: Axes, x: Sequence[float], scores: Sequence[dict[str, float]], label: str, k: int) -> None:
@@ -104,7 +111,7 @@ def _steps(e: Experiment, path: Path) -> bool:
         return False
     shown = [
         ("dice", "Dice"),
-        *([("ged", "GED² (lower is better)"), ("hm_iou", "HM-IoU")] if e.several_readers else []),
+        *([("ged", "GED², lower is better"), ("hm_iou", "HM-IoU")] if e.several_readers else []),
     ]
     figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown) + 0.6, 2.6), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
@@ -118,7 +125,7 @@ def _steps(e: Experiment, path: Path) -> bool:
                 marker=MARKERS[k],
                 label=title,
             )
-        axis.set_xscale("log")
+        _logarithmic(axis)
         axis.set(xlabel="steps", ylabel=label)
     axes[0, -1].legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout(w_pad=1)
@@ -143,8 +150,9 @@ def _front(e: Experiment, path: Path) -> bool:
         score, time = line.model.get("metrics", "dice"), line.model.get("seconds_an_image")
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[(k + k // len(COLOURS)) % len(MARKERS)]
         axis.errorbar(time, score["mean"], yerr=[[score["mean"] - score["low"]], [score["high"] - score["mean"]]],
-                      color=colour, marker=marker, linestyle="none", elinewidth=0.7, label=line.label)  # fmt: skip
-    axis.set_xscale("log")
+                      color=colour, marker=marker, markerfacecolor=colour if k < len(COLOURS) else "white",
+                      linestyle="none", elinewidth=0.7, label=line.label)  # fmt: skip
+    _logarithmic(axis)
     axis.set(xlabel=f"seconds an image, {e.facts['rules']['samples']} masks", ylabel="Dice (95 % interval)")
     axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return _save(figure, path)
@@ -157,12 +165,12 @@ def _guidance(e: Experiment, path: Path) -> bool:
     found = {label: rows for label, rows in found.items() if not isinstance(rows, str)}
     if not found:
         return False
-    shown = [("dice", "Dice"), *([("ged", "GED² (lower is better)")] if e.several_readers else [])]
+    shown = [("dice", "Dice"), *([("ged", "GED², lower is better")] if e.several_readers else [])]
     figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown), 2.5), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
         for k, (title, rows) in enumerate(found.items()):
             _band(axis, [row["scale"] for row in rows], [row[name] for row in rows], title, k)
-        axis.set(xlabel="guidance scale", ylabel=f"{label}, 95 % interval")
+        axis.set(xlabel="guidance scale", ylabel=label)
     axes[0, 0].legend(fontsize=7)
     figure.tight_layout(w_pad=1)
     return _save(figure, path)
