@@ -29,8 +29,9 @@ from pydicom.uid import (
 )
 
 from manymask.errors import UserError
-from manymask.files.dicom import is_dicom, parse_window, pictures_of, read_dicom
+from manymask.files.dicom import is_dicom, parse_window, pictures_of, read_dicom, seen_through
 from manymask.files.dicom_pixels import frame_values, inflates_beyond, stream_size
+from manymask.files.picture import Picture
 from manymask.files.window import Window, fixed
 from tests.dicom_files import PATIENT, dataset, save, slice_at
 
@@ -444,3 +445,22 @@ def test_big_endian_keeps_its_values():
     made = slice_at(0, GREY)
     swapped = slice_at(0, GREY, syntax=ExplicitVRBigEndian, PixelData=GREY.byteswap().tobytes())
     assert (only(made) == only(swapped)).all()
+
+
+def test_values_are_hounsfield_units_whatever_window_people_look_through():
+    made = slice_at(0, GREY, RescaleSlope=2, RescaleIntercept=-1000)
+    (picture,) = pictures_of([made], parse_window("lung"))
+    assert (seen_through(picture, "values").pixels == GREY.astype(np.float32) * 2 - 1000).all()
+    assert (seen_through(picture, "mediastinum").pixels == only(made, "mediastinum")).all()
+    assert seen_through(picture, "header") is picture
+    raster = Picture(np.zeros((8, 8), np.uint8), "photograph")
+    assert seen_through(raster, "values") is raster
+
+
+def test_values_keep_bright_bright_and_padding_dark():
+    padded = GREY.copy()
+    padded[:2] = 5000
+    made = slice_at(0, padded, PhotometricInterpretation="MONOCHROME1", RescaleIntercept=0, PixelPaddingValue=5000)
+    (picture,) = pictures_of([made])
+    values = seen_through(picture, "values").pixels
+    assert (values[2:] == -padded[2:].astype(np.float32)).all() and (values[:2] == values[2:].min()).all()

@@ -44,7 +44,7 @@ def run(monkeypatch, *arguments):
 def crop_model(drawing_model, tmp_path_factory):
     """The drawing model, told that it was trained on crops."""
     trained, folder = load_model(drawing_model), tmp_path_factory.mktemp("crop") / "model"
-    recipe = replace(trained.recipe, crop=True)
+    recipe = replace(trained.recipe, crop=True, stretch=True, window="values")
     save_model(TrainedModel(trained.model, recipe, "segmenter", Provenance(), []), folder)
     return folder
 
@@ -144,11 +144,10 @@ def test_crop_model_segments_the_regions_named_and_nothing_else(monkeypatch, cro
     looked[28:92, 18:82] = looked[118:182, 168:232] = True  # 64² about each centre
     assert not held[~looked].any() and held[28:92, 18:82].any() and held[118:182, 168:232].any()
     first = Segmenter(load_model(crop_model))
-    from manymask.files.dicom import read_dicom
-    from manymask.files.window import parse_window
+    from manymask.files.dicom import read_dicom, seen_through
 
-    (picture,) = read_dicom([path], parse_window("lung"))
-    drawn = first.segment(picture, rois=[(50, 60), (200, 150)])
+    (picture,) = read_dicom([path])
+    drawn = first.segment(seen_through(picture, first.recipe.window), rois=[(50, 60), (200, 150)])
     assert torch.equal(torch.from_numpy(held[..., 1] > 0), drawn.masks[0] >= 0.5)
 
 

@@ -32,7 +32,7 @@ def whole(recipe) -> Segmenter:
 
 @pytest.fixture(scope="module")
 def cropper(whole) -> Segmenter:
-    crops = replace(whole.recipe, crop=True, stretch=True, window="full")
+    crops = replace(whole.recipe, crop=True, stretch=True, window="values")
     return Segmenter(replace(whole.trained, recipe=crops))
 
 
@@ -134,7 +134,7 @@ def test_model_of_whole_images_refuses_regions(whole):
 def test_config_keeps_the_preprocessing_and_an_older_one_without_it_loads(cropper, tmp_path):
     save_model(cropper.trained, tmp_path / "model")
     loaded = load_model(tmp_path / "model").recipe
-    assert (loaded.crop, loaded.stretch, loaded.window) == (True, True, "full")
+    assert (loaded.crop, loaded.stretch, loaded.window) == (True, True, "values")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
     for name in ("crop", "stretch", "window"):

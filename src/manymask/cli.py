@@ -114,7 +114,8 @@ def segment(
         threshold: where the confidence map is cut into the consensus.
         roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; give it several times for
             several regions.
-        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: which grey values the model sees.
+        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: through which grey values people look, and a
+            model that has no window of its own.
         anonymise: leave out of all that is written what tells who the patient is.
         store: put the SEGs of a DICOMweb series into its study.
     """

@@ -19,11 +19,13 @@ from tqdm import tqdm
 from manymask.errors import UserError
 from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_folder, write_json
+from manymask.files.dicom import seen_through
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.dicomweb import ArchiveSeries, archive_series, is_address
 from manymask.files.inputs import Input, Raster, find_inputs
 from manymask.files.nifti import write_nifti
 from manymask.files.picture import DicomFrame, Picture
+from manymask.files.raster import to_channels
 from manymask.files.result import write_result
 from manymask.files.window import Window
 from manymask.hub import Segmentation, Segmenter
@@ -124,7 +126,8 @@ class _Run:
                 continue
             picture = replace(picture, name=self.free(picture.name))
             try:
-                result = self.segmenter.segment(picture, ask.samples, ask.seed, ask.sampler, ask.threshold, ask.rois)
+                told = seen_through(picture, self.segmenter.recipe.window)
+                result = self.segmenter.segment(told, ask.samples, ask.seed, ask.sampler, ask.threshold, ask.rois)
             except UserError as error:
                 label = str(getattr(entry, "path", picture.name))
                 self.tally.fail(error if label in str(error) else UserError(f"{label}: {error}"))
@@ -148,7 +151,8 @@ class _Run:
         }  # fmt: skip
         maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
         show = self.request.anonymiser is None
-        write_result(self.request.out / picture.name, result.image, *maps, facts, picture.spacing, show)
+        image = to_channels(picture.pixels, self.segmenter.recipe.channels)
+        write_result(self.request.out / picture.name, image, *maps, facts, picture.spacing, show)
 
     def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[Kept]) -> None:
         """SEG or NIfTI of what belongs together: beside the only picture, or in a folder; then to the archive."""

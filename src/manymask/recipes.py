@@ -61,7 +61,7 @@ class Recipe:
 
     crop: it was trained on crops of `size`² at native scale, so it segments regions of interest, not a whole image;
     stretch: what the model sees is stretched from its own minimum to its maximum (after cropping, at the full depth of
-    the pixels); window: the CT window that DICOM is read with unless another is asked for.
+    the pixels); window: the one that the model sees DICOM through, whichever people use (`values`: none, Hounsfield units).
     """
 
     dataset: str
@@ -159,7 +159,7 @@ _MIRROR = Augment(turn=True)
 
 def _regions(row: Recipe) -> Recipe:
     """Trained on crops at native scale, each stretched to 8 bits: all grey values of a CT, no window."""
-    return replace(row, crop=True, stretch=True, window="full")
+    return replace(row, crop=True, stretch=True, window="values")
 
 
 # name: data set, size, channels, weight of positive pixels, …

@@ -9,7 +9,7 @@ turned, so that masks fit the source.
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from manymask.files.dicom_header import (
     text,
     whole_number,
 )
-from manymask.files.dicom_pixels import inflates_beyond, render
+from manymask.files.dicom_pixels import frame_values, inflates_beyond, render
 from manymask.files.picture import DicomFrame, Picture
 from manymask.files.raster import PIXEL_LIMIT
 from manymask.files.window import Window, parse_window
 
-__all__ = ["Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of", "read_dicom"]
+__all__ = ["Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of", "read_dicom",
+           "seen_through"]  # fmt: skip
 
 _DEFLATED_LIMIT = 4 * PIXEL_LIMIT  # bytes
 _SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -79,6 +80,20 @@ def pictures_of(datasets: Sequence[Any], window: Window | None = None) -> list[P
     _pydicom()
     frames = [f for i, d in enumerate(datasets, start=1) for f in _frames(d, None, f"DICOM object {i}")]
     return [picture for series in _in_series(frames) for picture in series.pictures(window)]
+
+
+def seen_through(picture: Picture, window: str) -> Picture:
+    """The same picture through another window: a text of `parse_window`, or `values`, the modality's own unit unwindowed
+    (float32). What is not DICOM has no window and stays as it is, and so does all where the window is `header`."""
+    origin = picture.origin
+    if window == "header" or not isinstance(origin, DicomFrame):
+        return picture
+    with readable(picture.name):
+        if window == "values":
+            pixels = frame_values(origin.dataset, origin.number, picture.name)
+        else:
+            pixels = render(origin.dataset, origin.number, parse_window(window), picture.name)
+    return replace(picture, pixels=pixels)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,17 @@ def render(dataset: Any, number: int, window: Window, label: str) -> np.ndarray:
 
 
 def frame_values(dataset: Any, number: int = 1, label: str = "the image") -> np.ndarray:
-    """Grey values of a frame after the modality LUT, before any window: float32 (H, W), Hounsfield units for CT."""
-    return modality(decode(dataset, number, label), dataset, number, label)
+    """Grey values of a frame before any window, float32 (H, W): Hounsfield units for CT, negated where low is bright.
+    Padding pixels are as dark as the darkest other. Colour as `render` has it."""
+    stored = decode(dataset, number, label)
+    photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2")
+    if stored.ndim == 3 or photometric == "PALETTE COLOR":
+        return render(dataset, number, Window(), label)
+    values = modality(stored, dataset, number, label).astype(np.float32)
+    values = -values if photometric == "MONOCHROME1" else values
+    padding = padding_of(stored, dataset)
+    values[padding] = values[~padding].min() if not padding.all() else 0
+    return values
 
 
 def decode(dataset: Any, number: int, label: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from manymask.data import phantom
 from manymask.errors import UserError
+from manymask.files.dicom import seen_through
 from manymask.files.picture import Picture
 from manymask.hub import Segmenter
 from manymask.page import desk
@@ -92,11 +93,8 @@ class Office:
         """The image as people see it and as the model does."""
         if isinstance(opened, Picture):
             return opened, opened
-        own = model.recipe.window
         shown = desk.check_picture(opened.picture(number, window), self.limits)
-        if own == "header" or not opened.has_windows:
-            return shown, shown
-        return shown, desk.check_picture(opened.picture(number, own), self.limits)
+        return shown, seen_through(shown, model.recipe.window)
 
     def draw(self, opened: Opened | Picture, number: int, window: str, name: str, order: Order) -> Iterator[Any]:
         """See `desk.draw`."""
