@@ -17,6 +17,7 @@ $(VENV)/.test: $(VENV)/.base
 	@touch $@
 
 demo: $(VENV)/.base
+	$(BIN)/manymask segment src/manymask/page/examples --model models/isic2018 --out demo/isic2018
 	$(BIN)/manymask demo --out demo
 
 lint: $(VENV)/.test
