@@ -239,6 +239,13 @@ def held_out_cases(trained: TrainedModel, store: Store, part: Part) -> list[str]
     return ids
 
 
+def spread(ids: list[str], count: int | None) -> list[str]:
+    """At most `count` of the ids, evenly spaced."""
+    if count is None or count >= len(ids):
+        return ids
+    return [ids[i * len(ids) // count] for i in range(count)]
+
+
 def fitting(recipe: Recipe, store: Store) -> None:
     """Refuses a store of another size or number of channels than the recipe's."""
     size, channels = store.images.shape[2], store.images.shape[1]

@@ -8,7 +8,7 @@ import tyro
 from manymask.errors import UserError
 
 
-def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> None:
+def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> None:
     """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
 
     Args:
@@ -17,12 +17,14 @@ def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1) ->
         model: the model folder that is written.
         out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
         seeds: how many seeds the masks are drawn with.
+        cases: score so many test cases, evenly spaced; all if not given.
     """
     from manymask.publish import publish as write
 
-    if seeds < 1:
-        raise UserError(f"--seeds must be at least 1, not {seeds}")
-    dice = write(run, data, model, out, seeds)["segmenter"][0]["metrics"]["dice"]
+    for flag, value in (("--seeds", seeds), ("--cases", cases)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} must be at least 1, not {value}")
+    dice = write(run, data, model, out, seeds, cases)["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
 
 

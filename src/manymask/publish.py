@@ -14,7 +14,7 @@ from typing import Any
 from manymask import card
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, results
+from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
 from manymask.files.atomic import atomic_file, atomic_folder, write_json
 from manymask.hub import TrainedModel, find_model, load_model, save_model, write_model
 from manymask.licences import licence
@@ -24,8 +24,9 @@ CODECS = ("mask-codec", "image-codec")
 WORST = 10
 
 
-def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> dict[str, Any]:
-    """Scores the run's model in half precision on the test part, with as many seeds, and writes MODEL and RESULTS.
+def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> dict[str, Any]:
+    """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
+    writes MODEL and RESULTS.
 
     Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data.
     """
@@ -34,12 +35,12 @@ def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1) -> di
         raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(trained, Path(scratch) / "model")
-        found = {seed: _scored(halved, store, out if seed == 0 else None, seed) for seed in range(seeds)}
+        found = {seed: _scored(halved, store, out if seed == 0 else None, seed, cases) for seed in range(seeds)}
     metrics = {"segmenter": [_brief(found[seed]) for seed in range(seeds)]}
     for stage in CODECS:
         folder = run / stage
         if (find_model(folder) / "config.json").exists():
-            metrics[stage] = [_brief(_scored(load_model(folder), store, out / stage, 0))]
+            metrics[stage] = [_brief(_scored(load_model(folder), store, out / stage, 0, cases))]
     with atomic_folder(model, ours="config.json") as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
@@ -55,8 +56,8 @@ def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
     return replace(load_model(folder), provenance=trained.provenance)
 
 
-def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int) -> dict[str, Any]:
-    protocol, ids = Protocol(seed=seed), held_out_cases(trained, store, "test")
+def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, cases: int | None) -> dict[str, Any]:
+    protocol, ids = Protocol(seed=seed), spread(held_out_cases(trained, store, "test"), cases)
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores)
     if out is not None:

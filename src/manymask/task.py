@@ -22,7 +22,7 @@ import torch
 
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, hardware, held_out_cases, results
+from manymask.evaluate import Protocol, evaluate, hardware, held_out_cases, results, spread
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import read_json, write_json
 from manymask.hub import default_device, load_model
@@ -109,13 +109,6 @@ def score(task: Task, folder: Path, store: Store) -> None:
     if task.main:
         draw_figures(trained.model, store, spread(ids, 4), folder / "figures", sampler)
     write_json(folder / "result.json", found)
-
-
-def spread(ids: list[str], count: int | None) -> list[str]:
-    """At most `count` of the ids, evenly spaced."""
-    if count is None or count >= len(ids):
-        return ids
-    return [ids[i * len(ids) // count] for i in range(count)]
 
 
 def _die_with_parent() -> None:
