@@ -75,7 +75,7 @@ def test_nifti_comes_back_as_nifti(client, tmp_path):
     nibabel = pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
     volume = np.stack([phantom.draw(k).image[:, :, 0].T for k in range(3)], axis=2)
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.diag([0.5, 2, 3, 1])), tmp_path / "scan.nii.gz")
-    facts, archive = call(client, tmp_path / "scan.nii.gz", slice_number=2, form="NIfTI")
+    facts, archive = call(client, tmp_path / "scan.nii.gz", slice_number=3, form="NIfTI")
     assert facts["spacing"] == [2.0, 0.5]
     with zipfile.ZipFile(archive) as file:
         names = {Path(name).name for name in file.namelist()}
@@ -114,6 +114,7 @@ def write(path: Path, kind: str) -> Path:
         ("good", {"steps": 999.5, "seed": -1}, "[Mm]inimum|whole numbers|seed"),
         ("good", {"regions": "here"}, "'here' is no region"),
         ("good", {"regions": "1,1"}, "segments whole images"),
+        ("good", {"seed": 2**64}, "the seed must lie between"),
         ("good", {"threshold": 2}, "threshold must lie between 0 and 1"),
         ("good", {"form": "DICOM SEG"}, "DICOM SEG needs another source"),
         ("good", {"slice_number": 2}, "there is no slice 2"),
@@ -126,6 +127,13 @@ def test_what_cannot_be_done_is_one_clear_message(client, page_server, image, tm
         call(client, path, **wanted)
     said = str(error.value)
     assert str(page_server.folder) not in said and "Traceback" not in said and len(said) < 400
+
+
+def test_server_fetches_nothing_from_an_address(client, page_server):
+    data = [[{"path": "http://example.org/lesion.png", "meta": {"_type": "gradio.FileData"}}], "whole", 1]
+    asked = httpx.post(f"{page_server.url}/gradio_api/call/segment", json={"data": data})
+    told = httpx.get(f"{page_server.url}/gradio_api/call/segment/{asked.json()['event_id']}", timeout=60).text
+    assert "event: error" in told and "example.org" not in told
 
 
 def test_files_of_the_server_are_out_of_reach(client, page_server, image):

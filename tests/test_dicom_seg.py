@@ -346,7 +346,7 @@ def test_result_folder_of_a_slice_gives_areas_in_square_millimetres(monkeypatch,
     result = json.loads((folder / "result.json").read_text())
     assert result["spacing_mm"] == [0.7, 0.8]
     assert result["areas_mm2"] == pytest.approx([0.56 * area for area in result["areas"]])
-    assert result["area_std_mm2"] == pytest.approx(np.std(result["areas_mm2"]))
+    assert result["area_std_mm2"] == pytest.approx(np.std(result["areas_mm2"], ddof=1))
     assert {"masks.dcm", "confidence.dcm", "levels.dcm", "overlay.png"} <= {path.name for path in folder.iterdir()}
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manymask.errors import UserError
-from manymask.files.nifti import is_nifti, read_nifti, to_picture, to_plane
+from manymask.files.dicom import seen_through
+from manymask.files.nifti import count_slices, is_nifti, read_nifti, to_picture, to_plane
 from manymask.files.window import parse_window
 
 RNG = np.random.default_rng(0)
@@ -177,3 +178,13 @@ def test_names_tell_what_is_nifti():
         False,
         False,
     ]
+
+
+def test_values_stay_the_files_own_through_any_window(tmp_path):
+    volume = np.arange(12 * 10 * 2, dtype=np.int16).reshape(12, 10, 2)
+    path = tmp_path / "scan.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    plain, windowed = read_nifti(path), read_nifti(path, parse_window("lung"))
+    for a, b in zip(plain, windowed, strict=True):
+        assert b.pixels.dtype == np.uint8 and (seen_through(b, "values").pixels == a.pixels).all()
+    assert count_slices(path) == len(plain) == 2

@@ -121,12 +121,13 @@ class _Run:
         ask, empty, seen = self.request, 0, 0
         for picture in _named(entry, ask):
             seen += 1
-            if picture.origin is not None and picture.pixels.min() == picture.pixels.max():
+            told = seen_through(picture, self.segmenter.recipe.window)
+            if picture.origin is not None and told.pixels.min() == told.pixels.max():
                 empty += 1  # above the head, below the feet: volumes have such slices
                 continue
-            picture = replace(picture, name=self.free(picture.name))
+            name = self.free(picture.name)
+            picture, told = replace(picture, name=name), replace(told, name=name)
             try:
-                told = seen_through(picture, self.segmenter.recipe.window)
                 result = self.segmenter.segment(told, ask.samples, ask.seed, ask.sampler, ask.threshold, ask.rois)
             except UserError as error:
                 label = str(getattr(entry, "path", picture.name))

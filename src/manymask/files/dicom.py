@@ -29,7 +29,7 @@ from manymask.files.dicom_header import (
     whole_number,
 )
 from manymask.files.dicom_pixels import frame_values, inflates_beyond, render
-from manymask.files.picture import DicomFrame, Picture
+from manymask.files.picture import DicomFrame, NiftiSlice, Picture
 from manymask.files.raster import PIXEL_LIMIT
 from manymask.files.window import Window, parse_window
 
@@ -84,8 +84,10 @@ def pictures_of(datasets: Sequence[Any], window: Window | None = None) -> list[P
 
 def seen_through(picture: Picture, window: str) -> Picture:
     """The same picture through another window: a text of `parse_window`, or `values`, the modality's own unit unwindowed
-    (float32). What is not DICOM has no window and stays as it is, and so does all where the window is `header`."""
+    (float32). Rasters have no window and stay as they are, and so does all where the window is `header`."""
     origin = picture.origin
+    if window == "values" and isinstance(origin, NiftiSlice) and origin.values is not None:
+        return replace(picture, pixels=origin.values)
     if window == "header" or not isinstance(origin, DicomFrame):
         return picture
     with readable(picture.name):

@@ -35,6 +35,13 @@ def read_nifti(path: Path, window: Window | None = None) -> list[Picture]:
     return list(nifti_slices(path, window))
 
 
+def count_slices(path: Path) -> int:
+    """How many slices `nifti_slices` gives, from the header alone."""
+    nibabel = _nibabel()
+    _check_header(path, nibabel)
+    return int(np.prod(_first_header(path, nibabel).get_data_shape()[2:]))
+
+
 def nifti_slices(path: Path, window: Window | None = None) -> Iterator[Picture]:
     """The slices in the order of the third axis, in the file's own values (scaled by its slope); with a fixed window
     as uint8; colour as uint8 (H, W, 3). Raises `UserError` for what is no 2-D or 3-D NIfTI of sensible size."""
@@ -55,10 +62,11 @@ def nifti_slices(path: Path, window: Window | None = None) -> Iterator[Picture]:
     stem = path.name[: -len(next(s for s in reversed(SUFFIXES) if path.name.lower().endswith(s)))]
     for index in range(volume.shape[2]):
         plane = _values(volume[:, :, index], slope, inter, path)
+        values = to_picture(plane, affine)
         if window is not None and window.kind == "fixed" and plane.ndim == 2:
             plane = fixed(plane, window.centre, window.width)
         name = stem if volume.shape[2] == 1 else f"{stem}-slice-{index + 1:04}"
-        yield Picture(to_picture(plane, affine), name, _spacing(image.header), NiftiSlice(affine, shape, index))
+        yield Picture(to_picture(plane, affine), name, _spacing(image.header), NiftiSlice(affine, shape, index, values))
 
 
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:

@@ -16,11 +16,13 @@ class DicomFrame:
 
 @dataclass(frozen=True)
 class NiftiSlice:
-    """Slice `index` along the third axis of a NIfTI volume of `shape`, with its affine (4, 4)."""
+    """Slice `index` along the third axis of a NIfTI volume of `shape`, with its affine (4, 4); values: its pixels, upright,
+    before any window."""
 
     affine: np.ndarray
     shape: tuple[int, ...]
     index: int
+    values: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,21 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     return pixels > 0
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(H, W) from the header alone; nothing is decoded. (0, 0) where only reading it all would tell."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.height, image.width
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first"
+        ) from None
+    except (OSError, SyntaxError, ValueError):
+        return 0, 0
+
+
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -109,7 +124,7 @@ def _decode_tiff(path: Path) -> np.ndarray:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
-            if int(np.prod(page.shape)) > 4 * PIXEL_LIMIT:
+            if page.imagewidth * page.imagelength > PIXEL_LIMIT or int(np.prod(page.shape)) > 4 * PIXEL_LIMIT:
                 raise UserError(f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first")
             if len(tiff.pages) > 1 and page.shape == getattr(tiff.pages[1], "shape", None):
                 raise UserError(f"{path} holds {len(tiff.pages)} pages; give one image a file")

@@ -45,7 +45,7 @@ def measured(areas: list[int], consensus: int, spacing: tuple[float, float] | No
     pixel = spacing[0] * spacing[1]
     square = np.asarray(areas) * pixel
     return {"spacing_mm": list(spacing), "areas_mm2": square.tolist(), "area_mean_mm2": float(square.mean()),
-            "area_std_mm2": float(square.std()), "area_consensus_mm2": consensus * pixel}  # fmt: skip
+            "area_std_mm2": float(square.std(ddof=min(1, len(square) - 1))), "area_consensus_mm2": consensus * pixel}  # fmt: skip
 
 
 def write_result(

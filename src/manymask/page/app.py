@@ -88,10 +88,11 @@ class Events:
             mine = [Path(path) for path in paths or []]
             office.remember(request.session_hash, mine)
             order = order_of(office.limits, samples, seed, sampler, steps, regions)
+            threshold = desk.check_threshold(threshold)
             found = desk.open_files(mine, office.limits)
             *_, (scene, _, done) = office.draw(found, int(slice_number or 1), window or "", model, order)
-            archive = office.pack(done, float(threshold), form, request.session_hash)
-            at = min(99, max(1, round(float(threshold) * 100)))
+            archive = office.pack(done, threshold, form, request.session_hash)
+            at = min(99, max(1, round(threshold * 100)))
             told = {"areas": scene.areas, "area_consensus": scene.curve[at], "agreement": scene.agreement}
             return {**done.facts, **told, "threshold": threshold, "saved_as": form}, str(archive)
 
@@ -148,8 +149,10 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     archive, scene = gr.File(visible=False), [opened, c.viewer, drawing, c.number]
     c.dropped.upload(events.drop, [c.dropped, c.window, c.model], [*scene, c.regions], **heavy, **private)
     c.viewer.example(events.example, [c.window, c.model], [*scene, c.regions], **heavy, **private)
-    for changed in (c.number.release, c.window.change, c.model.change):
-        changed(events.change, [opened, c.number, c.window, c.model], scene, **heavy, **private)
+    for changed in (c.number.input, c.window.change, c.model.change):
+        changed(
+            events.change, [opened, c.number, c.window, c.model], scene, trigger_mode="always_last", **heavy, **private
+        )
     c.viewer.pick(events.pick, c.regions, c.regions, queue=False, show_progress="hidden", **private)
     wanted = [c.samples, c.seed, c.sampler, c.steps, c.regions]
     inputs = [opened, c.number, c.window, c.model, *wanted]
@@ -160,8 +163,10 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     saved.success(None, archive, None, js=FETCH, **private)
     page.unload(events.leave)
 
+    # programs have a number of their own: the slider ends where the page's last series did
+    place = gr.Number(1, precision=0, visible=False)
     threshold, form = gr.Number(0.5, visible=False), gr.Textbox("PNG", visible=False)
-    asked = [c.dropped, c.model, *wanted, c.window, c.number, threshold, form]
+    asked = [c.dropped, c.model, *wanted, c.window, place, threshold, form]
     told = [gr.JSON(visible=False), gr.File(visible=False)]
     gr.Button(visible=False).click(events.segment, asked, told, api_name="segment", **heavy)
     gr.api(events.models, api_name="models", queue=False)

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +17,9 @@ from manymask.consensus import fuse
 from manymask.errors import UserError
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.inputs import Input, Nifti, Raster, find_inputs
-from manymask.files.nifti import write_nifti
+from manymask.files.nifti import count_slices, write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
-from manymask.files.raster import to_channels
+from manymask.files.raster import size_of, to_channels
 from manymask.files.result import write_result
 from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
@@ -68,11 +67,6 @@ class Opened:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    @property
-    def has_windows(self) -> bool:
-        """Whether it makes a difference through which window one looks."""
-        return not all(isinstance(entry, Raster) for entry in self.entries)
-
     def picture(self, number: int, window: str) -> Picture:
         """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
         if not 1 <= number <= len(self):
@@ -117,6 +111,9 @@ def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
     if len(paths) > limits.files:
         raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
     entries = find_inputs(paths)
+    for entry in entries:
+        if isinstance(entry, Raster):
+            check_size(*size_of(entry.path), limits)
     return Opened(tuple(entries), tuple(_count(entry) for entry in entries))
 
 
@@ -124,17 +121,21 @@ def _count(entry: Input) -> int:
     if isinstance(entry, Raster):
         return 1
     if isinstance(entry, Nifti):
-        origin = next(entry.pictures()).origin
-        return int(np.prod(origin.shape[2:])) if isinstance(origin, NiftiSlice) else 1
+        return count_slices(entry.path)
     return len(entry)
 
 
 def check_picture(picture: Picture, limits: Limits) -> Picture:
     """The same picture, refused if it is larger than this server takes."""
     height, width = picture.pixels.shape[:2]
+    check_size(height, width, limits)
+    return picture
+
+
+def check_size(height: int, width: int, limits: Limits) -> None:
+    """`UserError` for an image larger than this server takes."""
     if height * width > limits.megapixels * 1e6:
         raise UserError(f"the image has {width}×{height} pixels; this server takes up to {limits.megapixels:g} million")
-    return picture
 
 
 def preview(segmenter: Segmenter, picture: Picture) -> Scene:
@@ -203,16 +204,26 @@ def draw(
              "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
              "model": segmenter.recipe.dataset, "spacing": picture.spacing, "rois": order.rois,
              "seconds": {"total": round(seconds, 3)}}  # fmt: skip
-    drawing = Drawing(picture, view, drawn, facts)
+    drawing = Drawing(shown, view, drawn, facts)
     scene.forms = drawing.forms()
     yield scene, 1.0, drawing
+
+
+def check_threshold(threshold: Any) -> float:
+    """As a number between 0 and 1."""
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not 0 < value < 1:
+        raise UserError("the threshold must be a number between 0 and 1")
+    return value
 
 
 def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
     """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
     the same as NIfTI or DICOM SEG, if asked for."""
-    if not 0 < threshold < 1:
-        raise UserError(f"the threshold must lie between 0 and 1, not {threshold}")
+    threshold = check_threshold(threshold)
     if form not in drawing.forms():
         raise UserError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
     found = drawing.result(threshold)
@@ -221,7 +232,8 @@ def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         inside = Path(work) / name
         maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
-        write_result(inside, found.image, *maps, facts, drawing.picture.spacing)
+        image = to_channels(drawing.picture.pixels, found.image.shape[2])
+        write_result(inside, image, *maps, facts, drawing.picture.spacing)
         if form == "NIfTI":
             write_nifti(inside, [drawing.picture], [found])
         elif form == "DICOM SEG":

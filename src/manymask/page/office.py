@@ -133,6 +133,8 @@ def plainly(folder: Path) -> Iterator[None]:
 
 def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> Order:
     try:
+        if not 0 <= int(seed or 0) < 2**63:
+            raise UserError("the seed must lie between 0 and 2^63 - 1")
         kind, count = SAMPLERS.get(sampler or "the model's own", sampler), int(steps or 0) or None
         return Order(int(samples), int(seed or 0), kind, count, desk.read_points(regions or "", limits))
     except (TypeError, ValueError, OverflowError):

@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +26,11 @@ def serve(models: Sequence[Path], host: str, port: int, limits: Limits) -> None:
     with tempfile.TemporaryDirectory(prefix="manymask-") as work:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(work).resolve())  # before Gradio is imported
         try:
-            from manymask.page.app import build
+            from manymask.page.app import KEPT, build
         except ImportError:
             raise UserError("the page needs Gradio: pip install 'manymask[app]'") from None
+        _fetch_nothing()
+        threading.Thread(target=_sweep, args=(Path(work).resolve(), KEPT), daemon=True).start()
         loaded = load(models)
         page = build(Office(loaded, limits, Path(work).resolve()))
         # one drawing at a time; a line of bounded length, and no way around it
@@ -52,6 +55,27 @@ def load(models: Sequence[Path]) -> dict[str, Segmenter]:
     return loaded
 
 
+def _sweep(work: Path, kept: float) -> None:
+    """Removes what has lain longer than `kept` seconds, every minute: uploads that broke off belong to no visit."""
+    while work.exists():
+        for path in work.rglob("*"):
+            with suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > kept:
+                    path.unlink()
+        time.sleep(60)
+
+
+def _fetch_nothing() -> None:
+    """Gradio would fetch a file that a caller names by an address; here one uploads the file itself."""
+    import gradio as gr
+    from gradio import processing_utils
+
+    async def refuse(*_: Any, **__: Any) -> str:
+        raise gr.Error("upload the file itself, not its address", print_exception=False)
+
+    processing_utils.async_ssrf_protected_download = refuse
+
+
 def _launch(page: Any, host: str, port: int, limits: Limits) -> None:
     """Nothing shared, nothing measured, no file but the visitor's own; fonts of the visitor's system."""
     import gradio as gr
@@ -64,7 +88,7 @@ def _launch(page: Any, host: str, port: int, limits: Limits) -> None:
     )
     page.launch(
         server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
-        allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=200, enable_monitoring=False,
+        allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=20, enable_monitoring=False,
         ssr_mode=False, mcp_server=False, strict_cors=True, footer_links=["api"], css=text_of("page.css"), theme=theme,
         prevent_thread_lock=True,
     )  # fmt: skip
