@@ -130,10 +130,12 @@ def test_what_cannot_be_done_is_one_clear_message(client, page_server, image, tm
 
 
 def test_server_fetches_nothing_from_an_address(client, page_server):
-    data = [[{"path": "http://example.org/lesion.png", "meta": {"_type": "gradio.FileData"}}], "whole", 1]
+    far = {"path": "http://example.org/lesion.png", "meta": {"_type": "gradio.FileData"}}
+    data = [[far], "whole", 1, 0, "the model's own", 0, "", "", 1, 0.5, "PNG"]
     asked = httpx.post(f"{page_server.url}/gradio_api/call/segment", json={"data": data})
     told = httpx.get(f"{page_server.url}/gradio_api/call/segment/{asked.json()['event_id']}", timeout=60).text
     assert "event: error" in told and "example.org" not in told
+    assert "example.org" not in page_server.log.read_text()
 
 
 def test_files_of_the_server_are_out_of_reach(client, page_server, image):

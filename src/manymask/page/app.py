@@ -90,7 +90,7 @@ class Events:
             order = order_of(office.limits, samples, seed, sampler, steps, regions)
             threshold = desk.check_threshold(threshold)
             found = desk.open_files(mine, office.limits)
-            *_, (scene, _, done) = office.draw(found, int(slice_number or 1), window or "", model, order)
+            *_, (scene, _, done) = office.draw(found, desk.check_number(slice_number), window or "", model, order)
             archive = office.pack(done, threshold, form, request.session_hash)
             at = min(99, max(1, round(threshold * 100)))
             told = {"areas": scene.areas, "area_consensus": scene.curve[at], "agreement": scene.agreement}
@@ -141,6 +141,17 @@ def build(office: Office) -> Any:
     return page
 
 
+def _asked_by_programs(office: Office) -> list[Any]:
+    """The inputs of `/segment` after the files, in its order. Plain ones: what the page's own let pass depends on what
+    the page shows, and what they refuse they refuse with a stack trace in the log."""
+    first = {"model": next(iter(office.segmenters)), "samples": 5, "seed": 0, "sampler": next(iter(SAMPLERS)), "steps": 0,
+             "regions": "", "window": desk.WINDOWS[0], "slice_number": 1, "threshold": 0.5, "form": "PNG"}  # fmt: skip
+    return [
+        gr.Textbox(value, visible=False) if isinstance(value, str) else gr.Number(value, visible=False)
+        for value in first.values()
+    ]
+
+
 def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     """Which event changes what. Whatever decodes or draws waits in one line, one at a time."""
     heavy: dict[str, Any] = {"concurrency_id": "drawing", "concurrency_limit": 1, "show_progress": "hidden"}
@@ -163,10 +174,7 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     saved.success(None, archive, None, js=FETCH, **private)
     page.unload(events.leave)
 
-    # programs have a number of their own: the slider ends where the page's last series did
-    place = gr.Number(1, precision=0, visible=False)
-    threshold, form = gr.Number(0.5, visible=False), gr.Textbox("PNG", visible=False)
-    asked = [c.dropped, c.model, *wanted, c.window, place, threshold, form]
+    asked = [c.dropped, *_asked_by_programs(events.office)]
     told = [gr.JSON(visible=False), gr.File(visible=False)]
     gr.Button(visible=False).click(events.segment, asked, told, api_name="segment", **heavy)
     gr.api(events.models, api_name="models", queue=False)

@@ -209,6 +209,14 @@ def draw(
     yield scene, 1.0, drawing
 
 
+def check_number(number: Any) -> int:
+    """Of a slice, from 1; the first if not given."""
+    try:
+        return int(number or 1)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("the number of the slice must be a whole number") from None
+
+
 def check_threshold(threshold: Any) -> float:
     """As a number between 0 and 1."""
     try:
@@ -216,7 +224,7 @@ def check_threshold(threshold: Any) -> float:
     except (TypeError, ValueError):
         value = 0.0
     if not 0 < value < 1:
-        raise UserError("the threshold must be a number between 0 and 1")
+        raise UserError("the threshold must lie between 0 and 1")
     return value
 
 
