@@ -151,6 +151,22 @@ def test_crop_model_segments_the_regions_named_and_nothing_else(monkeypatch, cro
     assert torch.equal(torch.from_numpy(held[..., 1] > 0), drawn.masks[0] >= 0.5)
 
 
+def test_one_damaged_slice_does_not_stop_its_series(monkeypatch, drawing_model, tmp_path, capsys):
+    slices = ct_series(4)
+    slices[1].PixelData = slices[1].PixelData[:100]
+    folder = save_series(tmp_path / "in", slices)
+    assert run(monkeypatch, "segment", folder, "--model", drawing_model, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert "3 of 4" in said.out and len([x for x in said.err.splitlines() if x.startswith("manymask:")]) == 1
+    seg = highdicom.seg.segread(tmp_path / "out/series-0004/masks.dcm")
+    held = {
+        uid
+        for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        for uid in [item.ReferencedSOPInstanceUID]
+    }
+    assert held == {slices[k].SOPInstanceUID for k in (0, 2, 3)}
+
+
 def test_one_unreadable_series_does_not_stop_the_others(monkeypatch, drawing_model, tmp_path, capsys):
     good, bad = ct_series(1)[0], ct_series(1)[0]
     bad.PixelData = bad.PixelData[:100]

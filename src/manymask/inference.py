@@ -8,7 +8,7 @@ Names come from the reader, never from a patient field; with `anonymise` not fro
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from manymask.errors import UserError
 from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_folder, write_json
-from manymask.files.dicom import seen_through
+from manymask.files.dicom import Series, seen_through
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.dicomweb import ArchiveSeries, archive_series, is_address
 from manymask.files.inputs import Input, Raster, find_inputs
@@ -119,7 +119,7 @@ class _Run:
     def pictures(self, entry: Entry) -> Iterator[tuple[Picture, Kept]]:
         """Segments the pictures of one entry and writes each one's folder."""
         ask, empty, seen = self.request, 0, 0
-        for picture in _named(entry, ask):
+        for picture in _named(entry, ask, self.tally.fail):
             seen += 1
             told = seen_through(picture, self.segmenter.recipe.window)
             if picture.origin is not None and told.pixels.min() == told.pixels.max():
@@ -195,9 +195,10 @@ class _Run:
         return candidate
 
 
-def _named(entry: Entry, request: Request) -> Iterator[Picture]:
+def _named(entry: Entry, request: Request, failed: Callable[[UserError], None]) -> Iterator[Picture]:
     """Pictures under names that may be written. File names are the user's own, and often the patient's."""
-    for number, picture in enumerate(entry.pictures(request.window), start=1):
+    found = entry.pictures(request.window, failed) if isinstance(entry, Series) else entry.pictures(request.window)
+    for number, picture in enumerate(found, start=1):
         if request.anonymiser is None or isinstance(picture.origin, DicomFrame):
             yield picture
         else:

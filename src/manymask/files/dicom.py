@@ -8,7 +8,7 @@ turned, so that masks fit the source.
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -107,17 +107,26 @@ class Series:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def pictures(self, window: Window | None = None) -> Iterator[Picture]:
-        """Decodes one frame after the other; a file is held while its frames are wanted."""
+    def pictures(
+        self, window: Window | None = None, failed: Callable[[UserError], None] | None = None
+    ) -> Iterator[Picture]:
+        """Decodes one frame after the other; a file is held while its frames are wanted. A frame that cannot be read is
+        told to `failed`, and the others go on; without it, it ends the series."""
         path, dataset = None, None
         for place, frame in enumerate(self.frames, start=1):
-            if frame.path is None or frame.path != path or dataset is None:
-                dataset = frame.header if frame.path is None else load_dicom(frame.path)
-                path = frame.path
-            with readable(frame.label):
-                check_size(dataset, frame.label)
-                pixels = render(dataset, frame.number, window or Window(), frame.label)
-                spacing, name = spacing_of(frame.header, frame.number), _name(frame, place)
+            try:
+                if frame.path is None or frame.path != path or dataset is None:
+                    dataset = frame.header if frame.path is None else load_dicom(frame.path)
+                    path = frame.path
+                with readable(frame.label):
+                    check_size(dataset, frame.label)
+                    pixels = render(dataset, frame.number, window or Window(), frame.label)
+                    spacing, name = spacing_of(frame.header, frame.number), _name(frame, place)
+            except UserError as error:
+                if failed is None:
+                    raise
+                failed(error)
+                continue
             yield Picture(pixels, name, spacing, DicomFrame(dataset, frame.number))
 
 
