@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from manymask.data.augment import quarter_turn
 from manymask.data.case import Batch
 from manymask.hub import load_model
 from manymask.noise import SampleNoise, TrainingNoise
@@ -43,9 +44,11 @@ def inference(options: Options) -> None:
     model, row = trained.model, trained.recipe
     image = torch.rand(1, row.channels, row.size, row.size)
     shape = torch.Size((model.mask_codec.latent, *[row.size // model.mask_codec.factor] * 2))
+    turns = model.setting.turns
     for run in range(options.runs + 1):
         marks = [time.perf_counter()]
-        told = model.tell(image).rows([0] * options.samples, 1)
+        turned = torch.cat([quarter_turn(image, k) for k in range(min(turns, options.samples))])
+        told = model.tell(turned).rows([k % turns for k in range(options.samples)], 1)
         marks.append(time.perf_counter())
         noise = SampleNoise(run, ["x"], options.samples)
         z = model.setting.sampler(model.denoise(told), model.setting.process, noise.normal(*shape), noise)
