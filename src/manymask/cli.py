@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from manymask.errors import UserError
+from manymask.errors import UserError, at_least_one
 from manymask.experiment_verbs import publish, report, reproduce
 
 
@@ -34,7 +34,7 @@ def prepare(
     from manymask import recipes
     from manymask.data.store import prepare as write_store
 
-    _at_least_one("--size", size)
+    at_least_one("--size", size)
     row = recipes.recipe(recipe)
     if source is None and row.dataset != "phantom":
         raise UserError(f"{recipe} needs --source, the folder of the data set as downloaded")
@@ -141,7 +141,7 @@ def segment(
 
 
 def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
-    _at_least_one("--samples", samples)
+    at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
     if not model.exists():
@@ -184,8 +184,8 @@ def evaluate(
     from manymask.hub import load_model
     from manymask.show import draw_batch, metrics_table
 
-    _at_least_one("--samples", samples)
-    _at_least_one("--limit", limit)
+    at_least_one("--samples", samples)
+    at_least_one("--limit", limit)
     trained, store = load_model(model), Store(data)
     protocol = Protocol(samples, seed=seed, sampler=_sampler(sampler, steps, trained.model))
     ids = held_out_cases(trained, store, split)[:limit]
@@ -200,11 +200,6 @@ def evaluate(
         few = ids[:: max(1, len(ids) // 6)][:6]
         draw_batch(trained.model, store.batch(few), out / "figure.png", min(samples, 8), seed, protocol.sampler)
         print(f"results.json and figure.png → {out}")
-
-
-def _at_least_one(flag: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"{flag} must be at least 1, not {value}")
 
 
 def list_recipes() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from manymask.errors import UserError
+from manymask.errors import UserError, at_least_one
 
 
 def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> None:
@@ -22,8 +22,7 @@ def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, ca
     from manymask.publish import publish as write
 
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} must be at least 1, not {value}")
+        at_least_one(flag, value)
     dice = write(run, data, model, out, seeds, cases)["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
 
@@ -66,8 +65,7 @@ def reproduce(
     from manymask.reproduce import reproduce as run
 
     for flag, value in (("--cases", cases), ("--sweep-cases", sweep_cases), ("--size", size)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} must be at least 1, not {value}")
+        at_least_one(flag, value)
     if budget_minutes is not None and budget_minutes <= 0:
         raise UserError(f"--budget-minutes must be above 0, not {budget_minutes:g}")
     if not recipes:

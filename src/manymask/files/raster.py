@@ -67,6 +67,10 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     return pixels > 0
 
 
+def _too_large(path: Path) -> UserError:
+    return UserError(f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first")
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """(H, W) from the header alone; nothing is decoded. (0, 0) where only reading it all would tell."""
     try:
@@ -75,9 +79,7 @@ def size_of(path: Path) -> tuple[int, int]:
             with Image.open(path) as image:
                 return image.height, image.width
     except Image.DecompressionBombError:
-        raise UserError(
-            f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first"
-        ) from None
+        raise _too_large(path) from None
     except (OSError, SyntaxError, ValueError):
         return 0, 0
 
@@ -92,9 +94,7 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(
-            f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first"
-        ) from None
+        raise _too_large(path) from None
     except OSError:
         raise UserError(f"{path} is not an image that can be read (expected {', '.join(SUFFIXES)})") from None
 
@@ -125,7 +125,7 @@ def _decode_tiff(path: Path) -> np.ndarray:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
             if page.imagewidth * page.imagelength > PIXEL_LIMIT or int(np.prod(page.shape)) > 4 * PIXEL_LIMIT:
-                raise UserError(f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first")
+                raise _too_large(path)
             if len(tiff.pages) > 1 and page.shape == getattr(tiff.pages[1], "shape", None):
                 raise UserError(f"{path} holds {len(tiff.pages)} pages; give one image a file")
             if int(page.compression) in (1, 8, 32946):

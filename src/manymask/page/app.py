@@ -36,7 +36,7 @@ class Events:
     def _show(self, found: Opened | Picture, place: int, window: str, name: str) -> Any:
         """The image alone; what was drawn before is gone."""
         model = self.office.segmenter(name)
-        shown, _ = self.office.pictures(found, place, window, model)
+        shown = self.office.shown(found, place, window)
         count = 1 if isinstance(found, Picture) else len(found)
         slider = gr.update(maximum=max(2, count), value=place, visible=count > 1)
         return found, desk.preview(model, shown).value(), None, slider

@@ -89,11 +89,15 @@ class Office:
             raise UserError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
         return self.segmenters[name]
 
+    def shown(self, opened: Opened | Picture, number: int, window: str) -> Picture:
+        """The image as people see it."""
+        if isinstance(opened, Picture):
+            return opened
+        return desk.check_picture(opened.picture(number, window), self.limits)
+
     def pictures(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> tuple[Picture, Picture]:
         """The image as people see it and as the model does."""
-        if isinstance(opened, Picture):
-            return opened, opened
-        shown = desk.check_picture(opened.picture(number, window), self.limits)
+        shown = self.shown(opened, number, window)
         return shown, seen_through(shown, model.recipe.window)
 
     def draw(self, opened: Opened | Picture, number: int, window: str, name: str, order: Order) -> Iterator[Any]:
