@@ -20,7 +20,7 @@ FLOORS = (
     "data.folder", "data.phantom",
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
-    "networks", "prob_unet", "guidance", "segmenters",
+    "stream", "networks", "prob_unet", "guidance", "segmenters",
     "recipes", "card", "regions", "hub", "inference", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",

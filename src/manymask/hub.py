@@ -29,8 +29,8 @@ from manymask.files.raster import pil_pixels, read_pixels
 from manymask.recipes import Recipe, Stage
 from manymask.regions import Point, Region, View, look
 from manymask.samplers import Sampler
-from manymask.segmenters import Watch
 from manymask.settings import from_dict, to_dict
+from manymask.stream import Watch
 
 FORMAT = 1
 

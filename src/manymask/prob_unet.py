@@ -1,6 +1,6 @@
 """Probabilistic U-Net (Kohl et al. 2018): a conditional VAE whose few latent numbers choose among a U-Net's masks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from manymask.consensus import Target, training_target
 from manymask.data.case import Batch
 from manymask.noise import SampleNoise
 from manymask.samplers import Sampler
+from manymask.stream import Streaming, Watch
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def kl_divergence(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_va
     return 0.5 * (ratio + shift - 1 + log_variance_p - log_variance_q).sum(dim=1)
 
 
-class ProbUNetSegmenter(nn.Module):
+class ProbUNetSegmenter(Streaming):
     """See `ProbUNet`. The latent joins the U-Net's last features at every pixel; 1×1 convolutions make the mask."""
 
     def __init__(self, setting: ProbUNet, channels: int) -> None:
@@ -83,10 +84,6 @@ class ProbUNetSegmenter(nn.Module):
         tiled = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
 
-    def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
-        """n masks for each image from latents of the prior: probabilities (B, n, H, W). There is no sampler to choose."""
-        return torch.cat(list(self.stream(batch, n, seed, sampler)), dim=1)
-
     @torch.inference_mode()
     def stream(
         self,
@@ -95,9 +92,9 @@ class ProbUNetSegmenter(nn.Module):
         seed: int,
         sampler: Sampler | None = None,
         every: int = 1,
-        watch: Callable[[float], None] | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[Tensor]:
-        """The masks of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        """From latents of the prior. There is no sampler to choose."""
         features, (mean, log_variance) = self.unet(batch.image), self.prior(batch.image)
         noise = SampleNoise(seed, batch.ids, n).normal(self.setting.latent).to(mean).reshape(len(mean), n, -1)
         z = mean[:, None] + (0.5 * log_variance).exp()[:, None] * noise

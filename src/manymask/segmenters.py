@@ -1,12 +1,12 @@
 """Models that segment: `forward(batch)` gives the training loss, `predict(batch, n, seed)` n masks for each image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
-from torch import Tensor, nn
+from torch import Tensor
 
 from manymask.codec import CodecSetting
 from manymask.consensus import Target, training_target
@@ -21,9 +21,8 @@ from manymask.noise import SampleNoise
 from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Process
 from manymask.samplers import DDIM, Denoise, Sampler, check_fit
+from manymask.stream import Streaming, Watch
 
-# told the share of the sampling that is done, in [0, 1], before each pass of the network; may raise to end it
-Watch = Callable[[float], None]
 DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
 
 
@@ -76,7 +75,7 @@ class Told:
         return Told([pick(x) for x in self.seen], blind, None if self.z_image is None else pick(self.z_image))
 
 
-class DiffusionSegmenter(nn.Module):
+class DiffusionSegmenter(Streaming):
     """See `LatentDiffusion`. The parts are `image_codec`, `mask_codec` (frozen) and `denoiser`; for guidance, `null` and
     `classifier`."""
 
@@ -170,10 +169,6 @@ class DiffusionSegmenter(nn.Module):
 
         return denoise
 
-    def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
-        """n masks for each image: probabilities (B, n, H, W). Sample k depends on the seed, the case's id and k alone."""
-        return torch.cat(list(self.stream(batch, n, seed, sampler, every=n)), dim=1)
-
     @torch.inference_mode()
     def stream(
         self,
@@ -184,7 +179,7 @@ class DiffusionSegmenter(nn.Module):
         every: int = 1,
         watch: Watch | None = None,
     ) -> Iterator[Tensor]:
-        """The masks of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        """See `Streaming`; the images are encoded once."""
         sampler = sampler or self.setting.sampler
         check_fit(sampler, self.setting.process)
         turns = self.setting.turns
@@ -217,7 +212,7 @@ class OneToOne:
         return NetworkSegmenter(self, channels)
 
 
-class NetworkSegmenter(nn.Module):
+class NetworkSegmenter(Streaming):
     """See `OneToOne`. For n > 1 it answers n of the eight flips and quarter turns, so that count alone wins nothing."""
 
     def __init__(self, setting: OneToOne, channels: int) -> None:
@@ -227,10 +222,6 @@ class NetworkSegmenter(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
         return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
-
-    def predict(self, batch: Batch, n: int, seed: int, sampler: Sampler | None = None) -> Tensor:
-        """Probabilities (B, n, H, W); deterministic, so neither seed nor sampler matters."""
-        return torch.cat(list(self.stream(batch, n, seed, sampler)), dim=1)
 
     @torch.inference_mode()
     def stream(
@@ -242,7 +233,7 @@ class NetworkSegmenter(nn.Module):
         every: int = 1,
         watch: Watch | None = None,
     ) -> Iterator[Tensor]:
-        """The answers of `predict`, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        """See `Streaming`. Deterministic, so neither seed nor sampler matters."""
         for first in range(0, n, every):
             yield torch.cat([self._answer(batch.image, k) for k in range(first, min(first + every, n))], dim=1)
 
