@@ -122,7 +122,8 @@ def test_prepare_own_folder_then_train_with_changed_settings(monkeypatch, tmp_pa
 
 def test_recipes_are_listed(monkeypatch, capsys):
     assert run(monkeypatch, "recipes") == 0
-    assert "isic2018-paper" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "isic2018-paper" in said and "NAME-nnunet" in said and len(said.splitlines()) < 40
 
 
 def test_help_comes_without_waiting_for_torch():

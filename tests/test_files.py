@@ -9,7 +9,7 @@ from PIL import Image
 
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_file, atomic_folder, read_json, write_json
-from manymask.files.raster import expand_inputs, read_image, read_mask, write_png
+from manymask.files.raster import read_image, read_mask, write_png
 from manymask.files.result import outline, overlay, pairwise_agreement, write_result
 
 
@@ -175,17 +175,6 @@ def test_outline_lies_inside_and_overlay_keeps_the_rest():
 def test_agreement_of_one_mask_is_undefined():
     assert pairwise_agreement(np.ones((1, 4, 4), bool)) is None
     assert pairwise_agreement(np.zeros((2, 4, 4), bool)) == 1
-
-
-def test_folders_are_expanded_in_order(tmp_path):
-    for name in ("b.png", "a.jpg", ".hidden.png", "notes.txt"):
-        (tmp_path / name).write_bytes(b"x")
-    assert [p.name for p in expand_inputs([tmp_path])] == ["a.jpg", "b.png"]
-    with pytest.raises(UserError, match="no such file or folder"):
-        expand_inputs([tmp_path / "nowhere"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no image"):
-        expand_inputs([tmp_path / "empty"])
 
 
 def test_masks_are_written_black_and_white(tmp_path):

@@ -19,7 +19,7 @@ from manymask import Segmenter, cli
 from manymask.data import phantom
 from manymask.errors import UserError
 from manymask.files.dicomweb import archive_series
-from manymask.files.nifti import read_nifti, write_nifti
+from manymask.files.nifti import nifti_slices, read_nifti, write_nifti
 from manymask.hub import Provenance, TrainedModel, load_model, save_model
 from manymask.inference import Kept, parse_roi
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
@@ -128,6 +128,32 @@ def test_series_in_a_folder_leaves_one_seg_for_all_its_slices(monkeypatch, drawi
     segs = [highdicom.seg.segread(tmp_path / "out" / name / "masks.dcm") for name in ("series-0004", "series-0004-2")]
     found = {seg.SourceImageSequence[0].ReferencedSOPClassUID: len(seg.SourceImageSequence) for seg in segs}
     assert found == {CT: 3, ENHANCED_CT: 1}
+
+
+def test_series_of_which_no_seg_can_be_made_is_told_apart_from_failed_images(
+    monkeypatch, drawing_model, tmp_path, capsys
+):
+    slices = ct_series(2)
+    slices[1].ImagePositionPatient = slices[0].ImagePositionPatient
+    save_series(tmp_path / "in", slices)
+    assert run(monkeypatch, "segment", tmp_path / "in", "--model", drawing_model, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().out
+    assert "2 of 2 image(s) segmented" in said and "1 series got pictures, but no SEG" in said
+    assert len(list((tmp_path / "out").rglob("consensus.png"))) == 2 and not list((tmp_path / "out").rglob("*.dcm"))
+
+
+def test_volume_keeps_its_units_and_can_be_read_from_any_slice_on(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 100, (12, 10, 4)).astype(np.int16)
+    image = nibabel.Nifti1Image(volume, np.diag([300.0, 300.0, 900.0, 1.0]))
+    image.header.set_xyzt_units("micron", "sec")
+    nibabel.save(image, tmp_path / "v.nii")
+    pictures = read_nifti(tmp_path / "v.nii")
+    later = list(nifti_slices(tmp_path / "v.nii", first=2))
+    assert [p.name for p in later] == [p.name for p in pictures[2:]]
+    assert all((a.pixels == b.pixels).all() for a, b in zip(later, pictures[2:], strict=True))
+    results = [Kept((p.pixels > 50)[None], p.pixels / np.float32(100), p.pixels > 50) for p in later]
+    write_nifti(tmp_path / "out", later, results)
+    assert nibabel.load(tmp_path / "out/mask-01.nii.gz").header.get_xyzt_units() == ("micron", "sec")
 
 
 def test_crop_model_segments_the_regions_named_and_nothing_else(monkeypatch, crop_model, tmp_path, capsys):

@@ -9,7 +9,7 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "noise", "settings", "provenance", "licences",
+    "errors", "choices", "noise", "settings", "provenance", "licences",
     "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks",
     "files.atomic", "files.raster", "files.picture", "files.window",
@@ -24,11 +24,12 @@ FLOORS = (
     "recipes", "card", "regions", "hub", "inference", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",
-    "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.write", "reproduce",
+    "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",
+    "reproduce",
     "page.scene", "page.desk", "page.office", "page.app", "page.serve",
-    "experiment_verbs", "cli",
+    "verbs.data", "verbs.train", "verbs.use", "verbs.score", "verbs.experiments", "cli",
 )  # fmt: skip
-PACKAGES = {"files", "data", "report", "page"}  # no more than a line each
+PACKAGES = {"files", "data", "report", "page", "verbs"}  # no more than a line each
 SOURCE = Path(manymask.__file__).parent
 
 

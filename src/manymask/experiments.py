@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 
 from manymask.bottlenecks import FSQ, KL, VQ
+from manymask.data.augment import Augment
 from manymask.denoisers import ConcatUNet, MedSegDiff
 from manymask.errors import UserError
 from manymask.guidance import PairClassifier
@@ -94,6 +95,10 @@ ABLATIONS: tuple[tuple[str, str, str, Change], ...] = (
     ("guidance", "guidance-none", "none", _segmenter()),
     ("guidance", "guidance-free", "classifier-free, condition dropped with 10 %", _segmenter(drop_condition=0.1)),
     ("guidance", "guidance-classifier", "classifier", _segmenter(classifier=PairClassifier())),
+    ("training", "training-ours", "as it is", _segmenter()),
+    ("training", "training-dice", "a Dice term of 0.2 on the decoded x̂₀", _segmenter(dice=0.2)),
+    ("training", "training-levels", "one noise level an image, not four", _segmenter(noise_levels=1)),
+    ("training", "training-flips", "flips and quarter turns alone", lambda row: replace(row, augment=Augment(turn=True))),
     ("target", "target-consensus", "the readers' consensus", _segmenter(target="consensus")),
     ("target", "target-reader", "one reader at random", _segmenter(target="reader")),
 )  # fmt: skip
@@ -107,6 +112,7 @@ TITLES = {
     "condition": "Condition",
     "prediction": "What the network predicts",
     "guidance": "Guidance (each at scale 1)",
+    "training": "How it is trained",
     "target": "What is learnt of several readers",
 }
 

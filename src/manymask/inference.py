@@ -62,14 +62,20 @@ class Kept:
 
 @dataclass
 class Tally:
-    """How it went; what did not work is said at once, on stderr."""
+    """How it went, counted in images; `incomplete`: series whose images were segmented, but whose SEG or NIfTI could not
+    be made or stored. What did not work is said at once, on stderr."""
 
     done: int = 0
     failed: int = 0
+    incomplete: int = 0
     stored: int = 0
 
     def fail(self, error: UserError) -> None:
         self.failed += 1
+        tqdm.write(f"manymask: {error}", file=sys.stderr)
+
+    def miss(self, error: UserError) -> None:
+        self.incomplete += 1
         tqdm.write(f"manymask: {error}", file=sys.stderr)
 
 
@@ -94,16 +100,20 @@ def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request
     run = _Run(segmenter, request)
     with tqdm(desc="segment", unit="image", disable=len(entries) == 1 and isinstance(entries[0], Raster)) as bar:
         for entry in entries:
+            together: list[tuple[Picture, Kept]] = []
             try:
-                together: list[tuple[Picture, Kept]] = []
                 for picture, result in run.pictures(entry):
                     bar.update()
                     if picture.origin is not None:
                         together.append((picture, result))
+            except UserError as error:
+                run.tally.fail(error)
+                continue  # half a series makes no volume
+            try:
                 if together:
                     run.finish(entry, [picture for picture, _ in together], [result for _, result in together])
             except UserError as error:
-                run.tally.fail(error)
+                run.tally.miss(error)
     return run.tally
 
 

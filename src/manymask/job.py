@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from manymask.choices import Precision
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, first_difference, load_model
 from manymask.imagenet import EfficientNetLite0
 from manymask.noise import seed_of
-from manymask.optim import Precision
 from manymask.recipes import Recipe, Stage
 from manymask.settings import difference, to_dict
 

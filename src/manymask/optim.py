@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from manymask.noise import seed_of
 from manymask.recipes import Training
 
-Precision = Literal["auto", "fp32", "bf16"]
-
 
 def learning_rate(step: int, training: Training) -> float:
     """Linear warm-up, then constant, then 1/√step beyond `decay_after`. `step` counts from 0."""

@@ -1,8 +1,8 @@
-"""What can be trained: one table, a row a data set × variant. Look at `_ROWS` to see what each differs in.
+"""What can be trained: one table, a row a data set × variant. Look at `ROWS` to see what each differs in.
 
 `fast`, the default, is ours: codecs that shrink early, a trainable condition at every level, continuous latents,
 x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). Every `fast` row brings all baselines with
-it (`_VARIANTS`), which share its data, augmentation, training and target, and differ in the segmenter alone.
+it (`VARIANTS`), which share its data, augmentation, training and target, and differ in the segmenter alone.
 """
 
 from collections.abc import Callable
@@ -163,7 +163,7 @@ def _regions(row: Recipe) -> Recipe:
 
 
 # name: data set, size, channels, weight of positive pixels, …
-_ROWS: dict[str, Recipe] = {
+ROWS: dict[str, Recipe] = {
     "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader"),
     "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
@@ -178,7 +178,7 @@ _ROWS: dict[str, Recipe] = {
 
 # widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can
 _PIXEL_WIDTHS = (16, 32, 64, 128)
-_VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "imagenet":     _imagenet,
     "unet":         _once(UNet()),
     "unetpp":       _once(UNetPlusPlus((16, 32, 64, 128, 128, 16))),
@@ -191,8 +191,8 @@ _VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
 }  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {
-    **_ROWS,
-    **{f"{n}-{b}": make(row) for n, row in _ROWS.items() if "-" not in n for b, make in _VARIANTS.items()},
+    **ROWS,
+    **{f"{n}-{b}": make(row) for n, row in ROWS.items() if "-" not in n for b, make in VARIANTS.items()},
 }
 
 

@@ -16,11 +16,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from manymask.choices import Precision
 from manymask.data.store import Store, prepare
 from manymask.errors import UserError
 from manymask.experiments import MAIN, Row, Rules, matrix, minutes, selected, stages
 from manymask.files.atomic import read_json, write_json
-from manymask.optim import Precision, faster_precision
+from manymask.optim import faster_precision
 from manymask.provenance import git_revision
 from manymask.recipes import READERS, Recipe, Stage, recipe
 from manymask.report.write import write_report

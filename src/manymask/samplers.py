@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Protocol, get_args
 
 from torch import Tensor
 
+from manymask.choices import SamplerName
 from manymask.errors import UserError
 from manymask.process import Diffusion, Flow, Process
 
@@ -169,11 +170,19 @@ def check_fit(sampler: Sampler, process: Process) -> None:
         )
 
 
-SamplerName = Literal["ddpm", "ddim", "plms", "dpm-solver", "euler", "heun"]
+KINDS: dict[SamplerName, type] = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "plms": PLMS,
+    "dpm-solver": DPMSolver,
+    "euler": Euler,
+    "heun": Heun,
+}
 
 
 def choose(name: SamplerName | None, steps: int | None, model: Any) -> Sampler | None:
-    """The sampler asked for; what is not given stays as the model has it. None for a model that samples nothing.
+    """The sampler asked for, by its name in `KINDS`; what is not given stays as the model has it. None for a model that
+    samples nothing.
 
     `UserError` for steps outside of the process.
     """
@@ -183,8 +192,7 @@ def choose(name: SamplerName | None, steps: int | None, model: Any) -> Sampler |
     longest = model.setting.process.steps
     if steps is not None and not 1 <= steps <= longest:
         raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
-    kinds = {"ddpm": DDPM, "ddim": DDIM, "plms": PLMS, "dpm-solver": DPMSolver, "euler": Euler, "heun": Heun}
-    kind: Any = kinds[name] if name else type(own)
+    kind: Any = KINDS[name] if name else type(own)
     chosen = own if kind is type(own) else kind()
     check_fit(chosen, model.setting.process)
     return replace(chosen, steps=steps or min(chosen.steps, longest))

@@ -16,7 +16,7 @@ from manymask.codec import Codec
 from manymask.consensus import fuse
 from manymask.data.case import Batch
 from manymask.files.atomic import atomic_file
-from manymask.recipes import RECIPES
+from manymask.recipes import RECIPES, ROWS, VARIANTS, Recipe
 from manymask.samplers import Sampler
 from manymask.segmenters import LatentDiffusion
 
@@ -87,18 +87,24 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
 
 
 def recipes_table() -> Table:
-    """A row for each recipe with what tells it from the others."""
-    table = Table(title="recipes")
+    """A line for each row of `recipes.py` with what tells it from the others, then what its variants change."""
+    table = Table(title="recipes (NAME: any of them without -paper)")
     for name in ("recipe", "size", "network", "latents", "predicts", "sampler", "learns from"):
         table.add_column(name, no_wrap=True)
-    for name, row in RECIPES.items():
-        setting, codec = row.segmenter, row.mask_codec
+    for name, row in ROWS.items():
         size = f"{row.size}²×{row.channels}" + (" crop" if row.crop else "")
-        if isinstance(setting, LatentDiffusion):
-            latent = f"{row.size // codec.factor}²×{codec.latent}"
-            sampler = f"{type(setting.sampler).__name__}-{setting.sampler.steps}"
-            shown = [type(setting.denoiser).__name__, latent, setting.process.prediction, sampler]
-        else:
-            shown = [type(getattr(setting, "network", setting)).__name__, "–", "–", "–"]
-        table.add_row(name, size, *shown, setting.target)
+        table.add_row(name, size, *_of_segmenter(row), row.segmenter.target)
+    table.add_section()
+    for variant in VARIANTS:
+        table.add_row(f"NAME-{variant}", "", *_of_segmenter(RECIPES[f"folder-{variant}"]), "")
     return table
+
+
+def _of_segmenter(row: Recipe) -> list[str]:
+    """Network, latents, what it predicts, sampler."""
+    setting, codec = row.segmenter, row.mask_codec
+    if not isinstance(setting, LatentDiffusion):
+        return [type(getattr(setting, "network", setting)).__name__, "–", "–", "–"]
+    latent = f"{row.size // codec.factor}²×{codec.latent}"
+    sampler = f"{type(setting.sampler).__name__}-{setting.sampler.steps}"
+    return [type(setting.denoiser).__name__, latent, setting.process.prediction, sampler]

@@ -58,15 +58,15 @@ def sweeps(model: Any, store: Store, ids: list[str], rules: Rules, main: bool) -
         return found
     if main or isinstance(setting.process, Flow):
         every = [replace(s, steps=n) for s in SAMPLERS[type(setting.process)] for n in rules.sweep_steps]
-        found["steps"] = [_under(sampler, model, store, ids, rules) for sampler in every]
+        found["steps"] = [under(sampler, model, store, ids, rules) for sampler in every]
     elif setting.sampler.steps in rules.sweep_steps and setting.sampler.steps > LONG:
-        found["steps"] = [_under(setting.sampler, model, store, ids, rules)]
+        found["steps"] = [under(setting.sampler, model, store, ids, rules)]
     if setting.drop_condition or setting.classifier:
         found["guidance"] = _guidance(model, store, ids, rules)
     return found
 
 
-def _under(sampler: Sampler, model: Any, store: Store, ids: list[str], rules: Rules) -> dict[str, Any]:
+def under(sampler: Sampler, model: Any, store: Store, ids: list[str], rules: Rules) -> dict[str, Any]:
     """Scores and time under one sampler; fewer cases where it takes long."""
     cases = ids if sampler.steps <= LONG else ids[:: max(1, len(ids) // rules.long_cases)][: rules.long_cases]
     scores = evaluate(model, store, cases, _protocol(rules, sampler), progress=False)

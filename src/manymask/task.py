@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from manymask.choices import Precision
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, hardware, held_out_cases, results, spread
@@ -28,7 +29,6 @@ from manymask.files.atomic import read_json, write_json
 from manymask.hub import default_device, load_model
 from manymask.invariance import invariance
 from manymask.measure import clear_peak, peak_memory, seconds_an_image
-from manymask.optim import Precision
 from manymask.pictures import draw_figures
 from manymask.provenance import git_revision
 from manymask.recipes import Recipe, Stage

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from manymask.choices import Precision
 from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.errors import UserError
@@ -30,7 +31,7 @@ from manymask.files.atomic import atomic_file
 from manymask.hub import Provenance, TrainedModel, save_model
 from manymask.job import Job, initial_model
 from manymask.noise import TrainingNoise, seed_of
-from manymask.optim import Precision, batch_ids, faster_precision, learning_rate, warm_started_ema
+from manymask.optim import batch_ids, faster_precision, learning_rate, warm_started_ema
 from manymask.provenance import git_revision
 from manymask.recipes import Recipe, Stage
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint

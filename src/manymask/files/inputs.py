@@ -28,8 +28,8 @@ class Nifti:
 
     path: Path
 
-    def pictures(self, window: Window | None = None) -> Iterator[Picture]:
-        return nifti_slices(self.path, window)
+    def pictures(self, window: Window | None = None, first: int = 0) -> Iterator[Picture]:
+        return nifti_slices(self.path, window, first)
 
 
 Input = Raster | Nifti | Series

@@ -42,9 +42,9 @@ def count_slices(path: Path) -> int:
     return int(np.prod(_first_header(path, nibabel).get_data_shape()[2:]))
 
 
-def nifti_slices(path: Path, window: Window | None = None) -> Iterator[Picture]:
-    """The slices in the order of the third axis, in the file's own values (scaled by its slope); with a fixed window
-    as uint8; colour as uint8 (H, W, 3). Raises `UserError` for what is no 2-D or 3-D NIfTI of sensible size."""
+def nifti_slices(path: Path, window: Window | None = None, first: int = 0) -> Iterator[Picture]:
+    """The slices from `first` on, in the order of the third axis, in the file's own values (scaled by its slope); with a
+    fixed window as uint8; colour as uint8 (H, W, 3). Raises `UserError` for what is no 2-D or 3-D NIfTI of sensible size."""
     nibabel = _nibabel()
     _check_header(path, nibabel)
     try:
@@ -60,13 +60,14 @@ def nifti_slices(path: Path, window: Window | None = None) -> Iterator[Picture]:
     shape = tuple(int(n) for n in data.shape)
     volume = data.reshape(*shape[:2], -1)
     stem = path.name[: -len(next(s for s in reversed(SUFFIXES) if path.name.lower().endswith(s)))]
-    for index in range(volume.shape[2]):
+    for index in range(first, volume.shape[2]):
         plane = _values(volume[:, :, index], slope, inter, path)
         values = to_picture(plane, affine)
         if window is not None and window.kind == "fixed" and plane.ndim == 2:
             plane = fixed(plane, window.centre, window.width)
         name = stem if volume.shape[2] == 1 else f"{stem}-slice-{index + 1:04}"
-        yield Picture(to_picture(plane, affine), name, _spacing(image.header), NiftiSlice(affine, shape, index, values))
+        origin = NiftiSlice(affine, shape, index, values, image.header.get_xyzt_units())
+        yield Picture(to_picture(plane, affine), name, _spacing(image.header), origin)
 
 
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
@@ -88,6 +89,7 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
         path = folder / f"{name}.nii.gz"
         with atomic_file(path) as beside:
             image = nibabel.Nifti1Image(volume.reshape(shape), affine)
+            image.header.set_xyzt_units(*slices[0].units)
             beside.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))  # equal masks, equal bytes
         return path
 

@@ -17,12 +17,13 @@ class DicomFrame:
 @dataclass(frozen=True)
 class NiftiSlice:
     """Slice `index` along the third axis of a NIfTI volume of `shape`, with its affine (4, 4); values: its pixels, upright,
-    before any window."""
+    before any window; units: of length and time, as NIfTI names them."""
 
     affine: np.ndarray
     shape: tuple[int, ...]
     index: int
     values: np.ndarray | None = None
+    units: tuple[str, str] = ("mm", "unknown")
 
 
 @dataclass(frozen=True)

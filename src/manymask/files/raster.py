@@ -1,7 +1,6 @@
 """PNG, JPEG and TIFF in and out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is known."""
 
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -155,21 +154,3 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     image = Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else np.ascontiguousarray(pixels))
     with atomic_file(path) as beside:
         image.save(beside, format="PNG", compress_level=4)
-
-
-def expand_inputs(inputs: Iterable[Path]) -> list[Path]:
-    """Files as they are, folders as the images in them; `UserError` for what is not there or holds none."""
-    found: list[Path] = []
-    for entry in inputs:
-        if entry.is_dir():
-            inside = list_rasters(entry)
-            if not inside:
-                raise UserError(f"{entry} holds no image (expected {', '.join(SUFFIXES)})")
-            found += inside
-        elif entry.exists():
-            found.append(entry)
-        else:
-            raise UserError(f"{entry}: no such file or folder")
-    if not found:
-        raise UserError("name at least one image or folder of images")
-    return found

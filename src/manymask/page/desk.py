@@ -6,13 +6,13 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from manymask.choices import SamplerName
 from manymask.consensus import fuse
 from manymask.errors import UserError
 from manymask.files.dicom_seg import segmentations, write_segmentations
@@ -25,7 +25,7 @@ from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
 from manymask.page.scene import Scene
 from manymask.regions import Point, View
-from manymask.samplers import Sampler, SamplerName, choose
+from manymask.samplers import Sampler, choose
 from manymask.settings import to_dict
 
 Form = Literal["PNG", "DICOM SEG", "NIfTI"]
@@ -75,8 +75,10 @@ class Opened:
         place = number - 1
         for entry, count in zip(self.entries, self.counts, strict=True):
             if place < count:
-                if isinstance(entry, (Raster, Nifti)):
-                    return next(islice(entry.pictures(chosen), place, None))
+                if isinstance(entry, Raster):
+                    return next(entry.pictures(chosen))
+                if isinstance(entry, Nifti):
+                    return next(entry.pictures(chosen, first=place))
                 return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
             place -= count
         raise AssertionError

@@ -47,23 +47,32 @@ def all_plots(experiments: Sequence[Experiment], folder: Path) -> dict[str, str]
     return drawn
 
 
-def _save(figure: Any, path: Path) -> bool:
+def save(figure: Any, path: Path) -> bool:
+    """Writes and closes a figure."""
     with atomic_file(path) as beside:
         figure.savefig(beside, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
     return True
 
 
-def _logarithmic(axis: Axes) -> None:
+def logarithmic(axis: Axes) -> None:
     """Steps or seconds by powers of ten, written out."""
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _band(axis: Axes, x: Sequence[float], scores: Sequence[dict[str, float]], label: str, k: int) -> None:
+def band(axis: Axes, x: Sequence[float], scores: Sequence[dict[str, float]], label: str, k: int) -> None:
     """A line of means within its 95 % interval."""
     axis.plot(x, [s["mean"] for s in scores], color=COLOURS[k], marker=MARKERS[k], markersize=3, label=label)
     axis.fill_between(x, [s["low"] for s in scores], [s["high"] for s in scores], color=COLOURS[k], alpha=0.15, lw=0)
+
+
+def calibration_line(axis: Axes, diagram: dict[str, list[float]], label: str, k: int) -> None:
+    """What share of readers marked the pixels of each bin of confidence; bins of too few pixels are left out."""
+    bins = {name: np.array(values) for name, values in diagram.items()}
+    full = bins["count"] >= FEWEST_PIXELS
+    axis.plot(bins["confidence"][full] / bins["count"][full], bins["frequency"][full] / bins["count"][full],
+              color=COLOURS[k], marker=MARKERS[k], markersize=3, label=label)  # fmt: skip
 
 
 def _samples(experiments: Sequence[Experiment], path: Path) -> bool:
@@ -74,14 +83,14 @@ def _samples(experiments: Sequence[Experiment], path: Path) -> bool:
     figure, axis = plt.subplots(figsize=(4.2, 2.8))
     for k, e in enumerate(found):
         curve = e.main().get("curve")
-        _band(axis, [row["n"] for row in curve], [row["dice"] for row in curve], e.name, k % len(COLOURS))
+        band(axis, [row["n"] for row in curve], [row["dice"] for row in curve], e.name, k % len(COLOURS))
         theirs = paper.FIGURE_3.get(e.dataset, {})
         if theirs:
             axis.plot(list(theirs), list(theirs.values()), color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)],
                       markerfacecolor="none", linestyle="none", markersize=7, label=f"{e.name}, the paper")  # fmt: skip
     axis.set(xlabel="samples n", ylabel="Dice (95 % interval)")
     axis.legend(fontsize=7)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _reliability(e: Experiment, path: Path) -> bool:
@@ -91,16 +100,13 @@ def _reliability(e: Experiment, path: Path) -> bool:
     figure, axis = plt.subplots(figsize=(3.2, 3.2))
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     for k, line in enumerate(found):
-        bins = {n: np.array(v) for n, v in line.model.get("reliability", "in_doubt").items()}
-        full = bins["count"] >= FEWEST_PIXELS
         error = line.model.get("metrics", "ece", "in_doubt")
-        axis.plot(bins["confidence"][full] / bins["count"][full], bins["frequency"][full] / bins["count"][full],
-                  color=COLOURS[k], marker=MARKERS[k], markersize=3, label=f"{line.label} ({error:.3f})")  # fmt: skip
+        calibration_line(axis, line.model.get("reliability", "in_doubt"), f"{line.label} ({error:.3f})", k)
     axis.set(
         xlabel="confidence", ylabel="share of readers who marked the pixel", xlim=(0, 1), ylim=(0, 1), aspect="equal"
     )
     axis.legend(fontsize=6, title="model (ECE in doubt)", title_fontsize=6)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _steps(e: Experiment, path: Path) -> bool:
@@ -125,11 +131,11 @@ def _steps(e: Experiment, path: Path) -> bool:
                 marker=MARKERS[k],
                 label=title,
             )
-        _logarithmic(axis)
+        logarithmic(axis)
         axis.set(xlabel="steps", ylabel=label)
     axes[0, -1].legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout(w_pad=1)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _front(e: Experiment, path: Path) -> bool:
@@ -152,10 +158,10 @@ def _front(e: Experiment, path: Path) -> bool:
         axis.errorbar(time, score["mean"], yerr=[[score["mean"] - score["low"]], [score["high"] - score["mean"]]],
                       color=colour, marker=marker, markerfacecolor=colour if k < len(COLOURS) else "white",
                       linestyle="none", elinewidth=0.7, label=line.label)  # fmt: skip
-    _logarithmic(axis)
+    logarithmic(axis)
     axis.set(xlabel=f"seconds an image, {e.facts['rules']['samples']} masks", ylabel="Dice (95 % interval)")
     axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _guidance(e: Experiment, path: Path) -> bool:
@@ -169,8 +175,8 @@ def _guidance(e: Experiment, path: Path) -> bool:
     figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown), 2.5), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
         for k, (title, rows) in enumerate(found.items()):
-            _band(axis, [row["scale"] for row in rows], [row[name] for row in rows], title, k)
+            band(axis, [row["scale"] for row in rows], [row[name] for row in rows], title, k)
         axis.set(xlabel="guidance scale", ylabel=label)
     axes[0, 0].legend(fontsize=7)
     figure.tight_layout(w_pad=1)
-    return _save(figure, path)
+    return save(figure, path)

@@ -1,30 +1,12 @@
-"""The verbs `publish`, `reproduce` and `report`, as `cli` has its own: torch is imported only when they run."""
+"""`reproduce` and `report`: the paper's experiments."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from manymask.choices import Precision
 from manymask.errors import UserError, at_least_one
-
-
-def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> None:
-    """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
-
-    Args:
-        run: the run folder with all stages.
-        data: the prepared store.
-        model: the model folder that is written.
-        out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
-        seeds: how many seeds the masks are drawn with.
-        cases: score so many test cases, evenly spaced; all if not given.
-    """
-    from manymask.publish import publish as write
-
-    for flag, value in (("--seeds", seeds), ("--cases", cases)):
-        at_least_one(flag, value)
-    dice = write(run, data, model, out, seeds, cases)["segmenter"][0]["metrics"]["dice"]
-    print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
 
 
 def reproduce(
@@ -41,7 +23,7 @@ def reproduce(
     sweep_cases: int = 32,
     only: tuple[str, ...] = (),
     codecs_only: bool = False,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Run the paper's experiments on a data set: all baselines, ablations and sweeps, from data to report. The same
     command again goes on where it stopped.

@@ -1,0 +1,73 @@
+"""How one trained model's answers depend on how it is used: calibration, number of masks, steps and time."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
+from manymask.experiments import Rules, sampler_of
+from manymask.files.atomic import write_json
+from manymask.hub import load_model
+from manymask.report.plots import COLOURS, STYLE, band, calibration_line, logarithmic, save
+from manymask.sweeps import sample_curve, under
+
+STEPS = (1, 2, 3, 5, 10, 20, 50)
+
+
+def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict[str, Any]:
+    """Scores the model on at most `cases` test cases, evenly spaced, under 1 … 30 masks and under 1 … 50 steps of the
+    first sampler without noise that serves its process; writes curves.json and curves.png.
+
+    Returns what curves.json holds. Raises `UserError` for a model that is no diffusion model.
+    """
+    trained, store, rules = load_model(model), Store(data), Rules()
+    family = sampler_of(trained.recipe, 1)
+    if trained.stage != "segmenter" or family is None:
+        raise UserError(f"{model} has no sampler, so there is no curve to draw of it")
+    ids = spread(held_out_cases(trained, store, "test"), cases)
+    protocol = Protocol(rules.samples)
+    scores = evaluate(trained.model, store, ids, protocol)
+    found = results(trained, store, "test", protocol, scores)
+    del found["cases"]
+    found["curve"] = sample_curve(trained.model, store, ids, protocol, range(1, rules.most_samples + 1))
+    found["steps"] = [under(replace(family, steps=n), trained.model, store, ids, rules) for n in STEPS]
+    write_json(out / "curves.json", found)
+    draw_curves(found, out / "curves.png")
+    return found
+
+
+def draw_curves(found: dict[str, Any], path: Path) -> None:
+    """Three panels: reliability, Dice against the number of masks, Dice against seconds with the steps written beside."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.7))
+        _reliability(axes[0], found)
+        band(axes[1], [row["n"] for row in found["curve"]], [row["dice"] for row in found["curve"]], "", 0)
+        axes[1].set(xlabel="masks n", ylabel="Dice of the consensus (95 % interval)")
+        _front(axes[2], found["steps"], found["protocol"]["samples"])
+        figure.tight_layout(w_pad=1.5)
+        save(figure, path)
+
+
+def _reliability(axis: Axes, found: dict[str, Any]) -> None:
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    for k, (region, label) in enumerate((("everywhere", "all pixels"), ("in_doubt", "in doubt"))):
+        error = found["metrics"]["ece"]["mean" if region == "everywhere" else region]
+        calibration_line(axis, found["reliability"][region], f"{label} (ECE {error:.3f})", k)
+    axis.set(xlabel="confidence", ylabel="share of readers", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.legend(fontsize=6)
+
+
+def _front(axis: Axes, rows: list[dict[str, Any]], samples: int) -> None:
+    """Every point is a number of steps."""
+    axis.plot([r["seconds_an_image"] for r in rows], [r["dice"]["mean"] for r in rows], color=COLOURS[1], marker="s")
+    for row in rows:
+        place = row["seconds_an_image"], row["dice"]["mean"]
+        axis.annotate(str(row["steps"]), place, (0, -9), textcoords="offset points", fontsize=6, ha="center")
+    logarithmic(axis)
+    axis.margins(y=0.25)
+    axis.set(xlabel=f"seconds an image, {samples} masks (labels: steps of {rows[0]['sampler']})", ylabel="Dice")

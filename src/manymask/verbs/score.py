@@ -1,0 +1,95 @@
+"""`evaluate`, `curves` and `publish`: what a model is worth."""
+
+from pathlib import Path
+from typing import Literal
+
+from manymask.choices import SamplerName
+from manymask.errors import at_least_one
+
+
+def evaluate(
+    *,
+    model: Path,
+    data: Path,
+    out: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    samples: int = 5,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> None:
+    """Score a model on a part of the split it was trained with; print a table, leave results.json and a figure.
+
+    Args:
+        model: a model folder, or a run folder.
+        data: the prepared store.
+        out: gets results.json and figure.png.
+        split: the part; cases that the model was trained on are refused unless it is `train`.
+        samples: how many masks make the consensus.
+        sampler: the model's own if not given.
+        steps: of the sampler; the model's own number if not given.
+        seed: of the drawn masks.
+        limit: score the first so many cases only.
+    """
+    from rich.console import Console
+
+    from manymask.data.store import Store
+    from manymask.evaluate import Protocol, held_out_cases, results
+    from manymask.evaluate import evaluate as score
+    from manymask.files.atomic import write_json
+    from manymask.hub import load_model
+    from manymask.samplers import choose
+    from manymask.show import draw_batch, metrics_table
+
+    at_least_one("--samples", samples)
+    at_least_one("--limit", limit)
+    trained, store = load_model(model), Store(data)
+    protocol = Protocol(samples, seed=seed, sampler=choose(sampler, steps, trained.model))
+    ids = held_out_cases(trained, store, split)[:limit]
+    scores = score(trained.model, store, ids, protocol)
+    found = results(trained, store, split, protocol, scores)
+    title = f"{store.name} · {split} of split {found['data']['scheme']} · {len(ids)} cases · {samples} masks"
+    Console().print(metrics_table(scores.metrics, title))
+    for name, value in scores.baselines.items():
+        Console().print(metrics_table(value, f"on the same cases: {name.replace('_', ' ')}"))
+    if out is not None:
+        write_json(out / "results.json", found)
+        few = ids[:: max(1, len(ids) // 6)][:6]
+        draw_batch(trained.model, store.batch(few), out / "figure.png", min(samples, 8), seed, protocol.sampler)
+        print(f"results.json and figure.png → {out}")
+
+
+def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> None:
+    """Draw how a model's answers depend on their use: calibration, Dice against the number of masks, steps and time.
+
+    Args:
+        model: the model folder, or the run folder of a segmenter.
+        data: the prepared store; its test part is scored.
+        out: gets curves.json and curves.png.
+        cases: score so many test cases, evenly spaced; all if not given.
+    """
+    from manymask.report.curves import curves as draw
+
+    at_least_one("--cases", cases)
+    draw(model, data, out, cases)
+    print(f"{out / 'curves.png'} and {out / 'curves.json'} written")
+
+
+def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> None:
+    """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
+
+    Args:
+        run: the run folder with all stages.
+        data: the prepared store.
+        model: the model folder that is written.
+        out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
+        seeds: how many seeds the masks are drawn with.
+        cases: score so many test cases, evenly spaced; all if not given.
+    """
+    from manymask.publish import publish as write
+
+    for flag, value in (("--seeds", seeds), ("--cases", cases)):
+        at_least_one(flag, value)
+    dice = write(run, data, model, out, seeds, cases)["segmenter"][0]["metrics"]["dice"]
+    print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")

@@ -1,0 +1,35 @@
+"""`train`, whose flags depend on the recipe."""
+
+import tyro
+
+from manymask.errors import UserError
+
+
+def train(arguments: list[str]) -> None:
+    """`manymask train RECIPE STAGE --data DIR --run DIR …`: the flags depend on the recipe's own settings."""
+    from manymask import recipes
+    from manymask.train import TrainOptions, train_stage
+
+    usage = f"usage: manymask train RECIPE {{{'|'.join(recipes.STAGES)}}} --data DIR --run DIR"
+    usage += " (add --help after the stage for every setting)"
+    if {"-h", "--help"} & set(arguments[:2]):
+        print(usage)
+        return
+    if len(arguments) < 2:
+        raise UserError(usage)
+    name, stage, *rest = arguments
+    if stage not in recipes.STAGES:
+        raise UserError(f"{stage!r} is no stage; {usage}")
+    row = recipes.recipe(name)
+    options = tyro.cli(
+        TrainOptions,
+        prog=f"manymask train {name} {stage}",
+        args=rest,
+        default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    print(f"model → {train_stage(options, stage)}")
+
+
+def train_help() -> None:
+    """Train a stage: RECIPE {image-codec|mask-codec|segmenter} --data DIR --run DIR; resumes by itself."""

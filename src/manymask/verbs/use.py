@@ -1,0 +1,119 @@
+"""`segment`, `serve` and `demo`: what a trained model is for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from manymask.choices import SamplerName
+from manymask.errors import UserError, at_least_one
+
+
+def segment(
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional],
+    /,
+    *,
+    model: Path,
+    out: Path,
+    samples: int = 5,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    threshold: float = 0.5,
+    roi: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    window: str | None = None,
+    anonymise: bool = False,
+    store: bool = True,
+) -> int:
+    """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
+
+    Args:
+        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
+            (https://HOST/dicom-web/studies/UID/series/UID).
+        model: a model folder, or a run folder.
+        out: gets one folder for each image, and one for each series or volume.
+        samples: how many masks are drawn.
+        sampler: the model's own if not given.
+        steps: of the sampler, 1 … 1000; the model's own number if not given.
+        seed: the same seed gives the same masks.
+        threshold: where the confidence map is cut into the consensus.
+        roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; give it several times for
+            several regions.
+        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: through which grey values people look, and a
+            model that has no window of its own.
+        anonymise: leave out of all that is written what tells who the patient is.
+        store: put the SEGs of a DICOMweb series into its study.
+    """
+    from manymask import inference
+    from manymask.files.anonymise import Anonymiser
+    from manymask.files.window import parse_window
+    from manymask.hub import Segmenter, load_model
+    from manymask.samplers import choose
+
+    _check_segment(model, out, samples, threshold)
+    rois, shown = [inference.parse_roi(text) for text in roi], parse_window(window) if window else None
+    entries = inference.find_entries(inputs)
+    archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
+    if anonymise and store and archives:
+        raise UserError("an anonymous SEG belongs to no study of the archive: add --no-store to --anonymise")
+    segmenter = Segmenter(load_model(model))
+    chosen, anonymiser = choose(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
+    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store)
+    tally = inference.segment_all(segmenter, entries, request)
+    print(f"{tally.done} of {tally.done + tally.failed} image(s) segmented → {out}")
+    if archives and store:
+        print(f"{tally.stored} SEG object(s) stored in the archive")
+    if tally.incomplete:
+        print(f"{tally.incomplete} series got pictures, but no SEG or NIfTI")
+    return 2 if tally.failed or tally.incomplete else 0
+
+
+def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
+    at_least_one("--samples", samples)
+    if not 0 < threshold < 1:
+        raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
+    if not model.exists():
+        raise UserError(f"{model}: no such model folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a folder")
+
+
+def serve(
+    *,
+    model: tuple[Path, ...],
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 200,
+    max_megapixels: float = 25,
+    max_waiting: int = 20,
+) -> None:
+    """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
+
+    Args:
+        model: one model folder or more.
+        host: who can reach it: 127.0.0.1 is this computer alone, 0.0.0.0 the network. There is no password.
+        port: the page's.
+        max_megabytes: of one uploaded file.
+        max_megapixels: million pixels of one image.
+        max_waiting: how many may wait in line; who comes after them is asked to come again.
+    """
+    from manymask.page.desk import Limits
+    from manymask.page.serve import serve as serve_page
+
+    for folder in model:
+        if not folder.exists():
+            raise UserError(f"{folder}: no such model folder")
+    serve_page(model, host, port, Limits(upload=max_megabytes, megapixels=max_megapixels, waiting=max_waiting))
+
+
+def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
+    """The whole way on the built-in phantom set: prepare, train, segment, evaluate. Minutes on a CPU.
+
+    Args:
+        out: gets figure.png, results.json and model/.
+        minutes: of training, for all models together.
+        seed: of the drawn masks.
+    """
+    from manymask.demo import run
+
+    run(out, minutes, seed)
