@@ -8,7 +8,7 @@ import torch
 
 from manymask import cli
 from manymask.bottlenecks import FSQ, KL, VQ
-from manymask.denoisers import ConcatUNet
+from manymask.denoisers import ConcatUNet, PyramidUNet
 from manymask.guidance import PairClassifier
 from manymask.hub import load_model
 from manymask.losses import MSE, Dice, Focal, WeightedCE
@@ -45,6 +45,8 @@ ABLATIONS = {
     **{f"sampler-{type(s).__name__}": segmenter(sampler=s) for s in (DDPM(3), DDIM(3, eta=1.0), PLMS(3), DPMSolver(3))},
     **{f"flow-{type(s).__name__}": segmenter(process=Flow(), sampler=s) for s in (Euler(3), Heun(2), DDIM(3), DPMSolver(3))},
     **{f"target-{t}": segmenter(target=t) for t in ("consensus", "reader")},
+    "coarse": segmenter(denoiser=PyramidUNet((8, 8), 1, (8, 8, 16), 1), coarse=0.5),
+    "late": segmenter(process=Diffusion("x0", late=2.0), noise_levels=3),
     "classifier-free": segmenter(drop_condition=0.1, guidance=3.0),
     "classifier": segmenter(classifier=PairClassifier((8,), scale=2.0)),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manymask.errors import UserError
+from manymask.noise import TrainingNoise
 from manymask.process import Diffusion, Flow
 from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
 
@@ -320,6 +321,17 @@ def test_level_says_what_corruption_does(process):
 def test_wrong_sampler_for_a_process_is_a_line_that_names_the_right_ones(sampler, process):
     with pytest.raises(UserError, match=r"cannot sample a (Flow|Diffusion): choose .*DDIM, "):
         check_fit(sampler, process)
+
+
+@pytest.mark.parametrize("process", [Diffusion(), Diffusion(late=2.0), Flow()])
+def test_levels_of_one_image_are_spread_and_all_times_come(process):
+    longest = process.knots(1)[0]
+    t = process.draw_times(TrainingNoise(0, 0), 5000, 4).double() / longest
+    assert t.min() >= 0 and t.max() <= 1 and t.shape == (20000,)
+    u = t ** getattr(process, "late", 1)  # uniform again
+    assert torch.histc(u, 10, 0, 1).sub(2000).abs().max() < 120
+    by_image = u.reshape(5000, 4).sort(dim=1).values
+    assert torch.allclose(by_image.diff(dim=1), torch.full((5000, 3), 0.25, dtype=torch.float64), atol=5e-3)
 
 
 def test_gamma_is_the_product_of_alphas():

@@ -8,7 +8,7 @@ import torch
 from manymask.codec import Pixels
 from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
-from manymask.denoisers import PyramidUNet
+from manymask.denoisers import ConcatUNet, PyramidUNet
 from manymask.errors import UserError
 from manymask.networks import NNUNet, supervised
 from manymask.process import Diffusion, Flow
@@ -114,6 +114,19 @@ def test_sampler_that_cannot_run_the_process_is_refused_in_a_line():
         recipe.build("segmenter")
     with pytest.raises(UserError, match="Euler cannot sample a Diffusion"):
         build("concat-v").predict(batch(), 1, seed=0, sampler=Euler(2))
+
+
+def test_coarse_mask_needs_features_and_teaches_the_encoder_alone():
+    with pytest.raises(UserError, match="needs a denoiser with features of the image, not ConcatDenoiser"):
+        replace(tiny_recipe(), segmenter=LatentDiffusion(ConcatUNet((8, 8), 1), coarse=0.5)).build("segmenter")
+    recipe = tiny_recipe()
+    model = replace(recipe, segmenter=replace(recipe.segmenter, coarse=0.5)).build("segmenter")
+    logs = model(batch())
+    assert logs["loss"].item() == pytest.approx(float(logs["denoising"] + logs["coarse"]))
+    guess = model.coarse(model.condition(batch().image)[1])
+    guess.sum().backward()
+    grown = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None and "denoiser." in name}
+    assert grown == {"pyramid"}
 
 
 def test_codecs_of_two_factors_and_too_deep_pyramids_are_refused_in_a_line():

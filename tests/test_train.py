@@ -213,6 +213,18 @@ def test_init_starts_from_saved_weights(store, trained_run, tmp_path):
     assert all(torch.equal(start[k], saved[k]) for k in saved)
 
 
+def test_init_brings_all_but_the_parts_that_come_and_go_with_settings(store, trained_run, tmp_path):
+    plain = replace(job(store, tmp_path / "a", "segmenter"), init=trained_run / "segmenter" / "model")
+    recipe = replace(plain.recipe, segmenter=replace(plain.recipe.segmenter, coarse=0.5))
+    start = Fit(replace(plain, recipe=recipe)).bare
+    saved = load_file(trained_run / "segmenter" / "model" / "denoiser.safetensors")
+    assert start.coarse is not None
+    assert all(torch.equal(value, saved[name]) for name, value in start.denoiser.state_dict().items())
+    fit(replace(job(store, tmp_path / "b", "segmenter", steps=1), recipe=recipe, init=trained_run / "segmenter/model"))
+    back = Fit(replace(plain, run=tmp_path / "c", init=tmp_path / "b" / "segmenter" / "model")).bare
+    assert back.coarse is None
+
+
 def test_max_minutes_stops_and_the_next_call_goes_on(store, tmp_path):
     fit(job(store, tmp_path, steps=50), max_minutes=0.0)
     assert (tmp_path / "mask-codec/model/config.json").exists()

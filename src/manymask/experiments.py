@@ -98,6 +98,8 @@ ABLATIONS: tuple[tuple[str, str, str, Change], ...] = (
     ("training", "training-ours", "as it is", _segmenter()),
     ("training", "training-dice", "a Dice term of 0.2 on the decoded x̂₀", _segmenter(dice=0.2)),
     ("training", "training-levels", "one noise level an image, not four", _segmenter(noise_levels=1)),
+    ("training", "training-late", "noisy times twice as often", _segmenter(process=Diffusion("x0", late=2.0))),
+    ("training", "training-coarse", "a coarse mask read off the condition", _segmenter(coarse=0.5)),
     ("training", "training-flips", "flips and quarter turns alone", lambda row: replace(row, augment=Augment(turn=True))),
     ("target", "target-consensus", "the readers' consensus", _segmenter(target="consensus")),
     ("target", "target-reader", "one reader at random", _segmenter(target="reader")),

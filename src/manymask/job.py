@@ -40,6 +40,13 @@ class Job:
         return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
 
 
+EXTRA_PARTS = {
+    "null",
+    "classifier",
+    "coarse",
+}  # of a segmenter: they come and go with settings of training and guidance
+
+
 def initial_model(job: Job) -> tuple[nn.Module, set[str]]:
     """The model a fresh run starts from, the seed's or `init`'s, a segmenter with the run's own trained codecs; and the
     cases that these parts have seen already."""
@@ -78,7 +85,11 @@ def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
 
 
 def _take_weights(model: nn.Module, given: nn.Module, place: Path) -> None:
+    """All weights but those of `EXTRA_PARTS`, which only one of the two may have."""
+    own, theirs = model.state_dict(), given.state_dict()
+    extra = {k: v for k, v in own.items() if k.partition(".")[0] in EXTRA_PARTS and k not in theirs}
+    kept = {k: v for k, v in theirs.items() if k in own or k.partition(".")[0] not in EXTRA_PARTS}
     try:
-        model.load_state_dict(given.state_dict())
+        model.load_state_dict(kept | extra)
     except RuntimeError as error:
         raise UserError(f"{place} does not fit this recipe ({first_difference(error)})") from None

@@ -44,10 +44,6 @@ class TrainingNoise:
         """Numbers in [0, 1) of `shape`."""
         return self._mine(torch.rand(shape[0] * self.world, *shape[1:], generator=self.generator))
 
-    def integers(self, low: int, high: int, count: int) -> Tensor:
-        """`count` integers in [low, high)."""
-        return self._mine(torch.randint(low, high, (count * self.world,), generator=self.generator))
-
 
 class SampleNoise:
     """The randomness of inference: one generator for each (case, sample), in case-major order.

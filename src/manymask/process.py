@@ -18,13 +18,15 @@ from manymask.noise import TrainingNoise
 class Diffusion:
     """The variance-preserving process of DDPM with a linear β schedule, and the network's target: ε, x₀ or v.
 
-    a_t = √γ_t and s_t = √(1−γ_t) with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1.
+    a_t = √γ_t and s_t = √(1−γ_t) with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1. late: in training t = T u^(1/late) for
+    u uniform; above 1 the noisy times come more often, in which only the image tells what the mask is.
     """
 
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     steps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    late: float = 1.0
 
     @property
     def latest(self) -> int:
@@ -59,9 +61,10 @@ class Diffusion:
         signal, sigma = self._tables[key]
         return signal[t].reshape(shape), sigma[t].reshape(shape)
 
-    def draw_times(self, noise: TrainingNoise, count: int) -> Tensor:
-        """`count` steps, uniform on 1 … T."""
-        return noise.integers(1, self.steps + 1, count)
+    def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
+        """Steps 1 … T for `levels` noise levels of each image, image by image."""
+        u = stratified(noise, images, levels)
+        return 1 + (self.steps * u ** (1 / self.late)).long().clamp(max=self.steps - 1)
 
     def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
         """z_t (Eq. 3)."""
@@ -112,9 +115,9 @@ class Flow:
         """What the network is told of t: a number in [0, 1000]."""
         return 1000 * t
 
-    def draw_times(self, noise: TrainingNoise, count: int) -> Tensor:
-        """`count` times, uniform on [0, 1)."""
-        return noise.uniform(count)
+    def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
+        """Times, uniform on [0, 1), for `levels` noise levels of each image, image by image."""
+        return stratified(noise, images, levels)
 
     def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
         """z_t."""
@@ -135,6 +138,12 @@ class Flow:
         if not 1 <= steps <= self.steps:
             raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
         return [(steps - i) / steps for i in range(steps + 1)]
+
+
+def stratified(noise: TrainingNoise, images: int, levels: int) -> Tensor:
+    """(images · levels,) numbers, each uniform on [0, 1), those of one image evenly spread, so that every image is seen
+    under much noise and under little at every step."""
+    return ((noise.uniform(images)[:, None] + torch.arange(levels) / levels) % 1).flatten()
 
 
 def _beside(t: Tensor, like: Tensor) -> Tensor:

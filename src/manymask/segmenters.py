@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
-from torch import Tensor
+from torch import Tensor, nn
 
 from manymask.codec import CodecSetting
 from manymask.consensus import Target, training_target
@@ -33,7 +33,9 @@ class LatentDiffusion:
     noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once;
     train_image_codec: whether the image encoder, started from the codec, is trained along; target: which of several
     readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
-    asks for one mask rather than the mean of many; turns: over how many of the eight flips and quarter turns of the image
+    asks for one mask rather than the mean of many; coarse: the weight of a cross-entropy on a mask at latent size that is
+    read off the condition alone, so that the encoder learns from every step, however little noise there is (for denoisers
+    with features); turns: over how many of the eight flips and quarter turns of the image
     the samples are spread (1: the image as it is), each of which encodes the image once more.
 
     drop_condition: share of images that are hidden in training, which `guidance` ≠ 1 needs: the scale of classifier-free
@@ -47,6 +49,7 @@ class LatentDiffusion:
     noise_levels: int = 1
     train_image_codec: bool = False
     dice: float = 0.0
+    coarse: float = 0.0
     turns: int = 1
     drop_condition: float = 0.0
     guidance: float = 1.0
@@ -90,6 +93,7 @@ class DiffusionSegmenter(Streaming):
             raise UserError(f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree")
         check_fit(setting.sampler, setting.process)
         latents = self.image_codec.latent, self.mask_codec.latent
+        self.coarse = nn.Conv2d(_features(self.denoiser), 1, 1) if setting.coarse else None
         self.null = NullLatent(latents[0]) if setting.drop_condition else None
         self.classifier = setting.classifier.build(*latents) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
@@ -111,8 +115,9 @@ class DiffusionSegmenter(Streaming):
         with torch.no_grad():
             z0 = self.mask_codec.encode(mask).repeat_interleave(k, dim=0)
         hidden = batch.noise.uniform(len(batch.image)) < setting.drop_condition if self.null else None
-        condition = [c.repeat_interleave(k, dim=0) for c in self.condition(batch.image, hidden)]
-        t = setting.process.draw_times(batch.noise, len(z0)).to(z0.device)
+        told = self.condition(batch.image, hidden)
+        condition = [c.repeat_interleave(k, dim=0) for c in told]
+        t = setting.process.draw_times(batch.noise, len(batch.image), k).to(z0.device)
         epsilon = batch.noise.normal(*z0.shape).to(z0)
         z, clock = setting.process.corrupt(z0, epsilon, t), setting.process.clock(t)
         output = self.denoiser(z, clock, condition).float()
@@ -120,6 +125,10 @@ class DiffusionSegmenter(Streaming):
         if setting.dice:
             z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
             terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(z0_hat), mask)
+        if self.coarse is not None:
+            guess = self.coarse(told[1])
+            share = F.adaptive_avg_pool2d(mask, guess.shape[-2:])
+            terms["coarse"] = setting.coarse * F.binary_cross_entropy_with_logits(guess.float(), share)
         if self.classifier is not None:
             terms["classifier"] = self.classifier.loss(z[::k], clock[::k], self._z_image(batch.image).detach())
         loss = torch.stack(list(terms.values())).sum()
@@ -198,6 +207,14 @@ class DiffusionSegmenter(Streaming):
         start = noise.normal(self.mask_codec.latent, size[0] // factor, size[1] // factor).to(device)
         z = sampler(self.denoise(told, watch), self.setting.process, start, noise)  # type: ignore[arg-type]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
+
+
+def _features(denoiser: nn.Module) -> int:
+    """Channels of the finest features that a denoiser makes of the image, which stand behind the image latent."""
+    widths = getattr(denoiser, "features", None)
+    if widths is None:
+        raise UserError(f"a coarse mask needs a denoiser with features of the image, not {type(denoiser).__name__}")
+    return int(widths[0])
 
 
 @dataclass(frozen=True)

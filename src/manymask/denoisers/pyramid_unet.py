@@ -51,6 +51,7 @@ class PyramidDenoiser(nn.Module):
             levels = len(setting.encoder)
             bottom_up = ImageNetBottomUp(factor, setting.encoder)
         self.pyramid = nn.Sequential(bottom_up, TopDown(setting.encoder[-levels:], setting.widths))
+        self.features = setting.widths
         self.unet = UNet(mask_latent + image_latent, mask_latent, setting.widths, setting.blocks, setting.widths)
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
