@@ -99,5 +99,6 @@ def page_server(tmp_path_factory: pytest.TempPathFactory):
     pytest.importorskip("gradio", reason="the extra `app` is not installed")
     from .page_server import serving
 
-    with serving(tmp_path_factory.mktemp("page"), "--max-megabytes", "3", "--max-waiting", "20") as server:
+    flags = ("--max-megabytes", "3", "--max-megabytes-at-once", "8", "--max-waiting", "20")
+    with serving(tmp_path_factory.mktemp("page"), *flags) as server:
         yield server

@@ -158,6 +158,22 @@ def test_upload_beyond_the_limit_is_refused_before_it_is_kept(page_server):
     assert answer.status_code == 413 and after - before < 3_000_000
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_many_files_at_once_are_refused_before_they_are_kept(page_server, announced):
+    def held():
+        return sum(p.stat().st_size for p in page_server.folder.rglob("*") if p.is_file())
+
+    before = held()
+    parts = [("files", (f"{k}.png", bytes(2_900_000))) for k in range(4)]
+    request = httpx.Request("POST", f"{page_server.url}/gradio_api/upload", files=parts)
+    headers = {"content-type": request.headers["content-type"]}
+    body = request.read() if announced else iter([request.read()[i : i + 65536] for i in range(0, 11_700_000, 65536)])
+    answer = httpx.post(request.url, content=body, headers=headers, timeout=60)
+    assert answer.status_code == 413
+    assert held() - before < 9_000_000 and "Traceback" not in page_server.log.read_text()
+    assert httpx.get(page_server.url).status_code == 200
+
+
 def test_only_this_computer_is_served_unless_told(page_server):
     table = Path("/proc/net/tcp")
     if not table.exists():

@@ -129,6 +129,17 @@ def test_coarse_mask_needs_features_and_teaches_the_encoder_alone():
     assert grown == {"pyramid"}
 
 
+def test_each_noise_level_of_an_image_learns_from_a_reader_of_its_own():
+    recipe = tiny_recipe()
+    model = replace(recipe, segmenter=replace(recipe.segmenter, noise_levels=4)).build("segmenter")
+    four = batch()
+    four = replace(four, masks=torch.arange(4.0).reshape(1, 4, 1, 1).expand(len(four.image), 4, SIZE, SIZE))
+    drawn = model.targets(four).mean(dim=(1, 2, 3)).reshape(len(four.image), 4)
+    assert (drawn.sort(dim=1).values == torch.arange(4.0)).all()
+    consensus = replace(recipe, segmenter=replace(recipe.segmenter, target="consensus", noise_levels=4))
+    assert len(consensus.build("segmenter").targets(batch())) == len(batch().image)
+
+
 def test_codecs_of_two_factors_and_too_deep_pyramids_are_refused_in_a_line():
     recipe = tiny_recipe()
     with pytest.raises(UserError, match="the codecs shrink by 8 and 4"):

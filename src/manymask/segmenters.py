@@ -19,7 +19,7 @@ from manymask.losses import Dice, Loss
 from manymask.networks import Network, UNet, answer, supervised
 from manymask.noise import SampleNoise
 from manymask.prob_unet import ProbUNet
-from manymask.process import Diffusion, Process
+from manymask.process import Diffusion, Process, stratified
 from manymask.samplers import DDIM, Denoise, Sampler, check_fit
 from manymask.stream import Streaming, Watch
 
@@ -30,7 +30,8 @@ DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
 class LatentDiffusion:
     """The paper's segmenter (Section III-C): a conditional diffusion of mask latents.
 
-    noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once;
+    noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once, and with them
+    readers where one at random is learnt;
     train_image_codec: whether the image encoder, started from the codec, is trained along; target: which of several
     readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
     asks for one mask rather than the mean of many; coarse: the weight of a cross-entropy on a mask at latent size that is
@@ -111,9 +112,10 @@ class DiffusionSegmenter(Streaming):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """E‖target − network(z_t ⊕ z_X, t)‖² (Eq. 4 in latent space)."""
         k, setting = self.setting.noise_levels, self.setting
-        mask = training_target(batch.truth(), setting.target, batch.noise.uniform(len(batch.image)))
+        masks = self.targets(batch)
         with torch.no_grad():
-            z0 = self.mask_codec.encode(mask).repeat_interleave(k, dim=0)
+            z0 = self.mask_codec.encode(masks).repeat_interleave(k * len(batch.image) // len(masks), dim=0)
+        mask = masks[:: len(masks) // len(batch.image)]  # of each image's first level
         hidden = batch.noise.uniform(len(batch.image)) < setting.drop_condition if self.null else None
         told = self.condition(batch.image, hidden)
         condition = [c.repeat_interleave(k, dim=0) for c in told]
@@ -127,12 +129,21 @@ class DiffusionSegmenter(Streaming):
             terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(z0_hat), mask)
         if self.coarse is not None:
             guess = self.coarse(told[1])
-            share = F.adaptive_avg_pool2d(mask, guess.shape[-2:])
+            marked = masks.reshape(len(batch.image), -1, *masks.shape[-2:]).mean(dim=1, keepdim=True)
+            share = F.adaptive_avg_pool2d(marked, guess.shape[-2:])
             terms["coarse"] = setting.coarse * F.binary_cross_entropy_with_logits(guess.float(), share)
         if self.classifier is not None:
             terms["classifier"] = self.classifier.loss(z[::k], clock[::k], self._z_image(batch.image).detach())
         loss = torch.stack(list(terms.values())).sum()
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+    def targets(self, batch: Batch) -> Tensor:
+        """The masks to learn, image by image: their readers' consensus, or of each noise level a reader of its own, so that
+        an image whose condition is encoded once teaches what several of them drew."""
+        target, images = self.setting.target, len(batch.image)
+        levels = self.setting.noise_levels if target == "reader" else 1
+        choice = stratified(batch.noise, images, levels)
+        return training_target(batch.truth().repeat_interleave(levels, dim=0), target, choice)
 
     def _z_image(self, image: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.setting.train_image_codec and torch.is_grad_enabled()):

@@ -34,10 +34,11 @@ WINDOWS = ("as the file says", *NAMED, "full")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may ask for: megabytes a file, files, million pixels an image, masks, regions, seconds of
-    drawing; and how many may wait in line."""
+    """What one visitor may ask for: megabytes a file and in one upload, files, million pixels an image, masks, regions,
+    seconds of drawing; and how many may wait in line."""
 
     upload: int = 200
+    at_once: int = 1000
     files: int = 1000
     megapixels: float = 25
     masks: int = 16

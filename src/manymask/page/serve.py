@@ -65,6 +65,38 @@ def _sweep(work: Path, kept: float) -> None:
         time.sleep(60)
 
 
+class Ceiling:
+    """Ends a request as soon as more than `limit` bytes of it are announced or have come; an ASGI middleware."""
+
+    def __init__(self, app: Any, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import PlainTextResponse
+
+        refusal = PlainTextResponse(f"at most {self.limit // 1_000_000} MB at once", status_code=413)
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > self.limit:
+            return await refusal(scope, receive, send)
+        come = 0
+
+        async def counted() -> Any:
+            nonlocal come
+            message = await receive()
+            come += len(message.get("body", b""))
+            return message if come <= self.limit else {"type": "http.disconnect"}
+
+        try:
+            await self.app(scope, counted, send)
+        except ClientDisconnect:
+            if come <= self.limit:
+                raise
+            await refusal(scope, receive, send)
+
+
 def _fetch_nothing() -> None:
     """Gradio would fetch a file that a caller names by an address; here one uploads the file itself."""
     import gradio as gr
@@ -79,6 +111,7 @@ def _fetch_nothing() -> None:
 def _launch(page: Any, host: str, port: int, limits: Limits) -> None:
     """Nothing shared, nothing measured, no file but the visitor's own; fonts of the visitor's system."""
     import gradio as gr
+    from starlette.middleware import Middleware
 
     from manymask.page.app import text_of
 
@@ -90,5 +123,5 @@ def _launch(page: Any, host: str, port: int, limits: Limits) -> None:
         server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
         allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=20, enable_monitoring=False,
         ssr_mode=False, mcp_server=False, strict_cors=True, footer_links=["api"], css=text_of("page.css"), theme=theme,
-        prevent_thread_lock=True,
+        prevent_thread_lock=True, app_kwargs={"middleware": [Middleware(Ceiling, limit=limits.at_once * 1_000_000)]},
     )  # fmt: skip

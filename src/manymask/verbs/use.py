@@ -84,6 +84,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     max_megabytes: int = 200,
+    max_megabytes_at_once: int = 1000,
     max_megapixels: float = 25,
     max_waiting: int = 20,
 ) -> None:
@@ -94,6 +95,7 @@ def serve(
         host: who can reach it: 127.0.0.1 is this computer alone, 0.0.0.0 the network. There is no password.
         port: the page's.
         max_megabytes: of one uploaded file.
+        max_megabytes_at_once: of all that is uploaded at a time.
         max_megapixels: million pixels of one image.
         max_waiting: how many may wait in line; who comes after them is asked to come again.
     """
@@ -103,7 +105,8 @@ def serve(
     for folder in model:
         if not folder.exists():
             raise UserError(f"{folder}: no such model folder")
-    serve_page(model, host, port, Limits(upload=max_megabytes, megapixels=max_megapixels, waiting=max_waiting))
+    limits = Limits(max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting)
+    serve_page(model, host, port, limits)
 
 
 def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
