@@ -36,7 +36,7 @@ def result(dice, steps=100):
         "curve": [{"n": 1, "dice": interval(dice - 0.05), "iou": interval(dice - 0.2)}],
         "hardware": {"processor": "x", "threads": 1, "gpu": None, "torch": "2"},
         "cases": [{}] * 3,
-        "reliability": {"in_doubt": {"count": [30.0], "confidence": [15.0], "frequency": [10.0]}},
+        "reliability": {"everywhere": {"count": [30.0], "confidence": [15.0], "frequency": [10.0]}},
     }
 
 

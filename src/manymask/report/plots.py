@@ -37,7 +37,11 @@ def all_plots(experiments: Sequence[Experiment], folder: Path) -> dict[str, str]
             drawn["figure-3-samples.png"] = "Figure 3: Dice of the consensus against the number of samples"
         for e in experiments:
             for name, title, draw in (
-                ("reliability", "Reliability, where readers or answer see a lesion, and 5 px around", _reliability),
+                (
+                    "reliability",
+                    "Reliability, all pixels",
+                    _reliability,
+                ),
                 ("steps", "Samplers and steps (more than 50 on fewer cases, see the table)", _steps),
                 ("front", "Dice against time", _front),
                 ("guidance", "Guidance scale, with 95 % intervals", _guidance),
@@ -100,12 +104,13 @@ def _reliability(e: Experiment, path: Path) -> bool:
     figure, axis = plt.subplots(figsize=(3.2, 3.2))
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     for k, line in enumerate(found):
-        error = line.model.get("metrics", "ece", "in_doubt")
-        calibration_line(axis, line.model.get("reliability", "in_doubt"), f"{line.label} ({error:.3f})", k)
+        error = line.model.get("metrics", "ece")
+        label = f"{line.label} ({error['mean']:.3f}, {error['in_doubt']:.3f})"
+        calibration_line(axis, line.model.get("reliability", "everywhere"), label, k)
     axis.set(
         xlabel="confidence", ylabel="share of readers who marked the pixel", xlim=(0, 1), ylim=(0, 1), aspect="equal"
     )
-    axis.legend(fontsize=6, title="model (ECE in doubt)", title_fontsize=6)
+    axis.legend(fontsize=6, title="model (ECE, in doubt)", title_fontsize=6)
     return save(figure, path)
 
 
