@@ -13,7 +13,7 @@ from manymask.evaluate import Protocol, evaluate, held_out_cases, results, sprea
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import write_json
 from manymask.hub import load_model
-from manymask.report.plots import COLOURS, STYLE, band, calibration_line, logarithmic, save
+from manymask.report.plots import STYLE, band, calibration_line, logarithmic, save
 from manymask.sweeps import sample_curve, under
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
@@ -64,10 +64,10 @@ def _reliability(axis: Axes, found: dict[str, Any]) -> None:
 
 def _front(axis: Axes, rows: list[dict[str, Any]], samples: int) -> None:
     """Every point is a number of steps."""
-    axis.plot([r["seconds_an_image"] for r in rows], [r["dice"]["mean"] for r in rows], color=COLOURS[1], marker="s")
+    rows = sorted(rows, key=lambda row: row["seconds_an_image"])
+    band(axis, [row["seconds_an_image"] for row in rows], [row["dice"] for row in rows], "", 1)
     for row in rows:
         place = row["seconds_an_image"], row["dice"]["mean"]
         axis.annotate(str(row["steps"]), place, (0, -9), textcoords="offset points", fontsize=6, ha="center")
     logarithmic(axis)
-    axis.margins(y=0.25)
-    axis.set(xlabel=f"seconds an image, {samples} masks (labels: steps of {rows[0]['sampler']})", ylabel="Dice")
+    axis.set(xlabel=f"seconds, {samples} masks (labels: steps of {rows[0]['sampler']})", ylabel="Dice (95 % interval)")

@@ -63,6 +63,8 @@ def logarithmic(axis: Axes) -> None:
     """Steps or seconds by powers of ten, written out."""
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    # less than a power of ten has no other labels
+    axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[-1] in "25" else ""))
 
 
 def band(axis: Axes, x: Sequence[float], scores: Sequence[dict[str, float]], label: str, k: int) -> None:
