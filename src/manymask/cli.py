@@ -38,10 +38,7 @@ def main() -> None:
                 described, prog="manymask", description="Draw many plausible masks for one medical image."
             )
             sys.exit(code or 0)
-    except UserError as error:
-        print(f"manymask: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a place that cannot be written: theirs to mend, and said in a line
+    except (UserError, OSError) as error:  # a full disk, a place that cannot be written: theirs to mend too
         print(f"manymask: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -72,11 +72,15 @@ class Tally:
 
     def fail(self, error: UserError) -> None:
         self.failed += 1
-        tqdm.write(f"manymask: {error}", file=sys.stderr)
+        _say(error)
 
     def miss(self, error: UserError) -> None:
         self.incomplete += 1
-        tqdm.write(f"manymask: {error}", file=sys.stderr)
+        _say(error)
+
+
+def _say(error: UserError) -> None:
+    tqdm.write(f"manymask: {error}", file=sys.stderr)
 
 
 def parse_roi(text: str) -> Point:

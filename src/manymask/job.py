@@ -40,11 +40,8 @@ class Job:
         return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
 
 
-EXTRA_PARTS = {
-    "null",
-    "classifier",
-    "coarse",
-}  # of a segmenter: they come and go with settings of training and guidance
+# of a segmenter: they come and go with settings of training and guidance
+EXTRA_PARTS = {"null", "classifier", "coarse"}
 
 
 def initial_model(job: Job) -> tuple[nn.Module, set[str]]:

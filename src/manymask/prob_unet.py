@@ -1,6 +1,5 @@
 """Probabilistic U-Net (Kohl et al. 2018): a conditional VAE whose few latent numbers choose among a U-Net's masks."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -84,19 +83,22 @@ class ProbUNetSegmenter(Streaming):
         tiled = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
 
-    @torch.inference_mode()
-    def stream(
+    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, and mean and standard deviation of the prior. There is no sampler to choose."""
+        mean, log_variance = self.prior(batch.image)
+        return self.unet(batch.image), mean, (0.5 * log_variance).exp()
+
+    def masks(
         self,
+        common: tuple[Tensor, Tensor, Tensor],
         batch: Batch,
-        n: int,
+        which: range,
         seed: int,
-        sampler: Sampler | None = None,
-        every: int = 1,
-        watch: Watch | None = None,
-    ) -> Iterator[Tensor]:
-        """From latents of the prior. There is no sampler to choose."""
-        features, (mean, log_variance) = self.unet(batch.image), self.prior(batch.image)
-        noise = SampleNoise(seed, batch.ids, n).normal(self.setting.latent).to(mean).reshape(len(mean), n, -1)
-        z = mean[:, None] + (0.5 * log_variance).exp()[:, None] * noise
-        for some in z.split(every, dim=1):
-            yield torch.cat([torch.sigmoid(self._decode(features, each)) for each in some.unbind(1)], dim=1)
+        sampler: Sampler | None,
+        watch: Watch | None,
+    ) -> Tensor:
+        """From latents of the prior; see `Streaming`."""
+        features, mean, deviation = common
+        noise = SampleNoise(seed, batch.ids, len(which), which.start).normal(self.setting.latent).to(mean)
+        z = mean[:, None] + deviation[:, None] * noise.reshape(len(mean), len(which), -1)
+        return torch.cat([torch.sigmoid(self._decode(features, each)) for each in z.unbind(1)], dim=1)

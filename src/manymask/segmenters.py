@@ -1,6 +1,5 @@
 """Models that segment: `forward(batch)` gives the training loss, `predict(batch, n, seed)` n masks for each image."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -113,9 +112,9 @@ class DiffusionSegmenter(Streaming):
         """E‖target − network(z_t ⊕ z_X, t)‖² (Eq. 4 in latent space)."""
         k, setting = self.setting.noise_levels, self.setting
         masks = self.targets(batch)
+        targets = len(masks) // len(batch.image)  # of each image: 1, or one a level
         with torch.no_grad():
-            z0 = self.mask_codec.encode(masks).repeat_interleave(k * len(batch.image) // len(masks), dim=0)
-        mask = masks[:: len(masks) // len(batch.image)]  # of each image's first level
+            z0 = self.mask_codec.encode(masks).repeat_interleave(k // targets, dim=0)
         hidden = batch.noise.uniform(len(batch.image)) < setting.drop_condition if self.null else None
         told = self.condition(batch.image, hidden)
         condition = [c.repeat_interleave(k, dim=0) for c in told]
@@ -126,10 +125,11 @@ class DiffusionSegmenter(Streaming):
         terms = {"denoising": F.mse_loss(output, setting.process.target(z0, epsilon, t))}
         if setting.dice:
             z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
-            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(self.mask_codec.decode(z0_hat), mask)
+            logits = self.mask_codec.decode(z0_hat)
+            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(logits, masks[::targets])
         if self.coarse is not None:
             guess = self.coarse(told[1])
-            marked = masks.reshape(len(batch.image), -1, *masks.shape[-2:]).mean(dim=1, keepdim=True)
+            marked = masks.reshape(-1, targets, *masks.shape[-2:]).mean(dim=1, keepdim=True)
             share = F.adaptive_avg_pool2d(marked, guess.shape[-2:])
             terms["coarse"] = setting.coarse * F.binary_cross_entropy_with_logits(guess.float(), share)
         if self.classifier is not None:
@@ -189,28 +189,22 @@ class DiffusionSegmenter(Streaming):
 
         return denoise
 
-    @torch.inference_mode()
-    def stream(
-        self,
-        batch: Batch,
-        n: int,
-        seed: int,
-        sampler: Sampler | None = None,
-        every: int = 1,
-        watch: Watch | None = None,
-    ) -> Iterator[Tensor]:
-        """See `Streaming`; the images are encoded once."""
-        sampler = sampler or self.setting.sampler
-        check_fit(sampler, self.setting.process)
-        turns = self.setting.turns
-        told = self.tell(torch.cat([quarter_turn(batch.image, k) for k in range(min(turns, n))]))
-        for first in range(0, n, every):
-            count = min(every, n - first)
-            which = [k % turns for k in range(first, first + count)]
-            noise = SampleNoise(seed, batch.ids, count, first)
-            masks = self._draw(told.rows(which, len(batch.image)), noise, batch.image.shape[-2:], sampler, watch)
-            masks = masks.reshape(len(batch.image), count, *batch.image.shape[-2:])
-            yield torch.stack([quarter_turn_back(masks[:, i], turn) for i, turn in enumerate(which)], dim=1)
+    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> Told:
+        """The images are encoded once, through each of the turns that n samples are spread over."""
+        check_fit(sampler or self.setting.sampler, self.setting.process)
+        turns = min(self.setting.turns, n)
+        return self.tell(torch.cat([quarter_turn(batch.image, k) for k in range(turns)]))
+
+    def masks(
+        self, common: Told, batch: Batch, which: range, seed: int, sampler: Sampler | None, watch: Watch | None
+    ) -> Tensor:
+        """See `Streaming`."""
+        turns = [k % self.setting.turns for k in which]
+        told, size = common.rows(turns, len(batch.image)), batch.image.shape[-2:]
+        noise = SampleNoise(seed, batch.ids, len(which), which.start)
+        drawn = self._draw(told, noise, size, sampler or self.setting.sampler, watch)
+        drawn = drawn.reshape(len(batch.image), len(which), *size)
+        return torch.stack([quarter_turn_back(drawn[:, i], turn) for i, turn in enumerate(turns)], dim=1)
 
     def _draw(self, told: Told, noise: SampleNoise, size: torch.Size, sampler: Sampler, watch: Watch | None) -> Tensor:
         """A mask (1, H, W) for each row of what was told."""
@@ -251,19 +245,14 @@ class NetworkSegmenter(Streaming):
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
         return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
-    @torch.inference_mode()
-    def stream(
-        self,
-        batch: Batch,
-        n: int,
-        seed: int,
-        sampler: Sampler | None = None,
-        every: int = 1,
-        watch: Watch | None = None,
-    ) -> Iterator[Tensor]:
+    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> None:
+        """Every turn of an image is a pass of its own."""
+
+    def masks(
+        self, common: None, batch: Batch, which: range, seed: int, sampler: Sampler | None, watch: Watch | None
+    ) -> Tensor:
         """See `Streaming`. Deterministic, so neither seed nor sampler matters."""
-        for first in range(0, n, every):
-            yield torch.cat([self._answer(batch.image, k) for k in range(first, min(first + every, n))], dim=1)
+        return torch.cat([self._answer(batch.image, k) for k in which], dim=1)
 
     def _answer(self, image: Tensor, k: int) -> Tensor:
         """(B, 1, H, W), seen through flip or turn k."""

@@ -38,15 +38,14 @@ def read_nifti(path: Path, window: Window | None = None) -> list[Picture]:
 def count_slices(path: Path) -> int:
     """How many slices `nifti_slices` gives, from the header alone."""
     nibabel = _nibabel()
-    _check_header(path, nibabel)
-    return int(np.prod(_first_header(path, nibabel).get_data_shape()[2:]))
+    return int(np.prod(_checked_header(path, nibabel).get_data_shape()[2:]))
 
 
 def nifti_slices(path: Path, window: Window | None = None, first: int = 0) -> Iterator[Picture]:
     """The slices from `first` on, in the order of the third axis, in the file's own values (scaled by its slope); with a
     fixed window as uint8; colour as uint8 (H, W, 3). Raises `UserError` for what is no 2-D or 3-D NIfTI of sensible size."""
     nibabel = _nibabel()
-    _check_header(path, nibabel)
+    _checked_header(path, nibabel)
     try:
         image = nibabel.load(path)
         data, slope, inter = image.dataobj.get_unscaled(), image.dataobj.slope, image.dataobj.inter
@@ -61,13 +60,12 @@ def nifti_slices(path: Path, window: Window | None = None, first: int = 0) -> It
     volume = data.reshape(*shape[:2], -1)
     stem = path.name[: -len(next(s for s in reversed(SUFFIXES) if path.name.lower().endswith(s)))]
     for index in range(first, volume.shape[2]):
-        plane = _values(volume[:, :, index], slope, inter, path)
-        values = to_picture(plane, affine)
-        if window is not None and window.kind == "fixed" and plane.ndim == 2:
-            plane = fixed(plane, window.centre, window.width)
+        shown = values = to_picture(_values(volume[:, :, index], slope, inter, path), affine)
+        if window is not None and window.kind == "fixed" and values.ndim == 2:
+            shown = fixed(values, window.centre, window.width)
         name = stem if volume.shape[2] == 1 else f"{stem}-slice-{index + 1:04}"
         origin = NiftiSlice(affine, shape, index, values, image.header.get_xyzt_units())
-        yield Picture(to_picture(plane, affine), name, _spacing(image.header), origin)
+        yield Picture(shown, name, _spacing(image.header), origin)
 
 
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
@@ -127,8 +125,8 @@ def _nibabel() -> Any:
     return nibabel
 
 
-def _check_header(path: Path, nibabel: Any) -> None:
-    """Sizes and offsets from the first few hundred bytes, before anything else is unpacked."""
+def _checked_header(path: Path, nibabel: Any) -> Any:
+    """The header, its sizes and offsets checked from the first few hundred bytes, before anything else is unpacked."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     header = _first_header(path, nibabel)
@@ -150,6 +148,7 @@ def _check_header(path: Path, nibabel: Any) -> None:
         raise UserError(f"{path} is damaged: its voxels would start at byte {offset:.0f}")
     if kind.kind == "c" or (kind.fields is None and kind.kind not in "iufb"):
         raise UserError(f"{path} holds {kind} values; real numbers or RGB colours are read")
+    return header
 
 
 def _first_header(path: Path, nibabel: Any) -> Any:

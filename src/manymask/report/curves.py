@@ -13,7 +13,7 @@ from manymask.evaluate import Protocol, evaluate, held_out_cases, results, sprea
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import write_json
 from manymask.hub import load_model
-from manymask.report.plots import STYLE, band, calibration_line, logarithmic, save
+from manymask.report.plots import STYLE, band, calibration_line, logarithmic, reliability_axes, save
 from manymask.sweeps import sample_curve, under
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
@@ -54,11 +54,10 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
 
 
 def _reliability(axis: Axes, found: dict[str, Any]) -> None:
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    reliability_axes(axis, "share of readers")
     for k, (region, label) in enumerate((("everywhere", "all pixels"), ("in_doubt", "in doubt"))):
         error = found["metrics"]["ece"]["mean" if region == "everywhere" else region]
         calibration_line(axis, found["reliability"][region], f"{label} (ECE {error:.3f})", k)
-    axis.set(xlabel="confidence", ylabel="share of readers", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axis.legend(fontsize=6)
 
 

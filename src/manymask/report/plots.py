@@ -73,6 +73,12 @@ def band(axis: Axes, x: Sequence[float], scores: Sequence[dict[str, float]], lab
     axis.fill_between(x, [s["low"] for s in scores], [s["high"] for s in scores], color=COLOURS[k], alpha=0.15, lw=0)
 
 
+def reliability_axes(axis: Axes, ylabel: str) -> None:
+    """The unit square with its diagonal, on which a calibrated model lies."""
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    axis.set(xlabel="confidence", ylabel=ylabel, xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
 def calibration_line(axis: Axes, diagram: dict[str, list[float]], label: str, k: int) -> None:
     """What share of readers marked the pixels of each bin of confidence; bins of too few pixels are left out."""
     bins = {name: np.array(values) for name, values in diagram.items()}
@@ -104,14 +110,11 @@ def _reliability(e: Experiment, path: Path) -> bool:
     if not found:
         return False
     figure, axis = plt.subplots(figsize=(3.2, 3.2))
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    reliability_axes(axis, "share of readers who marked the pixel")
     for k, line in enumerate(found):
         error = line.model.get("metrics", "ece")
         label = f"{line.label} ({error['mean']:.3f}, {error['in_doubt']:.3f})"
         calibration_line(axis, line.model.get("reliability", "everywhere"), label, k)
-    axis.set(
-        xlabel="confidence", ylabel="share of readers who marked the pixel", xlim=(0, 1), ylim=(0, 1), aspect="equal"
-    )
     axis.legend(fontsize=6, title="model (ECE, in doubt)", title_fontsize=6)
     return save(figure, path)
 
