@@ -182,7 +182,18 @@ def test_weights_saved_and_loaded_give_the_same_answer(name, tmp_path):
 
 # one of each kind: the others go through the same code; no ε-prediction (at t = T it amplifies errors 157-fold): it takes
 # many times as long
-FITTED = ["concat-v", "pyramid-x0", "flow-euler", "classifier-free", *PIXEL, *ONCE, *MANY, *CODECS]
+FITTED = [
+    "concat-v",
+    "pyramid-x0",
+    "trainable-condition",
+    "dice",
+    "flow-euler",
+    "classifier-free",
+    *PIXEL,
+    *ONCE,
+    *MANY,
+    *CODECS,
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The report: tables from small results whose every figure is known."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,14 @@ def result(dice, steps=100):
     return {
         "status": "done",
         "task": {"recipe": {"mask_codec": {"loss": {"weight": 5.0}}}},
-        "training": {"steps": steps, "images": 16 * steps, "minutes": 1.0, "peak_memory": {"process": 2**30}},
+        "training": {
+            "steps": steps,
+            "images": 16 * steps,
+            "minutes": 1.0,
+            "git": "abc",
+            "peak_memory": {"process": 2**30},
+        },
+        "git": "def",
         "metrics": {"dice": interval(dice), "iou": interval(dice - 0.1), "ece": {"mean": 0.01, "in_doubt": 0.05}},
         "model": {"parameters": 1_500_000},
         "seconds_an_image": 0.25,
@@ -51,7 +59,9 @@ def run(tmp_path):
     rules = {"minutes": 10.0, "samples": 5, "steps": 20}
     facts = {"recipe": "cvc_clinicdb", "git": "abc", "precision": "fp32", "rows": rows, "rules": rules, "data": data}
     put(folder / "experiment.json", facts)
-    put(folder / "cells/ours/result.json", result(0.8))
+    ours = result(0.8)
+    ours["turned"] = {"turns": 5, "metrics": result(0.85)["metrics"], "seconds_an_image": 0.5}
+    put(folder / "cells/ours/result.json", ours)
     put(folder / "cells/unet/result.json", result(0.7, 1234))
     put(folder / "cells/unetpp/failed.json", {"phase": "train", "error": "ended with status -9: killed"})
     codec = result(0.9)
@@ -93,15 +103,17 @@ def test_table_writes_markdown_and_csv():
 def test_table_two_has_ours_beside_the_papers_and_says_what_was_not_run(run):
     lines = {line.split(" | ")[0].strip("| "): line for line in table_2(collect([run])[0]).markdown().splitlines()}
     assert lines["U-Net, 5 passes"] == (
-        "| U-Net, 5 passes | 0.700 (0.690 – 0.720) | 0.600 (0.590 – 0.620) | 0.823 | 0.725 | 0.050 | 1.50 | 0.25 | 1.50 | 1,234 "
-        "| 19,744 |"
+        "| U-Net, 5 passes | 0.700 (0.690 – 0.720) | 0.600 (0.590 – 0.620) | 0.823 | 0.725 | 0.010 | 0.050 | 1.50 | 0.25 | 1.50 "
+        "| 1,234 | 19,744 |"
     )
     assert lines["U-Net, one pass"].startswith(
         "| U-Net, one pass | 0.650 (0.640 – 0.670) | 0.500 (0.490 – 0.520) | 0.823"
     )
-    assert lines["U-Net++, 5 passes"].count("failed") == 8 and "0.794" in lines["U-Net++, 5 passes"]
-    assert lines["ResUNet, one pass"].count("not run") == 8 and "0.815" in lines["ResUNet, one pass"]
+    assert lines["U-Net++, 5 passes"].count("failed") == 9 and "0.794" in lines["U-Net++, 5 passes"]
+    assert lines["ResUNet, one pass"].count("not run") == 9 and "0.815" in lines["ResUNet, one pass"]
     assert "0.800 (0.790 – 0.820)" in lines["manymask (fast), 5 samples"]
+    assert "0.850 (0.840 – 0.870)" in lines["manymask (fast), 5 samples over 5 turns"]
+    assert "manymask (as the paper), 5 samples over" not in str(lines)
 
 
 def test_table_one_scores_a_weighted_codec_at_both_thresholds(run):
@@ -114,13 +126,29 @@ def test_table_one_scores_a_weighted_codec_at_both_thresholds(run):
 def test_report_is_whole_and_names_what_failed(run, tmp_path):
     text = write_report([run], tmp_path / "report").read_text()
     assert "`cvc_clinicdb/unetpp`: ended with status -9: killed" in text
-    assert "10 minutes of wall time" in text and "split `pranet`" in text
+    assert "10 minutes of wall time" in text and "split `pranet`" in text and "trained by abc, scored by def" in text
     assert "Figures 1, 2 and 4: not run" in text
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"report.md", "table-1.csv", "table-2-cvc_clinicdb.csv", "table-3-cvc_clinicdb.csv",
             "figure-3-samples.png", "reliability-cvc_clinicdb.png", "front-cvc_clinicdb.png"} <= names  # fmt: skip
     assert "steps-cvc_clinicdb.png" not in names, "what was not run is not drawn"
     assert all(f"({name})" in text for name in names if name.endswith(".png"))
+
+
+def test_two_runs_of_one_recipe_keep_their_tables_apart(run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    path = other / "cvc_clinicdb/experiment.json"
+    facts = json.loads(path.read_text())
+    facts["data"]["scheme"] = "sequence"
+    put(path, facts)
+    shutil.copytree(other, tmp_path / "third")
+    names = [e.name for e in collect([run, other, tmp_path / "third"])]
+    assert names == ["cvc_clinicdb-pranet-64", "cvc_clinicdb-sequence-64-2", "cvc_clinicdb-sequence-64-3"]
+    write_report([run, other], tmp_path / "report")
+    assert {p.name for p in (tmp_path / "report").glob("table-2*")} == {
+        "table-2-cvc_clinicdb-pranet-64.csv", "table-2-cvc_clinicdb-sequence-64.csv"
+    }  # fmt: skip
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

@@ -205,6 +205,15 @@ def test_every_cell_of_a_one_minute_matrix_is_filled(monkeypatch, tmp_path):
     text = (tmp_path / "out/report/report.md").read_text()
     tables = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(tables) > 80 and not [line for line in tables if "not run" in line or "failed" in line]
+    swept = (
+        "DDPM | 1,000",
+        "PLMS | 50",
+        "flow: Heun | 1,000",
+        "as the paper: DDPM | 1,000",
+        "classifier-free | 2",
+        "classifier | 4",
+    )
+    assert not [start for start in swept if f"\n| {start} | 0." not in text]
     assert {path.name for path in (tmp_path / "out/report").glob("*.png")} == {
         "figure-1-forward-phantom.png", "figure-2-pipeline-phantom.png", "figure-3-samples.png", "figure-4-samples-phantom.png",
         "reliability-phantom.png", "steps-phantom.png", "front-phantom.png", "guidance-phantom.png",

@@ -105,10 +105,14 @@ class Codec(nn.Module):
         return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(original, reconstruction), both (B, C, H, W), through the bottleneck as in training."""
+        """(original, reconstruction), both (B, C, H, W)."""
         x = batch.image if self.setting.subject == "image" else readers_consensus(batch.truth())
+        return x, self.round_trip(x)
+
+    def round_trip(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] through encoder, bottleneck and decoder, as in training: codes are snapped to."""
         z = self.bottleneck.snap(self.bottleneck.latent(self.encoder(x)).float())
-        return x, self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
+        return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:

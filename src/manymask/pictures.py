@@ -102,7 +102,7 @@ def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
             _show(figure.add_subplot(grid[i, 2 + k]), values[i], title if i == 0 else "", "gray", span)
     _show(figure.add_subplot(grid[:, 5]), fused.confidence, "confidence", "viridis")
     _show(figure.add_subplot(grid[:, 6]), fused.consensus, "consensus (≥ 0.5)")
-    draw = f"{type(sampler).__name__}-{sampler.steps}"
+    draw = f"{type(sampler).__name__}\n{sampler.steps} ×"  # as wide as the gap
     steps = (("→", "$\\mathcal{E}_X$"), ("⊕", ""), ("→", draw), ("→", "$\\mathcal{D}_S$"), ("→", "mean"), ("→", "cut"))
     _arrows(figure, grid, steps)
     _save(figure, path)

@@ -68,7 +68,11 @@ class DDIM:
 
 @dataclass(frozen=True)
 class PLMS:
-    """Pseudo linear multistep (Liu et al. 2022): Adams–Bashforth on ε̂, started by one Heun step, no Runge–Kutta."""
+    """Pseudo linear multistep (Liu et al. 2022): Adams–Bashforth on ε̂, started by one Heun step, no Runge–Kutta.
+
+    Not for fewer than five steps: where γ_T is next to 0, the Heun step moves z_s by −½ γ_s / (√γ_T √(1−γ_s)) of what ẑ_0
+    changes between its ends, 6.3 times that with two steps, 0.1 times with five, whatever the network predicts.
+    """
 
     serves: ClassVar = (Diffusion,)
     steps: int = 50
@@ -113,6 +117,7 @@ class DPMSolver:
     def __call__(self, denoise: Denoise, process: Process, z: Tensor, noise: NoiseSource) -> Tensor:
         knots: list[Any] = list(process.knots(self.steps))
         knots[0] = min(knots[0], process.latest)  # λ must be finite
+        knots = knots[1:] if len(knots) > 2 and knots[1] == knots[0] else knots
         past: tuple[float, Tensor] | None = None
         for t, s in pairwise(knots):
             (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)

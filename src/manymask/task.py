@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,30 +85,47 @@ def train(task: Task, folder: Path, store: Store) -> None:
 
 
 def score(task: Task, folder: Path, store: Store) -> None:
-    """Scores the trained model and writes result.json; the sweeps for the main model alone."""
+    """Scores the trained model and writes result.json; the sweeps for the main model alone. All samples see the image as
+    it is, so that models that draw many masks are compared by their samples; `turned` has a model that spreads them over
+    turns by its recipe as it is shipped."""
     rules, trained = task.rules, load_model(folder / task.stage / "model")
+    model: Any = trained.model
     ids = spread(held_out_cases(trained, store, "test"), rules.cases)
+    turns = getattr(model.setting, "turns", 1)
+    if turns > 1:
+        model.setting = replace(model.setting, turns=1)
     sampler = sampler_of(task.recipe, rules.steps)
     protocol = Protocol(rules.samples, sampler=sampler)
     clear_peak()
-    scores = evaluate(trained.model, store, ids, protocol, progress=False)
+    scores = evaluate(model, store, ids, protocol, progress=False)
     found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
     found |= results(trained, store, "test", protocol, scores) | {"peak_memory": peak_memory()}
     if task.stage != "segmenter":
         batches = (
             store.batch(ids[i : i + protocol.batch]).to(default_device()) for i in range(0, len(ids), protocol.batch)
         )
-        found["invariance"] = invariance(trained.model, batches)  # type: ignore[arg-type]
-        write_json(folder / "result.json", found | codec_variants(trained.model, store, ids, protocol, scores))
+        found["invariance"] = invariance(model, batches)
+        write_json(folder / "result.json", found | codec_variants(model, store, ids, protocol, scores))
         return
-    found["seconds_an_image"] = seconds_an_image(trained.model, store, ids, rules.samples, sampler)
-    found["seconds_one_pass"] = seconds_an_image(trained.model, store, ids, 1, sampler)
+    found["seconds_an_image"] = seconds_an_image(model, store, ids, rules.samples, sampler)
+    if turns > 1:
+        found["turned"] = _turned(model, turns, store, ids, protocol)
+    found["seconds_one_pass"] = seconds_an_image(model, store, ids, 1, sampler)
     counts = range(1, rules.most_samples + 1) if task.main else (1, rules.samples)
-    found["curve"] = sample_curve(trained.model, store, ids, protocol, counts)
-    found |= sweeps(trained.model, store, spread(ids, rules.sweep_cases), rules, task.main)
+    found["curve"] = sample_curve(model, store, ids, protocol, counts)
+    found |= sweeps(model, store, spread(ids, rules.sweep_cases), rules, task.main)
     if task.main:
-        draw_figures(trained.model, store, spread(ids, 4), folder / "figures", sampler)
+        draw_figures(model, store, spread(ids, 4), folder / "figures", sampler)
     write_json(folder / "result.json", found)
+
+
+def _turned(model: Any, turns: int, store: Store, ids: list[str], protocol: Protocol) -> dict[str, Any]:
+    """Scores and time with the samples spread over `turns` quarter turns of the image, which is encoded for each."""
+    setting, model.setting = model.setting, replace(model.setting, turns=turns)
+    scores = evaluate(model, store, ids, protocol, progress=False)
+    seconds = seconds_an_image(model, store, ids, protocol.samples, protocol.sampler)
+    model.setting = setting
+    return {"turns": turns, "metrics": scores.metrics, "seconds_an_image": seconds}
 
 
 def _die_with_parent() -> None:

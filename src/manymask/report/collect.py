@@ -1,7 +1,7 @@
 """Reads what `reproduce` left: experiments, the rows of their tables, and the results behind them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The matrix of one recipe: `facts` is its experiment.json."""
+    """The matrix of one recipe: `facts` is its experiment.json; `name` tells it from the others of a report."""
 
     folder: Path
     facts: dict[str, Any]
     lines: list[Line]
-
-    @property
-    def name(self) -> str:
-        return str(self.facts["recipe"])
+    name: str
 
     @property
     def dataset(self) -> str:
@@ -64,6 +61,11 @@ class Experiment:
     @property
     def several_readers(self) -> bool:
         return int(self.facts["data"]["readers"]) > 1
+
+    def tasks(self) -> list[Found]:
+        """Every codec and model that was or could be trained, each once."""
+        found = (task for line in self.lines for task in (*line.codecs.values(), line.model))
+        return list({task.folder: task for task in found}.values())
 
     def table(self, name: str) -> list[Line]:
         return [line for line in self.lines if line.table == name]
@@ -95,7 +97,18 @@ def collect(runs: Sequence[Path]) -> list[Experiment]:
             raise UserError(f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it")
         for place in places:
             found.setdefault(place.resolve(), _experiment(place))
-    return list(found.values())
+    return _told_apart(list(found.values()))
+
+
+def _told_apart(experiments: list[Experiment]) -> list[Experiment]:
+    """By split and size, and if need be by number, where several are of one recipe."""
+    for name in (
+        lambda e, k: f"{e.name}-{e.facts['data']['scheme']}-{e.facts['data']['size']}",
+        lambda e, k: f"{e.name}-{k + 1}",
+    ):
+        names = [e.name for e in experiments]
+        experiments = [replace(e, name=name(e, k)) if names.count(e.name) > 1 else e for k, e in enumerate(experiments)]
+    return experiments
 
 
 def _experiment(folder: Path) -> Experiment:
@@ -105,4 +118,4 @@ def _experiment(folder: Path) -> Experiment:
              {stage: find(folder / place) for stage, place in row["codecs"].items()})
         for row in facts["rows"]
     ]  # fmt: skip
-    return Experiment(folder, facts, lines)
+    return Experiment(folder, facts, lines, facts["recipe"])

@@ -19,7 +19,7 @@ from manymask.report.collect import Experiment
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 
-RELIABILITY = ("ours", "unet", "nnunet", "prob-unet", "ensemblediff")
+RELIABILITY = ("ours", "unet", "unetpp", "resunet", "nnunet", "prob-unet", "ensemblediff")
 FEWEST_PIXELS = 20  # of a bin; emptier ones say nothing
 
 STYLE = {
@@ -37,12 +37,8 @@ def all_plots(experiments: Sequence[Experiment], folder: Path) -> dict[str, str]
             drawn["figure-3-samples.png"] = "Figure 3: Dice of the consensus against the number of samples"
         for e in experiments:
             for name, title, draw in (
-                (
-                    "reliability",
-                    "Reliability, all pixels",
-                    _reliability,
-                ),
-                ("steps", "Samplers and steps (more than 50 on fewer cases, see the table)", _steps),
+                ("reliability", "Reliability, all pixels", _reliability),
+                ("steps", "Samplers and steps (hollow: more than 50, on fewer cases, see the table)", _steps),
                 ("front", "Dice against time", _front),
                 ("guidance", "Guidance scale, with 95 % intervals", _guidance),
             ):
@@ -134,13 +130,12 @@ def _steps(e: Experiment, path: Path) -> bool:
         for k, sampler in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
             mine = [row for row in rows if row["sampler"] == sampler]
             title = sampler + (" (flow)" if sampler in ("Euler", "Heun") else "")
-            axis.plot(
-                [r["steps"] for r in mine],
-                [r[name]["mean"] for r in mine],
-                color=COLOURS[k],
-                marker=MARKERS[k],
-                label=title,
-            )
+            alike = [row for row in mine if row["cases"] == mine[0]["cases"]]
+            fewer = [row for row in mine if row not in alike]
+            style = {"color": COLOURS[k], "marker": MARKERS[k]}
+            axis.plot([r["steps"] for r in alike], [r[name]["mean"] for r in alike], label=title, **style)
+            axis.plot([r["steps"] for r in fewer], [r[name]["mean"] for r in fewer], markerfacecolor="none", linestyle="none",
+                      **style)  # fmt: skip
         logarithmic(axis)
         axis.set(xlabel="steps", ylabel=label)
     axes[0, -1].legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -17,7 +17,7 @@ _COSTS = (
     Column("optimiser steps", count), Column("images seen", count),
 )  # fmt: skip
 _READERS = (Column("GED²", share, True), Column("HM-IoU", share, True))
-_DOUBT = Column("ECE in doubt", share)
+_CALIBRATION = (Column("ECE", share), Column("ECE in doubt", share))
 
 
 def all_tables(experiments: list[Experiment]) -> list[Table]:
@@ -53,15 +53,16 @@ def table_1(experiments: list[Experiment]) -> Table:
 
 def _codec_rows(e: Experiment) -> list[list[Any]]:
     rows = []
-    for line in e.table("loss"):
-        codec, key = line.codecs["mask-codec"], line.name.removeprefix("loss-")
+    for line in [*e.table("loss"), *e.table("narrow")]:
+        codec, (table, _, key) = line.codecs["mask-codec"], line.name.partition("-")
+        subject = "mask" if table == "loss" else "mask, 1 latent channel"
         if key != "wce":
-            rows.append(_codec_row(e, f"mask ({line.label})", codec, key, ("metrics",)))
+            rows.append(_codec_row(e, f"{subject} ({line.label})", codec, key, ("metrics",)))
             continue
         weight = codec.get("task", "recipe", "mask_codec", "loss", "weight")
         label = "weighted CE" if isinstance(weight, str) else f"weighted CE, w = {weight:g}"
-        rows.append(_codec_row(e, f"mask ({label})", codec, key, ("threshold", "biased")))
-        rows.append(_codec_row(e, f"mask ({label}, ln w taken off)", codec, "", ("threshold", "unbiased")))
+        rows.append(_codec_row(e, f"{subject} ({label})", codec, key, ("threshold", "biased")))
+        rows.append(_codec_row(e, f"{subject} ({label}, ln w taken off)", codec, "", ("threshold", "unbiased")))
     return [*rows, _codec_row(e, "image (MSE)", e.lines[0].codecs["image-codec"], "image", ("metrics",))]
 
 
@@ -80,8 +81,12 @@ def table_2(e: Experiment) -> Table:
             rows.append([f"{line.label}, one pass", *_once(e, line)])
         if line.name in ONE_TO_ONE or line.name in OURS:
             rows.append([f"{line.label}, {n} {'passes' if line.name in ONE_TO_ONE else 'samples'}", *_model(e, line)])
+        turns = line.model.get("turned", "turns")
+        if not isinstance(turns, str):
+            rows.append([f"{line.label}, {n} samples over {turns} turns", *_turned(e, line)])
     note = (
-        f"{n} passes: that many of the eight flips and quarter turns, so that samples win nothing by their count alone."
+        f"{n} passes: that many of the eight flips and quarter turns, so that samples win nothing by their count alone. "
+        "Samples see the image as it is but in the rows “over turns”, which is how the shipped models draw them."
     )
     return Table(f"table-2-{e.name}", f"Table II on {e.name}: one-to-one", _columns(e), rows, note)
 
@@ -89,20 +94,31 @@ def table_2(e: Experiment) -> Table:
 def table_3(e: Experiment) -> Table:
     """Ours against models that draw many masks."""
     rows = [[line.label, *_model(e, line)] for line in e.table("models") if line.name not in ONE_TO_ONE]
-    return Table(f"table-3-{e.name}", f"Table III on {e.name}: one-to-many", _columns(e), rows)
+    note = "All samples see the image as it is."
+    return Table(f"table-3-{e.name}", f"Table III on {e.name}: one-to-many", _columns(e), rows, note)
 
 
 def _columns(e: Experiment, first: str = "model", paper_too: bool = True) -> list[Column]:
     readers = _READERS if e.several_readers else ()
-    return [Column(first), _DICE, _IOU, *(_PAPER if paper_too else ()), *readers, _DOUBT, *_COSTS]
+    return [Column(first), _DICE, _IOU, *(_PAPER if paper_too else ()), *readers, *_CALIBRATION, *_COSTS]
 
 
 def _model(e: Experiment, line: Line, paper_too: bool = True) -> list[Any]:
-    model = line.model
-    scores = [model.get("metrics", "dice"), model.get("metrics", "iou")]
+    return [*_scores(e, line, paper_too), *_costs(line.model, "seconds_an_image")]
+
+
+def _turned(e: Experiment, line: Line) -> list[Any]:
+    """The same model with its samples spread over turns of the image."""
+    return [*_scores(e, line, True, "turned"), *_costs(line.model, "turned", "seconds_an_image")]
+
+
+def _scores(e: Experiment, line: Line, paper_too: bool, *part: str) -> list[Any]:
+    def get(*keys: str) -> Any:
+        return line.model.get(*part, "metrics", *keys)
+
     theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None)) if paper_too else ()
-    many = [model.get("metrics", "ged"), model.get("metrics", "hm_iou")] if e.several_readers else []
-    return [*scores, *theirs, *many, model.get("metrics", "ece", "in_doubt"), *_costs(model, "seconds_an_image")]
+    many = [get("ged"), get("hm_iou")] if e.several_readers else []
+    return [get("dice"), get("iou"), *theirs, *many, get("ece", "mean"), get("ece", "in_doubt")]
 
 
 def _once(e: Experiment, line: Line) -> list[Any]:
@@ -112,13 +128,13 @@ def _once(e: Experiment, line: Line) -> list[Any]:
     nothing = line.model.get("no such score")
     many = [nothing, nothing] if e.several_readers else []
     theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None))
-    return [one["dice"], one["iou"], *theirs, *many, nothing, *_costs(line.model, "seconds_one_pass")]
+    return [one["dice"], one["iou"], *theirs, *many, nothing, nothing, *_costs(line.model, "seconds_one_pass")]
 
 
-def _costs(model: Found, time: str) -> list[Any]:
+def _costs(model: Found, *time: str) -> list[Any]:
     memory = model.get("peak_memory")
     return [
-        model.get("model", "parameters"), model.get(time),
+        model.get("model", "parameters"), model.get(*time),
         memory if isinstance(memory, str) else memory.get("gpu", memory["process"]),
         model.get("training", "steps"), model.get("training", "images"),
     ]  # fmt: skip
@@ -158,7 +174,7 @@ def steps(e: Experiment) -> Table:
     """The main model under every sampler and number of steps, and the flow under its own."""
     rules = e.facts["rules"]
     columns = [Column("sampler"), Column("steps", count), _DICE, *(_READERS if e.several_readers else ()),
-               _DOUBT, Column("s an image", seconds), Column("cases", count)]  # fmt: skip
+               *_CALIBRATION, Column("spread", share), Column("s an image", seconds), Column("cases", count)]  # fmt: skip
     rows: list[list[Any]] = []
     wanted = (
         ("DDPM, DDIM, PLMS, DPMSolver", "ours"),
@@ -172,9 +188,12 @@ def steps(e: Experiment) -> Table:
             rows.append([label, *[found] * (len(columns) - 1)])
             continue
         start = label.partition(":")[0] + ": " if ":" in label else ""
-        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), row["ece"]["in_doubt"],
+        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), *_ece(row), row["spread"]["mean"],
                   row["seconds_an_image"], row["cases"]] for row in found]  # fmt: skip
-    note = f"{rules['samples']} samples; GED² and HM-IoU of as many."
+    note = (
+        f"{rules['samples']} samples{'; GED² and HM-IoU of as many' if e.several_readers else ''}. Spread: standard deviation "
+        "over the samples, summed over pixels, divided by the area of their mean."
+    )
     return Table(f"steps-{e.name}", f"Samplers and steps on {e.name}", columns, rows, note)
 
 
@@ -191,22 +210,24 @@ def samples(e: Experiment) -> Table:
 def guidance(e: Experiment) -> Table:
     """The models trained for guidance, under every scale."""
     columns = [Column("guidance"), Column("scale", lambda v: f"{v:g}"), _DICE, *(_READERS if e.several_readers else ()),
-               _DOUBT, Column("cases", count)]  # fmt: skip
+               *_CALIBRATION, Column("cases", count)]  # fmt: skip
     rows: list[list[Any]] = []
     for name, label in (("guidance-free", "classifier-free"), ("guidance-classifier", "classifier")):
         found = e.model(name).get("guidance")
         if isinstance(found, str):
             rows.append([label, *[found] * (len(columns) - 1)])
             continue
-        rows += [
-            [label, row["scale"], row["dice"], *_many(e, row), row["ece"]["in_doubt"], row["cases"]] for row in found
-        ]
+        rows += [[label, row["scale"], row["dice"], *_many(e, row), *_ece(row), row["cases"]] for row in found]
     note = "Classifier-free: 0 never hears the image, 1 is unguided. Classifier: 0 is unguided."
     return Table(f"guidance-{e.name}", f"Guidance scale on {e.name}", columns, rows, note)
 
 
 def _many(e: Experiment, row: dict[str, Any]) -> list[Any]:
     return [row["ged"], row["hm_iou"]] if e.several_readers else []
+
+
+def _ece(row: dict[str, Any]) -> list[Any]:
+    return [row["ece"]["mean"], row["ece"]["in_doubt"]]
 
 
 def invariance(e: Experiment) -> Table:
@@ -220,7 +241,8 @@ def invariance(e: Experiment) -> Table:
                 found = [codec.get("invariance", change, k) for k in ("dice", "psnr", "latent_error")]
                 rows.append([line.label, stage.partition("-")[0], change, *found])
     note = (
-        "decode(encode(T x)) against T decode(encode(x)), and encode(T x) against T encode(x) (root mean square of standardised "
-        "latents), for T a flip, a shift by 3 px, a rotation by 15°; for noise (σ = 0.05) against the codec of the clean input."
+        "The reconstruction of T x against T of the reconstruction of x, through the bottleneck, and encode(T x) against "
+        "T encode(x) (root mean square of standardised latents, before any code is snapped to), for T a flip, a shift by 3 px, "
+        "a rotation by 15°; for noise (σ = 0.05) against the codec of the clean input."
     )
     return Table(f"invariance-{e.name}", f"Invariance of the codecs on {e.name}", columns, rows, note)

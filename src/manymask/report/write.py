@@ -55,7 +55,7 @@ def _setting(e: Experiment) -> list[str]:
     data, rules = e.facts["data"], e.facts["rules"]
     time = "all steps of its recipe" if rules["minutes"] is None else f"{rules['minutes']:g} minutes of wall time"
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in SHARES.items())
-    done = next((line.model for line in e.lines if line.model.status == "done"), None)
+    done = next((found for found in e.tasks() if found.status == "done"), None)
     machine = done.result["hardware"] if done else {}
     where = f"{machine.get('gpu') or machine.get('processor')}, {machine.get('threads')} threads, torch {machine.get('torch')}"
     cases = len(done.result["cases"]) if done else 0
@@ -67,18 +67,24 @@ def _setting(e: Experiment) -> list[str]:
         f"- scored on {cases} test cases, {rules['samples']} masks, DDIM with {rules['steps']} steps (flow: Euler), seed 0; "
         "95 % intervals from 2,000 bootstrap draws of whole groups",
         f"- {where if done else 'nothing was run'}; {e.facts['precision']} in training, "
-        f"code {e.facts['git'] or 'outside a checkout'}",
+        f"{_revisions(e)}",
         "- `not run`: not run; `failed`: see below; `–`: there is no such figure", "",
     ]  # fmt: skip
 
 
+def _revisions(e: Experiment) -> str:
+    """The code that trained and scored: one revision each, or all that had a part in it."""
+    found = [task.result for task in e.tasks() if task.status == "done"]
+
+    def named(revisions: set[str | None]) -> str:
+        return ", ".join(sorted(revision or "outside a checkout" for revision in revisions)) or "nothing yet"
+
+    return f"trained by {named({r['training']['git'] for r in found})}, scored by {named({r['git'] for r in found})}"
+
+
 def _failures(experiments: Sequence[Experiment]) -> list[str]:
-    found = [
-        m for e in experiments for line in e.lines for m in (line.model, *line.codecs.values()) if m.status == "failed"
-    ]
-    lines = [
-        f"- `{m.folder.parent.parent.name}/{m.folder.name}`: {m.error}" for m in {m.folder: m for m in found}.values()
-    ]
+    failed = [task for e in experiments for task in e.tasks() if task.status == "failed"]
+    lines = [f"- `{task.folder.parent.parent.name}/{task.folder.name}`: {task.error}" for task in failed]
     return ["## Failed", "", *lines, ""] if lines else []
 
 
@@ -99,4 +105,5 @@ def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
     ids = held_out_cases(trained, store, "test")
     few = ids[:: max(1, len(ids) // 4)][:4]
     drawn = draw_figures(trained.model, store, few, out)
-    return {path.name: f"{caption} ({store.name})" for path, caption in zip(drawn, CAPTIONS, strict=False)}
+    whose = f"{store.name}, by the model {model.name}, which is none of the above"
+    return {path.name: f"{caption} ({whose})" for path, caption in zip(drawn, CAPTIONS, strict=False)}
