@@ -7,8 +7,7 @@ from typing import Any
 
 from manymask.errors import UserError
 from manymask.files.atomic import read_json
-
-NOT_RUN = "not run"
+from manymask.report.table import NOT_RUN
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 Format = Callable[[Any], str]
 
+NOT_RUN = "not run"
+
 
 def share(value: float) -> str:
     return f"{value:.3f}"
@@ -76,6 +78,11 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     note: str = ""
+
+    @property
+    def blank(self) -> bool:
+        """No row was run in full."""
+        return all(NOT_RUN in row for row in self.rows)
 
     def markdown(self) -> str:
         """With a heading, and the note below."""

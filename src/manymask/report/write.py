@@ -28,9 +28,13 @@ def write_report(runs: Sequence[Path], out: Path, model: Path | None = None, dat
     experiments = collect(runs)
     out.mkdir(parents=True, exist_ok=True)
     parts = ["# Report", "", *[line for e in experiments for line in _setting(e)], *_failures(experiments)]
-    for table in all_tables(experiments):
-        _write(out / f"{table.name}.csv", table.csv())
-        parts.append(table.markdown())
+    tables = all_tables(experiments)
+    for table in tables:
+        if not table.blank:
+            _write(out / f"{table.name}.csv", table.csv())
+            parts.append(table.markdown())
+    blank = [f"- {table.title}" for table in tables if table.blank]
+    parts += ["### Not run", "", *blank, ""] if blank else []
     parts += ["## Figures", ""]
     if model is not None and data is not None:
         drawn = _from_model(model, Store(data), out)
