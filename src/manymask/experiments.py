@@ -118,7 +118,7 @@ TITLES = {
     "models": "Models",
     "factor": "Downsampling factor f",
     "loss": "Reconstruction loss of the mask codec",
-    "narrow": "The same with one latent channel, learnt from the consensus",
+    "narrow": "Reconstruction loss of a mask codec with one latent channel, learnt from the consensus",
     "bottleneck": "Bottleneck of both codecs",
     "latents": "Which latent diffuses",
     "condition": "Condition",

@@ -111,7 +111,7 @@ def _reliability(e: Experiment, path: Path) -> bool:
         error = line.model.get("metrics", "ece")
         label = f"{line.label} ({error['mean']:.3f}, {error['in_doubt']:.3f})"
         calibration_line(axis, line.model.get("reliability", "everywhere"), label, k)
-    axis.legend(fontsize=6, title="model (ECE, in doubt)", title_fontsize=6)
+    axis.legend(fontsize=6, title="model (ECE, in doubt)", title_fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, path)
 
 
