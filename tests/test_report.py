@@ -128,7 +128,7 @@ def test_report_is_whole_and_names_what_failed(run, tmp_path):
     assert "`cvc_clinicdb/unetpp`: ended with status -9: killed" in text
     assert "10 minutes of wall time" in text and "split `pranet`" in text and "trained by abc, scored by def" in text
     assert "Figures 1, 2 and 4: not run" in text
-    assert "- Samplers and steps on cvc_clinicdb\n" in text.partition("### Not run\n")[2]
+    assert "- Guidance scale on cvc_clinicdb\n" in text.partition("### Not run\n")[2]
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"report.md", "table-1.csv", "table-2-cvc_clinicdb.csv", "table-3-cvc_clinicdb.csv",
             "figure-3-samples.png", "reliability-cvc_clinicdb.png", "front-cvc_clinicdb.png"} <= names  # fmt: skip
