@@ -90,7 +90,7 @@ def test_upload_draw_move_the_threshold_download(visit, lesion, tmp_path):
     assert not [url for url in visit.asked[sent:] if "queue" in url or "run" in url], "the slider asks nobody"
     slider.focus()
     page.keyboard.press("ArrowLeft")
-    assert page.inner_text(".mm-threshold output") == "0.89"
+    page.wait_for_function("document.querySelector('.mm-threshold output').textContent == '0.89'")  # at the next frame
     with page.expect_download() as waiting:
         page.click(".mm-download")
     waiting.value.save_as(tmp_path / "all.zip")

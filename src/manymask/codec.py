@@ -101,8 +101,7 @@ class Codec(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Standardised latents → (B, C, H, W) in [0, 1] (Eq. 13)."""
         z = z * self.std + self.mean
-        z = self.bottleneck.snap(z) if self.setting.snap else z
-        return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
+        return self._pixels(self.bottleneck.snap(z) if self.setting.snap else z)
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(original, reconstruction), both (B, C, H, W)."""
@@ -111,7 +110,10 @@ class Codec(nn.Module):
 
     def round_trip(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] through encoder, bottleneck and decoder, as in training: codes are snapped to."""
-        z = self.bottleneck.snap(self.bottleneck.latent(self.encoder(x)).float())
+        return self._pixels(self.bottleneck.snap(self.bottleneck.latent(self.encoder(x)).float()))
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        """Latents as the decoder takes them → (B, C, H, W) in [0, 1]."""
         return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
 
     @torch.no_grad()

@@ -117,7 +117,8 @@ class DPMSolver:
     def __call__(self, denoise: Denoise, process: Process, z: Tensor, noise: NoiseSource) -> Tensor:
         knots: list[Any] = list(process.knots(self.steps))
         knots[0] = min(knots[0], process.latest)  # λ must be finite
-        knots = knots[1:] if len(knots) > 2 and knots[1] == knots[0] else knots
+        if knots[1] == knots[0]:
+            del knots[0]
         past: tuple[float, Tensor] | None = None
         for t, s in pairwise(knots):
             (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)

@@ -125,8 +125,8 @@ class DiffusionSegmenter(Streaming):
         terms = {"denoising": F.mse_loss(output, setting.process.target(z0, epsilon, t))}
         if setting.dice:
             z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
-            logits = self.mask_codec.decode(z0_hat)
-            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(logits, masks[::targets])
+            drawn = self.mask_codec.decode(z0_hat)
+            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(drawn, masks[::targets])
         if self.coarse is not None:
             guess = self.coarse(told[1])
             marked = masks.reshape(-1, targets, *masks.shape[-2:]).mean(dim=1, keepdim=True)

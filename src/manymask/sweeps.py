@@ -1,7 +1,8 @@
 """What is scored of one trained model under many settings of its use: number of masks, samplers and steps; and of one
 trained codec: its threshold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,16 @@ from manymask.segmenters import LatentDiffusion
 
 SHOWN = ("dice", "iou", "ged", "hm_iou", "ece", "brier", "spread")
 LONG = 50  # steps; a sampler with more is scored on fewer cases
+
+
+@contextmanager
+def using(model: Any, setting: Any) -> Iterator[None]:
+    """The model under another setting of its use, its weights as they are; the old one stands again at the end."""
+    old, model.setting = model.setting, setting
+    try:
+        yield
+    finally:
+        model.setting = old
 
 
 def sample_curve(
@@ -80,14 +91,20 @@ def _guidance(model: Any, store: Store, ids: list[str], rules: Rules) -> list[di
     rows, setting = [], model.setting
     sampler = Euler(rules.steps) if isinstance(setting.process, Flow) else DDIM(rules.steps)
     for scale in rules.guidance:
-        if setting.classifier:
-            model.setting = replace(setting, classifier=replace(setting.classifier, scale=scale))
-        else:
-            model.setting = replace(setting, guidance=scale)
-        scores = evaluate(model, store, ids, _protocol(rules, sampler), progress=False)
+        classifier = setting.classifier and replace(setting.classifier, scale=scale)
+        guided = replace(setting, classifier=classifier) if classifier else replace(setting, guidance=scale)
+        with using(model, guided):
+            scores = evaluate(model, store, ids, _protocol(rules, sampler), progress=False)
         rows.append({"scale": scale, "cases": len(ids), **_shown(scores)})
-    model.setting = setting
     return rows
+
+
+def turned(model: Any, turns: int, store: Store, ids: list[str], protocol: Protocol) -> dict[str, Any]:
+    """Scores and time with the samples spread over `turns` quarter turns of the image, which is encoded for each."""
+    with using(model, replace(model.setting, turns=turns)):
+        scores = evaluate(model, store, ids, protocol, progress=False)
+        seconds = seconds_an_image(model, store, ids, protocol.samples, protocol.sampler)
+    return {"turns": turns, "metrics": scores.metrics, "seconds_an_image": seconds}
 
 
 def _protocol(rules: Rules, sampler: Sampler) -> Protocol:
@@ -104,8 +121,7 @@ def codec_variants(model: Any, store: Store, ids: Sequence[str], protocol: Proto
     setting = model.setting
     if not isinstance(model, Codec) or not isinstance(setting.loss, WeightedCE):
         return {}
-    found = {"unbiased" if setting.loss.unbias else "biased": scores.metrics}
-    model.setting = replace(setting, loss=replace(setting.loss, unbias=not setting.loss.unbias))
-    other = evaluate(model, store, ids, protocol, progress=False).metrics
-    model.setting = setting
-    return {"threshold": found | {"biased" if setting.loss.unbias else "unbiased": other}}
+    names = ("unbiased", "biased") if setting.loss.unbias else ("biased", "unbiased")
+    with using(model, replace(setting, loss=replace(setting.loss, unbias=not setting.loss.unbias))):
+        other = evaluate(model, store, ids, protocol, progress=False)
+    return {"threshold": dict(zip(names, (scores.metrics, other.metrics), strict=True))}

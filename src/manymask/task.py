@@ -34,7 +34,7 @@ from manymask.provenance import git_revision
 from manymask.recipes import Recipe, Stage
 from manymask.run_folder import saved_progress
 from manymask.settings import difference, from_dict, to_dict
-from manymask.sweeps import codec_variants, sample_curve, sweeps
+from manymask.sweeps import codec_variants, sample_curve, sweeps, turned
 from manymask.train import Job, fit
 
 
@@ -109,7 +109,7 @@ def score(task: Task, folder: Path, store: Store) -> None:
         return
     found["seconds_an_image"] = seconds_an_image(model, store, ids, rules.samples, sampler)
     if turns > 1:
-        found["turned"] = _turned(model, turns, store, ids, protocol)
+        found["turned"] = turned(model, turns, store, ids, protocol)
     found["seconds_one_pass"] = seconds_an_image(model, store, ids, 1, sampler)
     counts = range(1, rules.most_samples + 1) if task.main else (1, rules.samples)
     found["curve"] = sample_curve(model, store, ids, protocol, counts)
@@ -117,15 +117,6 @@ def score(task: Task, folder: Path, store: Store) -> None:
     if task.main:
         draw_figures(model, store, spread(ids, 4), folder / "figures", sampler)
     write_json(folder / "result.json", found)
-
-
-def _turned(model: Any, turns: int, store: Store, ids: list[str], protocol: Protocol) -> dict[str, Any]:
-    """Scores and time with the samples spread over `turns` quarter turns of the image, which is encoded for each."""
-    setting, model.setting = model.setting, replace(model.setting, turns=turns)
-    scores = evaluate(model, store, ids, protocol, progress=False)
-    seconds = seconds_an_image(model, store, ids, protocol.samples, protocol.sampler)
-    model.setting = setting
-    return {"turns": turns, "metrics": scores.metrics, "seconds_an_image": seconds}
 
 
 def _die_with_parent() -> None:
