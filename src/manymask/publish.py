@@ -65,7 +65,7 @@ def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, ca
         if trained.stage == "segmenter":
             _write_worst(found, out / "worst.md")
         if licence(trained.recipe.dataset).pictures:
-            pictures = {"figure": ids[:: max(1, len(ids) // 6)][:6]}
+            pictures = {"figure": spread(ids, 6)}
             if trained.stage == "segmenter":
                 pictures["worst"] = [case["id"] for case in _worst(found)]
             for name, few in pictures.items():

@@ -12,7 +12,7 @@ import torch
 from manymask.codec import Codec
 from manymask.consensus import readers_consensus
 from manymask.data.store import Store
-from manymask.evaluate import THRESHOLD, Protocol, Scores, evaluate, resize_map
+from manymask.evaluate import THRESHOLD, Protocol, Scores, evaluate, resize_map, spread
 from manymask.experiments import SAMPLERS, Rules
 from manymask.hub import default_device
 from manymask.losses import WeightedCE
@@ -79,7 +79,7 @@ def sweeps(model: Any, store: Store, ids: list[str], rules: Rules, main: bool) -
 
 def under(sampler: Sampler, model: Any, store: Store, ids: list[str], rules: Rules) -> dict[str, Any]:
     """Scores and time under one sampler; fewer cases where it takes long."""
-    cases = ids if sampler.steps <= LONG else ids[:: max(1, len(ids) // rules.long_cases)][: rules.long_cases]
+    cases = ids if sampler.steps <= LONG else spread(ids, rules.long_cases)
     scores = evaluate(model, store, cases, _protocol(rules, sampler), progress=False)
     timed = cases if sampler.steps <= LONG else cases[:1]
     seconds = seconds_an_image(model, store, timed, rules.samples, sampler)

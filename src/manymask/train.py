@@ -26,7 +26,7 @@ from manymask.choices import Precision
 from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, fitting, leading_score
+from manymask.evaluate import Protocol, evaluate, fitting, leading_score, spread
 from manymask.files.atomic import atomic_file
 from manymask.hub import Provenance, TrainedModel, save_model
 from manymask.job import Job, initial_model
@@ -177,8 +177,7 @@ class Fit:
         if not self.accelerator.is_main_process or not self.val_ids or self.validated_at == self.progress.step:
             return
         self.validated_at = self.progress.step
-        cases = self.val_ids[:: max(1, len(self.val_ids) // self.training.validation_cases)]
-        cases = cases[: self.training.validation_cases]
+        cases = spread(self.val_ids, self.training.validation_cases)
         model, store = self.ema.module, self.job.store
         device = str(self.accelerator.device)
         bf16 = self.precision == "bf16"
@@ -222,7 +221,7 @@ class Fit:
             torch.distributed.destroy_process_group()
 
     def _plain_batches(self) -> Iterator[Batch]:
-        ids = self.train_ids[:: max(1, len(self.train_ids) // FINISH_CASES)]
+        ids = spread(self.train_ids, FINISH_CASES)
         for i in range(0, len(ids), 32):
             noise = TrainingNoise(self.training.seed, i)
             yield self.job.store.batch(ids[i : i + 32], noise).to(self.accelerator.device)

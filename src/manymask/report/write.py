@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manymask.data.store import Store
-from manymask.evaluate import held_out_cases
+from manymask.evaluate import held_out_cases, spread
 from manymask.experiments import SHARES
 from manymask.files.atomic import atomic_file
 from manymask.hub import load_model
@@ -107,7 +107,6 @@ def _from_run(e: Experiment, out: Path) -> dict[str, str]:
 def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
     trained = load_model(model)
     ids = held_out_cases(trained, store, "test")
-    few = ids[:: max(1, len(ids) // 4)][:4]
-    drawn = draw_figures(trained.model, store, few, out)
+    drawn = draw_figures(trained.model, store, spread(ids, 4), out)
     whose = f"{store.name}, by the model {model.name}, which is none of the above"
     return {path.name: f"{caption} ({whose})" for path, caption in zip(drawn, CAPTIONS, strict=False)}

@@ -35,7 +35,7 @@ def evaluate(
     from rich.console import Console
 
     from manymask.data.store import Store
-    from manymask.evaluate import Protocol, held_out_cases, results
+    from manymask.evaluate import Protocol, held_out_cases, results, spread
     from manymask.evaluate import evaluate as score
     from manymask.files.atomic import write_json
     from manymask.hub import load_model
@@ -55,8 +55,9 @@ def evaluate(
         Console().print(metrics_table(value, f"on the same cases: {name.replace('_', ' ')}"))
     if out is not None:
         write_json(out / "results.json", found)
-        few = ids[:: max(1, len(ids) // 6)][:6]
-        draw_batch(trained.model, store.batch(few), out / "figure.png", min(samples, 8), seed, protocol.sampler)
+        draw_batch(
+            trained.model, store.batch(spread(ids, 6)), out / "figure.png", min(samples, 8), seed, protocol.sampler
+        )
         print(f"results.json and figure.png → {out}")
 
 
