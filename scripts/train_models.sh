@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Every shipped model from the data sets as downloaded: prepare, train the stages, publish, draw the curves.
+# Models like those shipped from the data sets as downloaded: prepare, train the stages, publish, draw the curves. (The shipped
+# ISIC model has an encoder of its own; here it starts from ImageNet, as the others do.)
 #
 #   scripts/train_models.sh DATA OUT [NAME…]        all of them, or those named (see MODELS)
 #
 # MINUTES       training of a segmenter (10); codecs get a third of it each
 # MINUTES_OF_*  the same for one model, e.g. MINUTES_OF_isic2018=45
-# CASES         score so many test cases, evenly spaced (all)
+# CASES         score so many test cases, evenly spaced (all; 100 for the curves)
 # SEEDS         draw the masks with so many seeds (3)
 # EXTRA         further flags of `manymask train`, e.g. "--recipe.training.batch 64"
 #
-# Run again it goes on: a stage that has left its model is skipped, one that was cut off goes on from its checkpoint.
+# Run again it goes on: a stage that has left its model is skipped, one that was cut off goes on from its checkpoint, and takes
+# its whole time once more.
 # OUT/stores/NAME, OUT/runs/NAME, OUT/models/NAME, OUT/results/NAME
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2
 shift 2
 

@@ -66,7 +66,8 @@ def trained_run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def drawing_model(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose masks are neither empty nor full, nor equal: what two steps of training do not give."""
-    from manymask.hub import Provenance, TrainedModel, save_model
+    from manymask.hub import TrainedModel, save_model
+    from manymask.provenance import Provenance
 
     folder = tmp_path_factory.mktemp("drawing") / "model"
     with torch.random.fork_rng():

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from manymask.hub import Provenance, TrainedModel, save_model
+from manymask.hub import TrainedModel, save_model
+from manymask.provenance import Provenance
 
 from .conftest import perturb, tiny_recipe
 

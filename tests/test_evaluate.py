@@ -9,9 +9,9 @@ from torch import nn
 
 from manymask.consensus import readers_consensus
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, leading_score, reader_baselines, results
+from manymask.evaluate import Protocol, evaluate, held_out_cases, leading_score, reader_baselines, refuse_seen, results
 from manymask.hub import load_model
-from manymask.provenance import git_revision
+from manymask.provenance import Provenance, git_revision
 
 
 class Oracle(nn.Module):
@@ -67,6 +67,24 @@ def test_cases_that_were_trained_on_are_refused(store, trained_run):
     trained.training_ids += store.part(None, "test")[:1]
     with pytest.raises(UserError, match="1 of the test cases were trained on"):
         held_out_cases(trained, store, "test")
+
+
+def test_cases_seen_by_what_a_model_started_from_are_refused(store, trained_run):
+    trained = load_model(trained_run)
+    trained.provenance = Provenance("folder", "of another", parent=trained.provenance)
+    assert held_out_cases(trained, store, "test") == store.part(None, "test")
+    trained.training_ids += store.part(None, "test")[:2]
+    with pytest.raises(UserError, match="2 of the test cases were trained on"):
+        held_out_cases(trained, store, "test")
+
+
+def test_names_seen_in_another_folder_of_ones_own_are_a_warning(store, monkeypatch, capsys):
+    monkeypatch.setattr(store, "name", "folder")
+    ids = store.part(None, "test")
+    refuse_seen(ids, "test", store, Provenance("folder", "before it was prepared anew"), ids[:1])
+    assert "the scores are too good" in capsys.readouterr().err
+    with pytest.raises(UserError, match="trained on"):
+        refuse_seen(ids, "test", store, Provenance("folder", store.hash), ids[:1])
 
 
 def test_sample_count_of_ged_is_its_own(store):

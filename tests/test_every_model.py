@@ -13,12 +13,13 @@ from manymask.data.store import prepare
 from manymask.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
 from manymask.evaluate import Protocol, evaluate
 from manymask.guidance import PairClassifier
-from manymask.hub import Provenance, TrainedModel, load_model, save_model
+from manymask.hub import TrainedModel, load_model, save_model
 from manymask.losses import Dice, Focal
 from manymask.networks import NNUNet, ResUNet, UNet, UNetPlusPlus
 from manymask.noise import TrainingNoise
 from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Flow
+from manymask.provenance import Provenance
 from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
 from manymask.segmenters import LatentDiffusion, OneToOne
 from manymask.train import Job, fit

@@ -20,8 +20,9 @@ from manymask.data import phantom
 from manymask.errors import UserError
 from manymask.files.dicomweb import archive_series
 from manymask.files.nifti import nifti_slices, read_nifti, write_nifti
-from manymask.hub import Provenance, TrainedModel, load_model, save_model
+from manymask.hub import TrainedModel, load_model, save_model
 from manymask.inference import Kept, parse_roi
+from manymask.provenance import Provenance
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
 
 AFFINES = [

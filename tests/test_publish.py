@@ -1,8 +1,13 @@
 """What is shipped is what was scored."""
 
+from dataclasses import replace
+
+import pytest
+
+from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate
 from manymask.files.atomic import read_json
-from manymask.hub import load_model
+from manymask.hub import load_model, save_model
 from manymask.licences import LICENCES, licence
 from manymask.publish import publish
 
@@ -24,9 +29,11 @@ def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_pat
 
 def test_worst_cases_are_named_worst_first(trained_run, store, tmp_path):
     publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results")
-    cases = {case["id"]: case["dice"] for case in read_json(tmp_path / "results" / "results.json")["cases"]}
-    lines = (tmp_path / "results" / "worst.md").read_text().splitlines()[2:]
-    assert [line.split(" | ")[0].strip("| ") for line in lines] == sorted(cases, key=cases.__getitem__)[:10]
+    cases = read_json(tmp_path / "results" / "results.json")["cases"]
+    worst = sorted(cases, key=lambda case: (case["dice"], case["spread"]))[:10]
+    table, _, missed = (tmp_path / "results" / "worst.md").read_text().partition("\n\n")
+    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]] == [case["id"] for case in worst]
+    assert missed.startswith(f"Of {len(cases)} cases {sum(case['dice'] == 0 for case in cases)} are missed")
 
 
 def test_pictures_of_data_that_may_not_be_shown_are_not_drawn(trained_run, store, tmp_path, monkeypatch):
@@ -34,3 +41,29 @@ def test_pictures_of_data_that_may_not_be_shown_are_not_drawn(trained_run, store
     publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results")
     assert not list((tmp_path / "results").rglob("*.png"))
     assert "No commercial use" in (tmp_path / "model" / "LICENSE").read_text()
+
+
+def test_samples_of_one_view_are_scored_beside_those_spread_over_turns(trained_run, store, tmp_path):
+    trained = load_model(trained_run)
+    segmenter = replace(trained.recipe.segmenter, turns=5)
+    save_model(replace(trained, recipe=replace(trained.recipe, segmenter=segmenter)), tmp_path / "turning")
+    metrics = publish(tmp_path / "turning", store.folder, tmp_path / "model", tmp_path / "results")
+    plain = publish(trained_run, store.folder, tmp_path / "plain", tmp_path / "plain-results")
+    assert (
+        metrics["without turns"][0]["metrics"] == plain["segmenter"][0]["metrics"] != metrics["segmenter"][0]["metrics"]
+    )
+    assert "spread over 5 flips" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):
+    trained = load_model(trained_run)
+    save_model(replace(trained, provenance=replace(trained.provenance, data_hash="another")), tmp_path / "given")
+    with pytest.raises(UserError, match=r"not what .* was trained on"):
+        publish(tmp_path / "given", store.folder, tmp_path / "model", tmp_path / "results")
+
+
+def test_terms_of_all_data_on_the_way_hold():
+    both = licence("isic2018", "cvc_clinicdb")
+    assert "CC0" in both.text and "No commercial use" in both.text and both.tag == "other" and both.pictures
+    assert licence("isic2018", "isic2018") == licence("isic2018")
+    assert not licence("mine").pictures and licence("mine") == licence("another")

@@ -13,7 +13,8 @@ from manymask import Segmenter
 from manymask.data import phantom
 from manymask.errors import UserError
 from manymask.files.picture import Picture
-from manymask.hub import Provenance, TrainedModel, load_model, save_model
+from manymask.hub import TrainedModel, load_model, save_model
+from manymask.provenance import Provenance
 from manymask.recipes import RECIPES
 from manymask.regions import Region, look
 from manymask.samplers import DDPM

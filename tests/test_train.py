@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from manymask.errors import UserError
+from manymask.hub import load_model
+from manymask.losses import WeightedCE
 from manymask.optim import batch_ids, learning_rate, warm_started_ema
 from manymask.recipes import Training
 from manymask.settings import to_dict
@@ -42,8 +46,6 @@ def stopped_after(job: Job, steps: int) -> None:
 
 @pytest.mark.parametrize("stage", ["image-codec", "mask-codec", "segmenter"])
 def test_resumed_run_equals_uninterrupted(stage, store, trained_run, tmp_path):
-    import shutil
-
     for name in ("whole", "cut"):
         for codec in ("image-codec", "mask-codec"):
             if stage == "segmenter":
@@ -174,10 +176,6 @@ def test_codec_of_other_settings_is_refused(store, trained_run, tmp_path):
 
 def test_cases_that_a_part_has_seen_count_as_seen(store, trained_run, tmp_path):
     """A model that starts from another keeps that one's training cases among its own."""
-    import shutil
-
-    from manymask.hub import load_model
-
     shutil.copytree(trained_run / "mask-codec" / "model", tmp_path / "given")
     (tmp_path / "given" / "training_ids.txt").write_text("phantom-99999\n")
     fit(replace(job(store, tmp_path / "run", steps=1), init=tmp_path / "given"))
@@ -211,6 +209,40 @@ def test_init_starts_from_saved_weights(store, trained_run, tmp_path):
     start = Fit(given).bare.state_dict()
     saved = load_file(trained_run / "mask-codec" / "model" / "codec.safetensors")
     assert all(torch.equal(start[k], saved[k]) for k in saved)
+
+
+def test_start_from_a_model_that_saw_the_test_part_is_refused(store, trained_run, tmp_path):
+    shutil.copytree(trained_run / "mask-codec" / "model", tmp_path / "given")
+    (tmp_path / "given" / "training_ids.txt").write_text("\n".join(store.part(None, "test")) + "\n")
+    with pytest.raises(UserError, match="of the test cases were trained on"):
+        Fit(replace(job(store, tmp_path), init=tmp_path / "given"))
+
+
+def test_model_remembers_what_it_started_from(store, trained_run, tmp_path):
+    place = fit(replace(job(store, tmp_path, steps=1), init=trained_run / "mask-codec" / "model"))
+    before = load_model(trained_run / "mask-codec" / "model").provenance
+    assert load_model(place).provenance.parent == before
+    assert "| started from | a model of phantom" in (place / "README.md").read_text()
+
+
+def test_codecs_that_fit_but_mean_something_else_are_refused(store, trained_run, tmp_path):
+    wanted = replace(tiny_recipe().mask_codec, loss=WeightedCE(50, unbias=True))
+    given = replace(job(store, tmp_path, "segmenter", mask_codec=wanted), init=trained_run / "segmenter" / "model")
+    with pytest.raises(UserError, match=r"trained with other settings \(loss"):
+        Fit(given)
+
+
+def test_recipe_of_another_data_set_is_refused(store, tmp_path):
+    with pytest.raises(UserError, match="holds phantom, the recipe takes isic2018"):
+        Fit(job(store, tmp_path, dataset="isic2018"))
+
+
+def test_model_folder_names_the_step_of_its_weights(store, tmp_path):
+    place = fit(job(store, tmp_path, steps=2))
+    with safe_open(tmp_path / "mask-codec" / "checkpoints" / "best.safetensors", framework="pt") as best:
+        step, score = best.metadata()["step"], best.metadata()["score"]
+    found = load_model(place).provenance
+    assert found.steps == int(step) and score in found.score
 
 
 def test_init_brings_all_but_the_parts_that_come_and_go_with_settings(store, trained_run, tmp_path):

@@ -3,39 +3,39 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from manymask.licences import licence
+from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage
 from manymask.settings import to_dict
 
 
-def write(recipe: Recipe, stage: Stage, provenance: dict[str, Any], seen: int) -> str:
-    """Markdown with the metadata block that the Hugging Face Hub reads."""
-    segmenter = to_dict(recipe.segmenter)
+def write(recipe: Recipe, stage: Stage, provenance: Provenance, seen: int, licence: str) -> str:
+    """Markdown with the metadata block that the Hugging Face Hub reads, in which `licence` is a tag."""
+    segmenter, own = to_dict(recipe.segmenter), provenance
     return f"""---
-license: {licence(recipe.dataset).tag}
+license: {licence}
 library_name: manymask
 pipeline_tag: image-segmentation
 tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 ---
-# manymask {stage} for {provenance["data"] or recipe.dataset}
+# manymask {stage} for {own.data or recipe.dataset}
 
 {_purpose(stage)}
 
 | | |
 |---|---|
-| trained on | {provenance["data"]} ({provenance["data_hash"]}), split `{provenance["scheme"]}` |
+| trained on | {own.data} ({own.data_hash}), split `{own.scheme}` |{_start(recipe, own)}
 | training cases | {seen}, listed in `training_ids.txt` |
-| licence of the data | {provenance["licence"]} |
+| licence of the data | {own.licence} |
 | input | {recipe.channels} channel(s), {recipe.size}×{recipe.size}{", a region at native scale" if recipe.crop else ""} |
-| recipe | `{segmenter["kind"]}`, in full in `config.json` |
-| optimiser steps | {provenance["steps"]} in {provenance["minutes"]:.0f} minutes |
-| on validation | {provenance["score"] or "not measured"} |
-| code | revision {provenance["git"] or "unknown"} |
+| recipe | `{segmenter["kind"]}`, in full in `config.json` |{_turns(segmenter)}
+| training | {own.minutes:.0f} minutes; the weights of step {own.steps} |
+| on validation | {own.score or "not measured"} |
+| code | revision {own.git or "unknown"} |
 
 **Intended use.** Research on segmentation and on disagreement between experts. **Not** for diagnosis or treatment.
 
-**Limits.** It has seen one data set; images from other devices, sites or patients may fail silently. The confidence map
-tells where the drawn masks disagree, not whether all of them are wrong.
+**Limits.** Of medical images it has seen {" and ".join(own.data_sets) or "one data set"} alone; those of other devices, sites or
+patients may fail silently. The confidence map tells where the drawn masks disagree, not whether all of them are wrong.
 
 ```python
 from manymask import Segmenter
@@ -43,6 +43,23 @@ from manymask import Segmenter
 result = Segmenter.from_pretrained("THIS FOLDER").segment("image.png", samples=5, seed=0)
 ```
 """
+
+
+def _start(recipe: Recipe, own: Provenance) -> str:
+    """Rows on what the weights started from."""
+    rows = [
+        f"| started from | a model of {before.data} ({before.data_hash}), split `{before.scheme}`: {before.minutes:.0f} minutes; "
+        f"revision {before.git or 'unknown'} |"
+        for before in own.line[1:]
+    ]
+    backbone = getattr(getattr(recipe.segmenter, "denoiser", None), "backbone", "own")
+    rows += [f"| encoder | {backbone}, started from ImageNet |"] if backbone != "own" else []
+    return "".join("\n" + row for row in rows)
+
+
+def _turns(segmenter: dict[str, Any]) -> str:
+    turns = segmenter.get("turns", 1)
+    return f"\n| masks | spread over {turns} flips and quarter turns of the image |" if turns > 1 else ""
 
 
 def _purpose(stage: Stage) -> str:
@@ -58,18 +75,29 @@ NAMES = {
     "dice_majority": "Dice against the majority", "ged": "GED²", "hm_iou": "HM-IoU", "ece": "ECE", "brier": "Brier",
     "psnr": "PSNR, dB", "ssim": "SSIM",
 }  # fmt: skip
+OF_CODECS = {"dice": "Dice of the reconstruction"}
 
 
 def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The scores on test as a section of the card: mean, 95 % interval, and the range over seeds if there were several."""
-    lines = ["", "## Measured on test", "", "| | | mean | 95 % interval | over seeds |", "|---|---|---|---|---|"]
+    """The scores on test as a section of the card: mean, 95 % interval, and of several draws by the one model the
+    range of their means."""
+    lines = [
+        "",
+        "## Measured on test",
+        "",
+        "| | | mean | 95 % interval | range over seeds of the draw |",
+        "|---|---|---|---|---|",
+    ]
     for stage, runs in metrics.items():
         first = runs[0]["metrics"]
         for name in (name for name in NAMES if "mean" in first.get(name, ())):
             value, means = first[name], [run["metrics"][name]["mean"] for run in runs]
             interval = f"{value['low']:.3f} – {value['high']:.3f}" if "low" in value else ""
             seeds = f"{min(means):.4f} – {max(means):.4f}" if len(means) > 1 else ""
-            lines.append(f"| {stage} | {NAMES[name]} | {value['mean']:.4f} | {interval} | {seeds} |")
+            label = (OF_CODECS if stage.endswith("codec") else NAMES).get(name, NAMES[name])
+            label += f" ({value['n']} of {value['n'] + value['skipped']})" if "skipped" in value else ""
+            lines.append(f"| {stage} | {label} | {value['mean']:.4f} | {interval} | {seeds} |")
     brief = metrics["segmenter"][0]
     facts = f"split `{brief['data']['scheme']}`, {brief['metrics']['dice']['n']} cases, {brief['protocol']['samples']} masks"
-    return "\n".join([*lines, "", f"{facts}, revision {brief['git']}. In full: `metrics.json`.", ""])
+    revisions = ", ".join(dict.fromkeys(run["git"] for runs in metrics.values() for run in runs))
+    return "\n".join([*lines, "", f"{facts}, scored by revision {revisions}. In full: `metrics.json`.", ""])

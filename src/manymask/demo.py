@@ -43,6 +43,7 @@ def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     found = results(trained, store, "test", protocol, scores)
     found["halo"] = {"manymask": halo_agreement(trained.model, store, ids, SAMPLES_FOR_SHARE, seed),
                      "unet": halo_agreement(unet.model, store, ids, 1, seed)}  # fmt: skip
+    found["halo"]["best_single_answer"] = best_single_answer(ids)
     found["unet"] = evaluate(unet.model, store, ids, replace(protocol, samples=1, ged_samples=1)).metrics
     write_json(out / "results.json", found)
     _draw(trained.model, store, _spread_over_halo(ids, 5), out / "figure.png", seed)
@@ -80,6 +81,15 @@ def halo_agreement(model: Any, store: Store, ids: list[str], samples: int, seed:
     return {"mean_absolute_error": error, "rank_correlation": float(rank), "undecided_with_both_answers": both}
 
 
+def best_single_answer(ids: list[str]) -> dict[str, float]:
+    """What is open to a model that answers once and knows the truth: the halo where more than half of the readers mark it."""
+    truths = np.array([phantom.draw(phantom.case_index(case)).halo_probability for case in ids])
+    answers = truths > 0.5
+    rank = float(spearmanr(answers, truths).statistic)
+    error = float(np.abs(answers - truths).mean())
+    return {"mean_absolute_error": error, "rank_correlation": rank, "undecided_with_both_answers": 0.0}
+
+
 def _spread_over_halo(ids: list[str], count: int) -> list[str]:
     """Cases from the least to the most visible halo."""
     ordered = sorted(ids, key=lambda case: phantom.draw(phantom.case_index(case)).halo_probability)
@@ -99,9 +109,9 @@ def _draw(model: Any, store: Store, ids: list[str], path: Path, seed: int) -> No
 
 def _table(found: dict[str, Any], scores: Scores) -> Table:
     table = Table(title=f"{len(scores.cases)} held-out phantoms, four simulated readers each")
-    for name in ("", "manymask", "plain U-Net"):
+    for name in ("", "manymask", "plain U-Net", "the best single answer"):
         table.add_column(name, justify="left" if not name else "right")
-    many, one = found["halo"]["manymask"], found["halo"]["unet"]
+    many, one, best = (found["halo"][name] for name in ("manymask", "unet", "best_single_answer"))
     table.add_row(
         "Dice of the consensus", f"{found['metrics']['dice']['mean']:.3f}", f"{found['unet']['dice']['mean']:.3f}"
     )
@@ -113,5 +123,5 @@ def _table(found: dict[str, Any], scores: Scores) -> Table:
         ("rank_correlation", "… and its rank correlation"),
         ("undecided_with_both_answers", "cases with true share 0.2 – 0.8 that got both answers"),
     ):
-        table.add_row(label, f"{many[key]:.3f}", f"{one[key]:.3f}")
+        table.add_row(label, f"{many[key]:.3f}", f"{one[key]:.3f}", f"{best[key]:.3f}")
     return table

@@ -1,8 +1,8 @@
 """One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
 
-import platform
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, default_device
 from manymask.metrics import Reliability, ged, hd95, hungarian_iou, overlap, psnr, region_of_doubt, ssim, summary
-from manymask.provenance import git_revision
+from manymask.provenance import Provenance, git_revision, hardware
 from manymask.recipes import Recipe
 from manymask.samplers import Sampler
 from manymask.settings import to_dict
@@ -40,6 +40,10 @@ class Protocol:
     batch: int = 8
     native: bool = True  # against the masks at their native size, with surface distances; else at model size, quicker
     bf16: bool = False  # the model's part of the work in half precision
+
+    def drawn(self, readers: int) -> int:
+        """How many masks are drawn of a case that so many readers marked."""
+        return max(self.samples, self.ged_samples) if readers > 1 else self.samples
 
 
 @dataclass
@@ -107,7 +111,8 @@ class _Segmentations:
     def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
         """One case: drawn (n, S, S) probabilities, the readers' masks (R, S, S) at model size."""
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
-        confidence = drawn[: self.protocol.samples].mean(axis=0)
+        few = drawn[: self.protocol.samples]
+        confidence = few.mean(axis=0)
         readers = torch.from_numpy(native[None].astype(np.float32))
         truth = readers_consensus(readers)[0, 0].numpy() > 0
         upscaled = resize_map(confidence, truth.shape)
@@ -120,7 +125,7 @@ class _Segmentations:
         distance = hd95(answer, truth) if self.protocol.native else None
         row = {"id": case, "dice": dice, "iou": iou, "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
-               "spread": float(drawn.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
+               "spread": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
         return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if len(native) > 1 else {})
 
     def _several_readers(
@@ -167,8 +172,7 @@ def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
     tally, cases, seconds = _Segmentations(store, protocol), [], 0.0
-    several = store.readers > 1
-    count = max(protocol.samples, protocol.ged_samples) if several else protocol.samples
+    several, count = store.readers > 1, protocol.drawn(store.readers)
     for batch in batches:
         start = time.perf_counter()
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
@@ -226,17 +230,24 @@ def held_out_cases(trained: TrainedModel, store: Store, part: Part) -> list[str]
     cannot take."""
     fitting(trained.recipe, store)
     ids = store.part(split_of(trained, store), part)
-    # ids of one's own folder mean something only within one store
-    comparable = trained.provenance.data == store.name and (
-        store.name != "folder" or trained.provenance.data_hash == store.hash
-    )
-    seen = set(trained.training_ids) & set(ids) if comparable else set()
-    if part != "train" and seen:
-        some = ", ".join(sorted(seen)[:3])
-        raise UserError(
-            f"{len(seen)} of the {part} cases were trained on ({some}, …): this store's split is another one"
-        )
+    if part != "train":
+        refuse_seen(ids, part, store, trained.provenance, trained.training_ids)
     return ids
+
+
+def refuse_seen(ids: list[str], part: Part, store: Store, provenance: Provenance, seen: Iterable[str]) -> None:
+    """Raises `UserError` if any of these cases was trained on, now or earlier on the model's way; of one's own folder
+    prepared anew, where a name may mean another image, it only warns."""
+    known = sorted(set(ids) & set(seen))
+    if not known or store.name not in provenance.data_sets:
+        return
+    found = f"{len(known)} of the {part} cases were trained on ({', '.join(known[:3])}, …)"
+    if store.name == "folder" and store.hash not in {each.data_hash for each in provenance.line}:
+        tqdm.write(
+            f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
+        )
+        return
+    raise UserError(f"{found}: this split is another one than that it was trained on")
 
 
 def spread(ids: list[str], count: int | None) -> list[str]:
@@ -256,12 +267,6 @@ def fitting(recipe: Recipe, store: Store) -> None:
         )
 
 
-def hardware() -> dict[str, Any]:
-    """What the figures were made on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": platform.machine(), "threads": torch.get_num_threads(), "gpu": gpu, "torch": torch.__version__}
-
-
 def results(trained: TrainedModel, store: Store, part: Part, protocol: Protocol, scores: Scores) -> dict[str, Any]:
     """All that `results.json` holds: the scores with everything that is needed to get them again."""
     sampler = protocol.sampler or getattr(trained.model.setting, "sampler", None)
@@ -275,6 +280,7 @@ def results(trained: TrainedModel, store: Store, part: Part, protocol: Protocol,
         "git": git_revision(),
         "hardware": hardware(),
         "seconds_per_image": scores.seconds_per_image,
+        "masks_per_image": protocol.drawn(store.readers) if trained.stage == "segmenter" else 1,
         "reliability": scores.reliability,
         "cases": scores.cases,
     }  # fmt: skip

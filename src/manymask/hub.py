@@ -4,6 +4,7 @@ MODEL/config.json          the recipe, the stage, what it was trained on
 MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec, …)
 MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
 MODEL/README.md            the model card
+MODEL/LICENSE              the terms of the data it was trained on
 """
 
 import time
@@ -26,6 +27,8 @@ from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, read_json, write_json
 from manymask.files.picture import Picture
 from manymask.files.raster import pil_pixels, read_pixels
+from manymask.licences import Licence, licence
+from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage
 from manymask.regions import Point, Region, View, look
 from manymask.samplers import Sampler
@@ -37,20 +40,6 @@ FORMAT = 1
 ImageLike = Path | str | np.ndarray | Image.Image | Picture
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a model comes from: the data set's name and hash, the split scheme, licence, steps and scores."""
-
-    data: str = ""
-    data_hash: str = ""
-    scheme: str = ""
-    licence: str = ""
-    steps: int = 0
-    minutes: float = 0.0
-    git: str = ""
-    score: str = ""
-
-
 @dataclass
 class TrainedModel:
     """A model of any stage with all that is saved beside it."""
@@ -60,6 +49,11 @@ class TrainedModel:
     stage: Stage
     provenance: Provenance
     training_ids: list[str]
+
+    @property
+    def licence(self) -> Licence:
+        """The terms of all the data that it has seen."""
+        return licence(*(self.provenance.data_sets or (self.recipe.dataset,)))
 
 
 def _parts(model: nn.Module, stage: Stage) -> dict[str, nn.Module]:
@@ -77,8 +71,10 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
     config = {"format": FORMAT, "stage": trained.stage, "recipe": to_dict(trained.recipe)}
     write_json(folder / "config.json", config | {"provenance": to_dict(trained.provenance)})
     (folder / "training_ids.txt").write_text("\n".join(trained.training_ids) + "\n", encoding="utf-8")
-    text = card.write(trained.recipe, trained.stage, to_dict(trained.provenance), len(trained.training_ids))
+    terms = trained.licence
+    text = card.write(trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "LICENSE").write_text(terms.text, encoding="utf-8")
 
 
 def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
@@ -171,9 +167,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
                 for k in ("revision", "cache_dir", "force_download", "local_files_only", "token")
                 if k in options
             }
-            folder = Path(
-                snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.md"], **allowed)
-            )
+            wanted = ["*.json", "*.safetensors", "*.txt", "*.md", "LICENSE"]
+            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **allowed))
         return cls(load_model(folder), device)
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:

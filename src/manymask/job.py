@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from manymask.choices import Precision
+from manymask.codec import CodecSetting
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, first_difference, load_model
 from manymask.imagenet import EfficientNetLite0
 from manymask.noise import seed_of
+from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage
 from manymask.settings import difference, to_dict
 
@@ -44,15 +46,26 @@ class Job:
 EXTRA_PARTS = {"null", "classifier", "coarse"}
 
 
-def initial_model(job: Job) -> tuple[nn.Module, set[str]]:
-    """The model a fresh run starts from, the seed's or `init`'s, a segmenter with the run's own trained codecs; and the
-    cases that these parts have seen already."""
+@dataclass
+class Start:
+    """The model a fresh run starts from, the cases that its parts have seen already, and whose weights it took."""
+
+    model: nn.Module
+    seen: set[str]
+    parent: Provenance | None = None
+
+
+def initial_model(job: Job) -> Start:
+    """From the seed's weights or `init`'s, a segmenter with the run's own trained codecs."""
     torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
     model, seen = job.recipe.build(job.stage), set[str]()
     if job.init is not None:
         given = load_model(job.init)
         _take_weights(model, given.model, job.init)
-        return model, set(given.training_ids)
+        if job.stage == "segmenter":
+            for name in ("image_codec", "mask_codec"):
+                _same_codec(getattr(given.recipe, name), getattr(job.recipe, name), job.init)
+        return Start(model, set(given.training_ids), given.provenance)
     for module in model.modules():
         if isinstance(module, EfficientNetLite0):
             module.load_pretrained()
@@ -64,7 +77,14 @@ def initial_model(job: Job) -> tuple[nn.Module, set[str]]:
             given = _matching_codec(job, stage, folder)
             _take_weights(codec, given.model, folder)
             seen |= set(given.training_ids)
-    return model, seen
+    return Start(model, seen)
+
+
+def _same_codec(given: CodecSetting, wanted: CodecSetting, place: Path) -> None:
+    """Weights that fit may still mean something else, as logits of a loss with another weight do."""
+    changed = difference(to_dict(given), to_dict(wanted))
+    if changed:
+        raise UserError(f"{place} was trained with other settings ({changed[0]}): give the same to every stage")
 
 
 def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
@@ -72,9 +92,7 @@ def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
     if not folder.exists():
         raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
     given, name = load_model(folder), stage.replace("-", "_")
-    changed = difference(to_dict(getattr(given.recipe, name)), to_dict(getattr(job.recipe, name)))
-    if changed:
-        raise UserError(f"{folder} was trained with other settings ({changed[0]}): give the same to every stage")
+    _same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
     data = job.config()["data"]
     if (given.provenance.data_hash, given.provenance.scheme) != (data["hash"], data["scheme"]):
         raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")

@@ -49,7 +49,17 @@ LICENCES = {
 }
 
 
-def licence(dataset: str) -> Licence:
-    """Of a data set by its name; of one's own data nothing is known, and nothing allowed."""
-    unknown = "The weights in this folder follow the terms of the data that they were trained on.\n"
-    return LICENCES.get(dataset, Licence("other", unknown + _CLOSE, pictures=False))
+_UNKNOWN = Licence("other", "The weights in this folder follow the terms of the data that they were trained on.\n" + _CLOSE,
+                   pictures=False)  # fmt: skip
+
+
+def licence(dataset: str, *earlier: str) -> Licence:
+    """Of a data set by its name, and of those on which a model was trained earlier: of several, the terms of each hold.
+    Of one's own data nothing is known, and nothing allowed."""
+    found = [LICENCES.get(name, _UNKNOWN) for name in dict.fromkeys((dataset, *earlier))]
+    if len(found) == 1:
+        return found[0]
+    heading = (
+        "The weights in this folder were trained on several data sets, one after another. All of these terms hold.\n\n"
+    )
+    return Licence("other", heading + "\n".join(each.text for each in found), found[0].pictures)

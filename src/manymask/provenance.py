@@ -1,8 +1,13 @@
-"""Which code gave a result."""
+"""Which code and which machine gave a result, and what a model has seen on its way."""
 
+import platform
 import subprocess
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
 def git_revision() -> str:
@@ -14,3 +19,43 @@ def git_revision() -> str:
         return revision + ("+" if ask(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _processor() -> str:
+    """The name that Linux has for it, else what Python knows."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures were made on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": _processor(), "threads": torch.get_num_threads(), "gpu": gpu, "torch": torch.__version__}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from: the data set's name and hash, split scheme and licence; the step of its weights, the
+    minutes of the whole run, the code, the score on validation; and the model that it started from, if any."""
+
+    data: str = ""
+    data_hash: str = ""
+    scheme: str = ""
+    licence: str = ""
+    steps: int = 0
+    minutes: float = 0.0
+    git: str = ""
+    score: str = ""
+    parent: "Provenance | None" = None
+
+    @property
+    def line(self) -> "tuple[Provenance, ...]":
+        """This one, what it started from, and so on."""
+        return (self, *(self.parent.line if self.parent else ()))
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The names of all data sets that it has seen, its own first."""
+        return tuple(dict.fromkeys(each.data for each in self.line if each.data))

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from manymask import card
+from manymask.codec import Codec
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
 from manymask.files.atomic import atomic_file, atomic_folder, write_json
-from manymask.hub import TrainedModel, find_model, load_model, save_model, write_model
-from manymask.licences import licence
+from manymask.hub import TrainedModel, load_model, save_model, write_model
+from manymask.recipes import Stage
+from manymask.settings import using
 from manymask.show import draw_batch
 
-CODECS = ("mask-codec", "image-codec")
+CODECS: tuple[Stage, ...] = ("mask-codec", "image-codec")
 WORST = 10
 
 
@@ -33,18 +35,25 @@ def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases
     trained, store = load_model(run), Store(data)
     if trained.stage != "segmenter":
         raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
+    if trained.provenance.data_hash != store.hash:
+        raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(trained, Path(scratch) / "model")
-        found = {seed: _scored(halved, store, out if seed == 0 else None, seed, cases) for seed in range(seeds)}
-    metrics = {"segmenter": [_brief(found[seed]) for seed in range(seeds)]}
+    metrics = {
+        "segmenter": [_brief(_scored(halved, store, out if seed == 0 else None, seed, cases)) for seed in range(seeds)]
+    }
+    setting: Any = halved.model.setting
+    if getattr(setting, "turns", 1) > 1:
+        with using(halved.model, replace(setting, turns=1)):
+            metrics["without turns"] = [_brief(_scored(halved, store, None, 0, cases))]
     for stage in CODECS:
-        folder = run / stage
-        if (find_model(folder) / "config.json").exists():
-            metrics[stage] = [_brief(_scored(load_model(folder), store, out / stage, 0, cases))]
+        codec = getattr(halved.model, stage.replace("-", "_"), None)
+        if isinstance(codec, Codec):
+            part = replace(halved, model=codec, stage=stage)
+            metrics[stage] = [_brief(_scored(part, store, out / stage, 0, cases))]
     with atomic_folder(model, ours="config.json") as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
-        (beside / "LICENSE").write_text(licence(trained.recipe.dataset).text, encoding="utf-8")
         with (beside / "README.md").open("a", encoding="utf-8") as readme:
             readme.write(card.measured(metrics))
     return metrics
@@ -53,7 +62,7 @@ def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases
 def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
     """The model as it will be read again: what is scored is what is shipped."""
     save_model(trained, folder, half=True)
-    return replace(load_model(folder), provenance=trained.provenance)
+    return load_model(folder)
 
 
 def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, cases: int | None) -> dict[str, Any]:
@@ -64,7 +73,7 @@ def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, ca
         write_json(out / "results.json", found)
         if trained.stage == "segmenter":
             _write_worst(found, out / "worst.md")
-        if licence(trained.recipe.dataset).pictures:
+        if trained.licence.pictures:
             pictures = {"figure": spread(ids, 6)}
             if trained.stage == "segmenter":
                 pictures["worst"] = [case["id"] for case in _worst(found)]
@@ -74,7 +83,8 @@ def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, ca
 
 
 def _worst(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return sorted(found["cases"], key=lambda case: case["dice"])[:WORST]
+    """Of those that are as far off, the ones whose masks agree come first: wrong, and sure of it."""
+    return sorted(found["cases"], key=lambda case: (case["dice"], case["spread"]))[:WORST]
 
 
 def _write_worst(found: Mapping[str, Any], path: Path) -> None:
@@ -83,11 +93,13 @@ def _write_worst(found: Mapping[str, Any], path: Path) -> None:
     for case in _worst(found):
         distance = "–" if case["hd95"] is None else f"{case['hd95']:.1f}"
         lines.append(f"| {case['id']} | {case['dice']:.3f} | {case['iou']:.3f} | {distance} | {case['spread']:.2f} |")
+    missed = sum(case["dice"] == 0 for case in found["cases"])
+    lines += ["", f"Of {len(found['cases'])} cases {missed} are missed entirely (Dice 0)."]
     with atomic_file(path) as beside:
         beside.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
     """The scores without the cases, and what makes them again."""
-    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "seconds_per_image")
+    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "seconds_per_image", "masks_per_image")
     return {name: found[name] for name in kept}

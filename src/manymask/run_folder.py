@@ -25,6 +25,13 @@ class RunFolder:
         self.last, self.best = (folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
         self.board: SummaryWriter | None = None
 
+    def best_metadata(self) -> dict[str, str]:
+        """`step` and `score` of the best weights; nothing where none were kept."""
+        if not self.best.exists():
+            return {}
+        with safe_open(self.best, framework="pt") as file:
+            return dict(file.metadata())
+
     def old_config(self) -> dict[str, Any] | None:
         """The config that the folder was begun with, if it was."""
         path = self.folder / "config.yaml"

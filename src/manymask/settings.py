@@ -2,6 +2,8 @@
 
 import dataclasses
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from manymask.errors import UserError
@@ -76,3 +78,13 @@ def difference(old: Any, new: Any, where: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         return [line for k in old for line in difference(old.get(k), new.get(k), f"{where}.{k}".lstrip("."))]
     return [] if old == new else [f"{where}: {old} → {new}"]
+
+
+@contextmanager
+def using(model: Any, setting: Any) -> Iterator[None]:
+    """The model under another setting of its use, its weights as they are; the old one stands again at the end."""
+    old, model.setting = model.setting, setting
+    try:
+        yield
+    finally:
+        model.setting = old

@@ -1,8 +1,7 @@
 """What is scored of one trained model under many settings of its use: number of masks, samplers and steps; and of one
 trained codec: its threshold."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,19 +20,10 @@ from manymask.metrics import overlap, summary
 from manymask.process import Flow
 from manymask.samplers import DDIM, Euler, Sampler
 from manymask.segmenters import LatentDiffusion
+from manymask.settings import using
 
 SHOWN = ("dice", "iou", "ged", "hm_iou", "ece", "brier", "spread")
 LONG = 50  # steps; a sampler with more is scored on fewer cases
-
-
-@contextmanager
-def using(model: Any, setting: Any) -> Iterator[None]:
-    """The model under another setting of its use, its weights as they are; the old one stands again at the end."""
-    old, model.setting = model.setting, setting
-    try:
-        yield
-    finally:
-        model.setting = old
 
 
 def sample_curve(

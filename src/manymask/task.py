@@ -23,14 +23,14 @@ import torch
 from manymask.choices import Precision
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, hardware, held_out_cases, results, spread
+from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import read_json, write_json
 from manymask.hub import default_device, load_model
 from manymask.invariance import invariance
 from manymask.measure import clear_peak, peak_memory, seconds_an_image
 from manymask.pictures import draw_figures
-from manymask.provenance import git_revision
+from manymask.provenance import git_revision, hardware
 from manymask.recipes import Recipe, Stage
 from manymask.run_folder import saved_progress
 from manymask.settings import difference, from_dict, to_dict

@@ -26,13 +26,13 @@ from manymask.choices import Precision
 from manymask.data.case import Batch
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, fitting, leading_score, spread
+from manymask.evaluate import Protocol, evaluate, fitting, leading_score, refuse_seen, spread
 from manymask.files.atomic import atomic_file
-from manymask.hub import Provenance, TrainedModel, save_model
+from manymask.hub import TrainedModel, save_model
 from manymask.job import Job, initial_model
 from manymask.noise import TrainingNoise, seed_of
 from manymask.optim import batch_ids, faster_precision, learning_rate, warm_started_ema
-from manymask.provenance import git_revision
+from manymask.provenance import Provenance, git_revision
 from manymask.recipes import Recipe, Stage
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from manymask.samplers import DDIM, Sampler
@@ -57,6 +57,8 @@ class Fit:
         self.job, self.git = job, git_revision()  # as the code was when it was loaded
         self.training, self.augment = job.recipe.plan(job.stage)
         fitting(job.recipe, job.store)
+        if job.store.name != job.recipe.dataset:
+            raise UserError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
         # the other processes wait while the main one validates
         patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
@@ -66,8 +68,12 @@ class Fit:
             raise UserError(f"a batch of {self.training.batch} cannot be shared by {count} processes")
         self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
         self.precision = self._decide_precision()
-        model, seen = initial_model(job)
-        self.seen_ids = sorted(seen | set(self.train_ids))
+        begin = initial_model(job)
+        model, self.parent = begin.model, begin.parent
+        if self.parent is not None:
+            for part in ("val", "test"):
+                refuse_seen(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
+        self.seen_ids = sorted(begin.seen | set(self.train_ids))
         self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
@@ -103,7 +109,7 @@ class Fit:
     def step(self) -> dict[str, Tensor]:
         """One optimiser step; returns what the model logs."""
         step = self.progress.step
-        # for dropout and the like: resuming changes nothing
+        # for dropout and the like: resuming changes nothing; all processes draw alike, so that codes are reset alike
         torch.manual_seed(seed_of("step", self.training.seed, step))
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.training)
@@ -195,6 +201,7 @@ class Fit:
             tensors = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
             with atomic_file(self.folder.best) as beside:
                 save_file(tensors, beside, metadata={"step": str(self.progress.step), "score": f"{score:.4f}"})
+            self.checkpoint()  # so that a run that is killed now does not go on from before its best weights
 
     def export(self) -> Path:
         """Writes the model folder from the best averaged weights; a codec first measures its latents."""
@@ -227,11 +234,15 @@ class Fit:
             yield self.job.store.batch(ids[i : i + 32], noise).to(self.accelerator.device)
 
     def _provenance(self) -> Provenance:
-        store, config = self.job.store, self.job.config()
-        return Provenance(store.name, store.hash, config["data"]["scheme"], store.manifest["licence"], self.progress.step,
-                          round(self.progress.seconds / 60, 1), self.git,
-                          f"{self.score_name} {self.progress.best:.4f} (EMA weights, up to "
-                          f"{self.training.validation_cases} cases)")  # fmt: skip
+        """With the step and score of the weights that are kept, which need not be the last."""
+        store, scheme, best = self.job.store, self.job.config()["data"]["scheme"], self.folder.best_metadata()
+        score = (
+            f"{self.score_name} {best['score']} (EMA weights, up to {self.training.validation_cases} cases)"
+            if best
+            else ""
+        )
+        return Provenance(store.name, store.hash, scheme, store.manifest["licence"], int(best.get("step", self.progress.step)),
+                          round(self.progress.seconds / 60, 1), self.git, score, self.parent)  # fmt: skip
 
 
 def fit(job: Job, max_minutes: float | None = None) -> Path:

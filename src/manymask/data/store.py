@@ -24,7 +24,6 @@ from manymask.files.atomic import atomic_folder, read_json, write_json
 from manymask.noise import TrainingNoise
 
 # data sets whose licence forbids passing pictures on: none of theirs may stand in a report
-NOT_TO_BE_SHOWN = frozenset({"cvc_clinicdb"})
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -139,11 +138,6 @@ class Store:
     @property
     def readers(self) -> int:
         return int(self.masks.shape[1])
-
-    @property
-    def may_be_shown(self) -> bool:
-        """Whether the licence lets pictures of these cases be passed on."""
-        return self.name not in NOT_TO_BE_SHOWN
 
     @property
     def default_scheme(self) -> str:

@@ -46,7 +46,7 @@ def evaluate(
     at_least_one("--limit", limit)
     trained, store = load_model(model), Store(data)
     protocol = Protocol(samples, seed=seed, sampler=choose(sampler, steps, trained.model))
-    ids = held_out_cases(trained, store, split)[:limit]
+    ids = spread(held_out_cases(trained, store, split), limit)
     scores = score(trained.model, store, ids, protocol)
     found = results(trained, store, split, protocol, scores)
     title = f"{store.name} · {split} of split {found['data']['scheme']} · {len(ids)} cases · {samples} masks"
