@@ -3,15 +3,17 @@
 import platform
 import subprocess
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
+@cache
 def git_revision() -> str:
-    """The revision of the code, with `+` if it was changed since; empty outside a checkout."""
+    """The revision of the code, with `+` if it was changed since; empty outside a checkout. Asked once: what a process writes
+    into its checkout is no change of the code that it runs."""
     here = Path(__file__).parent
     try:
         ask = partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)
