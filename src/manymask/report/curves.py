@@ -47,7 +47,9 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
         figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.7))
         _reliability(axes[0], found)
         band(axes[1], [row["n"] for row in found["curve"]], [row["dice"] for row in found["curve"]], "", 0)
-        axes[1].set(xlabel="masks n", ylabel="Dice of the consensus (95 % interval)")
+        turns = found["model"]["recipe"]["segmenter"].get("turns", 1)
+        over = f", over {turns} turns of the image" if turns > 1 else ""
+        axes[1].set(xlabel=f"masks n{over}", ylabel="Dice of the consensus (95 % interval)")
         _front(axes[2], found["steps"], found["protocol"]["samples"])
         figure.tight_layout(w_pad=1.5)
         save(figure, path)
