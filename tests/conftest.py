@@ -1,12 +1,14 @@
 """Small real things that the tests share: a store of a few phantoms, and a recipe that trains in seconds."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from manymask import cli
 from manymask.codec import Autoencoder
 from manymask.data import phantom
 from manymask.data.case import Source, random_scheme
@@ -103,3 +105,13 @@ def page_server(tmp_path_factory: pytest.TempPathFactory):
     flags = ("--max-megabytes", "3", "--max-megabytes-at-once", "8", "--max-waiting", "20")
     with serving(tmp_path_factory.mktemp("page"), *flags) as server:
         yield server
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit status of `manymask ARGUMENTS`."""
+    monkeypatch.setattr(sys, "argv", ["manymask", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

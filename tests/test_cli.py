@@ -8,18 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manymask import cli
 from manymask.data import phantom
 
-
-def run(monkeypatch, *arguments):
-    """The exit status of `manymask ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["manymask", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return end.code or 0
-    return 0
+from .conftest import run
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from types import SimpleNamespace
 
 import highdicom
@@ -10,7 +9,6 @@ import numpy as np
 import pydicom
 import pytest
 
-from manymask import cli
 from manymask.errors import UserError
 from manymask.files.anonymise import KEY_VARIABLE, Anonymiser
 from manymask.files.dicom import pictures_of
@@ -18,6 +16,8 @@ from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.picture import Picture
 from manymask.files.result import PALETTE
 from tests.dicom_sources import CT, PHOTOGRAPH, SECONDARY, base, cine, ct_series, enhanced_ct, photograph
+
+from .conftest import run
 
 FACTS = {"model": "lidc_idri", "samples": 3, "seed": 7, "threshold": 0.5, "sampler": {"kind": "DDIM", "steps": 10}}
 
@@ -251,13 +251,6 @@ def planted(datasets):
     return words
 
 
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["manymask", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code or 0
-
-
 @pytest.mark.parametrize("kind", ["slices", "photograph"])
 def test_anonymous_output_holds_nothing_of_who_it_is(monkeypatch, drawing_model, tmp_path, kind, capfd, caplog):
     datasets = ct_series(3) if kind == "slices" else [photograph()]
@@ -268,7 +261,7 @@ def test_anonymous_output_holds_nothing_of_who_it_is(monkeypatch, drawing_model,
         (tmp_path / "in").mkdir(exist_ok=True)
         dataset.save_as(tmp_path / "in" / f"CANARY_EVE_{k}.dcm", enforce_file_format=True)
     out = tmp_path / "out"
-    assert command(monkeypatch, "segment", tmp_path / "in", "--model", drawing_model, "--out", out, "--anonymise") == 0
+    assert run(monkeypatch, "segment", tmp_path / "in", "--model", drawing_model, "--out", out, "--anonymise") == 0
     files = [path for path in out.rglob("*") if path.is_file()]
     assert {"masks.dcm", "confidence.dcm", "levels.dcm", "result.json"} <= {path.name for path in files}
     assert "overlay.png" not in {path.name for path in files}, "it shows the image"
@@ -291,7 +284,7 @@ def test_no_patient_field_is_in_names_json_or_messages(monkeypatch, drawing_mode
     with caplog.at_level("DEBUG", "highdicom"):
         caplog.clear()
         arguments = ["segment", *paths, "--model", drawing_model, "--out", tmp_path / "out", "--samples", 2]
-        assert command(monkeypatch, *arguments, *(["--anonymise"] if anonymise else [])) == 0
+        assert run(monkeypatch, *arguments, *(["--anonymise"] if anonymise else [])) == 0
     said = capfd.readouterr()
     spoken = said.out + said.err + caplog.text
     for path in (tmp_path / "out").rglob("*"):
@@ -339,9 +332,7 @@ def test_source_data_sets_are_left_as_they_were():
 def test_result_folder_of_a_slice_gives_areas_in_square_millimetres(monkeypatch, drawing_model, tmp_path):
     (dataset,) = ct_series(1)
     dataset.save_as(tmp_path / "slice.dcm", enforce_file_format=True)
-    assert (
-        command(monkeypatch, "segment", tmp_path / "slice.dcm", "--model", drawing_model, "--out", tmp_path / "o") == 0
-    )
+    assert run(monkeypatch, "segment", tmp_path / "slice.dcm", "--model", drawing_model, "--out", tmp_path / "o") == 0
     folder = tmp_path / "o" / "series-0004-image-0001"
     result = json.loads((folder / "result.json").read_text())
     assert result["spacing_mm"] == [0.7, 0.8]

@@ -1,7 +1,6 @@
 """`manymask segment` on what radiologists have: series, volumes, regions; what it leaves and what it says."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
 import highdicom
 import nibabel
 
-from manymask import Segmenter, cli
+from manymask import Segmenter
 from manymask.data import phantom
 from manymask.errors import UserError
 from manymask.files.dicomweb import archive_series
@@ -25,20 +24,13 @@ from manymask.inference import Kept, parse_roi
 from manymask.provenance import Provenance
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
 
+from .conftest import run
+
 AFFINES = [
     np.diag([0.7, 0.8, 2.5, 1.0]),
     np.array([[-0.7, 0.1, 0, 10], [0.05, -0.8, 0.2, -20], [0, -0.1, 2.5, 30], [0, 0, 0, 1]]),
     np.array([[0, 0, 2.0, 1], [0.5, 0, 0, 2], [0, -0.5, 0, 3], [0, 0, 0, 1]]),
 ]
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["manymask", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return end.code or 0
-    return 0
 
 
 @pytest.fixture(scope="module")

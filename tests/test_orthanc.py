@@ -6,7 +6,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +19,9 @@ import highdicom
 from dicomweb_client import DICOMwebClient
 from requests import RequestException, Session
 
-from manymask import cli
 from tests.dicom_sources import ct_series, photograph
+
+from .conftest import run
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ORTHANC = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -80,15 +80,6 @@ def known(archive, monkeypatch):
     monkeypatch.setenv("MANYMASK_DICOMWEB_PASSWORD", archive.password)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return archive
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["manymask", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return end.code or 0
-    return 0
 
 
 def stored_series(archive, slices=4):

@@ -1,11 +1,10 @@
 """The matrix: what it holds, and that a run of it can be interrupted, fails in part, and ends in a whole report."""
 
-import sys
 from dataclasses import replace
 
 import pytest
 
-from manymask import cli, experiments
+from manymask import experiments
 from manymask.errors import UserError
 from manymask.experiments import Rules, matrix, minutes, resized, selected, stages
 from manymask.files.atomic import read_json
@@ -17,7 +16,7 @@ from manymask.segmenters import OneToOne
 from manymask.settings import from_dict, to_dict
 from manymask.task import Task, begin, spread
 
-from .conftest import shortened
+from .conftest import run, shortened
 
 RULES = Rules(
     cases=3, samples=2, steps=2, most_samples=3, sweep_steps=(1, 2), sweep_cases=2, long_cases=1, guidance=(0, 2)
@@ -198,10 +197,8 @@ def test_results_hold_what_the_tables_need(interrupted):
 @pytest.mark.slow
 @pytest.mark.timeout(3 * 3600)
 def test_every_cell_of_a_one_minute_matrix_is_filled(monkeypatch, tmp_path):
-    arguments = ["manymask", "reproduce", "phantom", "--budget-minutes", "1", "--cases", "32", "--sweep-cases", "8",
-                 "--out", str(tmp_path / "out")]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", arguments)
-    cli.main()
+    few = ("--budget-minutes", 1, "--cases", 32, "--sweep-cases", 8)
+    assert run(monkeypatch, "reproduce", "phantom", *few, "--out", tmp_path / "out") == 0
     text = (tmp_path / "out/report/report.md").read_text()
     tables = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(tables) > 80 and not [line for line in tables if "not run" in line or "failed" in line]
