@@ -23,8 +23,6 @@ from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, read_json, write_json
 from manymask.noise import TrainingNoise
 
-# data sets whose licence forbids passing pictures on: none of theirs may stand in a report
-
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, C) → uint8 (C, size, size): area-averaging down, bicubic up."""
