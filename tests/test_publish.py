@@ -9,7 +9,8 @@ from manymask.evaluate import Protocol, evaluate
 from manymask.files.atomic import read_json
 from manymask.hub import load_model, save_model
 from manymask.licences import LICENCES, licence
-from manymask.publish import publish
+from manymask.publish import Drawing, publish
+from manymask.samplers import DDPM
 
 
 def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_path):
@@ -44,15 +45,28 @@ def test_pictures_of_data_that_may_not_be_shown_are_not_drawn(trained_run, store
 
 
 def test_samples_of_one_view_are_scored_beside_those_spread_over_turns(trained_run, store, tmp_path):
-    trained = load_model(trained_run)
-    segmenter = replace(trained.recipe.segmenter, turns=5)
-    save_model(replace(trained, recipe=replace(trained.recipe, segmenter=segmenter)), tmp_path / "turning")
-    metrics = publish(tmp_path / "turning", store.folder, tmp_path / "model", tmp_path / "results")
+    metrics = publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", drawing=Drawing(turns=5))
     plain = publish(trained_run, store.folder, tmp_path / "plain", tmp_path / "plain-results")
     assert (
         metrics["without turns"][0]["metrics"] == plain["segmenter"][0]["metrics"] != metrics["segmenter"][0]["metrics"]
     )
     assert "spread over 5 flips" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_shipped_model_draws_as_it_was_told_to(trained_run, store, tmp_path):
+    few = publish(
+        trained_run, store.folder, tmp_path / "model", tmp_path / "results", cases=2, drawing=Drawing(3, "ddpm", 4)
+    )
+    shipped = load_model(tmp_path / "model").model.setting
+    assert (shipped.turns, shipped.sampler) == (3, DDPM(4))
+    assert "without turns" in few
+
+
+@pytest.mark.parametrize("asked", [Drawing(turns=0), Drawing(turns=9), Drawing(steps=0), Drawing(steps=1001)])
+def test_impossible_way_of_drawing_is_refused_before_anything_is_scored(trained_run, store, tmp_path, asked):
+    with pytest.raises(UserError, match=r"must lie in 1 …"):
+        publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", drawing=asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):

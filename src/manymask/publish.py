@@ -7,11 +7,12 @@ RESULTS/  results.json, worst.md (the cases it failed worst on), mask-codec/resu
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from manymask import card
+from manymask.choices import SamplerName
 from manymask.codec import Codec
 from manymask.data.store import Store
 from manymask.errors import UserError
@@ -19,6 +20,8 @@ from manymask.evaluate import Protocol, evaluate, held_out_cases, results, sprea
 from manymask.files.atomic import atomic_file, atomic_folder, write_json
 from manymask.hub import TrainedModel, load_model, save_model, write_model
 from manymask.recipes import Stage
+from manymask.samplers import choose
+from manymask.segmenters import LatentDiffusion
 from manymask.settings import using
 from manymask.show import draw_batch
 
@@ -26,7 +29,42 @@ CODECS: tuple[Stage, ...] = ("mask-codec", "image-codec")
 WORST = 10
 
 
-def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Drawing:
+    """How the shipped model draws its masks, where validation preferred another way than that it was trained with; what is
+    None stays as it is."""
+
+    turns: int | None = None
+    sampler: SamplerName | None = None
+    steps: int | None = None
+
+    def of(self, trained: TrainedModel) -> TrainedModel:
+        """The model under this setting, weights untouched: its own where nothing is asked for.
+
+        `UserError` for a model without such a setting, turns outside of 1 … 8 and steps outside of the process.
+        """
+        setting: Any = trained.recipe.segmenter
+        if self == Drawing():
+            return trained
+        if not isinstance(setting, LatentDiffusion):
+            raise UserError("--turns, --sampler and --steps are for diffusion models")
+        turns = setting.turns if self.turns is None else self.turns
+        if not 1 <= turns <= 8:
+            raise UserError(f"--turns must lie in 1 … 8, not {turns}")
+        sampler = choose(self.sampler, self.steps, trained.model) or setting.sampler
+        setting = replace(setting, turns=turns, sampler=sampler)
+        return replace(trained, recipe=replace(trained.recipe, segmenter=setting))
+
+
+def publish(
+    run: Path,
+    data: Path,
+    model: Path,
+    out: Path,
+    seeds: int = 1,
+    cases: int | None = None,
+    drawing: Drawing = Drawing(),
+) -> dict[str, Any]:
     """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
     writes MODEL and RESULTS.
 
@@ -38,7 +76,7 @@ def publish(run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases
     if trained.provenance.data_hash != store.hash:
         raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
     with tempfile.TemporaryDirectory() as scratch:
-        halved = _halved(trained, Path(scratch) / "model")
+        halved = _halved(drawing.of(trained), Path(scratch) / "model")
     metrics = {
         "segmenter": [_brief(_scored(halved, store, out if seed == 0 else None, seed, cases)) for seed in range(seeds)]
     }

@@ -77,7 +77,18 @@ def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> N
     print(f"{out / 'curves.png'} and {out / 'curves.json'} written")
 
 
-def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, cases: int | None = None) -> None:
+def publish(
+    *,
+    run: Path,
+    data: Path,
+    model: Path,
+    out: Path,
+    seeds: int = 1,
+    cases: int | None = None,
+    turns: int | None = None,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+) -> None:
     """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
 
     Args:
@@ -87,10 +98,14 @@ def publish(*, run: Path, data: Path, model: Path, out: Path, seeds: int = 1, ca
         out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
         seeds: how many seeds the masks are drawn with.
         cases: score so many test cases, evenly spaced; all if not given.
+        turns: over how many flips and quarter turns of the image the shipped model spreads its masks; as trained if not given.
+        sampler: that the shipped model draws with; as trained if not given.
+        steps: of that sampler.
     """
+    from manymask.publish import Drawing
     from manymask.publish import publish as write
 
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
         at_least_one(flag, value)
-    dice = write(run, data, model, out, seeds, cases)["segmenter"][0]["metrics"]["dice"]
+    dice = write(run, data, model, out, seeds, cases, Drawing(turns, sampler, steps))["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
