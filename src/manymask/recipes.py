@@ -112,7 +112,14 @@ def _paper(
 
 
 def _fast(
-    dataset: str, size: int, channels: int, weight: float, augment: Augment, target: Target = "consensus"
+    dataset: str,
+    size: int,
+    channels: int,
+    weight: float,
+    augment: Augment,
+    target: Target = "consensus",
+    sampler: DDIM | DDPM = DDIM(10),
+    turns: int = 5,
 ) -> Recipe:
     """Latents of 32² (phantom: 16²) whatever the size, so that two CPU cores can train and run it."""
     stem = max(2, size // 64)
@@ -122,8 +129,7 @@ def _fast(
         dataset, size, channels,
         image_codec=Autoencoder("image", channels, latent=4, loss=MSE(), **shape),  # type: ignore[arg-type]
         mask_codec=Autoencoder("mask", 1, latent=4, loss=WeightedCE(weight, unbias=True), **shape),  # type: ignore[arg-type]
-        segmenter=LatentDiffusion(PyramidUNet(), Diffusion("x0"), DDIM(10), target, noise_levels=4,
-                                  turns=5 if target == "consensus" else 1),
+        segmenter=LatentDiffusion(PyramidUNet(), Diffusion("x0"), sampler, target, noise_levels=4, turns=turns),
         codec_training=Training(batch=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
         training=Training(batch=16, learning_rate=5e-4, warmup=200, validate_every=500),
         codec_augment=geometry, augment=augment,
@@ -169,12 +175,12 @@ def _regions(row: Recipe) -> Recipe:
 
 # name: data set, size, channels, weight of positive pixels, …
 ROWS: dict[str, Recipe] = {
-    "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader"),
+    "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader", turns=1),
     "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
-    "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader")),
+    "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader", DDPM(10), 8)),
     "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
