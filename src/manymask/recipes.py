@@ -138,10 +138,10 @@ def _fast(
 
 def _imagenet(fast: Recipe) -> Recipe:
     """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`), and a Dice term where one mask is the
-    aim: it would teach a model of several readers to hedge less than they do."""
-    segmenter = fast.segmenter
+    aim: it would teach a model of several readers to hedge less than they do. Its features end at H/32."""
+    segmenter, levels = fast.segmenter, {4: 4, 8: 3}[fast.mask_codec.factor]
     assert isinstance(segmenter, LatentDiffusion)
-    denoiser = PyramidUNet(encoder=(64, 96, 128, 192), backbone="efficientnet-lite0")
+    denoiser = PyramidUNet(encoder=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
     dice = 0.2 if segmenter.target == "consensus" else 0.0
     return replace(fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels=2, dice=dice))
 
@@ -181,6 +181,9 @@ ROWS: dict[str, Recipe] = {
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
     "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader", DDPM(10), 8)),
+    "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
+    "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
+    "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),
     "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
