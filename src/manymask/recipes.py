@@ -142,8 +142,8 @@ def _imagenet(fast: Recipe) -> Recipe:
     segmenter, levels = fast.segmenter, {4: 4, 8: 3}[fast.mask_codec.factor]
     assert isinstance(segmenter, LatentDiffusion)
     denoiser = PyramidUNet(encoder=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
-    dice = 0.2 if segmenter.target == "consensus" else 0.0
-    return replace(fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels=2, dice=dice))
+    dice, noise_levels = (0.2, 2) if segmenter.target == "consensus" else (0.0, 4)  # of several readers, four at once
+    return replace(fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels=noise_levels, dice=dice))
 
 
 def _once(network: Network) -> Callable[[Recipe], Recipe]:

@@ -88,7 +88,7 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
 
 def recipes_table() -> Table:
     """A line for each row of `recipes.py` with what tells it from the others, then what its variants change."""
-    table = Table(title="recipes (NAME: any of them without -paper)")
+    table = Table(title="recipes (NAME: any of them without a hyphen)")
     for name in ("recipe", "size", "network", "latents", "predicts", "sampler", "learns from"):
         table.add_column(name, no_wrap=True)
     for name, row in ROWS.items():
