@@ -30,7 +30,7 @@ def evaluate(
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
         seed: of the drawn masks.
-        limit: score the first so many cases only.
+        limit: score so many cases only, evenly spaced over the part.
     """
     from rich.console import Console
 
