@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate
@@ -11,6 +12,7 @@ from manymask.hub import load_model, save_model
 from manymask.licences import LICENCES, licence
 from manymask.publish import Drawing, publish
 from manymask.samplers import DDPM
+from manymask.train import Job, fit
 
 
 def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_path):
@@ -67,6 +69,42 @@ def test_impossible_way_of_drawing_is_refused_before_anything_is_scored(trained_
     with pytest.raises(UserError, match=r"must lie in 1 …"):
         publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", drawing=asked)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def decoder_alone(trained_run, store, recipe, tmp_path):
+    """The run's mask codec after some more training of its decoder alone."""
+    longer = replace(recipe, codec_training=replace(recipe.codec_training, part="decoder", steps=70))
+    return fit(Job(longer, "mask-codec", store, tmp_path / "decoder", init=trained_run / "mask-codec" / "model"))
+
+
+def test_decoder_trained_alone_keeps_every_latent(trained_run, decoder_alone):
+    before, after = (load_model(folder).model for folder in (trained_run / "mask-codec" / "model", decoder_alone))
+    assert before.same_latents(after)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before.decoder.parameters(), after.decoder.parameters(), strict=True)
+    )
+
+
+def test_model_is_shipped_with_the_decoder_that_was_trained_on(trained_run, store, decoder_alone, tmp_path):
+    publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=decoder_alone)
+    shipped, wanted = load_model(tmp_path / "model").model.mask_codec, load_model(decoder_alone).model
+    for ours, theirs in zip(shipped.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)  # in half precision
+
+
+def test_mask_codec_of_other_latents_is_refused(trained_run, store, recipe, tmp_path):
+    other = replace(recipe, codec_training=replace(recipe.codec_training, seed=1, steps=2))
+    codec = fit(Job(other, "mask-codec", store, tmp_path / "other"))
+    with pytest.raises(UserError, match="other latents"):
+        publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=codec)
+
+
+@pytest.mark.parametrize("stage", ["mask-codec", "segmenter"])
+def test_only_a_codec_that_exists_has_its_decoder_trained_alone(recipe, store, tmp_path, stage):
+    alone = replace(recipe.training, part="decoder")
+    with pytest.raises(UserError, match="only a codec's decoder"):
+        Job(replace(recipe, training=alone, codec_training=alone), stage, store, tmp_path)
 
 
 def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):

@@ -75,6 +75,27 @@ class Codec(nn.Module):
         self.decoder = Decoder(setting.latent, setting.channels, *shape)
         self.register_buffer("mean", torch.zeros(setting.latent, 1, 1))
         self.register_buffer("std", torch.ones(setting.latent, 1, 1))
+        self.latents_kept = False
+
+    def keep_latents(self) -> None:
+        """From now on only the decoder learns: what an image's latent is, and what it is standardised by, stays."""
+        self.latents_kept = True
+        for part in (self.encoder, self.bottleneck):
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Codec":
+        super().train(mode)
+        self.bottleneck.train(mode and not self.latents_kept)  # a quantiser in training replaces idle codes
+        return self
+
+    def same_latents(self, other: "Codec") -> bool:
+        """Whether a latent of the one is a latent of the other."""
+        mine, theirs = (
+            {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("decoder.")}
+            for codec in (self, other)
+        )
+        return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The training loss of Eq. 10: reconstruction plus what the bottleneck asks (Eq. 8 and 9)."""
@@ -118,7 +139,9 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
-        """Measures mean and standard deviation of every latent channel over the training set."""
+        """Measures mean and standard deviation of every latent channel over the training set, unless they are kept."""
+        if self.latents_kept:
+            return
         count, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
         for batch in batches:
             z = self.raw_latent(self._subject(batch)).double()

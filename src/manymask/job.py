@@ -31,9 +31,17 @@ class Job:
     init: Path | None = None
     precision: Precision = "auto"
 
+    def __post_init__(self) -> None:
+        if self.decoder_alone and (self.init is None or self.stage == "segmenter"):
+            raise UserError("part: only a codec's decoder is trained alone, and from the codec that --init names")
+
     @property
     def folder(self) -> Path:
         return self.run / self.stage
+
+    @property
+    def decoder_alone(self) -> bool:
+        return self.recipe.plan(self.stage)[0].part == "decoder"
 
     def config(self) -> dict[str, Any]:
         """All that decides the result; what an old run folder is compared with."""
@@ -65,6 +73,8 @@ def initial_model(job: Job) -> Start:
         if job.stage == "segmenter":
             for name in ("image_codec", "mask_codec"):
                 _same_codec(getattr(given.recipe, name), getattr(job.recipe, name), job.init)
+        if job.decoder_alone:
+            model.keep_latents()  # type: ignore[operator]
         return Start(model, set(given.training_ids), given.provenance)
     for module in model.modules():
         if isinstance(module, EfficientNetLite0):

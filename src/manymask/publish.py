@@ -64,17 +64,21 @@ def publish(
     seeds: int = 1,
     cases: int | None = None,
     drawing: Drawing = Drawing(),
+    mask_codec: Path | None = None,
 ) -> dict[str, Any]:
     """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
-    writes MODEL and RESULTS.
+    writes MODEL and RESULTS. `mask_codec` is one of the same latents whose decoder was trained on.
 
-    Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data.
+    Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data, and for
+    a mask codec of other latents.
     """
     trained, store = load_model(run), Store(data)
     if trained.stage != "segmenter":
         raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
     if trained.provenance.data_hash != store.hash:
         raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
+    if mask_codec is not None:
+        _take_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(drawing.of(trained), Path(scratch) / "model")
     metrics = {
@@ -95,6 +99,16 @@ def publish(
         with (beside / "README.md").open("a", encoding="utf-8") as readme:
             readme.write(card.measured(metrics))
     return metrics
+
+
+def _take_decoder(trained: TrainedModel, folder: Path) -> None:
+    given, codec = load_model(folder), getattr(trained.model, "mask_codec", None)
+    mine, theirs = trained.provenance, given.provenance
+    if (mine.data_hash, mine.scheme) != (theirs.data_hash, theirs.scheme):
+        raise UserError(f"{folder} was trained on other data or another split")
+    if not (isinstance(codec, Codec) and isinstance(given.model, Codec) and codec.same_latents(given.model)):
+        raise UserError(f"{folder} has other latents: train its decoder alone, from the mask codec of this run")
+    codec.load_state_dict(given.model.state_dict())
 
 
 def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:

@@ -41,7 +41,11 @@ READERS: dict[str, Callable[..., Source]] = {
 @dataclass(frozen=True)
 class Training:
     """How a stage is optimised. The learning rate warms up, stays, and beyond `decay_after` steps falls as 1/√step;
-    it never depends on the budget, so that budgets and resuming agree."""
+    it never depends on the budget, so that budgets and resuming agree.
+
+    part: `decoder` trains a codec's decoder alone and leaves its latents as they were (`--init`), so that a segmenter of
+    these latents can be shipped with it (`publish --mask-codec`).
+    """
 
     steps: int = 100_000
     batch: int = 32
@@ -54,6 +58,7 @@ class Training:
     validate_every: int = 1000
     validation_cases: int = 64
     seed: int = 0
+    part: Literal["all", "decoder"] = "all"
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def publish(
     turns: int | None = None,
     sampler: SamplerName | None = None,
     steps: int | None = None,
+    mask_codec: Path | None = None,
 ) -> None:
     """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
 
@@ -101,11 +102,13 @@ def publish(
         turns: over how many flips and quarter turns of the image the shipped model spreads its masks; as trained if not given.
         sampler: that the shipped model draws with; as trained if not given.
         steps: of that sampler.
+        mask_codec: the run's mask codec after more training of its decoder alone (`--recipe.codec-training.part decoder`).
     """
     from manymask.publish import Drawing
     from manymask.publish import publish as write
 
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
         at_least_one(flag, value)
-    dice = write(run, data, model, out, seeds, cases, Drawing(turns, sampler, steps))["segmenter"][0]["metrics"]["dice"]
+    found = write(run, data, model, out, seeds, cases, Drawing(turns, sampler, steps), mask_codec)
+    dice = found["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")
