@@ -27,7 +27,8 @@ def test_features_match_the_published_implementation(backbone):
         x = published._swish(published._bn0(published._conv_stem((image - MEAN) / STD)))
         for block in published._blocks:
             x = block(x)
-        assert torch.equal(backbone(image)[-1], x)
+    # normalisation is folded into the convolutions, so values are rounded in another order
+    torch.testing.assert_close(backbone(image)[-1], x, rtol=1e-4, atol=1e-4)
 
 
 def test_features_halve_and_have_the_widths_promised(backbone):

