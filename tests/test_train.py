@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -133,6 +134,18 @@ def test_changed_recipe_in_an_old_run_folder_is_refused(store, tmp_path):
     changed = job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, batch=2))
     with pytest.raises(UserError, match=r"other settings \(recipe\.codec_training\.batch: 4 → 2\)"):
         Fit(changed)
+
+
+def test_setting_younger_than_a_run_stays_at_its_default(store, tmp_path):
+    asked = job(store, tmp_path)
+    stopped_after(asked, 1)
+    place = asked.folder / "config.yaml"
+    config = yaml.safe_load(place.read_text())
+    del config["recipe"]["codec_training"]["clip"]
+    place.write_text(yaml.safe_dump(config))
+    Fit(job(store, tmp_path))
+    with pytest.raises(UserError, match=r"other settings \(recipe\.codec_training\.clip: 1\.0 → 2\.0\)"):
+        Fit(job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, clip=2.0)))
 
 
 def test_non_finite_loss_names_step_and_cases(store, tmp_path):

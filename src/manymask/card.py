@@ -52,8 +52,13 @@ def _start(recipe: Recipe, own: Provenance) -> str:
         f"revision {before.git or 'unknown'} |"
         for before in own.line[1:]
     ]
-    backbone = getattr(getattr(recipe.segmenter, "denoiser", None), "backbone", "own")
-    rows += [f"| encoder | {backbone}, started from ImageNet |"] if backbone != "own" else []
+    rows += [f"| encoder | {recipe.encoder}, started from ImageNet |"] if recipe.encoder != "own" else []
+    codecs = (("image codec", own.image_codec), ("mask codec", own.mask_codec))
+    rows += [
+        f"| {name} | {codec.minutes:.0f} minutes, the weights of step {codec.steps}; revision {codec.git or 'unknown'} |"
+        for name, codec in codecs
+        if codec is not None
+    ]
     return "".join("\n" + row for row in rows)
 
 

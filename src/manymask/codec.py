@@ -5,6 +5,7 @@ A codec turns (B, C, H, W) in [0, 1] into standardised latents (B, c, H/f, W/f) 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -14,7 +15,9 @@ from manymask.blocks import Decoder, Encoder
 from manymask.bottlenecks import VQ, Bottleneck
 from manymask.consensus import Target, readers_consensus, training_target
 from manymask.data.case import Batch
+from manymask.errors import UserError
 from manymask.losses import MSE, Loss
+from manymask.settings import difference, to_dict
 
 Subject = Literal["image", "mask"]
 
@@ -183,3 +186,10 @@ class PixelCodec(nn.Module):
 
 
 CodecSetting = Autoencoder | Pixels
+
+
+def same_codec(given: CodecSetting, wanted: CodecSetting, place: Path) -> None:
+    """Weights that fit may still mean something else, as logits of a loss with another weight do: then a `UserError`."""
+    changed = difference(to_dict(given), to_dict(wanted))
+    if changed:
+        raise UserError(f"{place} was trained with other settings ({changed[0]}): give the same to every stage")

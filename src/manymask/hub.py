@@ -52,8 +52,9 @@ class TrainedModel:
 
     @property
     def licence(self) -> Licence:
-        """The terms of all the data that it has seen."""
-        return licence(*(self.provenance.data_sets or (self.recipe.dataset,)))
+        """The terms of all the data, and of the pretrained weights, that it has seen."""
+        encoder = self.recipe.encoder if self.stage == "segmenter" else "own"
+        return licence(*(self.provenance.data_sets or (self.recipe.dataset,)), encoder=encoder)
 
 
 def _parts(model: nn.Module, stage: Stage) -> dict[str, nn.Module]:

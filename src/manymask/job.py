@@ -1,6 +1,6 @@
 """What is trained, on what, where; and the model that a run starts from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from manymask.choices import Precision
-from manymask.codec import CodecSetting
+from manymask.codec import same_codec
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, first_difference, load_model
@@ -16,7 +16,7 @@ from manymask.imagenet import EfficientNetLite0
 from manymask.noise import seed_of
 from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage
-from manymask.settings import difference, to_dict
+from manymask.settings import to_dict
 
 
 @dataclass(frozen=True)
@@ -50,51 +50,59 @@ class Job:
         return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
 
 
+CODECS: tuple[Stage, ...] = ("image-codec", "mask-codec")
 # of a segmenter: they come and go with settings of training and guidance
 EXTRA_PARTS = {"null", "classifier", "coarse"}
 
 
 @dataclass
 class Start:
-    """The model a fresh run starts from, the cases that its parts have seen already, and whose weights it took."""
+    """The model a fresh run starts from, the cases that its parts have seen already, and whose weights it took; of a
+    segmenter also where its codecs come from, by `image_codec` and `mask_codec`."""
 
     model: nn.Module
     seen: set[str]
     parent: Provenance | None = None
+    codecs: dict[str, Provenance | None] = field(default_factory=dict)
 
 
 def initial_model(job: Job) -> Start:
     """From the seed's weights or `init`'s, a segmenter with the run's own trained codecs."""
     torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
-    model, seen = job.recipe.build(job.stage), set[str]()
+    model = job.recipe.build(job.stage)
     if job.init is not None:
-        given = load_model(job.init)
-        _take_weights(model, given.model, job.init)
-        if job.stage == "segmenter":
-            for name in ("image_codec", "mask_codec"):
-                _same_codec(getattr(given.recipe, name), getattr(job.recipe, name), job.init)
-        if job.decoder_alone:
-            model.keep_latents()  # type: ignore[operator]
-        return Start(model, set(given.training_ids), given.provenance)
+        return _start_from(job.init, model, job)
     for module in model.modules():
         if isinstance(module, EfficientNetLite0):
             module.load_pretrained()
-    for stage in ("image-codec", "mask-codec"):
+    start = Start(model, set())
+    for stage in CODECS:
         name = stage.replace("-", "_")
         codec = getattr(model, name, None)
         if codec is not None and any(True for _ in codec.parameters()):
             folder = job.run / stage / "model"
             given = _matching_codec(job, stage, folder)
             _take_weights(codec, given.model, folder)
-            seen |= set(given.training_ids)
-    return Start(model, seen)
+            start.seen |= set(given.training_ids)
+            start.codecs[name] = given.provenance
+    return start
 
 
-def _same_codec(given: CodecSetting, wanted: CodecSetting, place: Path) -> None:
-    """Weights that fit may still mean something else, as logits of a loss with another weight do."""
-    changed = difference(to_dict(given), to_dict(wanted))
-    if changed:
-        raise UserError(f"{place} was trained with other settings ({changed[0]}): give the same to every stage")
+def _start_from(init: Path, model: nn.Module, job: Job) -> Start:
+    """`init`'s weights; a codec may also be taken out of a segmenter."""
+    given, name = load_model(init), job.stage.replace("-", "_")
+    parent, codecs = given.provenance, dict[str, Provenance | None]()
+    if job.stage == "segmenter":
+        for codec in ("image_codec", "mask_codec"):
+            same_codec(getattr(given.recipe, codec), getattr(job.recipe, codec), init)
+            codecs[codec] = getattr(parent, codec)
+    elif given.stage == "segmenter":
+        parent = getattr(parent, name) or parent
+    _take_weights(model, getattr(given.model, name, given.model), init)
+    if job.decoder_alone:
+        same_codec(getattr(given.recipe, name), getattr(job.recipe, name), init)
+        model.keep_latents()  # type: ignore[operator]
+    return Start(model, set(given.training_ids), parent, codecs)
 
 
 def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
@@ -102,7 +110,7 @@ def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
     if not folder.exists():
         raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
     given, name = load_model(folder), stage.replace("-", "_")
-    _same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
+    same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
     data = job.config()["data"]
     if (given.provenance.data_hash, given.provenance.scheme) != (data["hash"], data["scheme"]):
         raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")

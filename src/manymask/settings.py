@@ -73,7 +73,7 @@ def _names(members: tuple[Any, ...]) -> str:
 def difference(old: Any, new: Any, where: str = "") -> list[str]:
     """Lines that tell where two results of `to_dict` differ: `recipe.batch: 16 → 32`.
 
-    A setting that `old` lacks is younger than it and does not count: a run begun before there was such a setting goes on.
+    What `old` lacks does not count.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         return [line for k in old for line in difference(old.get(k), new.get(k), f"{where}.{k}".lstrip("."))]

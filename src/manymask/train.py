@@ -50,6 +50,15 @@ def quick_sampler(model: nn.Module) -> Sampler | None:
     return DDIM(VALIDATION_STEPS) if own is not None and own.steps > VALIDATION_STEPS else own
 
 
+def drawing(model: nn.Module) -> str:
+    """How validation draws the masks of a model that draws any, for whoever reads its score."""
+    setting: Any = getattr(model, "setting", None)
+    sampler, turns = quick_sampler(model), getattr(setting, "turns", 1)
+    if sampler is None:
+        return ""
+    return f"; {type(sampler).__name__}-{sampler.steps}" + (f" over {turns} turns" if turns > 1 else "")
+
+
 class Fit:
     """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
 
@@ -69,7 +78,7 @@ class Fit:
         self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
         self.precision = self._decide_precision()
         begin = initial_model(job)
-        model, self.parent = begin.model, begin.parent
+        model, self.parent, self.codecs = begin.model, begin.parent, begin.codecs
         if self.parent is not None:
             for part in ("val", "test"):
                 refuse_seen(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
@@ -236,13 +245,10 @@ class Fit:
     def _provenance(self) -> Provenance:
         """With the step and score of the weights that are kept, which need not be the last."""
         store, scheme, best = self.job.store, self.job.config()["data"]["scheme"], self.folder.best_metadata()
-        score = (
-            f"{self.score_name} {best['score']} (EMA weights, up to {self.training.validation_cases} cases)"
-            if best
-            else ""
-        )
+        how = f"EMA weights, up to {self.training.validation_cases} cases{drawing(self.bare)}"
+        score = f"{self.score_name} {best['score']} ({how})" if best else ""
         return Provenance(store.name, store.hash, scheme, store.manifest["licence"], int(best.get("step", self.progress.step)),
-                          round(self.progress.seconds / 60, 1), self.git, score, self.parent)  # fmt: skip
+                          round(self.progress.seconds / 60, 1), self.git, score, self.parent, **self.codecs)  # fmt: skip
 
 
 def fit(job: Job, max_minutes: float | None = None) -> Path:

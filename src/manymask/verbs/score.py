@@ -16,6 +16,7 @@ def evaluate(
     samples: int = 5,
     sampler: SamplerName | None = None,
     steps: int | None = None,
+    turns: int | None = None,
     seed: int = 0,
     limit: int | None = None,
 ) -> None:
@@ -29,6 +30,7 @@ def evaluate(
         samples: how many masks make the consensus.
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
+        turns: over how many flips and quarter turns of the image the masks are spread; the model's own number if not given.
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
     """
@@ -39,13 +41,13 @@ def evaluate(
     from manymask.evaluate import evaluate as score
     from manymask.files.atomic import write_json
     from manymask.hub import load_model
-    from manymask.samplers import choose
+    from manymask.publish import Drawing
     from manymask.show import draw_batch, metrics_table
 
     at_least_one("--samples", samples)
     at_least_one("--limit", limit)
-    trained, store = load_model(model), Store(data)
-    protocol = Protocol(samples, seed=seed, sampler=choose(sampler, steps, trained.model))
+    trained, store = Drawing(turns, sampler, steps).of(load_model(model)), Store(data)
+    protocol = Protocol(samples, seed=seed)
     ids = spread(held_out_cases(trained, store, split), limit)
     scores = score(trained.model, store, ids, protocol)
     found = results(trained, store, split, protocol, scores)
