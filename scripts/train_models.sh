@@ -8,23 +8,24 @@
 # MINUTES_OF_*  the same for one model, e.g. MINUTES_OF_isic2018=45
 # CASES         score so many test cases, evenly spaced (all; 100 for the curves)
 # SEEDS         draw the masks with so many seeds (3)
+# GLIBC_TUNABLES=glibc.malloc.hugetlb=1 (Linux, CPU) makes a step at 256² a third shorter: set it before calling this.
 # EXTRA         further flags of `manymask train`, e.g. "--recipe.training.batch 64"
 #
 # Run again it goes on: a stage that has left its model is skipped, one that was cut off goes on from its checkpoint, and takes
 # its whole time once more.
-# OUT/stores/NAME, OUT/runs/NAME, OUT/models/NAME, OUT/results/NAME
+# OUT/stores/DATASET-SIDE, OUT/runs/NAME, OUT/models/NAME, OUT/results/NAME
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2
 shift 2
 
-# name | store | codecs | segmenter | split | starts from
+# name | data set | side of its images | codecs | segmenter | split | starts from
 MODELS='
-cvc_clinicdb          | cvc_clinicdb | cvc_clinicdb | cvc_clinicdb-imagenet      | pranet       |
-cvc_clinicdb_sequence | cvc_clinicdb | cvc_clinicdb | cvc_clinicdb-imagenet      | sequence     |
-isic2018              | isic2018     | isic2018     | isic2018-imagenet          | training-ids |
-lidc_idri             | lidc_idri    | lidc_idri    | lidc_idri-imagenet         | patient      |
-lidc_idri_readers     | lidc_idri    | lidc_idri    | lidc_idri_readers-imagenet | patient      | lidc_idri
+cvc_clinicdb          | cvc_clinicdb | 256 | cvc_clinicdb-256 | cvc_clinicdb-256           | pranet       |
+cvc_clinicdb_sequence | cvc_clinicdb | 256 | cvc_clinicdb-256 | cvc_clinicdb-256           | sequence     |
+isic2018              | isic2018     | 128 | isic2018         | isic2018-imagenet          | training-ids |
+lidc_idri             | lidc_idri    | 128 | lidc_idri        | lidc_idri-imagenet         | patient      |
+lidc_idri_readers     | lidc_idri    | 128 | lidc_idri        | lidc_idri_readers-imagenet | patient      | lidc_idri
 '
 
 stage() { # NAME STAGE RECIPE MINUTES [flags]
@@ -35,13 +36,13 @@ stage() { # NAME STAGE RECIPE MINUTES [flags]
     manymask train "$recipe" "$stage" --run "$out/runs/$name" --max-minutes "$minutes" "$@" ${EXTRA:-}
 }
 
-build() { # NAME STORE CODECS SEGMENTER SPLIT START
-    local name=$1 store=$out/stores/$2 codecs=$3 recipe=$4 split=$5 start=$6
+build() { # NAME DATASET SIDE CODECS SEGMENTER SPLIT START
+    local name=$1 store=$out/stores/$2-$3 codecs=$4 recipe=$5 split=$6 start=$7
     local of=MINUTES_OF_$name minutes codec common
     minutes=${!of:-${MINUTES:-10}}
     codec=$(awk "BEGIN { print $minutes / 3 }")
     common=(--data "$store" --scheme "$split")
-    [ -e "$store" ] || manymask prepare "$2" --source "$data" --out "$store"
+    [ -e "$store" ] || manymask prepare "$2" --source "$data" --size "$3" --out "$store"
     if [ -n "$start" ]; then # codecs come along with the segmenter that it starts from
         common+=(--init "$out/runs/$start/segmenter/model")
     else
@@ -54,7 +55,8 @@ build() { # NAME STORE CODECS SEGMENTER SPLIT START
     manymask curves --model "$out/models/$name" --data "$store" --out "$out/results/$name" --cases "${CASES:-100}"
 }
 
-while IFS='|' read -r name store codecs segmenter split start; do
+while IFS='|' read -r name dataset side codecs segmenter split start; do
     [ -n "${name// /}" ] || continue
-    case " $* " in "  " | *" ${name// /} "*) build ${name} ${store} ${codecs} ${segmenter} ${split} "${start// /}" ;; esac
+    # shellcheck disable=SC2086
+    case " $* " in "  " | *" ${name// /} "*) build $name $dataset $side $codecs $segmenter $split "${start// /}" ;; esac
 done <<< "$MODELS"
