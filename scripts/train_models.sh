@@ -13,19 +13,19 @@
 #
 # Run again it goes on: a stage that has left its model is skipped, one that was cut off goes on from its checkpoint, and takes
 # its whole time once more.
-# OUT/stores/DATASET-SIDE, OUT/runs/NAME, OUT/models/NAME, OUT/results/NAME
+# OUT/stores/RECIPE, OUT/runs/NAME, OUT/models/NAME, OUT/results/NAME
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2
 shift 2
 
-# name | data set | side of its images | codecs | segmenter | split | starts from
+# name | recipe of store and codecs | of the segmenter | split | starts from
 MODELS='
-cvc_clinicdb          | cvc_clinicdb | 256 | cvc_clinicdb-256 | cvc_clinicdb-256           | pranet       |
-cvc_clinicdb_sequence | cvc_clinicdb | 256 | cvc_clinicdb-256 | cvc_clinicdb-256           | sequence     |
-isic2018              | isic2018     | 128 | isic2018         | isic2018-imagenet          | training-ids |
-lidc_idri             | lidc_idri    | 128 | lidc_idri        | lidc_idri-imagenet         | patient      |
-lidc_idri_readers     | lidc_idri    | 128 | lidc_idri        | lidc_idri_readers-imagenet | patient      | lidc_idri
+cvc_clinicdb          | cvc_clinicdb-256 | cvc_clinicdb-256           | pranet       |
+cvc_clinicdb_sequence | cvc_clinicdb-256 | cvc_clinicdb-256           | sequence     |
+isic2018              | isic2018         | isic2018-imagenet          | training-ids |
+lidc_idri             | lidc_idri        | lidc_idri-imagenet         | patient      |
+lidc_idri_readers     | lidc_idri        | lidc_idri_readers-imagenet | patient      | lidc_idri
 '
 
 stage() { # NAME STAGE RECIPE MINUTES [flags]
@@ -36,13 +36,13 @@ stage() { # NAME STAGE RECIPE MINUTES [flags]
     manymask train "$recipe" "$stage" --run "$out/runs/$name" --max-minutes "$minutes" "$@" ${EXTRA:-}
 }
 
-build() { # NAME DATASET SIDE CODECS SEGMENTER SPLIT START
-    local name=$1 store=$out/stores/$2-$3 codecs=$4 recipe=$5 split=$6 start=$7
+build() { # NAME CODECS SEGMENTER SPLIT START
+    local name=$1 codecs=$2 store=$out/stores/$2 recipe=$3 split=$4 start=$5
     local of=MINUTES_OF_$name minutes codec common
     minutes=${!of:-${MINUTES:-10}}
     codec=$(awk "BEGIN { print $minutes / 3 }")
     common=(--data "$store" --scheme "$split")
-    [ -e "$store" ] || manymask prepare "$2" --source "$data" --size "$3" --out "$store"
+    [ -e "$store" ] || manymask prepare "$codecs" --source "$data" --out "$store"
     if [ -n "$start" ]; then # codecs come along with the segmenter that it starts from
         common+=(--init "$out/runs/$start/segmenter/model")
     else
@@ -55,8 +55,8 @@ build() { # NAME DATASET SIDE CODECS SEGMENTER SPLIT START
     manymask curves --model "$out/models/$name" --data "$store" --out "$out/results/$name" --cases "${CASES:-100}"
 }
 
-while IFS='|' read -r name dataset side codecs segmenter split start; do
+while IFS='|' read -r name codecs segmenter split start; do
     [ -n "${name// /}" ] || continue
     # shellcheck disable=SC2086
-    case " $* " in "  " | *" ${name// /} "*) build $name $dataset $side $codecs $segmenter $split "${start// /}" ;; esac
+    case " $* " in "  " | *" ${name// /} "*) build $name $codecs $segmenter $split "${start// /}" ;; esac
 done <<< "$MODELS"
