@@ -8,7 +8,7 @@
 # MINUTES_OF_*  the same for one model, e.g. MINUTES_OF_isic2018=45
 # CASES         score so many test cases, evenly spaced (all; 100 for the curves)
 # SEEDS         draw the masks with so many seeds (3)
-# GLIBC_TUNABLES=glibc.malloc.hugetlb=1 (Linux, CPU) makes a step at 256² a third shorter: set it before calling this.
+# GLIBC_TUNABLES=glibc.malloc.hugetlb=1 (Linux, CPU) takes a fifth off the time of the encoder at 256²: set it before calling this.
 # EXTRA         further flags of `manymask train`, e.g. "--recipe.training.batch 64"
 #
 # Run again it goes on: a stage that has left its model is skipped, one that was cut off goes on from its checkpoint, and takes
