@@ -30,13 +30,16 @@ class NiftiSlice:
 class Picture:
     """One image, (H, W) or (H, W, 3) of any depth; DICOM comes rescaled, windowed, upright and as uint8.
 
-    name: without folder or ending, never from a patient field; spacing: mm between rows and between columns, if known.
+    name: without folder or ending, never from a patient field; spacing: mm between rows and between columns, if known;
+    notes: what a reader of the result must know of how the file was read, in whole sentences, such as that the spacing
+    is that of the detector.
     """
 
     pixels: np.ndarray
     name: str
     spacing: tuple[float, float] | None = None
     origin: DicomFrame | NiftiSlice | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Drawn(Protocol):
