@@ -17,7 +17,7 @@ FLOORS = (
     "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
     "data.case", "data.pairs", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_xml", "data.lidc_tcia", "data.lidc_idri",
-    "data.folder", "data.phantom",
+    "data.folder", "data.phantom", "data.polyps",
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "stream", "networks", "prob_unet", "guidance", "segmenters",

@@ -29,6 +29,14 @@ Clinic Barcelona, masks copyright Computer Vision Centre, given for research and
 For research and education only. No commercial use. Whoever uses them cites the work above.
 """
 
+_POLYPS = """The weights in this folder were trained on Kvasir-SEG (Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MultiMedia
+Modeling 2020, 451-462; given for research and education) and on CVC-ClinicDB (Bernal et al., WM-DOVA maps for accurate
+polyp highlighting in colonoscopy, Computerized Medical Imaging and Graphics 43: 99-111, 2015; images copyright Hospital
+Clinic Barcelona, masks copyright Computer Vision Centre, given for research and education). The weights follow:
+
+For research and education only. No commercial use. Whoever uses them cites the works above.
+"""
+
 
 # of pretrained weights that a model's encoder may have started from
 _ENCODERS = {
@@ -52,6 +60,7 @@ LICENCES = {
     "isic2018": Licence("cc0-1.0", _ISIC + _CLOSE, pictures=True),
     "lidc_idri": Licence("cc-by-3.0", _LIDC + _CLOSE, pictures=True),
     "cvc_clinicdb": Licence("other", _CVC + _CLOSE, pictures=False),
+    "polyps": Licence("other", _POLYPS + _CLOSE, pictures=False),
     "phantom": Licence(
         "apache-2.0", "Trained on simulated images; released under the Apache License 2.0.\n", pictures=True
     ),

@@ -14,7 +14,7 @@ from torch import nn
 
 from manymask.codec import Autoencoder, CodecSetting, Pixels
 from manymask.consensus import Target
-from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
+from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom, polyps
 from manymask.data.augment import Augment
 from manymask.data.case import Source
 from manymask.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
@@ -35,6 +35,7 @@ READERS: dict[str, Callable[..., Source]] = {
     "cvc_clinicdb": cvc_clinicdb.read,
     "isic2018": isic2018.read,
     "lidc_idri": lidc_idri.read,
+    "polyps": polyps.read,
 }
 
 
@@ -176,6 +177,8 @@ _PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, con
 # ±24 of 128 px: the nodule sits at the centre of its crop, and the centre must give nothing away
 _NODULE = Augment(turn=True, rotate=45, scale=0.1, shift=24 / 128, brightness=0.05, contrast=0.1)
 _MIRROR = Augment(turn=True)
+# endoscopes show much that is no polyp, small polyps, and frames within black borders
+_ENDOSCOPE = replace(_PHOTO, zoom=0.2, inset=0.15)
 
 
 def _regions(row: Recipe) -> Recipe:
@@ -189,11 +192,13 @@ ROWS: dict[str, Recipe] = {
     "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
+    "polyps":             _fast("polyps",       128, 3, 5,  _ENDOSCOPE),
     "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
     "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader", DDPM(10), 8)),
     "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
     "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),
+    "polyps-256":         _imagenet(_fast("polyps",       256, 3, 5, _ENDOSCOPE)),
     "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),

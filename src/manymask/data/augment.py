@@ -18,6 +18,9 @@ class Augment:
     flip: mirror left–right with probability ½; turn: also top–bottom, and quarter turns; rotate: degrees;
     scale: relative, drawn log-uniformly; shift: share of the side; brightness, contrast: ± added / relative;
     colour: ± relative, on each channel by itself.
+
+    zoom: share of cases of which only a random window is seen, 0.3 to 0.8 of the side; every other of them without any
+    lesion where such a window is found; inset: share of cases shrunk to 0.4 to 0.9 of the side, black around them.
     """
 
     flip: bool = True
@@ -28,6 +31,8 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     colour: float = 0.0
+    zoom: float = 0.0
+    inset: float = 0.0
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch, augmented: masks stay in {0, 1}, images in [0, 1]; draws come from the batch's noise."""
@@ -38,6 +43,8 @@ class Augment:
             image, masks = self._warp(image, masks, 2 * draw[:, 4:8] - 1)
         if self.brightness or self.contrast or self.colour:
             image = self._tint(image, batch.noise)
+        if self.zoom or self.inset:
+            image, masks = self._frame(image, masks, batch.noise)
         return replace(batch, image=image, masks=masks)
 
     def _mirror(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,11 +70,48 @@ class Augment:
         masks = F.grid_sample(masks, grid, padding_mode="zeros", align_corners=False)
         return image, (masks >= 0.5).to(image.dtype)
 
+    def _frame(self, image: Tensor, masks: Tensor, noise: TrainingNoise) -> tuple[Tensor, Tensor]:
+        """Some cases seen through a window (`zoom`) or set into black (`inset`): x_in = side · x_out + centre."""
+        which, empty, size, place = _columns(noise.uniform(len(image), 4 + 2 * WINDOWS).to(image))
+        side = 0.3 + 0.5 * size
+        centres = (2 * place - 1) * (1 - side)[:, None, None]
+        marked = _marked_share(masks, centres, side)
+        found = torch.where(empty < 0.5, (marked == 0).float().argmax(dim=1), 0)
+        centre = centres[torch.arange(len(image)), found]
+        inset = (which >= self.zoom) & (which < self.zoom + self.inset)
+        grow = 1 / (0.4 + 0.5 * size)
+        side = torch.where(inset, grow, side)
+        centre = torch.where(inset[:, None], (2 * place[:, 0] - 1) * (grow - 1)[:, None], centre)
+        theta = torch.cat([torch.eye(2).to(image) * side[:, None, None], centre[:, :, None]], dim=2)
+        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+        seen = F.grid_sample(image, grid, padding_mode="zeros", align_corners=False)
+        drawn = (F.grid_sample(masks, grid, padding_mode="zeros", align_corners=False) >= 0.5).to(masks)
+        changed = (which < self.zoom + self.inset)[:, None, None, None]
+        return torch.where(changed, seen, image), torch.where(changed, drawn, masks)
+
     def _tint(self, image: Tensor, noise: TrainingNoise) -> Tensor:
         draw = (2 * noise.uniform(len(image), 2 + image.shape[1]) - 1).to(image)[:, :, None, None]
         mean = image.mean(dim=(1, 2, 3), keepdim=True)
         gain = 1 + self.contrast * draw[:, :1] + self.colour * draw[:, 2:]
         return ((image - mean) * gain + mean + self.brightness * draw[:, 1:2]).clamp(0, 1)
+
+
+WINDOWS = 8  # places tried for a window without a lesion
+
+
+def _columns(draw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Uniform numbers (B, 3 + 1 + 2 · WINDOWS) as which, empty, size (B,) and place (B, WINDOWS, 2)."""
+    return draw[:, 0], draw[:, 1], draw[:, 2], draw[:, 4:].reshape(len(draw), WINDOWS, 2)
+
+
+def _marked_share(masks: Tensor, centres: Tensor, side: Tensor) -> Tensor:
+    """(B, WINDOWS): the share of a window's pixels that any reader marked; centres (B, WINDOWS, 2) as (x, y) in [−1, 1]."""
+    size, count = 48, centres.shape[1]
+    eye = torch.eye(2).to(masks) * side[:, None, None]
+    theta = torch.cat([eye[:, None].expand(-1, count, -1, -1), centres[..., None]], dim=3).flatten(0, 1)
+    grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
+    marked = masks.amax(dim=1, keepdim=True).repeat_interleave(count, dim=0)
+    return F.grid_sample(marked, grid, align_corners=False).mean(dim=(1, 2, 3)).reshape(-1, count)
 
 
 def quarter_turn(x: Tensor, k: int) -> Tensor:

@@ -31,6 +31,7 @@ _WHITE = (255, 255, 255)
 _FINDINGS: dict[str, tuple[tuple[str, str], tuple[str, str] | None]] = {
     "lidc_idri": (("27925004", "Nodule"), ("39607008", "Lung")),
     "isic2018": (("95324001", "Skin lesion"), ("39937001", "Skin")),
+    "polyps": (("68496003", "Polyp of colon"), ("71854001", "Colon")),
     "cvc_clinicdb": (("68496003", "Polyp of colon"), ("71854001", "Colon")),
 }
 _ANY_FINDING = (("52988006", "Lesion"), None)
