@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.data.augment import Augment, quarter_turn, quarter_turn_back
+from manymask.data.augment import WINDOWS, Augment, _columns, quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
 from manymask.noise import TrainingNoise
 
@@ -57,3 +57,35 @@ def test_quarter_turns_are_undone(k):
 def test_the_eight_turns_differ():
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
     assert len({tuple(quarter_turn(x, k).flatten().tolist()) for k in range(8)}) == 8
+
+
+def marked(n=256, corner=12):
+    """White frames with a lesion of 8 × 8."""
+    mask = torch.zeros(n, 1, 32, 32)
+    mask[:, :, corner : corner + 8, corner : corner + 8] = 1
+    return Batch([str(i) for i in range(n)], torch.ones(n, 3, 32, 32), mask, TrainingNoise(0, 3))
+
+
+def test_half_of_the_windows_are_looked_for_where_no_lesion_is():
+    after = Augment(flip=False, zoom=1.0)(marked(1024, corner=0))
+    empty = (after.masks.sum(dim=(1, 2, 3)) == 0).float().mean()
+    _, _, size, place = _columns(TrainingNoise(0, 3).uniform(1024, 4 + 2 * WINDOWS))
+    side = 0.3 + 0.5 * size[:, None]
+    free = (((2 * place - 1) * (1 - side[..., None])).amax(dim=2) - side) > -0.5  # a window's near edge past the lesion
+    expected = 0.5 * free.any(dim=1).float().mean() + 0.5 * free[:, 0].float().mean()
+    assert abs(empty - expected) < 0.04
+    assert torch.allclose(after.image, torch.ones(())), "a window shows real pixels alone"
+
+
+def test_an_inset_keeps_the_whole_frame_smaller_and_black_around():
+    after = Augment(flip=False, inset=1.0)(marked())
+    light = after.image[:, 0].mean(dim=(1, 2))
+    assert (0.4**2 - 0.05 < light).all() and (light < 0.9**2 + 0.05).all()
+    lesion = after.masks.mean(dim=(1, 2, 3)) / light
+    assert abs(lesion.mean() - 1 / 16) < 0.003, "the lesion shrinks with its frame"
+
+
+def test_the_share_of_windows_and_insets_is_as_asked():
+    after = Augment(flip=False, zoom=0.25, inset=0.25)(marked(1024))
+    untouched = (after.masks == marked(1024).masks).flatten(1).all(1).float().mean()
+    assert abs(untouched - 0.5) < 0.05

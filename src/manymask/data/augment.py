@@ -84,7 +84,8 @@ class Augment:
         centre = torch.where(inset[:, None], (2 * place[:, 0] - 1) * (grow - 1)[:, None], centre)
         theta = torch.cat([torch.eye(2).to(image) * side[:, None, None], centre[:, :, None]], dim=2)
         grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-        seen = F.grid_sample(image, grid, padding_mode="zeros", align_corners=False)
+        inside = (grid.abs() <= 1).all(dim=3)[:, None]
+        seen = F.grid_sample(image, grid, padding_mode="border", align_corners=False) * inside
         drawn = (F.grid_sample(masks, grid, padding_mode="zeros", align_corners=False) >= 0.5).to(masks)
         changed = (which < self.zoom + self.inset)[:, None, None, None]
         return torch.where(changed, seen, image), torch.where(changed, drawn, masks)
