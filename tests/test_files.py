@@ -9,7 +9,8 @@ from PIL import Image
 
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_file, atomic_folder, read_json, write_json
-from manymask.files.raster import read_image, read_mask, write_png
+from manymask.files.masks import read_mask
+from manymask.files.raster import read_image, write_png
 from manymask.files.result import outline, overlay, pairwise_agreement, write_result
 
 

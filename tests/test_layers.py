@@ -12,7 +12,7 @@ FLOORS = (
     "errors", "choices", "noise", "settings", "provenance", "licences",
     "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks",
-    "files.atomic", "files.raster", "files.picture", "files.window",
+    "files.atomic", "files.raster", "files.masks", "files.picture", "files.window",
     "files.dicom_header", "files.dicom_pixels", "files.dicom", "files.nifti", "files.inputs", "files.result",
     "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
     "data.case", "data.pairs", "data.store", "data.augment",

@@ -1,11 +1,41 @@
 """The one kind of error that a user is meant to read."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake in what was given, told in one line that names the file and the mend.
 
     The command line prints it without a stack trace and exits with status 2.
     """
+
+
+@contextmanager
+def decoding(path: os.PathLike[str] | str) -> Iterator[None]:
+    """Around everything that decodes a file: whatever goes wrong inside becomes one `UserError` that names `path`.
+
+    Decoders raise anything on damaged or hostile bytes, from struct.error to NotImplementedError.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{path} does not fit into memory; scale it down first") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # from the system, not from a decoder
+            raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path} is damaged, cut short or not supported ({one_line(error)})") from None
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """What an exception says, on one line of bounded length; the name of its class where it says nothing."""
+    text = " ".join(str(error).split())
+    if not text:
+        return type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def at_least_one(flag: str, value: int | None) -> None:

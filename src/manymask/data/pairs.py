@@ -8,7 +8,8 @@ import numpy as np
 
 from manymask.data.case import Case
 from manymask.errors import UserError
-from manymask.files.raster import list_rasters, read_image, read_mask
+from manymask.files.masks import MaskReading, read_mask
+from manymask.files.raster import list_rasters, read_image
 
 
 def find_folder(source: Path, *places: str) -> Path:
@@ -58,7 +59,7 @@ def paired_cases(
 
 def load(image: Path, masks: Sequence[Path], channels: int, threshold: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The image and its masks from their files; masks of another size than the image are a `UserError`."""
-    pixels, drawn = read_image(image, channels), [read_mask(path, threshold) for path in masks]
+    pixels, drawn = read_image(image, channels), [read_mask(path, MaskReading(threshold)) for path in masks]
     for path, mask in zip(masks, drawn, strict=True):
         if mask.shape != pixels.shape[:2]:
             (h, w), (mh, mw) = pixels.shape[:2], mask.shape

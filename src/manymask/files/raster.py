@@ -48,24 +48,6 @@ def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> n
     raise UserError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
 
 
-def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
-    """A mask as bool (H, W). It must hold 0 and at most one other value, unless a `threshold` says where to cut."""
-    pixels = _decode(path)
-    if pixels.ndim == 3:
-        if (pixels[:, :, :1] != pixels[:, :, : min(3, pixels.shape[2])]).any():
-            raise UserError(f"{path}: a mask must be black and white, this one has colours")
-        pixels = pixels[:, :, 0]
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise UserError(f"{path}: the mask holds values that are not numbers (NaN or infinite)")
-    if threshold is not None:
-        return pixels >= threshold
-    values = np.unique(pixels)
-    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-        raise UserError(f"{path}: a mask must hold 0 and one other value, found {shown}; cut it with --mask-threshold")
-    return pixels > 0
-
-
 def _too_large(path: Path) -> UserError:
     return UserError(f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first")
 
