@@ -1,6 +1,8 @@
 """Model folders: whole, readable by others, never unpickled."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 from manymask import Segmenter
 from manymask.data import phantom
+from manymask.datasets import DATASETS, Intended
 from manymask.errors import UserError
 from manymask.hub import load_model, save_model
 
@@ -105,3 +108,43 @@ NAN = np.full((9, 9), np.nan, np.float32)
 def test_nothing_to_see_is_said(trained_run, image, message):
     with pytest.raises(UserError, match=message):
         Segmenter.from_pretrained(str(trained_run)).segment(image)
+
+
+def test_fingerprint_is_of_the_weights_as_used_and_of_every_one_of_them(trained_run, tmp_path):
+    trained = load_model(trained_run)
+    save_model(trained, tmp_path / "half", half=True)
+    half = load_model(tmp_path / "half")
+    save_model(half, tmp_path / "again")
+    assert len(trained.fingerprint) == 64 and trained.fingerprint != half.fingerprint  # halving rounds the weights
+    assert load_model(tmp_path / "again").fingerprint == half.fingerprint == load_model(tmp_path / "half").fingerprint
+    changed = load_model(tmp_path / "half")
+    *_, last = changed.model.state_dict().values()
+    last.reshape(-1)[-1] += 1
+    assert changed.fingerprint != half.fingerprint
+
+
+def test_config_tells_what_a_model_is_for_and_an_older_one_without_it_loads(trained_run, tmp_path):
+    save_model(
+        replace(load_model(trained_run), use=Intended("Finds what.", ("MR",), "ours", (0.5, 1.0))), tmp_path / "m"
+    )
+    path = tmp_path / "m" / "config.json"
+    config = json.loads(path.read_text())
+    assert (config["purpose"], config["modality"], config["trained_on"]) == ("Finds what.", ["MR"], "ours")
+    record = load_model(tmp_path / "m").record
+    assert (record.name, record.recipe, record.dataset) == ("m", "phantom", "phantom")
+    assert (record.purpose, record.modality, record.trained_on) == ("Finds what.", ("MR",), "ours")
+    for name in ("purpose", "modality", "trained_on", "spacing_mm"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    assert load_model(tmp_path / "m").intended == DATASETS["phantom"]
+    path.write_text(json.dumps(config | {"modality": "MR"}))
+    with pytest.raises(UserError, match=r"config\.json: purpose and trained_on must be texts, modality a list"):
+        load_model(tmp_path / "m")
+
+
+def test_every_shipped_model_tells_its_purpose_and_modality():
+    folders = sorted(Path(__file__).parents[1].glob("models/*/config.json"))
+    assert len(folders) >= 4
+    for path in folders:
+        config = json.loads(path.read_text())
+        assert config["purpose"].endswith(".") and config["modality"] and config["trained_on"], path

@@ -9,7 +9,7 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "choices", "noise", "settings", "provenance", "licences",
+    "errors", "choices", "noise", "settings", "provenance", "record", "datasets", "licences",
     "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks",
     "files.atomic", "files.raster", "files.masks", "files.picture", "files.window",

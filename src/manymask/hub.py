@@ -1,15 +1,17 @@
 """Models on disk and in the hand: `Segmenter` is what users hold, a model folder is what they share.
 
-MODEL/config.json          the recipe, the stage, what it was trained on
+MODEL/config.json          the recipe, the stage, what it was trained on, what it is for
 MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec, …)
 MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
 MODEL/README.md            the model card
 MODEL/LICENSE              the terms of the data it was trained on
 """
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,15 @@ from torch import Tensor, nn
 
 from manymask import card
 from manymask.consensus import Consensus, fuse
+from manymask.datasets import Intended, intended, read_intended
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, read_json, write_json
 from manymask.files.picture import Picture
 from manymask.files.raster import pil_pixels, read_pixels
 from manymask.licences import Licence, licence
 from manymask.provenance import Provenance
-from manymask.recipes import Recipe, Stage
+from manymask.recipes import Recipe, Stage, name_of
+from manymask.record import ModelRecord
 from manymask.regions import Point, Region, View, look
 from manymask.samplers import Sampler
 from manymask.settings import from_dict, to_dict
@@ -42,13 +46,39 @@ ImageLike = Path | str | np.ndarray | Image.Image | Picture
 
 @dataclass
 class TrainedModel:
-    """A model of any stage with all that is saved beside it."""
+    """A model of any stage with all that is saved beside it. name: of its folder; use: what it is for, by default that of
+    its data set."""
 
     model: nn.Module
     recipe: Recipe
     stage: Stage
     provenance: Provenance
     training_ids: list[str]
+    name: str = ""
+    use: Intended | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and values of all weights as they are used, in hexadecimal digits: whether
+        stored whole or in half precision, equal weights have equal fingerprints. Computed once."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            values = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def intended(self) -> Intended:
+        return intended(self.recipe.dataset) if self.use is None else self.use
+
+    @property
+    def record(self) -> ModelRecord:
+        """What a result tells of its model."""
+        use = self.intended
+        about = (use.purpose, use.modality, use.trained_on)
+        recipe = name_of(self.recipe)
+        return ModelRecord(self.name or recipe, recipe, self.recipe.dataset, self.fingerprint, *about)
 
     @property
     def licence(self) -> Licence:
@@ -70,7 +100,8 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
         if tensors:
             save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
     config = {"format": FORMAT, "stage": trained.stage, "recipe": to_dict(trained.recipe)}
-    write_json(folder / "config.json", config | {"provenance": to_dict(trained.provenance)})
+    use = {k: v for k, v in to_dict(trained.intended).items() if k != "kind"}
+    write_json(folder / "config.json", {**config, **use, "provenance": to_dict(trained.provenance)})
     (folder / "training_ids.txt").write_text("\n".join(trained.training_ids) + "\n", encoding="utf-8")
     terms = trained.licence
     text = card.write(trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag)
@@ -92,6 +123,7 @@ def find_model(folder: Path) -> Path:
 
 def load_model(folder: Path) -> TrainedModel:
     """A model folder, or a run folder with one inside. Raises `UserError` that names what is missing or wrong."""
+    title = folder.resolve().name
     folder = find_model(folder)
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is no model: it has no config.json (a model folder is made by `manymask train`)")
@@ -110,7 +142,9 @@ def load_model(folder: Path) -> TrainedModel:
     if not ids.exists():
         raise UserError(f"{ids} is missing: without it nothing tells which cases the model has seen")
     provenance = from_dict(Provenance, config.get("provenance", {}), "provenance")
-    return TrainedModel(model.eval(), recipe, stage, provenance, ids.read_text(encoding="utf-8").split("\n")[:-1])
+    seen = ids.read_text(encoding="utf-8").split("\n")[:-1]
+    use = read_intended(config, recipe.dataset, str(folder / "config.json"))
+    return TrainedModel(model.eval(), recipe, stage, provenance, seen, title, use)
 
 
 def _load_part(part: nn.Module, path: Path) -> None:

@@ -230,3 +230,26 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def name_of(row: Recipe) -> str:
+    """The name of a recipe's row; of one that is no row, such as a shipped model that draws in another way than it was
+    trained with, the row that trains the same: data set, size, codecs, network and target. Else the data set's name."""
+
+    def essence(of: Recipe) -> tuple[object, ...]:
+        network = getattr(of.segmenter, "denoiser", getattr(of.segmenter, "network", None))
+        target = getattr(of.segmenter, "target", None)
+        return (
+            of.dataset,
+            of.size,
+            of.channels,
+            type(of.segmenter),
+            type(network),
+            of.encoder,
+            target,
+            type(of.image_codec),
+        )
+
+    exact = (name for name, other in RECIPES.items() if other == row)
+    alike = (name for name, other in RECIPES.items() if essence(other) == essence(row))
+    return next(exact, next(alike, row.dataset))
