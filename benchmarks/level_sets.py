@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 
+from manymask.consensus import level_sets
 from manymask.data.store import Store
 from manymask.evaluate import held_out_cases, split_of, spread
 from manymask.files.atomic import write_json
@@ -41,8 +43,8 @@ class Options:
 def rivals(drawn: np.ndarray) -> dict[str, np.ndarray]:
     """Sets of bool masks (n, H, W) that n drawn probability masks (n, H, W) are compared with, and themselves."""
     count = len(drawn)
-    mean, masks = drawn.mean(axis=0), drawn >= 0.5
-    sets = {"drawn": masks, "level_sets": np.stack([mean >= (k + 0.5) / count for k in range(count)])}
+    masks, nested = drawn >= 0.5, level_sets(torch.from_numpy(drawn.mean(axis=0)), count)
+    sets = {"drawn": masks, "level_sets": nested.numpy() > 0}
     for blank in BLANKS:
         emptied = masks.copy()
         emptied[count - blank :] = False

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manymask.consensus import fuse, majority, random_reader, readers_consensus
+from manymask.consensus import fuse, level_sets, majority, random_reader, readers_consensus
 
 
 @given(st.integers(1, 6), st.integers(0, 100))
@@ -36,3 +36,10 @@ def test_random_reader_takes_every_slot():
     masks = torch.arange(4.0).reshape(1, 4, 1, 1).repeat(1000, 1, 1, 1)
     drawn = random_reader(masks, torch.rand(1000, generator=torch.Generator().manual_seed(0))).flatten()
     assert all(150 < int((drawn == k).sum()) < 350 for k in range(4))
+
+
+def test_level_sets_hold_a_pixel_as_often_as_its_probability_says():
+    masks = level_sets(torch.tensor([[0.0, 0.1, 0.5, 0.9, 1.0]]), 4)
+    assert masks.shape == (4, 1, 5)
+    assert masks.mean(0)[0].tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert masks[:, 0, 2].tolist() == [1, 1, 0, 0]  # from the lowest level to the highest

@@ -44,6 +44,13 @@ def readers_consensus(masks: Tensor) -> Tensor:
     return (masks.sum(dim=1) / filled >= 0.5).to(masks.dtype)[:, None]
 
 
+def level_sets(confidence: Tensor, count: int) -> Tensor:
+    """A probability map (…, H, W) cut at the levels (k + ½)/count: nested masks (…, count, H, W), of which a pixel of
+    probability p belongs to a share p, but for rounding. What one map can give in place of many drawn masks."""
+    levels = (torch.arange(count, device=confidence.device) + 0.5) / count
+    return (confidence.unsqueeze(-3) >= levels[:, None, None]).to(confidence.dtype)
+
+
 def majority(masks: Tensor) -> Tensor:
     """All slots, empty ones included: (B, R, H, W) → (B, 1, H, W), the mean ≥ 0.5."""
     return (masks.mean(dim=1, keepdim=True) >= 0.5).to(masks.dtype)

@@ -162,6 +162,11 @@ def _once(network: Network) -> Callable[[Recipe], Recipe]:
     return lambda row: replace(row, segmenter=OneToOne(network))
 
 
+def _random_reader(row: Recipe) -> Recipe:
+    """A network that answers once, learning one reader at random by cross-entropy: its map is the share of readers."""
+    return replace(row, segmenter=OneToOne(ResUNet((16, 32, 64, 128)), WeightedCE(1), "reader"))
+
+
 def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
     """One-to-many in pixel space, as its paper has it: ε-prediction, T = 1000; DDIM-20 in place of ancestral sampling."""
 
@@ -213,6 +218,7 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "unetpp":       _once(UNetPlusPlus((16, 32, 64, 128, 128, 16))),
     "resunet":      _once(ResUNet()),
     "nnunet":       _once(NNUNet((16, 32, 64, 128, 256))),
+    "random-reader": _random_reader,
     "ensemblediff": _in_pixels(ConcatUNet(_PIXEL_WIDTHS, 1)),
     "segdiff":      _in_pixels(SegDiff(_PIXEL_WIDTHS, 1, dense_blocks=2, growth=8)),
     "medsegdiff":   _in_pixels(MedSegDiff(_PIXEL_WIDTHS, 1)),
