@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from manymask.errors import UserError
-from manymask.files.dicom import is_dicom, parse_window, pictures_of, read_dicom, seen_through
+from manymask.files.dicom import dicom_series, is_dicom, parse_window, pictures_of, read_dicom, seen_through
 from manymask.files.dicom_pixels import frame_values, inflates_beyond, stream_size
 from manymask.files.picture import Picture
 from manymask.files.window import Window, fixed
@@ -376,7 +376,7 @@ def test_a_stream_larger_than_its_header_is_refused(tmp_path):
 
 
 def test_a_deflate_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("manymask.files.dicom._DEFLATED_LIMIT", 20 << 20)
+    monkeypatch.setattr("manymask.files.dicom_file._DEFLATED_LIMIT", 20 << 20)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     megabyte = b"\0" * (1 << 20)
     bomb = b"".join(packer.compress(megabyte) for _ in range(21)) + packer.flush()
@@ -389,20 +389,76 @@ def test_a_deflate_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch):
         refused(tmp_path / name, "unpacks to more than an image may hold")
 
 
+AXIAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "mix orientations"),
-        ({"PixelSpacing": [0.9, 0.9]}, "mix pixel spacings"),
-        ({"Rows": 18, "PixelData": bytes(2 * 18 * 16)}, "mix image sizes"),
+        ({"ImageOrientationPatient": SAGITTAL}, "of another orientation"),
+        ({"ImageOrientationPatient": SAGITTAL, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "is a scout"),
+        ({"PixelSpacing": [0.9, 0.9]}, "of another pixel spacing"),
+        ({"Rows": 18, "PixelData": bytes(2 * 18 * 16)}, "of another image size"),
         ({"ImagePositionPatient": None}, "has no position in the patient"),
     ],
 )
-def test_slices_that_do_not_fit_together_are_refused_and_read_alone(tmp_path, change, message):
-    paths = [save(tmp_path / "a.dcm", slice_at(0)), save(tmp_path / "b.dcm", slice_at(5, **change))]
-    with pytest.raises(UserError, match=rf"b\.dcm.* {message}"):
+def test_an_odd_image_of_a_series_is_left_out_by_name_and_read_alone(tmp_path, change, message):
+    odd = save(tmp_path / "a_odd.dcm", slice_at(5, **change))
+    paths = [odd, *(save(tmp_path / f"b{z}.dcm", slice_at(z)) for z in (0, 5))]
+    listing = dicom_series(paths)
+    (problem,) = listing.problems
+    assert "a_odd.dcm" in problem and message in problem and "left out" in problem
+    (series,) = listing.series
+    assert [picture.origin.dataset.ImagePositionPatient[2] for picture in series.pictures()] == [0, 5]
+    assert len(read_dicom([odd])) == 1
+    with pytest.raises(UserError, match=message):
         read_dicom(paths)
-    assert all(len(read_dicom([path])) == 1 for path in paths)
+
+
+def test_stacks_of_several_orientations_in_one_series_are_all_taken(tmp_path):
+    paths = [
+        save(tmp_path / f"{name}{k}.dcm", slice_at(k, ImageOrientationPatient=turn))
+        for name, turn in (("axial", AXIAL), ("sagittal", SAGITTAL))
+        for k in range(2)
+    ]
+    listing = dicom_series(paths)
+    assert [len(series) for series in listing.series] == [2, 2] and not listing.problems
+    assert "2 stacks of different orientation" in listing.remarks[0]
+
+
+@pytest.mark.parametrize("field", ["EchoTime", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", None])
+def test_phases_and_echoes_at_one_position_are_stacks_of_their_own(tmp_path, field):
+    paths = []
+    for z in (2, 0, 1):
+        for phase in (30, 9):
+            told = {field: phase} if field else {}
+            number = 10 * phase + z
+            paths.append(save(tmp_path / f"{z}-{phase}.dcm", slice_at(z, InstanceNumber=number, **told)))
+    listing = dicom_series(paths)
+    assert not listing.problems and "up to 2 images at one position" in listing.remarks[0]
+    found = [[frame.header.InstanceNumber for frame in series.frames] for series in listing.series]
+    assert found == [[90, 91, 92], [300, 301, 302]]
+    assert field is None or field in listing.remarks[0]
+
+
+def test_a_second_image_at_one_position_is_taken_on_its_own(tmp_path):
+    paths = [save(tmp_path / f"{k}.dcm", slice_at(z, InstanceNumber=k)) for k, z in enumerate((0, 1, 2, 1))]
+    assert [len(series) for series in dicom_series(paths).series] == [3, 1]
+
+
+def test_a_copy_is_left_out_and_another_image_of_the_same_uid_is_a_problem(tmp_path):
+    first = save(tmp_path / "IM1", slice_at(0))
+    (tmp_path / "IM1 (1)").write_bytes(first.read_bytes())
+    listing = dicom_series([first, tmp_path / "IM1 (1)"])
+    assert not listing.problems and "IM1 (1) is a copy of" in listing.remarks[0] and len(listing.series[0]) == 1
+    other = save(tmp_path / "IM2", slice_at(3, SOPInstanceUID=dcmread(first).SOPInstanceUID))
+    listing = dicom_series([first, other])
+    assert "IM2 has the same SOP Instance UID as" in listing.problems[0] and len(listing.series[0]) == 1
+
+
+def test_patients_whose_series_share_their_uid_stay_apart(tmp_path):
+    paths = [save(tmp_path / f"{k}", slice_at(k, StudyInstanceUID=f"1.2.{k}")) for k in range(2)]
+    assert [len(series) for series in dicom_series(paths).series] == [1, 1]
 
 
 WHOLE = (

@@ -71,18 +71,93 @@ def test_order_of_slices_does_not_depend_on_names_or_arguments(tmp_path_factory,
 
 
 def test_what_holds_no_image_is_said(tmp_path):
-    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "notes/a.txt").parent.mkdir()
+    (tmp_path / "notes/a.txt").write_text("hello")
+    (tmp_path / "empty.dcm").write_bytes(b"")
     plan = save(tmp_path / "sub/plan.dcm", dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3"))
     for paths, message in (
-        ([tmp_path], "holds no image"),
-        ([tmp_path / "notes.txt"], "is not an image that can be read"),
+        ([tmp_path / "notes"], "holds no image"),
+        ([tmp_path / "notes/a.txt"], "is not an image that can be read"),
         ([tmp_path / "nowhere"], "no such file or folder"),
+        ([tmp_path / "empty.dcm"], "is empty"),
         ([plan], "this is an RT Structure Set, not an image"),
         ([plan.parent], "this is an RT Structure Set, not an image"),
         ([], "name at least one image"),
     ):
+        found = find_inputs(paths)
+        assert not found.inputs and len(found.problems) == 1 and message in found.problems[0]
         with pytest.raises(UserError, match=message):
-            find_inputs(paths)
+            list(read_pictures(paths))
+
+
+def test_folders_are_walked_and_nothing_is_passed_over_without_a_word(tmp_path):
+    save(tmp_path / "PAT/STU/SER/IM0001", slice_at(0))
+    (tmp_path / "PAT/DICOMDIR").write_bytes(b"x")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "__MACOSX/._a.png").parent.mkdir()
+    (tmp_path / "__MACOSX/._a.png").write_bytes(b"x")
+    Image.fromarray(PHOTO).save(tmp_path / "top.png")
+    found = find_inputs([tmp_path])
+    assert len(found.inputs) == 2 and not found.problems and not found.remarks
+    for k in range(6):
+        (tmp_path / f"PAT/{k}.pdf").write_bytes(b"x")
+    (tmp_path / "README").write_bytes(b"x")
+    assert find_inputs([tmp_path]).remarks == [
+        f"{tmp_path}: 7 file(s) passed over, no images: 6 .pdf, 1 without ending"
+    ]
+    (tmp_path / "IM0009").write_bytes(b"")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    said = find_inputs([tmp_path]).problems
+    assert len(said) == 2 and "IM0009 is empty" in said[0] and "broken.png: no such file" in said[1]
+
+
+def test_a_dicomdir_stands_for_its_folder(tmp_path):
+    save(tmp_path / "A/IM0001", slice_at(0))
+    (tmp_path / "DICOMDIR").write_bytes(b"x")
+    found = find_inputs([tmp_path / "DICOMDIR"])
+    assert len(found.inputs) == 1 and not found.problems and "its folder is read" in found.remarks[0]
+
+
+def test_results_masks_and_loops_of_links_are_not_taken_for_images(tmp_path):
+    for name in ("images/a.png", "masks/a.png", "out/a/mask-01.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(PHOTO).save(tmp_path / name)
+    (tmp_path / "out/a/result.json").write_text("{}")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found = find_inputs([tmp_path])
+    assert [entry.path.parent.name for entry in found.inputs] == ["images"] and not found.problems
+    assert sorted(line.rsplit(": ", 1)[1] for line in found.remarks) == ["passed over"] * 2
+
+
+def test_a_file_given_twice_is_taken_once(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    found = find_inputs([tmp_path / "a.png", tmp_path, tmp_path / "a.png"])
+    assert len(found.inputs) == 1 and "was given before" in found.remarks[0]
+
+
+@pytest.mark.parametrize("bad", [b"", b"x" * 50, b"\0" * 128 + b"DICM" + b"\xff" * 40])
+def test_a_bad_file_leaves_the_others_alone(mixed, bad):
+    (mixed / "IM7.dcm").write_bytes(bad)
+    found = find_inputs([mixed])
+    assert len(found.inputs) == 3 and len(found.problems) == 1 and "IM7.dcm" in found.problems[0]
+
+
+def test_reports_in_a_folder_are_passed_over_with_a_line(mixed):
+    (line,) = [line for line in find_inputs([mixed]).remarks if "plan.dcm" in line]
+    assert line.endswith("this is an RT Structure Set, not an image: passed over")
+
+
+def test_a_cut_image_is_a_problem_even_in_a_folder(mixed):
+    whole = (mixed / "IM1").read_bytes()
+    (mixed / "IM1").write_bytes(whole[: whole.index(b"1.2.3.4") + 4])
+    found = find_inputs([mixed])
+    assert len(found.problems) == 1 and "IM1: this is a CT Image without pixel data" in found.problems[0]
+    assert len(found.inputs[-1]) == 2
+
+
+def test_passwords_in_what_was_typed_are_not_shown(tmp_path):
+    for typed in ("me:PW@host/dicom-web", "https/me:PW@host", "nowhere:PW@x/y"):
+        assert "PW" not in find_inputs([tmp_path / typed]).problems[0]
 
 
 def test_no_patient_is_seen_in_names_or_messages(tmp_path, capsys, caplog, recwarn):
@@ -98,6 +173,6 @@ def test_no_patient_is_seen_in_names_or_messages(tmp_path, capsys, caplog, recwa
 @pytest.mark.parametrize(("module", "name", "extra"), [("pydicom", "IM0", "dicom"), ("nibabel", "a.nii.gz", "nifti")])
 def test_without_an_extra_its_files_name_it_and_the_others_are_read(mixed, monkeypatch, module, name, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"pip install 'manymask\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"manymask\[{extra}\]"):
         list(read_pictures([mixed / name]))
     assert [p.name for p in read_pictures([mixed / "lesion.png"])] == ["lesion"]

@@ -106,8 +106,8 @@ def refused(path: Path, message: str) -> None:
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
-def test_series_in_time_and_tiny_and_complex_images_are_refused(tmp_path):
-    refused(save(tmp_path / "t.nii", np.zeros((12, 10, 4, 3), np.uint8)), "4 dimensions")
+def test_vectors_and_tiny_and_complex_images_are_refused(tmp_path):
+    refused(save(tmp_path / "t.nii", np.zeros((12, 10, 4, 3, 2), np.uint8)), "5 dimensions")
     refused(save(tmp_path / "one.nii", np.zeros((1, 1), np.uint8)), "1×1 pixels: too small")
     refused(save(tmp_path / "c.nii", np.zeros((12, 10), np.complex64)), "complex64 values")
     refused(tmp_path / "nowhere.nii", "no such file")
@@ -128,7 +128,7 @@ def header_claiming(shape: tuple[int, ...], offset: float = 352) -> bytes:
         ((9000, 9000, 9000), 352, "too many voxels"),
         ((12, 10, 4), 3e9, "is damaged: its voxels would start at byte"),
         ((12, 10, 4), float("nan"), "is damaged"),
-        ((100, 100, 100), 352, "is damaged or cut short"),
+        ((100, 100, 100), 352, "is damaged, cut short"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from manymask.errors import UserError
 from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_folder, write_json
-from manymask.files.dicom import Series, seen_through
+from manymask.files.dicom import seen_through
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.dicomweb import ArchiveSeries, archive_series, is_address
-from manymask.files.inputs import Input, Raster, find_inputs
+from manymask.files.inputs import Found, Input, Raster, find_inputs
 from manymask.files.nifti import write_nifti
 from manymask.files.picture import DicomFrame, Picture
 from manymask.files.raster import to_channels
@@ -91,17 +91,25 @@ def parse_roi(text: str) -> Point:
     return int(found[1]), int(found[2])
 
 
-def find_entries(inputs: Sequence[str]) -> list[Entry]:
-    """Files and folders first, then the series of archives; `UserError` for what is not there."""
+def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
+    """Files and folders first, then the series of archives; and what was found, with its problems and remarks."""
     addresses = [text for text in inputs if is_address(text)]
     paths = [Path(text) for text in inputs if not is_address(text)]
-    found: list[Entry] = [*find_inputs(paths)] if paths or not addresses else []
-    return [*found, *map(archive_series, addresses)]
+    found = find_inputs(paths) if paths or not addresses else Found()
+    return [*found.inputs, *map(archive_series, addresses)], found
 
 
-def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request) -> Tally:
+def announce(found: Found, tally: Tally) -> None:
+    """Says what was found and is not segmented, one line each; problems count as failed."""
+    for remark in found.remarks:
+        tqdm.write(f"manymask: {remark}", file=sys.stderr)
+    for problem in found.problems:
+        tally.fail(UserError(problem))
+
+
+def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request, tally: Tally | None = None) -> Tally:
     """Segments every picture of every entry. What fails is told and passed over; the rest goes on."""
-    run = _Run(segmenter, request)
+    run = _Run(segmenter, request, tally or Tally())
     with tqdm(desc="segment", unit="image", disable=len(entries) == 1 and isinstance(entries[0], Raster)) as bar:
         for entry in entries:
             together: list[tuple[Picture, Kept]] = []
@@ -211,7 +219,7 @@ class _Run:
 
 def _named(entry: Entry, request: Request, failed: Callable[[UserError], None]) -> Iterator[Picture]:
     """Pictures under names that may be written. File names are the user's own, and often the patient's."""
-    found = entry.pictures(request.window, failed) if isinstance(entry, Series) else entry.pictures(request.window)
+    found = entry.pictures(request.window, failed)
     for number, picture in enumerate(found, start=1):
         if request.anonymiser is None or isinstance(picture.origin, DicomFrame):
             yield picture

@@ -22,8 +22,9 @@ from manymask.data.case import Case, Source, random_scheme
 from manymask.data.lidc_xml import READERS, Annotation, Contour, Reading, draw, match_readers, read_xml
 from manymask.errors import UserError
 from manymask.files.dicom import is_dicom, load_dicom
-from manymask.files.dicom_header import check_size, place_of, readable, spacing_of
+from manymask.files.dicom_header import check_size, place_of, readable
 from manymask.files.dicom_pixels import frame_values
+from manymask.files.dicom_spacing import spacing_of
 from manymask.files.raster import to_channels
 from manymask.files.window import NAMED, fixed, stretch
 

@@ -33,15 +33,20 @@ _NOT_PICTURES = {
     "1.2.840.10008.5.1.4.1.1.104.1": "an Encapsulated PDF, not an image",
 }  # fmt: skip
 
+# slides of pathology: a pyramid of tiles, none of which is a picture of its own
+_WHOLE_SLIDES = ("1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1.4.1.1.77.1.9")
+
 
 @contextmanager
 def readable(label: str, otherwise: str = "is damaged or cut short") -> Iterator[None]:
     """Whatever goes wrong inside is said as `label otherwise`: pydicom parses fields when they are asked for, parsers
-    and decoders raise what they like, and what they say may quote the header."""
+    and decoders raise what they like, and what they say may quote the header, unlike in `errors.decoding`."""
     try:
         yield
-    except (UserError, MemoryError):
+    except UserError:
         raise
+    except MemoryError:
+        raise UserError(f"{label} does not fit into memory") from None
     except Exception:
         raise UserError(f"{label} {otherwise}") from None
 
@@ -64,6 +69,10 @@ def not_a_picture(header: Any) -> str | None:
 
 def check_size(header: Any, label: str) -> None:
     """Refuses what is too small to show anything and what would not fit into memory, before it is decoded."""
+    if str(header.get("SOPClassUID") or "") in _WHOLE_SLIDES or "TotalPixelMatrixColumns" in header:
+        raise UserError(
+            f"{label} is a whole slide, stored in tiles, which is not supported: export a region as an image"
+        )
     try:
         rows, columns = int(header.Rows), int(header.Columns)
         frames, samples = count_frames(header), int(header.get("SamplesPerPixel") or 1)
@@ -97,16 +106,6 @@ def group(header: Any, number: int, name: str) -> Any:
     return header
 
 
-def spacing_of(header: Any, number: int = 1) -> tuple[float, float] | None:
-    """mm between rows and between columns: of the patient, else of the detector; None if unknown or nonsense."""
-    for place, name in ((group(header, number, "PixelMeasuresSequence"), "PixelSpacing"),
-                        (header, "ImagerPixelSpacing"), (header, "NominalScannedPixelSpacing")):  # fmt: skip
-        values = _numbers(place, name, 2)
-        if values is not None and min(values) > 0:
-            return float(values[0]), float(values[1])
-    return None
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a slice lies: direction of its rows and columns (6,), and its first pixel's centre (3,) in mm."""
@@ -120,10 +119,12 @@ class Place:
 
 
 def place_of(header: Any, number: int = 1) -> Place | None:
-    """Where frame `number` lies in the patient; None for a photograph, an X-ray, an ultrasound frame."""
-    orientation = _numbers(group(header, number, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-    position = _numbers(group(header, number, "PlanePositionSequence"), "ImagePositionPatient", 3)
-    if orientation is None or position is None:
+    """Where frame `number` lies in the patient; None for a photograph, an X-ray, an ultrasound frame, and for frames
+    that share the one position of the header."""
+    orientation = numbers(group(header, number, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    where = group(header, number, "PlanePositionSequence")
+    position = numbers(where, "ImagePositionPatient", 3)
+    if orientation is None or position is None or (where is header and count_frames(header) > 1):
         return None
     place = Place(orientation, position)
     return place if np.linalg.norm(place.normal) > 0.5 else None
@@ -145,9 +146,13 @@ def text(header: Any, name: str) -> str:
         return ""
 
 
-def _numbers(place: Any, name: str, count: int) -> np.ndarray | None:
+def numbers(place: Any, name: str, count: int) -> np.ndarray | None:
+    """The values of a field, if there are `count` of them and all are finite; else None."""
     try:
-        values = np.asarray([float(v) for v in place.get(name) or ()])
+        said = place.get(name)
+        values = np.asarray(
+            [float(v) for v in (said if hasattr(said, "__iter__") and not isinstance(said, str) else [said])]
+        )
     except Exception:
         return None
     return values if len(values) == count and all(map(math.isfinite, values)) else None

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from manymask.errors import UserError
-from manymask.files.dicom_header import count_frames, group, place_of, spacing_of
+from manymask.files.dicom_header import count_frames, group, place_of
+from manymask.files.dicom_spacing import spacing_of
 from manymask.files.picture import DicomFrame, Picture
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")

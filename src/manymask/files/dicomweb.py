@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from manymask.errors import UserError
-from manymask.files.dicom import pictures_of
+from manymask.files.dicom import Failed, series_of
 from manymask.files.picture import Picture
 from manymask.files.window import Window
 
@@ -41,9 +41,15 @@ class ArchiveSeries:
     series: str
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
-    def pictures(self, window: Window | None = None) -> Iterator[Picture]:
+    def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         """Its images in the order of their position; fetches the whole series first."""
-        yield from pictures_of(self.fetch(), window)
+        listing = series_of(self.fetch())
+        for problem in listing.problems:
+            if failed is None:
+                raise UserError(problem)
+            failed(UserError(problem))
+        for series in listing.series:
+            yield from series.pictures(window, failed)
 
     def fetch(self) -> list[Any]:
         """The data sets (pydicom) of the series. Sizes are asked for before, and watched while they arrive.

@@ -1,24 +1,32 @@
-"""One door for all that can be segmented: PNG, JPEG, TIFF, BMP, DICOM and NIfTI files, and folders of them."""
+"""One door for all that can be segmented: PNG, JPEG, TIFF, BMP, WebP, DICOM and NIfTI files, and folders of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from manymask.errors import UserError
-from manymask.files.dicom import Series, dicom_series, is_dicom
+from manymask.files.dicom import Failed, Series, dicom_series, is_dicom
+from manymask.files.dicom_file import is_dicomdir
 from manymask.files.nifti import is_nifti, nifti_slices
 from manymask.files.picture import Picture
 from manymask.files.raster import is_raster, read_pixels
 from manymask.files.window import Window
 
+_KINDS = "PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI"
+_RESULT = "result.json"  # what `segment` leaves in its folders: its own output is no input
+_NAMES_SHOWN = 4
+
 
 @dataclass(frozen=True)
 class Raster:
-    """A PNG, JPEG, TIFF or BMP file."""
+    """A PNG, JPEG, TIFF, BMP or WebP file."""
 
     path: Path
 
-    def pictures(self, window: Window | None = None) -> Iterator[Picture]:
+    def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         yield Picture(read_pixels(self.path), self.path.stem)
 
 
@@ -28,54 +36,156 @@ class Nifti:
 
     path: Path
 
-    def pictures(self, window: Window | None = None, first: int = 0) -> Iterator[Picture]:
-        return nifti_slices(self.path, window, first)
+    def pictures(self, window: Window | None = None, failed: Failed | None = None, first: int = 0) -> Iterator[Picture]:
+        return nifti_slices(self.path, window, first, failed)
 
 
 Input = Raster | Nifti | Series
 
 
+@dataclass
+class Found:
+    """What paths hold. problems: what was named or lies in a folder and cannot be segmented, a line each; remarks: what
+    was passed over because it is no image, and how the rest was taken."""
+
+    inputs: list[Input] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Files:
+    """Files sorted by what they are."""
+
+    single: list[Input] = field(default_factory=list)
+    named: list[Path] = field(default_factory=list)  # DICOM
+    lying: list[Path] = field(default_factory=list)  # DICOM in folders
+    known: set[Path] = field(default_factory=set)
+
+    def again(self, path: Path) -> bool:
+        """Whether the same file came before."""
+        where = path.resolve()
+        seen = where in self.known
+        self.known.add(where)
+        return seen
+
+
 def read_pictures(paths: Iterable[Path], window: Window | None = None) -> Iterator[Picture]:
-    """The pictures of files and folders, decoded one after the other as they are asked for. See `find_inputs`."""
-    for entry in find_inputs(paths):
+    """The pictures of files and folders, decoded one after the other as they are asked for; `UserError` for the first
+    that cannot be read. See `find_inputs`."""
+    found = find_inputs(paths)
+    for problem in found.problems:
+        raise UserError(problem)
+    for entry in found.inputs:
         yield from entry.pictures(window)
 
 
-def find_inputs(paths: Iterable[Path]) -> list[Input]:
+def find_inputs(paths: Iterable[Path]) -> Found:
     """What files and folders hold, from names and headers alone: single images in the order given, then DICOM series.
 
-    A folder counts with all that lies directly in it; a folder of DICOM files is one or more series, and reports or
-    plans among them are passed over. Raises `UserError` for what is not there, holds no image, or cannot be read.
+    Folders are walked with all that lies in them. A folder of DICOM files is one or more series; reports and plans
+    among them are passed over. One file that cannot be read leaves the others alone: it is one of the problems.
     """
-    single: list[Input] = []
-    named: list[Path] = []
-    found: list[Path] = []
+    found, files = Found(), _Files()
     for path in paths:
         if path.is_dir():
-            entries = _in_folder(path)
-            found += [p for p in entries if not (is_raster(p) or is_nifti(p))]
-            single += [_file(p) for p in entries if is_raster(p) or is_nifti(p)]
-        elif not path.exists():
-            raise UserError(f"{path}: no such file or folder")
+            _take_folder(path, files, found)
+        elif problem := _not_readable(path):
+            found.problems.append(problem)
+        elif files.again(path):
+            found.remarks.append(f"{path} was given before: taken once")
         elif is_raster(path) or is_nifti(path):
-            single.append(_file(path))
+            files.single.append(_file(path))
+        elif is_dicomdir(path) if is_dicom(path) else False:
+            found.remarks.append(f"{path} is a table of contents: its folder is read")
+            _take_folder(path.parent, files, found)
         elif is_dicom(path):
-            named.append(path)
+            files.named.append(path)
         else:
-            raise UserError(f"{path} is not an image that can be read (PNG, JPEG, TIFF, BMP, DICOM or NIfTI)")
-    series: Sequence[Input] = [*dicom_series(named), *dicom_series(found, skip_others=True)]
-    if not single and not series:
-        raise UserError("name at least one image or folder of images")
-    return [*single, *series]
+            found.problems.append(f"{path} is not an image that can be read ({_KINDS})")
+    found.inputs += files.single
+    for listing in (dicom_series(files.named), dicom_series(files.lying, skip_others=True)):
+        found.inputs += listing.series
+        found.problems += listing.problems
+        found.remarks += listing.remarks
+    if not found.inputs and not found.problems:  # reports and plans alone
+        found.problems, found.remarks = found.remarks or ["name at least one image or folder of images"], []
+    return found
 
 
 def _file(path: Path) -> Input:
     return Raster(path) if is_raster(path) else Nifti(path)
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    kept = [p for p in files if is_raster(p) or is_nifti(p) or (p.name.upper() != "DICOMDIR" and is_dicom(p))]
-    if not kept:
-        raise UserError(f"{folder} holds no image (PNG, JPEG, TIFF, BMP, DICOM or NIfTI)")
-    return kept
+def without_password(text: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"[^/\s]*@", "…@", text) if ":" in text else text
+
+
+def _not_readable(path: Path) -> str | None:
+    if not path.exists():
+        return f"{without_password(str(path))}: no such file or folder"
+    if not path.is_file():
+        return f"{path} is neither a file nor a folder"
+    if not os.access(path, os.R_OK):
+        return f"{path} may not be read by you (permissions)"
+    return f"{path} is empty" if path.stat().st_size == 0 else None
+
+
+def _take_folder(folder: Path, files: _Files, found: Found) -> None:
+    """Sorts what lies in a folder; what is no image is counted in one line."""
+    others, images = list[Path](), False
+    for path in _walk(folder, found):
+        seen, problem = files.again(path), _not_readable(path)
+        known = is_raster(path) or is_nifti(path)
+        if (problem is None and not known and not is_dicom(path)) or (problem and not (known or _may_be_dicom(path))):
+            others.append(path)
+            continue
+        images = True
+        if problem is not None:
+            found.problems.append(problem)
+        elif known and not seen:
+            files.single.append(_file(path))
+        elif not seen and not is_dicomdir(path):
+            files.lying.append(path)
+    if not images:
+        found.problems.append(f"{folder} holds no image ({_KINDS})")
+    elif others:
+        found.remarks.append(f"{folder}: {len(others)} file(s) passed over, no images: {_by_kind(others)}")
+
+
+def _may_be_dicom(path: Path) -> bool:
+    """By its name: DICOM files have their endings, none, or end in the number of a UID."""
+    return is_dicom(path) or not path.suffix or path.suffix[1:].isdigit()
+
+
+def _by_kind(paths: list[Path]) -> str:
+    if len(paths) <= _NAMES_SHOWN:
+        return ", ".join(path.name for path in paths)
+    kinds = Counter(path.suffix.lower() or "without ending" for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _walk(folder: Path, found: Found) -> Iterator[Path]:
+    """Every file below a folder, in the order of names; what is hidden stays so, results of `segment` are named."""
+    known: set[str] = set()
+    refused: list[str] = []
+    for place, folders, names in os.walk(folder, onerror=lambda e: refused.append(str(e.filename)), followlinks=True):
+        here = Path(place)
+        if os.path.realpath(place) in known:
+            folders.clear()
+            continue
+        known.add(os.path.realpath(place))
+        if here != folder and _RESULT in names:
+            found.remarks.append(f"{here} holds results of an earlier run: passed over")
+            folders.clear()
+            continue
+        masks = [name for name in folders if name.lower().startswith("mask") and "images" in folders]
+        found.remarks += [f"{here / name} lies beside images and holds their masks: passed over" for name in masks]
+        folders[:] = sorted(n for n in folders if not n.startswith((".", "__MACOSX")) and n not in masks)
+        yield from (here / name for name in sorted(names) if not _quiet(name))
+    found.problems += [f"{place} may not be read by you (permissions)" for place in refused]
+
+
+def _quiet(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")

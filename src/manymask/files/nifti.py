@@ -4,16 +4,21 @@ Orientation. A picture is the slice as a radiologist sees it: columns run along 
 the second, each turned so that it runs towards the patient's left, back or feet, as the affine tells (an axis that
 runs towards right, front or head is reversed). `to_picture` and `to_plane` are exact inverses and depend on the affine
 alone, so a mask (H, W) goes back into the volume as `data[:, :, index] = to_plane(mask, affine)`.
+
+One affine decides where voxels lie and how large they are: the sform if its code is set, else the qform (nibabel's
+rule). A file of several volumes is read volume after volume.
 """
 
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
 from manymask.files.dicom_header import SMALLEST_SIDE, VOLUME_LIMIT
 from manymask.files.picture import Drawn, NiftiSlice, Picture
@@ -22,7 +27,9 @@ from manymask.files.window import Window, fixed
 
 SUFFIXES = (".nii", ".nii.gz")
 _OFFSET_LIMIT = 1 << 26  # bytes of header and extensions that stand before the voxels
-_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
+_MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code: unknown, metre, millimetre, micrometre
+_GEOMETRY = ("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+             "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")  # fmt: skip
 
 
 def is_nifti(path: Path) -> bool:
@@ -41,31 +48,36 @@ def count_slices(path: Path) -> int:
     return int(np.prod(_checked_header(path, nibabel).get_data_shape()[2:]))
 
 
-def nifti_slices(path: Path, window: Window | None = None, first: int = 0) -> Iterator[Picture]:
+def nifti_slices(
+    path: Path, window: Window | None = None, first: int = 0, failed: Callable[[UserError], None] | None = None
+) -> Iterator[Picture]:
     """The slices from `first` on, in the order of the third axis, in the file's own values (scaled by its slope); with a
-    fixed window as uint8; colour as uint8 (H, W, 3). Raises `UserError` for what is no 2-D or 3-D NIfTI of sensible size."""
+    fixed window as uint8; colour as uint8 (H, W, 3). Values that are not numbers (NaN) are background.
+
+    One slice is held at a time. A slice that cannot be read is told to `failed`, if given. Raises `UserError` for what
+    is no NIfTI image of sensible size.
+    """
     nibabel = _nibabel()
     _checked_header(path, nibabel)
-    try:
-        image = nibabel.load(path)
-        data, slope, inter = image.dataobj.get_unscaled(), image.dataobj.slope, image.dataobj.inter
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is damaged or cut short ({str(error).splitlines()[0][:100]})") from None
-    if not np.isfinite(affine).all():
-        raise UserError(f"{path}: its affine holds values that are not numbers")
-    shape = tuple(int(n) for n in data.shape)
-    volume = data.reshape(*shape[:2], -1)
+    with decoding(path):
+        image = nibabel.load(path, keep_file_open=True)
+        grid = _grid(image, path)
     stem = path.name[: -len(next(s for s in reversed(SUFFIXES) if path.name.lower().endswith(s)))]
-    for index in range(first, volume.shape[2]):
-        shown = values = to_picture(_values(volume[:, :, index], slope, inter, path), affine)
+    count = int(np.prod(grid.shape[2:]))
+    for index in range(first, count):
+        try:
+            with decoding(path):
+                values, notes = _values(image.dataobj, grid, index, path)
+        except UserError as error:
+            if failed is None:
+                raise
+            failed(error)
+            continue
+        shown = values
         if window is not None and window.kind == "fixed" and values.ndim == 2:
             shown = fixed(values, window.centre, window.width)
-        name = stem if volume.shape[2] == 1 else f"{stem}-slice-{index + 1:04}"
-        origin = NiftiSlice(affine, shape, index, values, image.header.get_xyzt_units())
-        yield Picture(shown, name, _spacing(image.header), origin)
+        origin = NiftiSlice(grid.affine, grid.shape, index, values, image.header)
+        yield Picture(shown, stem + _suffix(grid.shape, index), grid.spacing, origin, grid.notes + notes)
 
 
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
@@ -74,11 +86,10 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
     pictures: slices of one file, with a result each; slices that are not among them stay 0. Raises `UserError` for
     pictures that do not come from one NIfTI file.
     """
-    nibabel = _nibabel()
     slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
     if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
         raise UserError("these pictures are not slices of one NIfTI file: no volume can be made of them")
-    affine, shape = slices[0].affine, slices[0].shape
+    affine, shape, header = slices[0].affine, slices[0].shape, slices[0].header
 
     def write(name: str, planes: list[np.ndarray]) -> Path:
         volume = np.zeros((*shape[:2], int(np.prod(shape[2:]))), planes[0].dtype)
@@ -86,8 +97,7 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
             volume[:, :, place.index] = to_plane(plane, affine)
         path = folder / f"{name}.nii.gz"
         with atomic_file(path) as beside:
-            image = nibabel.Nifti1Image(volume.reshape(shape), affine)
-            image.header.set_xyzt_units(*slices[0].units)
+            image = _like(header, volume.reshape(shape, order="F"), affine)
             beside.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))  # equal masks, equal bytes
         return path
 
@@ -97,6 +107,63 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
         write("consensus", [np.asarray(r.consensus).astype(np.uint8) for r in results]),
         write("confidence", [np.asarray(r.confidence, dtype=np.float32) for r in results]),
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the voxels lie: affine (4, 4); spacing in mm between rows (second axis) and columns (first axis)."""
+
+    affine: np.ndarray
+    shape: tuple[int, ...]
+    spacing: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+def _grid(image: Any, path: Path) -> _Grid:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    shape = tuple(int(n) for n in image.shape)
+    if not np.isfinite(affine).all():
+        raise UserError(f"{path}: its affine holds values that are not numbers")
+    header = image.header
+    notes = _notes(header, shape, affine)
+    unit = int(header["xyzt_units"]) & 7
+    scale = _MILLIMETRES.get(unit)
+    if scale is None:
+        notes += (f"Its unit of length has the unknown code {unit}: no mm² are given.",)
+    across, down = (float(np.linalg.norm(affine[:3, axis])) for axis in (0, 1))
+    if min(across, down) <= 0 or scale is None:
+        return _Grid(affine, shape, None, notes)
+    if abs(float(affine[:3, 0] @ affine[:3, 1])) > 0.01 * across * down:
+        return _Grid(affine, shape, None, (*notes, "Its rows and columns are not at right angles: no mm² are given."))
+    return _Grid(affine, shape, (down * scale, across * scale), notes)
+
+
+def _notes(header: Any, shape: tuple[int, ...], affine: np.ndarray) -> tuple[str, ...]:
+    notes = []
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    if not any(codes):
+        notes.append("Its header says nothing of orientation: left and right are not known.")
+    elif all(codes):
+        with suppress(Exception):  # a quaternion that is none
+            if not np.allclose(header.get_qform(), affine, atol=1e-2):
+                notes.append("Its sform and qform differ: the sform is used.")
+    if int(header["xyzt_units"]) & 7 == 0:
+        notes.append("It does not say its unit of length: millimetres are assumed.")
+    if len(shape) > 3 and np.prod(shape[3:]) > 1:
+        notes.append(f"The file holds {int(np.prod(shape[3:]))} volumes: all are segmented, one after the other.")
+    return tuple(notes)
+
+
+def _like(header: Any, volume: np.ndarray, affine: np.ndarray) -> Any:
+    """An image of `volume` on the grid of `header`: sform, qform, their codes and the units are those of the source.
+    Names and comments, which may tell of the patient, are not copied."""
+    nibabel = _nibabel()
+    wide = isinstance(header, nibabel.Nifti2Header)
+    image = (nibabel.Nifti2Image if wide else nibabel.Nifti1Image)(volume, affine)
+    if header is not None:
+        for name in _GEOMETRY:
+            image.header[name] = header[name]
+    return image
 
 
 def to_picture(plane: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -133,8 +200,10 @@ def _checked_header(path: Path, nibabel: Any) -> Any:
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) not in (2, 3):
-        raise UserError(f"{path} has {len(shape)} dimensions; give a 2-D image or a 3-D volume, one point in time")
+    if len(shape) not in (2, 3, 4):
+        raise UserError(
+            f"{path} has {len(shape)} dimensions; give a 2-D image, a 3-D volume, or several volumes in time"
+        )
     if min(shape[:2]) < SMALLEST_SIDE or min(shape) < 1:
         raise UserError(f"{path} is {shape[0]}×{shape[1]} pixels: too small to segment")
     if shape[0] * shape[1] > PIXEL_LIMIT or int(np.prod(shape, dtype=object)) > VOLUME_LIMIT:
@@ -169,16 +238,29 @@ def _first_header(path: Path, nibabel: Any) -> Any:
     raise UserError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
 
 
-def _values(plane: np.ndarray, slope: float, inter: float, path: Path) -> np.ndarray:
+def _values(data: Any, grid: _Grid, index: int, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """One slice, upright, and what is to be said of it."""
+    plane = np.asarray(data[(slice(None), slice(None), *np.unravel_index(index, grid.shape[2:], order="F"))])
     if plane.dtype.fields is not None:
-        return np.stack([plane[name] for name in ("R", "G", "B")], axis=-1)
-    if slope == 1 and inter == 0:
-        return np.asarray(plane, dtype=None if plane.dtype.itemsize <= 4 else np.float32)
-    return np.asarray(plane, dtype=np.float32) * np.float32(slope) + np.float32(inter)
+        return to_picture(np.stack([plane[name] for name in ("R", "G", "B")], axis=-1), grid.affine), ()
+    values = to_picture(plane, grid.affine)
+    if values.dtype.kind != "f" and values.dtype.itemsize <= 4:
+        return values, ()
+    measured = ~np.isnan(values)
+    if not np.isfinite(values[measured]).all() or np.abs(values[measured]).max(initial=0) > np.finfo(np.float32).max:
+        where = _suffix(grid.shape, index).lstrip("-")
+        raise UserError(f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for")
+    values = values.astype(np.float32)
+    if measured.all():
+        return values, ()
+    values[~measured] = values[measured].min() if measured.any() else 0
+    return values, (f"{1 - measured.mean():.1%} of the pixels are not numbers (NaN): taken as background.",)
 
 
-def _spacing(header: Any) -> tuple[float, float] | None:
-    """mm between rows (second axis) and columns (first axis)."""
-    across, down = (float(z) * _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0) for z in header.get_zooms()[:2])
-    known = np.isfinite((across, down)).all() and min(across, down) > 0
-    return (down, across) if known else None
+def _suffix(shape: tuple[int, ...], index: int) -> str:
+    """How a slice is called behind the name of its file."""
+    depth, count = (*shape[2:], 1)[0], int(np.prod(shape[2:]))
+    if count == 1:
+        return ""
+    slice_name = f"-slice-{index % depth + 1:04}"
+    return slice_name if count == depth else f"{slice_name}-volume-{index // depth + 1:04}"

@@ -17,13 +17,13 @@ class DicomFrame:
 @dataclass(frozen=True)
 class NiftiSlice:
     """Slice `index` along the third axis of a NIfTI volume of `shape`, with its affine (4, 4); values: its pixels, upright,
-    before any window; units: of length and time, as NIfTI names them."""
+    before any window; header: the file's own (nibabel), whose geometry the masks get."""
 
     affine: np.ndarray
     shape: tuple[int, ...]
     index: int
     values: np.ndarray | None = None
-    units: tuple[str, str] = ("mm", "unknown")
+    header: Any = None
 
 
 @dataclass(frozen=True)

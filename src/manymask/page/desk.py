@@ -113,7 +113,10 @@ def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
         raise UserError("choose an image first")
     if len(paths) > limits.files:
         raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
-    entries = find_inputs(paths)
+    found = find_inputs(paths)
+    for problem in found.problems:
+        raise UserError(problem)
+    entries = found.inputs
     for entry in entries:
         if isinstance(entry, Raster):
             check_size(*size_of(entry.path), limits)

@@ -52,14 +52,18 @@ def segment(
 
     _check_segment(model, out, samples, threshold)
     rois, shown = [inference.parse_roi(text) for text in roi], parse_window(window) if window else None
-    entries = inference.find_entries(inputs)
+    entries, found = inference.find_entries(inputs)
     archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
     if anonymise and store and archives:
         raise UserError("an anonymous SEG belongs to no study of the archive: add --no-store to --anonymise")
+    tally = inference.Tally()
+    inference.announce(found, tally)
+    if not entries:
+        return 2
     segmenter = Segmenter(load_model(model))
     chosen, anonymiser = choose(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
     request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store)
-    tally = inference.segment_all(segmenter, entries, request)
+    inference.segment_all(segmenter, entries, request, tally)
     print(f"{tally.done} of {tally.done + tally.failed} image(s) segmented → {out}")
     if archives and store:
         print(f"{tally.stored} SEG object(s) stored in the archive")
