@@ -219,17 +219,21 @@ def leading_score(model: nn.Module, readers: int) -> tuple[str, Callable[[Scores
     return "dice", lambda scores: float(scores.metrics["dice"]["mean"])
 
 
-def split_of(trained: TrainedModel, store: Store) -> str:
-    """The scheme a model is tested on: its own where this is the data it was trained on, else the store's default."""
+def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> str:
+    """The scheme a model is tested on: the one asked for, its own where this is the data it was trained on, else the store's
+    default."""
+    if scheme is not None:
+        return scheme
     same = trained.provenance.data_hash == store.hash
     return trained.provenance.scheme if same and trained.provenance.scheme else store.default_scheme
 
 
-def held_out_cases(trained: TrainedModel, store: Store, part: Part) -> list[str]:
+def held_out_cases(trained: TrainedModel, store: Store, part: Part, scheme: str | None = None) -> list[str]:
     """The cases of a part of `split_of(…)`; refuses any that the model, or a part of it, has seen, and a store that it
     cannot take."""
-    fitting(trained.recipe, store)
-    ids = store.part(split_of(trained, store), part)
+    if fitting(trained.recipe, store) is not store:
+        raise ValueError("a model with a margin is scored on `fitting(recipe, store)`")
+    ids = store.part(split_of(trained, store, scheme), part)
     if part != "train":
         refuse_seen(ids, part, store, trained.provenance, trained.training_ids)
     return ids
@@ -257,24 +261,30 @@ def spread(ids: list[str], count: int | None) -> list[str]:
     return [ids[i * len(ids) // count] for i in range(count)]
 
 
-def fitting(recipe: Recipe, store: Store) -> None:
-    """Refuses a store of another size or number of channels than the recipe's."""
-    size, channels = store.images.shape[2], store.images.shape[1]
-    if (size, channels) != (recipe.size, recipe.channels):
+def fitting(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)) -> Store:
+    """The store as a model of the recipe sees it: through a window, `offset` (rows, columns) off the middle, where the recipe
+    has a margin. Refuses a store of another size or number of channels than the recipe's."""
+    size, channels = store.stored[0], store.images.shape[1]
+    if (size, channels) != (recipe.stored, recipe.channels):
         raise UserError(
-            f"{store.folder} was prepared at {size}² with {channels} channel(s), the recipe takes {recipe.size}² with "
+            f"{store.folder} was prepared at {size}² with {channels} channel(s), the recipe takes {recipe.stored}² with "
             f"{recipe.channels}: prepare it with this recipe"
         )
+    if any(offset) and not recipe.margin:
+        raise UserError("--offsets are for models that were trained on windows of larger crops")
+    return store if store.cut or not recipe.margin else store.window(recipe.size, offset)
 
 
-def results(trained: TrainedModel, store: Store, part: Part, protocol: Protocol, scores: Scores) -> dict[str, Any]:
+def results(
+    trained: TrainedModel, store: Store, part: Part, protocol: Protocol, scores: Scores, scheme: str | None = None
+) -> dict[str, Any]:
     """All that `results.json` holds: the scores with everything that is needed to get them again."""
     sampler = protocol.sampler or getattr(trained.model.setting, "sampler", None)
     return {
         "metrics": scores.metrics,
         "baselines": scores.baselines,
         "protocol": to_dict(protocol) | {"sampler": to_dict(sampler), "split": part},
-        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store), "remark": store.manifest["remark"]},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme), "remark": store.manifest["remark"]},
         "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
                   "parameters": sum(p.numel() for p in trained.model.parameters())},
         "git": git_revision(),

@@ -169,13 +169,13 @@ class Row:
 
 
 def resized(row: Recipe, size: int | None) -> Recipe:
-    """The recipe for images of another size; f stays, so the latents grow or shrink with it."""
-    if size is None or size == row.size:
+    """The recipe for images stored at another size, without a margin; f stays, so the latents grow or shrink with it."""
+    if size is None or size == row.stored:
         return row
     denoiser = getattr(row.segmenter, "denoiser", None)
     if isinstance(denoiser, MedSegDiff):  # it learns a weight for each frequency
         row = _segmenter(denoiser=replace(denoiser, size=size))(row)
-    return replace(row, size=size)
+    return replace(row, size=size, margin=0)
 
 
 def matrix(name: str, readers: int, size: int | None = None, rules: Rules = Rules()) -> list[Row]:

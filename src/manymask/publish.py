@@ -16,7 +16,7 @@ from manymask.choices import SamplerName
 from manymask.codec import Codec, same_codec
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
+from manymask.evaluate import Protocol, evaluate, fitting, held_out_cases, results, spread
 from manymask.files.atomic import atomic_file, atomic_folder, write_json
 from manymask.hub import TrainedModel, load_model, save_model, write_model
 from manymask.provenance import Provenance
@@ -74,7 +74,8 @@ def publish(
     Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data, and for
     a mask codec of other latents.
     """
-    trained, store = load_model(run), Store(data)
+    trained = load_model(run)
+    store = fitting(trained.recipe, Store(data))
     if trained.stage != "segmenter":
         raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
     if trained.provenance.data_hash != store.hash:

@@ -66,6 +66,8 @@ class Training:
 class Recipe:
     """Everything that decides a trained model but the data themselves.
 
+    margin: pixels around what the model sees in what the store holds; training draws the window at random within them,
+    evaluation takes the middle;
     crop: it was trained on crops of `size`² at native scale, so it segments regions of interest, not a whole image;
     stretch: what the model sees is stretched from its own minimum to its maximum (after cropping, at the full depth of
     the pixels); window: the one that the model sees DICOM through, whichever people use (`values`: none, Hounsfield units).
@@ -81,6 +83,7 @@ class Recipe:
     training: Training = Training()
     codec_augment: Augment = Augment()
     augment: Augment = Augment()
+    margin: int = 0
     crop: bool = False
     stretch: bool = False
     window: str = "header"
@@ -97,6 +100,11 @@ class Recipe:
         if isinstance(codec, Pixels):
             raise UserError(f"this recipe works on the pixels themselves: it has no {stage} to train")
         return codec.build()
+
+    @property
+    def stored(self) -> int:
+        """Side of the images in a prepared store, in pixels."""
+        return self.size + 2 * self.margin
 
     @property
     def encoder(self) -> str:
@@ -179,8 +187,8 @@ def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
 
 
 _PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
-# ±24 of 128 px: the nodule sits at the centre of its crop, and the centre must give nothing away
-_NODULE = Augment(turn=True, rotate=45, scale=0.1, shift=24 / 128, brightness=0.05, contrast=0.1)
+# the nodule sits in the middle of its crop: training sees windows of 96² out of 128², so that the middle gives nothing away
+_NODULE = Augment(turn=True, scale=0.1, brightness=0.05, contrast=0.1)
 _MIRROR = Augment(turn=True)
 # endoscopes show much that is no polyp, small polyps, and frames within black borders
 _ENDOSCOPE = replace(_PHOTO, zoom=0.2, inset=0.15)
@@ -188,7 +196,7 @@ _ENDOSCOPE = replace(_PHOTO, zoom=0.2, inset=0.15)
 
 def _regions(row: Recipe) -> Recipe:
     """Trained on crops at native scale, each stretched to 8 bits: all grey values of a CT, no window."""
-    return replace(row, crop=True, stretch=True, window="values")
+    return replace(row, margin=(128 - row.size) // 2, crop=True, stretch=True, window="values")
 
 
 # name: data set, size, channels, weight of positive pixels, …
@@ -198,8 +206,8 @@ ROWS: dict[str, Recipe] = {
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "polyps":             _fast("polyps",       128, 3, 5,  _ENDOSCOPE),
-    "lidc_idri":          _regions(_fast("lidc_idri",  128, 1, 50, _NODULE)),
-    "lidc_idri_readers":  _regions(_fast("lidc_idri",  128, 1, 50, _NODULE, "reader", DDPM(10), 8)),
+    "lidc_idri":          _regions(_fast("lidc_idri",  96, 1, 50, _NODULE)),
+    "lidc_idri_readers":  _regions(_fast("lidc_idri",  96, 1, 50, _NODULE, "reader", DDPM(10), 8)),
     "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
     "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),
@@ -207,7 +215,7 @@ ROWS: dict[str, Recipe] = {
     "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
     "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
-    "lidc_idri-paper":    _regions(_paper("lidc_idri", 128, 1, 50, 64)),
+    "lidc_idri-paper":    _regions(_paper("lidc_idri", 96, 1, 50, 64)),
 }  # fmt: skip
 
 # widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can

@@ -62,7 +62,8 @@ def reproduce(plan: Plan) -> Path:
     for name in plan.recipes:
         recipe(name)
         store = find_store(plan, name)
-        rows = matrix(name, store.readers, plan.size or store.images.shape[2], plan.rules)
+        other = None if store.stored[0] == recipe(name).stored else store.stored[0]
+        rows = matrix(name, store.readers, other, plan.rules)
         folder = plan.out / name
         write_experiment(folder, rows, store, plan, precision)
         chosen = selected(rows, plan.only)
@@ -87,9 +88,9 @@ def find_store(plan: Plan, name: str) -> Store:
         store = Store(inside if (inside / "manifest.json").exists() else plan.data)
         if store.name != row.dataset:
             raise UserError(f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}")
-        if plan.size not in (None, store.images.shape[2]):
+        if plan.size not in (None, store.stored[0]):
             raise UserError(
-                f"{store.folder} was prepared at {store.images.shape[2]}²: prepare it with --size {plan.size}"
+                f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}"
             )
         return store
     place = plan.out / name / "data"
@@ -97,7 +98,7 @@ def find_store(plan: Plan, name: str) -> Store:
         return Store(place)
     if plan.source is None and row.dataset != "phantom":
         raise UserError(f"{name} needs --data, a prepared store, or --source, the data set as downloaded")
-    return prepare(READERS[row.dataset](plan.source, row.channels, None), place, plan.size or row.size, row.channels)
+    return prepare(READERS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
 
 
 def write_experiment(folder: Path, rows: list[Row], store: Store, plan: Plan, precision: str) -> None:
@@ -106,7 +107,7 @@ def write_experiment(folder: Path, rows: list[Row], store: Store, plan: Plan, pr
     store.part(scheme, "test")
     shared = {
         "rules": to_dict(plan.rules), "precision": precision,
-        "data": {"name": store.name, "hash": store.hash, "scheme": scheme, "size": int(store.images.shape[2]),
+        "data": {"name": store.name, "hash": store.hash, "scheme": scheme, "size": int(store.stored[0]),
                  "readers": store.readers, "remark": store.manifest["remark"]},
     }  # fmt: skip
     path = folder / "experiment.json"

@@ -23,7 +23,7 @@ import torch
 from manymask.choices import Precision
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
+from manymask.evaluate import Protocol, evaluate, fitting, held_out_cases, results, spread
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import read_json, write_json
 from manymask.hub import default_device, load_model
@@ -89,6 +89,7 @@ def score(task: Task, folder: Path, store: Store) -> None:
     it is, so that models that draw many masks are compared by their samples; `turned` has a model that spreads them over
     turns by its recipe as it is shipped."""
     rules, trained = task.rules, load_model(folder / task.stage / "model")
+    store = fitting(trained.recipe, store)
     model: Any = trained.model
     ids = spread(held_out_cases(trained, store, "test"), rules.cases)
     turns = getattr(model.setting, "turns", 1)

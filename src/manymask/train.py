@@ -65,7 +65,7 @@ class Fit:
     def __init__(self, job: Job) -> None:
         self.job, self.git = job, git_revision()  # as the code was when it was loaded
         self.training, self.augment = job.recipe.plan(job.stage)
-        fitting(job.recipe, job.store)
+        self.seen = fitting(job.recipe, job.store)  # the middle of what is stored; training draws its windows from all of it
         if job.store.name != job.recipe.dataset:
             raise UserError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
@@ -113,7 +113,7 @@ class Fit:
         share = self.training.batch // world
         ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch)[rank * share :][:share]
         noise = TrainingNoise(self.training.seed, step, rank, world)
-        return self.augment(self.job.store.batch(ids, noise).to(self.accelerator.device))
+        return self.augment(self.job.store.batch(ids, noise).to(self.accelerator.device), self.job.recipe.size)
 
     def step(self) -> dict[str, Tensor]:
         """One optimiser step; returns what the model logs."""
@@ -193,7 +193,7 @@ class Fit:
             return
         self.validated_at = self.progress.step
         cases = spread(self.val_ids, self.training.validation_cases)
-        model, store = self.ema.module, self.job.store
+        model, store = self.ema.module, self.seen
         device = str(self.accelerator.device)
         bf16 = self.precision == "bf16"
         protocol = Protocol(ged_samples=8, sampler=quick_sampler(model), native=False, bf16=bf16)
@@ -240,7 +240,7 @@ class Fit:
         ids = spread(self.train_ids, FINISH_CASES)
         for i in range(0, len(ids), 32):
             noise = TrainingNoise(self.training.seed, i)
-            yield self.job.store.batch(ids[i : i + 32], noise).to(self.accelerator.device)
+            yield self.seen.batch(ids[i : i + 32], noise).to(self.accelerator.device)
 
     def _provenance(self) -> Provenance:
         """With the step and score of the weights that are kept, which need not be the last."""

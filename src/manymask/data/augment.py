@@ -34,12 +34,17 @@ class Augment:
     zoom: float = 0.0
     inset: float = 0.0
 
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch, augmented: masks stay in {0, 1}, images in [0, 1]; draws come from the batch's noise."""
+    def __call__(self, batch: Batch, size: int | None = None) -> Batch:
+        """The batch, augmented: masks stay in {0, 1}, images in [0, 1]; draws come from the batch's noise.
+
+        size: side of the result in pixels; smaller than the image, a window of real pixels is drawn out of it, anywhere.
+        """
         image, masks = batch.image, batch.truth()
         draw = batch.noise.uniform(len(image), 12)
         image, masks = self._mirror(image, masks, draw)
-        if self.rotate or self.scale or self.shift:
+        if size is not None and size < image.shape[-1]:
+            image, masks = self._window(image, masks, size, draw)
+        elif self.rotate or self.scale or self.shift:
             image, masks = self._warp(image, masks, 2 * draw[:, 4:8] - 1)
         if self.brightness or self.contrast or self.colour:
             image = self._tint(image, batch.noise)
@@ -58,6 +63,18 @@ class Augment:
         for chosen, operation in operations:
             both = torch.where(chosen.to(both.device)[:, None, None, None], operation(both), both)
         return both.split([image.shape[1], masks.shape[1]], dim=1)
+
+    def _window(self, image: Tensor, masks: Tensor, size: int, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """A square of `size` pixels, scaled and placed at random. Neither turned by degrees nor shifted further, for nothing
+        is filled in: a filled border would show where the middle of the image was."""
+        zoom = torch.exp((2 * draw[:, 5] - 1) * math.log1p(self.scale))
+        side = (zoom * size / image.shape[-1]).clamp(max=1)
+        centre = (2 * draw[:, 6:8] - 1) * (1 - side)[:, None]
+        theta = torch.cat([torch.eye(2) * side[:, None, None], centre[:, :, None]], dim=2).to(image)
+        grid = F.affine_grid(theta, [len(image), 1, size, size], align_corners=False)
+        image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        masks = F.grid_sample(masks, grid, padding_mode="border", align_corners=False)
+        return image, (masks >= 0.5).to(image.dtype)
 
     def _warp(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
         angle = draw[:, 0] * math.radians(self.rotate)

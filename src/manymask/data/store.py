@@ -9,6 +9,7 @@ STORE/native.bin          per case: zlib of the packed bits of (R, H, W); the ma
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -132,6 +133,8 @@ class Store:
         self.index = {case: i for i, case in enumerate(self.ids)}
         self.groups = dict(zip(self.ids, self.manifest["groups"], strict=True))
         self.name, self.hash = str(self.manifest["name"]), str(self.manifest["hash"])
+        self.stored: tuple[int, int] = self.images.shape[2:]
+        self.cut: tuple[slice, ...] = ()
 
     @property
     def readers(self) -> int:
@@ -162,12 +165,25 @@ class Store:
         masks = torch.from_numpy(self.masks[np.take(rows, order)][back]).float()
         return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0))
 
+    def window(self, size: int, offset: tuple[int, int] = (0, 0)) -> "Store":
+        """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs.
+        For images stored at their native scale. `UserError` where the window leaves the image."""
+        inner = copy(self)
+        margin = (self.images.shape[-1] - size) // 2
+        if margin < 0 or max(map(abs, offset)) > margin:
+            raise UserError(f"{self.folder} holds {self.images.shape[-1]}²: no window of {size}² fits {offset} off its middle")
+        top, left = (margin + step for step in offset)
+        inner.cut = (slice(top, top + size), slice(left, left + size))
+        inner.images, inner.masks = (x[:, :, *inner.cut] for x in (self.images, self.masks))
+        return inner
+
     def native_masks(self, case: str) -> np.ndarray:
-        """The readers' masks of a case as they came, bool (R, H, W)."""
+        """The readers' masks of a case as they came, bool (R, H, W); through a window, what lies in it."""
         start, length, height, width = self.manifest["native"][self.index[case]]
         with (self.folder / "native.bin").open("rb") as file:
             file.seek(start)
             bits = np.frombuffer(zlib.decompress(file.read(length)), dtype=np.uint8)
-        return (
-            np.unpackbits(bits, count=self.readers * height * width).reshape(self.readers, height, width).astype(bool)
-        )
+        masks = np.unpackbits(bits, count=self.readers * height * width).reshape(self.readers, height, width)
+        if self.cut and (height, width) != self.stored:
+            raise UserError(f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows")
+        return masks[:, *self.cut].astype(bool)

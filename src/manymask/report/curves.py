@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, results, spread
+from manymask.evaluate import Protocol, evaluate, fitting, held_out_cases, results, spread
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import write_json
 from manymask.hub import load_model
@@ -25,7 +25,8 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
 
     Returns what curves.json holds. Raises `UserError` for a model that is no diffusion model.
     """
-    trained, store, rules = load_model(model), Store(data), Rules()
+    trained, rules = load_model(model), Rules()
+    store = fitting(trained.recipe, Store(data))
     family = sampler_of(trained.recipe, 1)
     if trained.stage != "segmenter" or family is None:
         raise UserError(f"{model} has no sampler, so there is no curve to draw of it")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manymask.data.store import Store
-from manymask.evaluate import held_out_cases, spread
+from manymask.evaluate import fitting, held_out_cases, spread
 from manymask.experiments import SHARES
 from manymask.files.atomic import atomic_file
 from manymask.hub import load_model
@@ -106,6 +106,7 @@ def _from_run(e: Experiment, out: Path) -> dict[str, str]:
 
 def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
     trained = load_model(model)
+    store = fitting(trained.recipe, store)
     ids = held_out_cases(trained, store, "test")
     drawn = draw_figures(trained.model, store, spread(ids, 4), out)
     whose = f"{store.name}, by the model {model.name}, which is none of the above"

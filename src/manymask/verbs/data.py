@@ -39,7 +39,7 @@ def prepare(
         raise UserError(f"--whole-slices is for lidc_idri; {row.dataset} has no slices")
     choice = {"whole": True} if whole_slices else {}
     found = recipes.READERS[row.dataset](source, row.channels, mask_threshold, **choice)
-    store = write_store(found, out, size or row.size, row.channels)
+    store = write_store(found, out, size or row.stored, row.channels)
     for name, scheme in store.manifest["schemes"].items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
     print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {out}")

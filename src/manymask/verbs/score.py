@@ -13,6 +13,8 @@ def evaluate(
     data: Path,
     out: Path | None = None,
     split: Literal["train", "val", "test"] = "test",
+    scheme: str | None = None,
+    offsets: tuple[int, ...] = (),
     samples: int = 5,
     sampler: SamplerName | None = None,
     steps: int | None = None,
@@ -27,6 +29,8 @@ def evaluate(
         data: the prepared store.
         out: gets results.json and figure.png.
         split: the part; cases that the model was trained on are refused unless it is `train`.
+        scheme: the split of the store; by default the one that the model was trained with.
+        offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         samples: how many masks make the consensus.
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
@@ -37,7 +41,7 @@ def evaluate(
     from rich.console import Console
 
     from manymask.data.store import Store
-    from manymask.evaluate import Protocol, held_out_cases, results, spread
+    from manymask.evaluate import Protocol, fitting, held_out_cases, results, spread
     from manymask.evaluate import evaluate as score
     from manymask.files.atomic import write_json
     from manymask.hub import load_model
@@ -46,15 +50,20 @@ def evaluate(
 
     at_least_one("--samples", samples)
     at_least_one("--limit", limit)
-    trained, store = Drawing(turns, sampler, steps).of(load_model(model)), Store(data)
+    trained = Drawing(turns, sampler, steps).of(load_model(model))
+    store = fitting(trained.recipe, Store(data))
+    moved = {n: fitting(trained.recipe, Store(data), (n, n)) for n in offsets}
     protocol = Protocol(samples, seed=seed)
-    ids = spread(held_out_cases(trained, store, split), limit)
+    ids = spread(held_out_cases(trained, store, split, scheme), limit)
     scores = score(trained.model, store, ids, protocol)
-    found = results(trained, store, split, protocol, scores)
+    found = results(trained, store, split, protocol, scores, scheme)
     title = f"{store.name} · {split} of split {found['data']['scheme']} · {len(ids)} cases · {samples} masks"
     Console().print(metrics_table(scores.metrics, title))
     for name, value in scores.baselines.items():
         Console().print(metrics_table(value, f"on the same cases: {name.replace('_', ' ')}"))
+    for n, elsewhere in moved.items():
+        found.setdefault("off_centre", {})[n] = off = score(trained.model, elsewhere, ids, protocol).metrics
+        Console().print(metrics_table(off, f"{n} pixels off the middle"))
     if out is not None:
         write_json(out / "results.json", found)
         draw_batch(
