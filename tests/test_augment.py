@@ -80,7 +80,7 @@ def test_half_of_the_windows_are_looked_for_where_no_lesion_is():
 def test_an_inset_keeps_the_whole_frame_smaller_and_black_around():
     after = Augment(flip=False, inset=1.0)(marked())
     light = after.image[:, 0].mean(dim=(1, 2))
-    assert (0.4**2 - 0.05 < light).all() and (light < 0.9**2 + 0.05).all()
+    assert (light > 0.4**2 - 0.05).all() and (light < 0.9**2 + 0.05).all()
     lesion = after.masks.mean(dim=(1, 2, 3)) / light
     assert abs(lesion.mean() - 1 / 16) < 0.003, "the lesion shrinks with its frame"
 
@@ -89,3 +89,22 @@ def test_the_share_of_windows_and_insets_is_as_asked():
     after = Augment(flip=False, zoom=0.25, inset=0.25)(marked(1024))
     untouched = (after.masks == marked(1024).masks).flatten(1).all(1).float().mean()
     assert abs(untouched - 0.5) < 0.05
+
+
+def test_a_window_is_real_pixels_wherever_it_lies():
+    """Each pixel of a ramp tells where it came from, so a filled or smeared border would show."""
+    ramp = torch.arange(64.0).div(63).expand(1, 1, 64, 64)
+    both = torch.cat([ramp, ramp.transpose(-1, -2)], dim=1).repeat(256, 1, 1, 1)
+    batch = Batch([str(i) for i in range(256)], both, (both[:, :1] > 0.5).float(), TrainingNoise(0, 3))
+    after = Augment(flip=False)(batch, 48)
+    assert after.image.shape == (256, 2, 48, 48) and after.masks.shape == (256, 1, 48, 48)
+    columns = after.image[:, 0, 0] * 63
+    assert torch.allclose(columns.diff(dim=1), torch.ones(()), atol=1e-3), "one pixel a pixel, none repeated"
+    first = columns[:, 0]
+    assert first.min() >= -1e-3 and first.max() <= 16 + 1e-3 and first.min() < 1 and first.max() > 15
+    assert abs(first.mean() - 8) < 0.9 and torch.equal(after.masks, (after.image[:, :1] > 0.5).float())
+
+
+def test_rotation_and_shift_fill_nothing_in_a_window():
+    wild = Augment(flip=False, rotate=45, shift=0.5)
+    assert torch.allclose(wild(marked(), 24).image, torch.ones(()))

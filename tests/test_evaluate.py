@@ -1,6 +1,7 @@
 """The evaluator, with models whose scores are known beforehand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from torch import nn
 
 from manymask.consensus import readers_consensus
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, leading_score, reader_baselines, refuse_seen, results
+from manymask.evaluate import (
+    Protocol,
+    evaluate,
+    fitting,
+    held_out_cases,
+    leading_score,
+    reader_baselines,
+    refuse_seen,
+    results,
+)
 from manymask.hub import load_model
 from manymask.provenance import Provenance, git_revision
 
@@ -116,3 +126,23 @@ def test_codec_scores_are_those_of_table_one(store, trained_run):
     scores = evaluate(codec, store, store.ids[:4], Protocol(), progress=False)
     assert set(scores.metrics) == {"dice", "iou", "ssim", "psnr"}
     assert leading_score(codec, 4)[0] == "dice"
+
+
+def test_a_window_shows_the_stored_pixels_off_the_middle(store):
+    inner = store.window(16, (3, -2))
+    case, margin = store.ids[0], (store.stored[0] - 16) // 2
+    rows, columns = slice(margin + 3, margin + 19), slice(margin - 2, margin + 14)
+    whole = store.batch([case])
+    assert torch.equal(inner.batch([case]).image, whole.image[..., rows, columns])
+    assert torch.equal(inner.batch([case]).truth(), whole.truth()[..., rows, columns])
+    if store.native_masks(case).shape[1:] == store.stored:
+        assert (inner.native_masks(case) == store.native_masks(case)[:, rows, columns]).all()
+    with pytest.raises(UserError, match="no window of 16²"):
+        store.window(16, (margin + 1, 0))
+
+
+def test_a_model_with_a_margin_sees_the_middle_of_what_is_stored(store, recipe):
+    row = replace(recipe, size=store.stored[0] - 8, margin=4)
+    assert fitting(row, store).images.shape[-1] == store.stored[0] - 8
+    with pytest.raises(UserError, match="windows of larger crops"):
+        fitting(replace(row, size=store.stored[0], margin=0), store, (1, 1))

@@ -89,9 +89,7 @@ def find_store(plan: Plan, name: str) -> Store:
         if store.name != row.dataset:
             raise UserError(f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}")
         if plan.size not in (None, store.stored[0]):
-            raise UserError(
-                f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}"
-            )
+            raise UserError(f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}")
         return store
     place = plan.out / name / "data"
     if place.exists():

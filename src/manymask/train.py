@@ -65,7 +65,9 @@ class Fit:
     def __init__(self, job: Job) -> None:
         self.job, self.git = job, git_revision()  # as the code was when it was loaded
         self.training, self.augment = job.recipe.plan(job.stage)
-        self.seen = fitting(job.recipe, job.store)  # the middle of what is stored; training draws its windows from all of it
+        self.seen = fitting(
+            job.recipe, job.store
+        )  # the middle of what is stored; training draws its windows from all of it
         if job.store.name != job.recipe.dataset:
             raise UserError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))

@@ -171,7 +171,9 @@ class Store:
         inner = copy(self)
         margin = (self.images.shape[-1] - size) // 2
         if margin < 0 or max(map(abs, offset)) > margin:
-            raise UserError(f"{self.folder} holds {self.images.shape[-1]}²: no window of {size}² fits {offset} off its middle")
+            raise UserError(
+                f"{self.folder} holds {self.images.shape[-1]}²: no window of {size}² fits {offset} off its middle"
+            )
         top, left = (margin + step for step in offset)
         inner.cut = (slice(top, top + size), slice(left, left + size))
         inner.images, inner.masks = (x[:, :, *inner.cut] for x in (self.images, self.masks))
@@ -185,5 +187,7 @@ class Store:
             bits = np.frombuffer(zlib.decompress(file.read(length)), dtype=np.uint8)
         masks = np.unpackbits(bits, count=self.readers * height * width).reshape(self.readers, height, width)
         if self.cut and (height, width) != self.stored:
-            raise UserError(f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows")
+            raise UserError(
+                f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows"
+            )
         return masks[:, *self.cut].astype(bool)

@@ -1,7 +1,7 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from manymask.choices import SamplerName
 from manymask.errors import at_least_one
@@ -34,7 +34,7 @@ def evaluate(
         samples: how many masks make the consensus.
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
-        turns: over how many flips and quarter turns of the image the masks are spread; the model's own number if not given.
+        turns: over how many flips and quarter turns the masks are spread; the model's own number if not given.
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
     """
@@ -52,24 +52,28 @@ def evaluate(
     at_least_one("--limit", limit)
     trained = Drawing(turns, sampler, steps).of(load_model(model))
     store = fitting(trained.recipe, Store(data))
-    moved = {n: fitting(trained.recipe, Store(data), (n, n)) for n in offsets}
     protocol = Protocol(samples, seed=seed)
     ids = spread(held_out_cases(trained, store, split, scheme), limit)
+    moved = {n: fitting(trained.recipe, Store(data), (n, n)) for n in offsets}
     scores = score(trained.model, store, ids, protocol)
     found = results(trained, store, split, protocol, scores, scheme)
+    found["off_centre"] = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
     title = f"{store.name} · {split} of split {found['data']['scheme']} · {len(ids)} cases · {samples} masks"
-    Console().print(metrics_table(scores.metrics, title))
-    for name, value in scores.baselines.items():
-        Console().print(metrics_table(value, f"on the same cases: {name.replace('_', ' ')}"))
-    for n, elsewhere in moved.items():
-        found.setdefault("off_centre", {})[n] = off = score(trained.model, elsewhere, ids, protocol).metrics
-        Console().print(metrics_table(off, f"{n} pixels off the middle"))
+    for heading, metrics in _tables(title, found).items():
+        Console().print(metrics_table(metrics, heading))
     if out is not None:
         write_json(out / "results.json", found)
         draw_batch(
             trained.model, store.batch(spread(ids, 6)), out / "figure.png", min(samples, 8), seed, protocol.sampler
         )
         print(f"results.json and figure.png → {out}")
+
+
+def _tables(title: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What `evaluate` prints: the model's metrics, the baselines on the same cases, and those off the middle."""
+    baselines = {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found["baselines"].items()}
+    off_centre = {f"{n} pixels off the middle": each for n, each in found["off_centre"].items()}
+    return {title: found["metrics"], **baselines, **off_centre}
 
 
 def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> None:
