@@ -63,6 +63,30 @@ def test_finish_standardises_the_latents():
     assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-3)
 
 
+def test_latents_are_measured_over_the_masks_that_the_segmenter_learns():
+    """One reader of two left every case blank: the consensus is the other's mask, and half of what a reader at random is."""
+    b = batch(16)
+    b = replace(b, masks=b.masks * torch.tensor([1.0, 0.0])[:, None, None])
+    codec = perturb(SMALL.build(), scale=0.3).eval()
+    codec.finish([b], "consensus")
+    z = codec.encode(b.masks[:, :1])
+    assert torch.allclose(z.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4)
+    assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-3)
+    with_blanks = perturb(SMALL.build(), scale=0.3).eval()
+    with_blanks.finish([b])
+    assert not torch.allclose(with_blanks.mean, codec.mean, atol=1e-3)
+
+
+def test_reconstruction_of_a_mask_is_of_the_consensus_and_snapped_to_codes():
+    """The mean of two filled slots ≥ 0.5 is their union; decoding the continuous latent gives something else."""
+    codec, b = perturb(replace(SMALL, quantised=False).build(), scale=0.3).eval(), batch()
+    x, y = codec.reconstruct(b)
+    assert torch.equal(x, b.masks.amax(dim=1, keepdim=True)) and codec.decodes_unsnapped
+    z = codec.bottleneck.snap(codec.encoder(x))
+    assert torch.allclose(y, torch.sigmoid(codec.decoder(z)), atol=1e-6)
+    assert not torch.allclose(y, codec.decode(codec.encode(x)), atol=1e-3)
+
+
 @pytest.mark.parametrize("quantised", [True, False])
 def test_decoding_with_snap_equals_reconstruction(quantised):
     """Whichever latent diffuses, encode → decode with `snap` is what training reconstructed."""

@@ -57,7 +57,7 @@ def test_one_mask_repeated_has_worse_ged_than_the_readers(store):
 def test_empty_answers_score_zero_and_are_skipped_by_hd95(store):
     scores = evaluate(Oracle(store, torch.zeros_like), store, store.ids[:4], Protocol(), progress=False)
     assert scores.metrics["dice"]["mean"] == 0
-    assert scores.metrics["hd95"] == {"n": 0, "skipped": 4}
+    assert scores.metrics["hd95"] == {"n": 0, "skipped": 4, "missed": 4, "false": 0}
 
 
 def test_baselines_are_the_blind_disk_and_one_reader_against_the_others(store):
@@ -124,7 +124,7 @@ def test_evaluating_twice_gives_the_same(store, trained_run):
 def test_codec_scores_are_those_of_table_one(store, trained_run):
     codec = load_model(trained_run / "mask-codec").model
     scores = evaluate(codec, store, store.ids[:4], Protocol(), progress=False)
-    assert set(scores.metrics) == {"dice", "iou", "ssim", "psnr"}
+    assert set(scores.metrics) == {"dice", "iou", "dice_unsnapped", "ssim", "psnr"}
     assert leading_score(codec, 4)[0] == "dice"
 
 

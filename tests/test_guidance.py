@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from manymask.errors import UserError
 from manymask.guidance import PairClassifier, classifier_free, classifier_guided
@@ -72,9 +71,9 @@ def classifier():
 
 def test_gradient_of_the_classifier_equals_finite_differences():
     net, image, t = classifier(), torch.randn(2, 3, 8, 8), torch.tensor([100, 900])
-    gradient, direction = net.log_gradient(Z, t, image), torch.randn(2, 2, 8, 8)
+    gradient, direction = net.gradient(Z, t, image), torch.randn(2, 2, 8, 8)
     with torch.no_grad():
-        up, down = (F.logsigmoid(net(Z + s * direction, t, image)) for s in (0.02, -0.02))
+        up, down = (net(Z + s * direction, t, image) for s in (0.02, -0.02))
     assert torch.allclose((gradient * direction).sum(dim=(1, 2, 3)), (up - down) / 0.04, rtol=0.02, atol=1e-4)
     assert gradient.abs().max() > 1e-4
 
@@ -91,9 +90,30 @@ def test_classifier_pulls_towards_what_it_finds_likelier_and_keeps_the_state(pro
     z0, epsilon = classifier_guided(plain, net, image, process, 5.0)(Z, t)
     assert torch.allclose(a * z0 + s * epsilon, Z, atol=1e-5)
     moved = z0 - plain(Z, t)[0]
-    assert float((moved * net.log_gradient(Z, times, image)).sum()) > 0
+    assert float((moved * net.gradient(Z, times, image)).sum()) > 0
     still = classifier_guided(plain, net, image, process, 0.0)(Z, t)
     assert torch.equal(still[0], plain(Z, t)[0])
+
+
+class ExactLogit:
+    """log p(x | z_t) − log p(x), up to what does not depend on z_t, for x = z_0 + τ η and z_0 ~ N(0, 1)."""
+
+    def __init__(self, process, t, tau):
+        (self.a, self.s), self.tau = process.level(t), tau
+
+    def gradient(self, z, t, x):
+        return self.a * (x - self.a * z) / (self.s**2 + self.tau**2)
+
+
+def test_scale_one_is_bayes_rule_on_a_denoiser_that_never_saw_the_image():
+    """z_0 ~ N(0, 1): E[z_0 | z_t] = a z_t becomes E[z_0 | z_t, x] of the closed form, and ε̂ with it."""
+    process, t, tau = Diffusion(), 300, 0.5
+    (a, s), x = process.level(t), torch.randn(2, 2, 8, 8)
+    guided = classifier_guided(lambda z, t: (a * z, s * z), ExactLogit(process, t, tau), x, process, 1.0)
+    z0, epsilon = guided(Z, t)
+    expected = (a * Z / s**2 + x / tau**2) / (1 / s**2 + 1 / tau**2)
+    assert torch.allclose(z0, expected, atol=1e-5)
+    assert torch.allclose(a * z0 + s * epsilon, Z, atol=1e-5)
 
 
 def test_at_pure_noise_of_a_flow_nothing_is_guided():

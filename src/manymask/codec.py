@@ -107,11 +107,12 @@ class Codec(nn.Module):
         reconstruction = self.setting.loss(self.decoder(z).float(), x)
         return {"loss": reconstruction + bottleneck_loss, "reconstruction": reconstruction, **logs}
 
-    def _subject(self, batch: Batch) -> Tensor:
+    def _subject(self, batch: Batch, target: Target | None = None) -> Tensor:
+        """What is coded: the image, or the mask of a target, the setting's own if None."""
         if self.setting.subject == "image":
             return batch.image
         choice = batch.noise.uniform(len(batch.image))
-        return training_target(batch.truth(), self.setting.target, choice)
+        return training_target(batch.truth(), target or self.setting.target, choice)
 
     def raw_latent(self, x: Tensor) -> Tensor:
         """The latent that diffuses, before standardising; gradients pass the quantiser straight through."""
@@ -127,8 +128,13 @@ class Codec(nn.Module):
         z = z * self.std + self.mean
         return self._pixels(self.bottleneck.snap(z) if self.setting.snap else z)
 
+    @property
+    def decodes_unsnapped(self) -> bool:
+        """Whether a segmenter's masks are decoded from other latents than those a reconstruction is."""
+        return not (self.setting.quantised or self.setting.snap)
+
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(original, reconstruction), both (B, C, H, W)."""
+        """(original, reconstruction), both (B, C, H, W); a mask is the readers' consensus."""
         x = batch.image if self.setting.subject == "image" else readers_consensus(batch.truth())
         return x, self.round_trip(x)
 
@@ -141,13 +147,16 @@ class Codec(nn.Module):
         return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Batch]) -> None:
-        """Measures mean and standard deviation of every latent channel over the training set, unless they are kept."""
+    def finish(self, batches: Iterable[Batch], target: Target | None = None) -> None:
+        """Measures mean and standard deviation of every latent channel over these batches, unless they are kept.
+
+        target: the masks that the segmenter will learn, so that what diffuses has mean 0 and deviation 1.
+        """
         if self.latents_kept:
             return
         count, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
         for batch in batches:
-            z = self.raw_latent(self._subject(batch)).double()
+            z = self.raw_latent(self._subject(batch, target)).double()
             count += z.numel() // z.shape[1]
             total += z.sum(dim=(0, 2, 3))[:, None, None]
             squares += z.square().sum(dim=(0, 2, 3))[:, None, None]

@@ -18,7 +18,7 @@ from manymask.data.case import Batch, Part
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, default_device
-from manymask.metrics import Reliability, ged, hd95, hungarian_iou, overlap, psnr, region_of_doubt, ssim, summary
+from manymask.metrics import Reliability, ged, hd95, hungarian_iou, near_lesion, overlap, psnr, ssim, summary
 from manymask.provenance import Provenance, git_revision, hardware
 from manymask.recipes import Recipe
 from manymask.samplers import Sampler
@@ -91,13 +91,17 @@ def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol
     cases = []
     for batch in batches:
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
-            pair = model.reconstruct(batch)
-        for case, x, y in zip(batch.ids, *(t.cpu() for t in pair), strict=True):
+            original, snapped = model.reconstruct(batch)
+            decoded = model.decode(model.encode(original)) if protocol.native and model.decodes_unsnapped else snapped
+        for case, x, y, drawn in zip(batch.ids, *(t.cpu() for t in (original, snapped, decoded)), strict=True):
             row: dict[str, Any] = {"id": case, "psnr": psnr(y, x), "ssim": ssim(y, x)}
             if model.setting.subject == "mask":
-                row["dice"], row["iou"] = overlap(y[0].numpy() >= THRESHOLD, x[0].numpy() >= THRESHOLD)
+                truth = x[0].numpy() >= THRESHOLD
+                row["dice"], row["iou"] = overlap(y[0].numpy() >= THRESHOLD, truth)
+                if decoded is not snapped:
+                    row["dice_unsnapped"] = overlap(drawn[0].numpy() >= THRESHOLD, truth)[0]
             cases.append(row)
-    return Scores(_collect(cases, store, ("dice", "iou", "ssim", "psnr")), cases)
+    return Scores(_collect(cases, store, ("dice", "iou", "dice_unsnapped", "ssim", "psnr")), cases)
 
 
 class _Segmentations:
@@ -106,7 +110,9 @@ class _Segmentations:
     def __init__(self, store: Store, protocol: Protocol) -> None:
         self.store, self.protocol = store, protocol
         self.pooled = np.zeros(2)  # intersection, sum of areas
-        self.everywhere, self.in_doubt = Reliability(), Reliability()
+        # what a surface distance cannot say: an empty answer to a lesion, an answer where there is none
+        self.left_out = {"missed": 0, "false": 0}
+        self.everywhere, self.near_lesion = Reliability(), Reliability()
 
     def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
         """One case: drawn (n, S, S) probabilities, the readers' masks (R, S, S) at model size."""
@@ -119,8 +125,10 @@ class _Segmentations:
         answer = upscaled >= THRESHOLD
         dice, iou = overlap(answer, truth)
         self.pooled += (answer & truth).sum(), answer.sum() + truth.sum()
+        self.left_out["missed"] += bool(truth.any() and not answer.any())
+        self.left_out["false"] += bool(answer.any() and not truth.any())
         frequency = native.mean(axis=0)
-        self._calibrate(upscaled, frequency, region_of_doubt(native, answer))
+        self._calibrate(upscaled, frequency, near_lesion(native))
         model_dice, model_iou = overlap(confidence >= THRESHOLD, readers_consensus(masks[None])[0, 0].numpy() > 0)
         distance = hd95(answer, truth) if self.protocol.native else None
         row = {"id": case, "dice": dice, "iou": iou, "hd95": distance, "dice_model_size": model_dice,
@@ -139,9 +147,9 @@ class _Segmentations:
         dice = overlap(answer, voted)[0]
         return row | {"dice_majority": dice if filled >= 2 else None}
 
-    def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, doubt: np.ndarray) -> None:
+    def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, near: np.ndarray) -> None:
         self.everywhere.add(confidence.ravel(), frequency.ravel())
-        self.in_doubt.add(confidence[doubt], frequency[doubt])
+        self.near_lesion.add(confidence[near], frequency[near])
 
     def scores(self, cases: list[dict[str, Any]]) -> Scores:
         """All cases together."""
@@ -151,11 +159,13 @@ class _Segmentations:
         both, total = self.pooled
         metrics["dice"]["pooled"] = float(2 * both / max(total, 1))
         metrics["iou"]["pooled"] = float(both / max(total - both, 1))
-        metrics["ece"] = {"mean": self.everywhere.error, "in_doubt": self.in_doubt.error, "bins": self.everywhere.bins}
+        metrics["hd95"] |= self.left_out
+        everywhere, near = self.everywhere, self.near_lesion
+        metrics["ece"] = {"mean": everywhere.error, "near_lesion": near.error, "bins": everywhere.bins}
         full = [case for case in cases if case.get("readers") == self.store.readers]
         if full:
             metrics["dice_all_slots_filled"] = _collect(full, self.store, ("dice",))["dice"]
-        diagrams = {"everywhere": self.everywhere, "in_doubt": self.in_doubt}
+        diagrams = {"everywhere": everywhere, "near_lesion": near}
         curves = {
             k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
         }

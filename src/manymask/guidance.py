@@ -3,6 +3,8 @@
 Classifier-free (Ho & Salimans 2022): a model that now and then is trained without its image is asked twice, with the
 image and without, and the difference is stretched. Classifier guidance (Dhariwal & Nichol 2021): a small network that
 tells true pairs of (noisy mask, image) from shuffled ones pulls the sample to where it finds a true pair likelier.
+
+The best logit of such a network is log p(x | z) − log p(x), whose gradient in z is ∇ log p(z | x) − ∇ log p(z).
 """
 
 from dataclasses import dataclass
@@ -42,7 +44,11 @@ class NullLatent(nn.Module):
 
 @dataclass(frozen=True)
 class PairClassifier:
-    """widths: a resolution each; scale: how strongly it pulls when masks are drawn (0: not at all)."""
+    """widths: one per resolution; scale: how strongly it pulls when masks are drawn.
+
+    0 is unguided. At 1 a denoiser that never saw the image would sample p(z | x), by Bayes' rule. Ours has seen the
+    image, so a scale of s goes as far beyond it as classifier-free guidance of 1 + s.
+    """
 
     widths: tuple[int, ...] = (32, 64)
     scale: float = 1.0
@@ -53,6 +59,8 @@ class PairClassifier:
 
 class PairNetwork(nn.Module):
     """See `PairClassifier`: (z_t, t, z_X) → the logit (B,) that z_t is a noisy mask of this very image."""
+
+    trained_apart = True  # its gradients are clipped by themselves
 
     def __init__(self, setting: PairClassifier, inputs: int) -> None:
         super().__init__()
@@ -76,17 +84,18 @@ class PairNetwork(nn.Module):
         true, shuffled = self(z, t, z_image), self(z, t, z_image.roll(1, dims=0))
         return (F.softplus(-true) + F.softplus(shuffled)).mean() / 2
 
-    def log_gradient(self, z: Tensor, t: Tensor, z_image: Tensor) -> Tensor:
-        """∇_z log p(true pair | z, t, z_X), (B, c, h, w)."""
+    def gradient(self, z: Tensor, t: Tensor, z_image: Tensor) -> Tensor:
+        """∇_z of the logit, (B, c, h, w)."""
         with torch.inference_mode(False), torch.enable_grad():
             free, z_image = z.clone().requires_grad_(), z_image.clone()
-            return torch.autograd.grad(F.logsigmoid(self(free, t.clone(), z_image)).sum(), free)[0]
+            return torch.autograd.grad(self(free, t.clone(), z_image).sum(), free)[0]
 
 
 def classifier_guided(
     plain: Denoise, classifier: PairNetwork, z_image: Tensor, process: Process, scale: float
 ) -> Denoise:
-    """ε̂ − scale · s_t ∇ log p, and ẑ_0 with it. Where a_t = 0 the sample is all noise, and nothing can be guided."""
+    """ε̂ − scale · s_t ∇ℓ with ℓ the classifier's logit, and ẑ_0 with it. Where a_t = 0 the sample is all noise, and
+    nothing can be guided."""
 
     def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         z0, epsilon = plain(z, t)
@@ -94,7 +103,7 @@ def classifier_guided(
         if a == 0:
             return z0, epsilon
         times = process.clock(torch.full((len(z),), t, device=z.device))
-        pull = scale * s * classifier.log_gradient(z, times, z_image)
+        pull = scale * s * classifier.gradient(z, times, z_image)
         return z0 + s / a * pull, epsilon - pull
 
     return denoise

@@ -20,7 +20,8 @@ def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
-    """95th percentile of the symmetric surface distance in pixels (MONAI); None where either mask is empty."""
+    """The larger of the two directed 95th percentiles of surface distance, in pixels, as MONAI has it; None where either
+    mask is empty."""
     if not prediction.any() or not truth.any():
         return None
     one, other = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (prediction, truth))
@@ -63,9 +64,12 @@ def ssim(reconstruction: Tensor, original: Tensor) -> float:
     return float(SSIMMetric(spatial_dims=2, data_range=1.0)(reconstruction[None].float(), original[None].float()))
 
 
-def region_of_doubt(readers: np.ndarray, prediction: np.ndarray, margin: int = 5) -> np.ndarray:
-    """The union of all readers and the prediction, dilated: where calibration is not won by the background."""
-    union = readers.any(axis=0) | prediction
+def near_lesion(readers: np.ndarray, margin: int = 5) -> np.ndarray:
+    """The union of all readers (R, H, W), dilated by `margin` px: where calibration is not won by the background.
+
+    No answer moves it, so models compare. It is empty where no reader marked anything.
+    """
+    union = np.asarray(readers.any(axis=0))
     return binary_dilation(union, iterations=margin) if union.any() else union
 
 

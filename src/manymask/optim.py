@@ -31,6 +31,13 @@ def warm_started_ema(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
+def clipping_groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters whose gradients are clipped together: one group per part that is `trained_apart`, and the rest."""
+    apart = [list(part.parameters()) for part in model.modules() if getattr(part, "trained_apart", False)]
+    taken = {id(p) for group in apart for p in group}
+    return [[p for p in model.parameters() if id(p) not in taken], *apart]
+
+
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed_of("order", seed, epoch)).permutation(count)

@@ -31,7 +31,7 @@ from manymask.files.atomic import atomic_file
 from manymask.hub import TrainedModel, save_model
 from manymask.job import Job, initial_model
 from manymask.noise import TrainingNoise, seed_of
-from manymask.optim import batch_ids, faster_precision, learning_rate, warm_started_ema
+from manymask.optim import batch_ids, clipping_groups, faster_precision, learning_rate, warm_started_ema
 from manymask.provenance import Provenance, git_revision
 from manymask.recipes import Recipe, Stage
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
@@ -41,7 +41,7 @@ from manymask.show import draw_batch
 LOG_EVERY = 20
 VALIDATION_STEPS = 20
 CHECKPOINT_SECONDS = 120.0
-FINISH_CASES = 512
+FINISH_CASES = 4096
 
 
 def quick_sampler(model: nn.Module) -> Sampler | None:
@@ -128,7 +128,9 @@ class Fit:
         with self.autocast():
             logs = self.model(batch)
         self.accelerator.backward(logs["loss"])
-        norm = logs["gradient_norm"] = self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip)
+        groups = clipping_groups(self.bare)
+        norms = [self.accelerator.clip_grad_norm_(group, self.training.clip) for group in groups]
+        norm = logs["gradient_norm"] = torch.stack(norms).norm()
         if not torch.isfinite(norm + logs["loss"].detach()):  # the norm is the same on all processes, so all stop
             raise UserError(
                 f"the loss is {float(logs['loss'].detach())} and its gradient {float(norm)} at step {step + 1}, cases "
@@ -223,7 +225,7 @@ class Fit:
                 model.load_state_dict(load_file(self.folder.best, device=str(self.accelerator.device)))
             model.eval()
             if hasattr(model, "finish"):
-                model.finish(self._plain_batches())
+                model.finish(self._plain_batches(), self.job.recipe.segmenter.target)
             save_model(
                 TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids), place
             )

@@ -58,7 +58,7 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
 
 def _reliability(axis: Axes, found: dict[str, Any]) -> None:
     reliability_axes(axis, "share of readers")
-    for k, (region, label) in enumerate((("everywhere", "all pixels"), ("in_doubt", "in doubt"))):
+    for k, (region, label) in enumerate((("everywhere", "all pixels"), ("near_lesion", "near the lesion"))):
         error = found["metrics"]["ece"]["mean" if region == "everywhere" else region]
         calibration_line(axis, found["reliability"][region], f"{label} (ECE {error:.3f})", k)
     axis.legend(fontsize=6)

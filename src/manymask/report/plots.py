@@ -109,9 +109,9 @@ def _reliability(e: Experiment, path: Path) -> bool:
     reliability_axes(axis, "share of readers who marked the pixel")
     for k, line in enumerate(found):
         error = line.model.get("metrics", "ece")
-        label = f"{line.label} ({error['mean']:.3f}, {error['in_doubt']:.3f})"
+        label = f"{line.label} (ECE {error['mean']:.3f})"
         calibration_line(axis, line.model.get("reliability", "everywhere"), label, k)
-    axis.legend(fontsize=6, title="model (ECE, in doubt)", title_fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(fontsize=6, title="model", title_fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, path)
 
 

@@ -17,7 +17,7 @@ _COSTS = (
     Column("optimiser steps", count), Column("images seen", count),
 )  # fmt: skip
 _READERS = (Column("GED²", share, True), Column("HM-IoU", share, True))
-_CALIBRATION = (Column("ECE", share), Column("ECE in doubt", share))
+_CALIBRATION = (Column("ECE", share), Column("ECE near the lesion", share))
 
 
 def all_tables(experiments: list[Experiment]) -> list[Table]:
@@ -118,7 +118,7 @@ def _scores(e: Experiment, line: Line, paper_too: bool, *part: str) -> list[Any]
 
     theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None)) if paper_too else ()
     many = [get("ged"), get("hm_iou")] if e.several_readers else []
-    return [get("dice"), get("iou"), *theirs, *many, get("ece", "mean"), get("ece", "in_doubt")]
+    return [get("dice"), get("iou"), *theirs, *many, get("ece", "mean"), get("ece", "near_lesion")]
 
 
 def _once(e: Experiment, line: Line) -> list[Any]:
@@ -227,7 +227,7 @@ def _many(e: Experiment, row: dict[str, Any]) -> list[Any]:
 
 
 def _ece(row: dict[str, Any]) -> list[Any]:
-    return [row["ece"]["mean"], row["ece"]["in_doubt"]]
+    return [row["ece"]["mean"], row["ece"].get("near_lesion", "–")]
 
 
 def invariance(e: Experiment) -> Table:
