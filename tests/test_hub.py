@@ -1,6 +1,7 @@
 """Model folders: whole, readable by others, never unpickled."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from manymask import Segmenter
+from manymask import Segmenter, model_files
 from manymask.data import phantom
 from manymask.datasets import DATASETS, Intended
 from manymask.errors import UserError
@@ -58,10 +60,10 @@ def test_other_weights_and_damaged_files_are_refused(trained_run, tmp_path):
     save_model(load_model(trained_run), tmp_path / "model")
     part = tmp_path / "model" / "denoiser.safetensors"
     part.write_bytes(part.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"denoiser\.safetensors does not hold"):
+    with pytest.raises(UserError, match=r"denoiser\.safetensors is damaged"):
         load_model(tmp_path / "model")
     part.write_bytes((tmp_path / "model" / "mask_codec.safetensors").read_bytes())
-    with pytest.raises(UserError, match=r"denoiser\.safetensors does not hold"):
+    with pytest.raises(UserError, match=r"denoiser\.safetensors lacks the weights"):
         load_model(tmp_path / "model")
 
 
@@ -148,3 +150,120 @@ def test_every_shipped_model_tells_its_purpose_and_modality():
     for path in folders:
         config = json.loads(path.read_text())
         assert config["purpose"].endswith(".") and config["modality"] and config["trained_on"], path
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The names that were sent to the Hugging Face Hub, which cannot be reached."""
+    sent = []
+
+    def fetch(name, **options):
+        sent.append((name, options.get("revision")))
+        raise OSError("the network cannot be reached")
+
+    monkeypatch.setattr(model_files, "snapshot_download", fetch)
+    return sent
+
+
+@pytest.mark.parametrize("load", [load_model, Segmenter.from_pretrained])
+@pytest.mark.parametrize(
+    "name",
+    ["models/isic2018x", "isic2018", "./a", "../a", "~/a/b", "/patients/meier", "hf:a", "hf://a", "hf://a/b/c", ""],
+)
+def test_no_local_name_is_sent_to_a_hub(monkeypatch, tmp_path, hub, load, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        load(name)
+    assert hub == []
+
+
+@pytest.mark.parametrize("name", ["hf://org/a-model", Path("hf://org/a-model")])
+def test_model_of_the_hub_is_fetched_by_its_full_address_alone(hub, name):
+    with pytest.raises(UserError, match=r"hf://org/a-model cannot be fetched .*network cannot be reached"):
+        load_model(name)
+    with pytest.raises(UserError):
+        Segmenter.from_pretrained("hf://org/a-model@v1.2")
+    assert hub == [("org/a-model", None), ("org/a-model", "v1.2")]
+
+
+def altered(config, place, value):
+    """The config with another value under the keys `place`."""
+    inner = config
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return config
+
+
+HOSTILE = [
+    (("recipe", "segmenter", "process", "steps"), 2 * 10**9, "must lie in"),
+    (("recipe", "segmenter", "sampler", "steps"), 10**7, "must lie in"),
+    (("recipe", "segmenter", "sampler", "steps"), 1001, "takes 1001 steps"),
+    (("recipe", "size"), 10**5, "must lie in"),
+    (("recipe", "mask_codec", "blocks"), 10**8, "must lie in"),
+    (("recipe", "mask_codec", "widths"), [30000, 30000], "must lie in"),
+    (("recipe", "mask_codec", "widths"), [4096, 4096], "mask_codec.safetensors: .* is 8 × .*, this model takes 4096 ×"),
+    (("recipe", "mask_codec", "widths"), [], "config.json"),
+    (("recipe", "mask_codec", "widths"), 8, "expected a list"),
+    (("recipe", "mask_codec", "blocks"), True, "is not of type int"),
+    (("recipe", "mask_codec", "loss", "weight"), float("nan"), "not a finite number"),
+    (("recipe", "mask_codec", "loss", "weight"), 10**400, "must lie in"),
+    (("recipe",), {"kind": "Recipe"}, "lacks the setting dataset"),
+    (("recipe",), [], "expected the settings of Recipe"),
+    (("stage",), ["segmenter"], "is none of"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "message"), HOSTILE)
+def test_config_that_would_exhaust_the_machine_is_refused_at_once(drawing_model, tmp_path, place, value, message):
+    trained = load_model(drawing_model)
+    save_model(trained, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(altered(json.loads(path.read_text()), place, value)))
+    before = time.monotonic()
+    with pytest.raises(UserError, match=message) as refused:
+        load_model(tmp_path / "model")
+    assert str(tmp_path / "model") in str(refused.value) and "\n" not in str(refused.value)
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "[" * 10**5, '{"format": 1, "stage"', "1" * 5000, " " * 10**7])
+def test_config_that_is_no_object_is_refused(drawing_model, tmp_path, content):
+    save_model(load_model(drawing_model), tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["training_ids.txt", "config.json", "denoiser.safetensors"])
+@pytest.mark.parametrize("target", ["/dev/zero", "/etc/passwd", "a folder"])
+def test_links_out_of_the_model_folder_are_refused(drawing_model, tmp_path, name, target):
+    save_model(load_model(drawing_model), tmp_path / "model")
+    path = tmp_path / "model" / name
+    path.unlink()
+    if target == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+    with pytest.raises(UserError, match=name):
+        load_model(tmp_path / "model")
+
+
+def test_links_into_the_blobs_of_a_hub_cache_are_followed(drawing_model, tmp_path):
+    save_model(load_model(drawing_model), tmp_path / "snapshots" / "abc")
+    (tmp_path / "blobs").mkdir()
+    for k, path in enumerate(sorted((tmp_path / "snapshots" / "abc").iterdir())):
+        path.rename(tmp_path / "blobs" / str(k))
+        path.symlink_to(Path("../../blobs") / str(k))
+    assert load_model(tmp_path / "snapshots" / "abc").stage == "segmenter"
+
+
+def test_weights_that_are_not_finite_are_refused(drawing_model, tmp_path):
+    save_model(load_model(drawing_model), tmp_path / "model")
+    part = tmp_path / "model" / "denoiser.safetensors"
+    weights = load_file(part)
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] = float("inf")
+    save_file(weights, part)
+    with pytest.raises(UserError, match=f"{name} holds values that are not finite"):
+        load_model(tmp_path / "model")

@@ -9,10 +9,10 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "choices", "noise", "settings", "provenance", "record", "datasets", "licences",
+    "errors", "choices", "noise", "limits", "settings", "provenance", "record", "datasets", "licences",
     "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks",
-    "files.atomic", "files.raster", "files.masks", "files.picture", "files.window",
+    "files.text", "files.atomic", "files.tensors", "files.raster", "files.masks", "files.picture", "files.window",
     "files.dicom_header", "files.dicom_spacing", "files.dicom_pixels", "files.dicom_file", "files.dicom_series",
     "files.dicom", "files.nifti", "files.inputs", "files.result",
     "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
@@ -22,7 +22,7 @@ FLOORS = (
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "stream", "networks", "prob_unet", "guidance", "segmenters",
-    "recipes", "card", "regions", "hub", "inference", "evaluate", "invariance", "show", "publish",
+    "recipes", "model_files", "card", "regions", "hub", "inference", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",
     "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",

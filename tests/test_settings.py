@@ -1,10 +1,13 @@
 """Settings survive being written down."""
 
+import dataclasses
 import json
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from manymask.errors import UserError
+from manymask.limits import limits_of
 from manymask.recipes import RECIPES, Recipe
 from manymask.settings import difference, from_dict, to_dict
 
@@ -26,3 +29,38 @@ def test_difference_names_the_place():
     old, new = to_dict(RECIPES["phantom"]), to_dict(RECIPES["phantom"])
     new["training"]["batch"] = 99
     assert difference(old, new) == ["training.batch: 16 → 99"]
+
+
+def settings_of(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Every dataclass that the annotation `kind` can hold, by name."""
+    for inner in get_args(kind):
+        settings_of(inner, found)
+    if dataclasses.is_dataclass(kind) and kind.__name__ not in found:
+        found[kind.__name__] = kind
+        for hint in get_type_hints(kind).values():
+            settings_of(hint, found)
+    return found
+
+
+def numeric(hint: Any) -> bool:
+    return hint in (int, float) or any(
+        numeric(inner) for inner in get_args(hint) if not dataclasses.is_dataclass(inner)
+    )
+
+
+def test_every_number_in_a_recipe_has_limits():
+    for name, kind in settings_of(Recipe, {}).items():
+        for field, hint in get_type_hints(kind).items():
+            if numeric(hint) and field in {f.name for f in dataclasses.fields(kind)}:
+                assert limits_of(name, field) is not None, f"{name}.{field} needs a line in limits.py"
+
+
+@pytest.mark.parametrize("value", [0.0, -1, 4097, 10**30, "8", None, True, [8], float("inf")])
+def test_number_beyond_its_limits_or_of_another_type_is_refused(value):
+    with pytest.raises(UserError, match=r"^there: recipe\.size: "):
+        from_dict(Recipe, to_dict(RECIPES["phantom"]) | {"size": value}, "there: recipe")
+
+
+def test_limits_themselves_are_allowed():
+    for size in (8, 4096):
+        assert from_dict(Recipe, to_dict(RECIPES["phantom"]) | {"size": size}).size == size

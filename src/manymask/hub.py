@@ -17,20 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelHubMixin
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from manymask import card
 from manymask.consensus import Consensus, fuse
 from manymask.datasets import Intended, intended, read_intended
 from manymask.errors import UserError
-from manymask.files.atomic import atomic_folder, read_json, write_json
+from manymask.files.atomic import atomic_file, atomic_folder, read_object, write_json
 from manymask.files.picture import Picture
 from manymask.files.raster import pil_pixels, read_pixels
+from manymask.files.tensors import write_tensors, writing
+from manymask.files.text import read_text
 from manymask.licences import Licence, licence
+from manymask.model_files import find_model, outline, own_file, read_weights
 from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage, name_of
 from manymask.record import ModelRecord
@@ -40,6 +41,7 @@ from manymask.settings import from_dict, to_dict
 from manymask.stream import Watch
 
 FORMAT = 1
+MOST_CONFIG = 1_000_000
 
 ImageLike = Path | str | np.ndarray | Image.Image | Picture
 
@@ -94,19 +96,24 @@ def _parts(model: nn.Module, stage: Stage) -> dict[str, nn.Module]:
 def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
     """Fills an existing folder; `half` stores floating-point weights in half precision."""
     for name, part in _parts(trained.model, trained.stage).items():
-        tensors = {k: v.detach().cpu().contiguous() for k, v in part.state_dict().items()}
+        tensors = part.state_dict()
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         if tensors:
-            save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
+            write_tensors(folder / f"{name}.safetensors", tensors, {"format": "pt"})
     config = {"format": FORMAT, "stage": trained.stage, "recipe": to_dict(trained.recipe)}
     use = {k: v for k, v in to_dict(trained.intended).items() if k != "kind"}
     write_json(folder / "config.json", {**config, **use, "provenance": to_dict(trained.provenance)})
-    (folder / "training_ids.txt").write_text("\n".join(trained.training_ids) + "\n", encoding="utf-8")
     terms = trained.licence
     text = card.write(trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag)
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    (folder / "LICENSE").write_text(terms.text, encoding="utf-8")
+    _write(folder / "training_ids.txt", "\n".join(trained.training_ids) + "\n")
+    _write(folder / "README.md", text)
+    _write(folder / "LICENSE", terms.text)
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path), atomic_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
@@ -115,52 +122,35 @@ def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
         write_model(trained, beside, half)
 
 
-def find_model(folder: Path) -> Path:
-    """The model folder meant: `folder` itself, or the one inside a run folder."""
-    candidates = (folder, folder / "segmenter" / "model", folder / "model")
-    return next((place for place in candidates if (place / "config.json").exists()), folder)
+def load_model(name: Path | str, **download: Any) -> TrainedModel:
+    """A model folder, or a run folder with one inside; see `find_model` for other names.
 
-
-def load_model(folder: Path) -> TrainedModel:
-    """A model folder, or a run folder with one inside. Raises `UserError` that names what is missing or wrong."""
-    title = folder.resolve().name
-    folder = find_model(folder)
-    if not (folder / "config.json").exists():
+    A stranger's folder is checked before anything is built: sizes of files, settings within the bounds of `limits`, and
+    the shapes of all weights. Raises `UserError` that names what is missing or wrong.
+    """
+    title = Path(name).resolve().name
+    folder = find_model(name, **download)
+    place = folder / "config.json"
+    if not place.exists():
         raise UserError(f"{folder} is no model: it has no config.json (a model folder is made by `manymask train`)")
-    config = read_json(folder / "config.json")
+    config = read_object(own_file(place), MOST_CONFIG)
     if config.get("format") != FORMAT:
-        raise UserError(f"{folder / 'config.json'}: format {config.get('format')!r}, this version reads {FORMAT}")
+        raise UserError(f"{place}: format {config.get('format')!r:.40}, this version reads {FORMAT}")
     if not {"recipe", "stage"} <= set(config):
-        raise UserError(f"{folder / 'config.json'} names no recipe or no stage: the model folder is not complete")
-    recipe = from_dict(Recipe, config["recipe"], "recipe")
-    stage = from_dict(Stage, config["stage"], "stage")
-    model = recipe.build(stage)
-    for name, part in _parts(model, stage).items():
-        if any(True for _ in part.state_dict()):
-            _load_part(part, folder / f"{name}.safetensors")
+        raise UserError(f"{place} names no recipe or no stage: the model folder is not complete")
+    recipe = from_dict(Recipe, config["recipe"], f"{place}: recipe")
+    stage = from_dict(Stage, config["stage"], f"{place}: stage")
+    provenance = from_dict(Provenance, config.get("provenance", {}), f"{place}: provenance")
     ids = folder / "training_ids.txt"
     if not ids.exists():
         raise UserError(f"{ids} is missing: without it nothing tells which cases the model has seen")
-    provenance = from_dict(Provenance, config.get("provenance", {}), "provenance")
-    seen = ids.read_text(encoding="utf-8").split("\n")[:-1]
-    use = read_intended(config, recipe.dataset, str(folder / "config.json"))
-    return TrainedModel(model.eval(), recipe, stage, provenance, seen, title, use)
-
-
-def _load_part(part: nn.Module, path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"{path} is missing: the model folder is not complete, copy it again")
-    try:
-        tensors = load_file(path)
-        part.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold this model's weights ({first_difference(error)})") from None
-
-
-def first_difference(error: Exception) -> str:
-    """What torch says is wrong with a state dict, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[min(1, len(lines) - 1)][:200]
+    training_ids = read_text(own_file(ids)).split("\n")[:-1]
+    weights = read_weights(_parts(outline(recipe, stage, place), stage), folder)
+    model = recipe.build(stage)
+    for part_name, part in _parts(model, stage).items():
+        part.load_state_dict(weights.get(part_name, {}))
+    use = read_intended(config, recipe.dataset, str(place))
+    return TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use)
 
 
 def default_device() -> str:
@@ -194,17 +184,15 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         write_model(self.trained, save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, device: str | None = None, **options: Any) -> "Segmenter":
-        folder = Path(model_id)
-        if not folder.exists():
-            allowed = {
-                k: options[k]
-                for k in ("revision", "cache_dir", "force_download", "local_files_only", "token")
-                if k in options
-            }
-            wanted = ["*.json", "*.safetensors", "*.txt", "*.md", "LICENSE"]
-            folder = Path(snapshot_download(model_id, allow_patterns=wanted, **allowed))
-        return cls(load_model(folder), device)
+    def from_pretrained(  # type: ignore[override]
+        cls, model: Path | str, *, device: str | None = None, **download: Any
+    ) -> "Segmenter":
+        """A model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
+
+        download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
+        Raises `UserError` in one line; a local path never leaves the machine.
+        """
+        return cls(load_model(model, **download), device)
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
         """Anything image-like as the model sees it; pixels deeper than 8 bits are stretched."""

@@ -11,8 +11,9 @@ from manymask.choices import Precision
 from manymask.codec import same_codec
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.hub import TrainedModel, first_difference, load_model
+from manymask.hub import TrainedModel, load_model
 from manymask.imagenet import EfficientNetLite0
+from manymask.model_files import first_difference
 from manymask.noise import seed_of
 from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage

@@ -168,12 +168,14 @@ Sampler = DDPM | DDIM | PLMS | DPMSolver | Euler | Heun
 
 
 def check_fit(sampler: Sampler, process: Process) -> None:
-    """`UserError` if the sampler cannot run this process backwards."""
+    """`UserError` if the sampler cannot run this process backwards, or takes more steps than it has."""
     if not isinstance(process, sampler.serves):
         fitting = [kind.__name__ for kind in get_args(Sampler) if isinstance(process, kind.serves)]
         raise UserError(
             f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(fitting)}"
         )
+    if not 1 <= sampler.steps <= process.steps:
+        raise UserError(f"the sampler takes {sampler.steps} steps, the process has 1 … {process.steps}")
 
 
 KINDS: dict[SamplerName, type] = {
@@ -200,5 +202,6 @@ def choose(name: SamplerName | None, steps: int | None, model: Any) -> Sampler |
         raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
     kind: Any = KINDS[name] if name else type(own)
     chosen = own if kind is type(own) else kind()
+    chosen = replace(chosen, steps=steps or min(chosen.steps, longest))
     check_fit(chosen, model.setting.process)
-    return replace(chosen, steps=steps or min(chosen.steps, longest))
+    return chosen

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from manymask.errors import UserError
+from manymask.limits import MOST_ITEMS, Bounds, limits_of, outside
+
+MOST_DEPTH = 50  # settings within settings
 
 
 def to_dict(setting: Any) -> Any:
@@ -20,50 +23,93 @@ def to_dict(setting: Any) -> Any:
 
 
 def from_dict(expected: Any, value: Any, where: str = "config") -> Any:
-    """The inverse of `to_dict`: builds what the annotation `expected` allows, or raises `UserError` naming the place."""
+    """The inverse of `to_dict`: builds what the annotation `expected` allows, or raises `UserError` naming the place.
+
+    Numbers are held to the bounds of `limits`.
+    """
+    return _build(expected, value, where)
+
+
+def _build(expected: Any, value: Any, where: str, bounds: Bounds | None = None) -> Any:
     origin = get_origin(expected)
     if origin in (Union, types.UnionType):
-        return _from_union(expected, value, where)
+        return _from_union(expected, value, where, bounds)
     if dataclasses.is_dataclass(expected) and isinstance(expected, type):
         return _from_fields(expected, value, where)
     if origin is tuple:
-        inner = get_args(expected)[0]
-        return tuple(from_dict(inner, item, where) for item in value)
+        return _from_list(get_args(expected)[0], value, where, bounds)
     if origin is Literal:
-        if value not in get_args(expected):
-            raise UserError(f"{where}: {value!r} is none of {', '.join(map(repr, get_args(expected)))}")
+        if type(value) is not str or value not in get_args(expected):
+            raise UserError(f"{where}: {_shown(value)} is none of {', '.join(map(repr, get_args(expected)))}")
         return value
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(expected, type) and not isinstance(value, expected):
-        raise UserError(f"{where}: {value!r} is not of type {expected.__name__}")
-    return value
+    return _plain(expected, value, where, bounds)
 
 
-def _from_union(expected: Any, value: Any, where: str) -> Any:
+def _plain(expected: Any, value: Any, where: str, bounds: Bounds | None) -> Any:
+    """A number, a word or a switch."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = isinstance(value, expected) and (number or expected is not int)
+    if not fits and not (expected is float and number):
+        raise UserError(f"{where}: {_shown(value)} is not of type {expected.__name__}")
+    wrong = outside(bounds, value) if number else None
+    if wrong:
+        raise UserError(f"{where}: {wrong}")
+    return float(value) if expected is float else value
+
+
+def _from_list(inner: Any, value: Any, where: str, bounds: Bounds | None) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f"{where}: expected a list, found {_shown(value)}")
+    if len(value) > MOST_ITEMS:
+        raise UserError(f"{where}: {len(value)} values are more than {MOST_ITEMS}")
+    return tuple(_build(inner, item, where, bounds) for item in value)
+
+
+def _from_union(expected: Any, value: Any, where: str, bounds: Bounds | None) -> Any:
     members = get_args(expected)
     if value is None and type(None) in members:
         return None
     if not isinstance(value, dict):
         plain = [m for m in members if not dataclasses.is_dataclass(m) and m is not type(None)]
         if not plain:
-            raise UserError(f"{where}: expected one of {_names(members)}, found {value!r}")
-        return from_dict(plain[0], value, where)
+            raise UserError(f"{where}: expected one of {_names(members)}, found {_shown(value)}")
+        return _build(plain[0], value, where, bounds)
     for member in members:
-        if getattr(member, "__name__", None) == value.get("kind"):
-            return from_dict(member, value, where)
-    raise UserError(f"{where}: kind {value.get('kind')!r} is none of {_names(members)}")
+        if dataclasses.is_dataclass(member) and getattr(member, "__name__", None) == value.get("kind"):
+            return _from_fields(member, value, where)
+    raise UserError(f"{where}: kind {_shown(value.get('kind'))} is none of {_names(members)}")
 
 
-def _from_fields(expected: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict) or value.get("kind", expected.__name__) != expected.__name__:
-        raise UserError(f"{where}: expected the settings of {expected.__name__}, found {value!r}")
+def _from_fields(expected: Any, value: Any, where: str) -> Any:
+    name = expected.__name__
+    if not isinstance(value, dict) or value.get("kind", name) != name:
+        raise UserError(f"{where}: expected the settings of {name}, found {_shown(value)}")
+    if where.count(".") > MOST_DEPTH:
+        raise UserError(f"{where[:80]}…: nested too deeply")
     hints = get_type_hints(expected)
-    given = {name: item for name, item in value.items() if name != "kind"}
-    unknown = sorted(set(given) - set(hints))
+    given = {key: item for key, item in value.items() if key != "kind"}
+    unknown = sorted(str(key) for key in given if key not in hints)
     if unknown:
-        raise UserError(f"{where}: {expected.__name__} has no setting {', '.join(unknown)}")
-    return expected(**{name: from_dict(hints[name], item, f"{where}.{name}") for name, item in given.items()})
+        raise UserError(f"{where}: {name} has no setting {repr(', '.join(unknown)[:80])[1:-1]}")
+    missing = [f.name for f in dataclasses.fields(expected) if f.name not in given and _required(f)]
+    if missing:
+        raise UserError(f"{where}: {name} lacks the setting {', '.join(missing)}")
+    return expected(
+        **{key: _build(hints[key], item, f"{where}.{key}", limits_of(name, key)) for key, item in given.items()}
+    )
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _shown(value: Any) -> str:
+    """The start of a value, in one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def _names(members: tuple[Any, ...]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from manymask.errors import UserError
+from manymask.files.text import MOST_BYTES, read_text
 
 
 @contextmanager
@@ -61,11 +62,19 @@ def write_json(path: Path, content: Any) -> None:
         beside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON, or `UserError` naming the file."""
+def read_json(path: Path, most: int = MOST_BYTES) -> Any:
+    """Parsed JSON of at most `most` bytes, or `UserError` naming the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
+        return json.loads(read_text(path, most))
+    except RecursionError:
+        raise UserError(f"{path} is not readable JSON (nested too deeply)") from None
+    except ValueError as error:
         raise UserError(f"{path} is not readable JSON ({error})") from None
+
+
+def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The same for a file that holds one JSON object."""
+    content = read_json(path, most)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a JSON object")
+    return content

@@ -73,11 +73,12 @@ def segment(
 
 
 def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
+    from manymask.model_files import find_model
+
     at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
-    if not model.exists():
-        raise UserError(f"{model}: no such model folder")
+    find_model(model)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a folder")
 
@@ -106,9 +107,6 @@ def serve(
     from manymask.page.desk import Limits
     from manymask.page.serve import serve as serve_page
 
-    for folder in model:
-        if not folder.exists():
-            raise UserError(f"{folder}: no such model folder")
     limits = Limits(max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting)
     serve_page(model, host, port, limits)
 

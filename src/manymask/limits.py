@@ -1,0 +1,47 @@
+"""How large or small each numeric setting may be, so that a damaged or hostile config cannot exhaust a machine.
+
+Bounds are generous: they hold far more than anyone trains, and far less than fills a memory.
+"""
+
+import math
+
+Bounds = tuple[float, float]
+
+_SHARE, _WEIGHT, _COUNT, _WIDTH = (0, 1), (0, 1e6), (1, 10**9), (1, 4096)
+MOST_ITEMS = 64  # of a tuple of settings
+
+# a field of one class (`Class.field`) goes before the same field of any class
+LIMITS: dict[str, Bounds] = {
+    # sizes of images and networks
+    "size": (8, 4096), "channels": (1, 64), "ResUNet.channels": _WIDTH, "latent": (1, 64), "stem": (1, 64),
+    "widths": _WIDTH, "encoder": _WIDTH, "features": _WIDTH, "filters": _WIDTH, "growth": _WIDTH,
+    "blocks": (0, 16), "encoder_blocks": (0, 16), "dense_blocks": (0, 16), "units": (0, 16),
+    "codes": (2, 65536), "levels": (2, 256), "patience": _COUNT,
+    # process and samplers
+    "steps": (1, 10_000), "Training.steps": _COUNT, "Provenance.steps": (0, 10**12), "late": (0.01, 100), "eta": (0, 1),
+    "beta_start": (1e-12, 0.999), "beta_end": (1e-12, 0.999), "turns": (1, 8), "guidance": (-1000, 1000), "scale": _WEIGHT,
+    # losses and training
+    "weight": (1e-9, 1e6), "beta": _WEIGHT, "gamma": (0, 100), "cross_entropy": _WEIGHT, "dice": _WEIGHT, "coarse": _WEIGHT,
+    "noise_levels": (1, 64), "drop_condition": _SHARE, "batch": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
+    "decay_after": _COUNT, "weight_decay": (0, 10), "clip": (1e-9, 1e9), "ema": _SHARE, "validate_every": _COUNT,
+    "validation_cases": _COUNT, "seed": (0, 2**63 - 1),
+    # augmentation
+    "rotate": (0, 180), "Augment.scale": (0, 0.99), "shift": _SHARE, "brightness": _SHARE, "contrast": _SHARE,
+    "colour": _SHARE, "zoom": _SHARE, "inset": _SHARE,
+}  # fmt: skip
+
+
+def limits_of(owner: str, field: str) -> Bounds | None:
+    """The bounds of a field of the class named `owner`; None where it has none."""
+    return LIMITS.get(f"{owner}.{field}", LIMITS.get(field))
+
+
+def outside(bounds: Bounds | None, value: float) -> str | None:
+    """What is wrong with a number, or None: it is not finite, or lies beyond its bounds."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is not a finite number"
+    low, high = bounds or (-1e15, 1e15)
+    if low <= value <= high:
+        return None
+    shown = str(value) if abs(value) < 1e15 else "a number of more than 15 digits"
+    return f"{shown} must lie in {low:g} … {high:g}"
