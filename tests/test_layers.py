@@ -22,7 +22,7 @@ FLOORS = (
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "stream", "networks", "prob_unet", "guidance", "segmenters",
-    "recipes", "model_files", "card", "regions", "hub", "inference", "evaluate", "invariance", "show", "publish",
+    "recipes", "model_files", "card", "regions", "hub", "inference", "agreement", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",
     "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",
