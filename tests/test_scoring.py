@@ -15,7 +15,7 @@ from torch import nn
 
 from manymask.data.case import Case, Source
 from manymask.data.store import Store, prepare
-from manymask.evaluate import Protocol, Scores, evaluate, leading_score, reader_baselines, resize_map, spread
+from manymask.evaluate import Protocol, Scores, evaluate, leading_score, resize_map, spread
 from manymask.metrics import summary
 from manymask.segmenters import LatentDiffusion
 
@@ -85,8 +85,8 @@ def test_truth_is_the_consensus_of_those_who_marked_something(small):
 
 
 def test_majority_is_scored_where_two_or_more_marked_and_all_slots_where_all_did(small):
-    found = scores(small, "abcd", a=LEFT, b=quarter(1.0), c=NOTHING, d=NOTHING)  # 4 × 4 px but for a blunted corner
-    assert values(found, "dice_majority") == [1, pytest.approx(30 / 47), None, None]
+    found = scores(small, "abcd", a=LEFT, b=quarter(1.0), c=NOTHING, d=NOTHING)
+    assert values(found, "dice_majority") == [1, pytest.approx(2 / 3), None, None]
     assert found.metrics["dice_majority"]["n"] == 2 and found.metrics["dice_majority"]["skipped"] == 2
     full = found.metrics["dice_all_slots_filled"]
     assert full["n"] == 1 and full["mean"] == found.cases[1]["dice"] < 1
@@ -173,7 +173,7 @@ def test_baselines_hold_the_disk_of_radius_four_and_each_reader_against_the_rest
     y, x = np.ogrid[:8, :8]
     disk = (y - 4) ** 2 + (x - 4) ** 2 <= 16
     expected = 2 * disk[:, :4].sum() / (disk.sum() + 32)
-    found = reader_baselines(small, ["b", "d"])
+    found = scores(small, "bd", b=LEFT, d=NOTHING).baselines
     assert found["disk"]["dice"]["mean"] == pytest.approx(expected / 2)
     assert found["one_reader_against_the_others"]["dice"] == {"mean": 1, "low": 1, "high": 1, "n": 1}
 
