@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from manymask.errors import UserError
+from manymask.files.depth import stretch_note
 from manymask.files.dicom import Failed, Series, dicom_series, is_dicom
 from manymask.files.dicom_file import is_dicomdir
 from manymask.files.nifti import is_nifti, nifti_slices
 from manymask.files.picture import Picture
-from manymask.files.raster import is_raster, read_pixels
+from manymask.files.raster import is_raster, read_noted
 from manymask.files.window import Window
 
 _KINDS = "PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI"
@@ -27,7 +28,9 @@ class Raster:
     path: Path
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
-        yield Picture(read_pixels(self.path), self.path.stem)
+        pixels, notes = read_noted(self.path)
+        stretched = stretch_note(pixels)
+        yield Picture(pixels, self.path.stem, notes=(*notes, stretched) if stretched else notes)
 
 
 @dataclass(frozen=True)

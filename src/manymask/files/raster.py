@@ -1,18 +1,21 @@
-"""PNG, JPEG and TIFF in and out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is known."""
+"""PNG, JPEG, TIFF, BMP, WebP and GIF in, PNG out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is
+known."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
-import tifffile
-from PIL import Image, ImageOps
+from PIL import Image
 
-from manymask.errors import UserError
+from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
+from manymask.files.depth import to_bytes
+from manymask.files.pillow import claimed_pillow, from_pillow, read_pillow
+from manymask.files.samples import PIXEL_LIMIT as PIXEL_LIMIT
+from manymask.files.samples import Claim, Samples, check_claim
+from manymask.files.tiff import claimed_tiff, read_tiff
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-PIXEL_LIMIT = 100_000_000
-Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_raster(path: Path) -> bool:
@@ -25,110 +28,59 @@ def list_rasters(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and is_raster(p))
 
 
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """An image as uint8 (H, W, channels), channels 1 or 3. More than 8 bits are stretched from minimum to maximum."""
-    return to_channels(_decode(path), channels, str(path))
+def read_samples(path: Path) -> Samples:
+    """The samples of an image file, upright, with palette and alpha; the format is told by the content."""
+    return read_tiff(path) if _is_tiff(path) else read_pillow(path)
+
+
+def claimed_size(path: Path) -> Claim:
+    """The size of an image file by its header, no larger than what is ever decoded; nothing is decoded."""
+    claim = claimed_tiff(path) if _is_tiff(path) else claimed_pillow(path)
+    check_claim(path, claim)
+    return claim
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """An image at its own depth: (H, W) or (H, W, C), turned upright."""
-    return _decode(path)
+    """An image at its own depth: grey (H, W) or colour (H, W, 3), upright, on white where it is transparent."""
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """As `read_pixels`, with what the reader of a result must know, such as pages that were left out."""
+    found = read_samples(path)
+    return found.picture(path), found.notes
+
+
+def read_image(path: Path, channels: int) -> np.ndarray:
+    """An image as uint8 (H, W, channels), channels 1 or 3; deeper pixels are stretched, see `depth`."""
+    return to_channels(read_pixels(path), channels, str(path))
+
+
+def pil_pixels(image: Image.Image) -> np.ndarray:
+    """A Pillow image as `read_pixels` reads one from a file."""
+    with decoding("the image"):
+        return from_pillow(image).turned(image.getexif().get(274, 1)).picture("the image")
 
 
 def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:
     """Pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any depth as uint8 (H, W, channels); `name` is for errors."""
-    pixels = _to_uint8(pixels, name)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], channels, axis=2)
+        return np.repeat(to_bytes(pixels, name)[:, :, None], channels, axis=2)
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
-        pixels = np.ascontiguousarray(pixels[:, :, :3])
+        pixels = np.ascontiguousarray(to_bytes(pixels[:, :, :3], name))
         return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
     raise UserError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
 
 
-def _too_large(path: Path) -> UserError:
-    return UserError(f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down first")
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(H, W) from the header alone; nothing is decoded. (0, 0) where only reading it all would tell."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.height, image.width
-    except Image.DecompressionBombError:
-        raise _too_large(path) from None
-    except (OSError, SyntaxError, ValueError):
-        return 0, 0
-
-
-def _open(path: Path) -> Image.Image:
+def _is_tiff(path: Path) -> bool:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(path) from None
-    except OSError:
-        raise UserError(f"{path} is not an image that can be read (expected {', '.join(SUFFIXES)})") from None
-
-
-def _decode(path: Path) -> np.ndarray:
-    """Pixels at their own depth: uint8, uint16, int32 or float32, (H, W) or (H, W, C)."""
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return _decode_tiff(path)
-    try:
-        with _open(path) as image:
-            return pil_pixels(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error})") from None
-
-
-def pil_pixels(image: Image.Image) -> np.ndarray:
-    """A Pillow image at its own depth, turned upright, whatever its mode."""
-    upright = ImageOps.exif_transpose(image)
-    plain = upright.mode in ("1", "L", "I", "F", "RGB") or upright.mode.startswith("I;16")
-    return np.asarray(upright if plain else upright.convert("RGB"))
-
-
-def _decode_tiff(path: Path) -> np.ndarray:
-    """TIFF through tifffile, which reads 16-bit colour; compressed pages it has no codec for go through Pillow."""
-    if not path.is_file() or path.stat().st_size == 0:
-        raise UserError(f"{path} is empty or not there")
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            if page.imagewidth * page.imagelength > PIXEL_LIMIT or int(np.prod(page.shape)) > 4 * PIXEL_LIMIT:
-                raise _too_large(path)
-            if len(tiff.pages) > 1 and page.shape == getattr(tiff.pages[1], "shape", None):
-                raise UserError(f"{path} holds {len(tiff.pages)} pages; give one image a file")
-            if int(page.compression) in (1, 8, 32946):
-                return np.squeeze(page.asarray())
-        with Image.open(path) as image:
-            return pil_pixels(image)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is not a TIFF that can be read ({error})") from None
-
-
-def _to_uint8(pixels: np.ndarray, name: str) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == bool:
-        return pixels.astype(np.uint8) * 255
-    values = pixels.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise UserError(f"{name}: the image holds values that are not numbers (NaN or infinite)")
-    low, high = float(values.min()), float(values.max())
-    return np.round((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    with decoding(path), path.open("rb") as file:
+        return file.read(4) in _TIFF
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

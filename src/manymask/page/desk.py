@@ -19,7 +19,7 @@ from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.inputs import Input, Nifti, Raster, find_inputs
 from manymask.files.nifti import count_slices, write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
-from manymask.files.raster import size_of, to_channels
+from manymask.files.raster import claimed_size, to_channels
 from manymask.files.result import write_result
 from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
@@ -119,7 +119,8 @@ def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
     entries = found.inputs
     for entry in entries:
         if isinstance(entry, Raster):
-            check_size(*size_of(entry.path), limits)
+            claim = claimed_size(entry.path)
+            check_size(claim.height, claim.width, limits)
     return Opened(tuple(entries), tuple(_count(entry) for entry in entries))
 
 

@@ -1,0 +1,75 @@
+"""Deep pixels (more than 8 bits) as bytes: stretched from the darkest to the brightest, isolated outliers left aside.
+
+A burned-in marker, a dead pixel or a saturated spot may hold a value far from all others. Stretching up to it would leave
+the picture itself with a few grey values. So at each end at most `_SHARE` of the pixels are cut off, and only where they
+are outliers beyond doubt: set apart by a gap of half the range of all others, or farther away than twice that range. A
+picture of fewer than `_LEVELS` grey values without them is left alone: it would be noise that is stretched.
+"""
+
+import numpy as np
+
+from manymask.errors import UserError
+
+_SHARE = 0.005
+_GAP = 0.5
+_FAR = 2.0
+_LEVELS = 64
+_LOOK = 1_000_000
+
+
+def to_bytes(pixels: np.ndarray, name: str = "the image") -> np.ndarray:
+    """Pixels of any shape and type as uint8; bytes stay as they are, True is 255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.view(np.uint8) * np.uint8(255)
+    low, high = shown_range(pixels, name)
+    if pixels.dtype == np.uint16:
+        return _stretched(np.arange(65536, dtype=np.uint16), low, high)[pixels]
+    return _stretched(pixels, low, high)
+
+
+def stretch_note(pixels: np.ndarray) -> str | None:
+    """How `to_bytes` stretches these pixels, in a sentence; None for bytes, which stay as they are."""
+    if pixels.dtype in (np.uint8, bool):
+        return None
+    low, high = shown_range(pixels)
+    note = f"The grey values {low:g} to {high:g} were stretched to 0 to 255"
+    cut = int(np.count_nonzero(pixels < low)) + int(np.count_nonzero(pixels > high))
+    if not cut:
+        return note + "."
+    return note + f"; {cut} outlying values of {pixels.min():g} to {pixels.max():g} were cut off."
+
+
+def shown_range(pixels: np.ndarray, name: str = "the image") -> tuple[float, float]:
+    """The values that become 0 and 255."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite([low, high]).all():  # of NaN, minimum and maximum are NaN
+        raise UserError(f"{name}: the image holds values that are not numbers (NaN or infinite)")
+    sample = pixels.reshape(-1)[:: max(1, pixels.size // _LOOK)]
+    inner_low, inner_high = (float(v) for v in np.quantile(sample, (_SHARE, 1 - _SHARE), method="nearest"))
+    if len(np.unique(sample[(sample >= inner_low) & (sample <= inner_high)])) < _LEVELS:
+        return low, high
+    return -_end(pixels, -inner_high, -inner_low, -low, -1), _end(pixels, inner_low, inner_high, high, 1)
+
+
+def _end(pixels: np.ndarray, low: float, high: float, most: float, sign: int) -> float:
+    """The upper end of what is shown, of pixels times `sign`: `most`, unless the values above `high` are outliers."""
+    width = high - low
+    if width <= 0 or most - high <= _GAP * width:
+        return most
+    tail = np.unique(pixels[pixels > high] if sign > 0 else pixels[pixels < -high]).astype(np.float64) * sign
+    tail = np.concatenate([[high], np.sort(tail)])
+    widest = int(np.diff(tail).argmax())
+    if tail[widest + 1] - tail[widest] > _GAP * (tail[widest] - low):
+        return float(tail[widest])
+    return float(tail[tail <= high + _GAP / 2 * width].max()) if most > high + _FAR * width else most
+
+
+def _stretched(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    values = pixels.astype(np.float32)
+    values -= low
+    values /= max(high - low, 1e-12)
+    values *= 255
+    np.round(values, out=values)
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)

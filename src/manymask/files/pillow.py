@@ -1,0 +1,117 @@
+"""PNG, JPEG, BMP, WebP and GIF through Pillow, which is offered these formats and no other."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from manymask.errors import UserError, decoding
+from manymask.files.samples import PIXEL_LIMIT, Claim, Samples, check_claim
+
+Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F")
+_ORIENTATION = 274
+
+
+def read_pillow(path: Path) -> Samples:
+    """The one picture of a file; animations are a `UserError`."""
+    with _opened(path) as image:
+        check_claim(path, _claim(image))
+        notes = _check_frames(path, image)
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        found = _from_png(path) if _needs_libpng(path, image) else from_pillow(image)
+        return Samples(found.values, found.palette, found.alpha, notes=notes).turned(orientation)
+
+
+def claimed_pillow(path: Path) -> Claim:
+    """The size from the header."""
+    with _opened(path) as image:
+        return _claim(image)
+
+
+def from_pillow(image: Image.Image) -> Samples:
+    """The samples of an open image of any mode, not yet turned."""
+    if image.mode in ("P", "PA"):
+        return _indexed(image)
+    if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
+    elif image.mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    elif not (image.mode in _MODES or image.mode.startswith("I;16")):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    if image.mode in ("LA", "RGBA"):
+        return Samples(values[:, :, 0] if image.mode == "LA" else values[:, :, :3], alpha=values[:, :, -1])
+    return Samples(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+
+def _indexed(image: Image.Image) -> Samples:
+    colours = np.frombuffer(bytes(image.getpalette("RGBA") or ()), np.uint8).reshape(-1, 4)
+    table = np.zeros((256, 4), np.uint8)
+    table[:, 3] = 255
+    table[: len(colours)] = colours
+    seen = image.info.get("transparency")
+    if isinstance(seen, bytes):
+        table[: len(seen), 3] = np.frombuffer(seen, np.uint8)[:256]
+    elif isinstance(seen, int):
+        table[seen, 3] = 0
+    if image.mode == "PA":
+        both = np.asarray(image)
+        return Samples(both[:, :, 0], table[:, :3], both[:, :, 1])
+    indices = np.asarray(image)
+    return Samples(indices, table[:, :3], None if table[:, 3].min() == 255 else table[indices, 3])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image of one of `FORMATS`; while it is open, whatever goes wrong is one line."""
+    with decoding(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(path, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise UserError(f"{path} is not an image that can be read (PNG, JPEG, TIFF, BMP, WebP or GIF)") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise UserError(
+                f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down or cut out a part first"
+            ) from None
+        with image:
+            yield image
+
+
+def _claim(image: Image.Image) -> Claim:
+    size = 2 if image.mode.startswith("I;16") else 4 if image.mode in ("I", "F") else 1
+    return Claim(image.height, image.width, image.height * image.width * len(image.getbands()) * size)
+
+
+def _check_frames(path: Path, image: Image.Image) -> tuple[str, ...]:
+    frames = getattr(image, "n_frames", 1)
+    if image.format == "MPO":  # the first is the picture, the others are views and previews of it
+        return (f"The file holds {frames} pictures; the first was read.",) if frames > 1 else ()
+    if frames > 1:
+        raise UserError(f"{path} is an animation of {frames} frames; give one image per file")
+    return ()
+
+
+def _needs_libpng(path: Path, image: Image.Image) -> bool:
+    """Pillow halves the depth of 16-bit PNG in colour or with alpha, and leaves colours that are transparent."""
+    if image.format != "PNG" or image.mode in ("P", "PA"):
+        return False
+    with path.open("rb") as file:
+        depth = file.read(25)[24]
+    return (depth == 16 and not image.mode.startswith("I")) or "transparency" in image.info
+
+
+def _from_png(path: Path) -> Samples:
+    values = imagecodecs.png_decode(path.read_bytes())
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    if channels in (2, 4):
+        return Samples(values[:, :, 0] if channels == 2 else values[:, :, :3], alpha=values[:, :, -1])
+    return Samples(values)
