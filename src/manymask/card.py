@@ -35,7 +35,8 @@ tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 **Intended use.** Research on segmentation and on disagreement between experts. **Not** for diagnosis or treatment.
 
 **Limits.** Of medical images it has seen {" and ".join(own.data_sets) or "one data set"} alone; those of other devices, sites or
-patients may fail silently. The confidence map tells where the drawn masks disagree, not whether all of them are wrong.
+patients may fail silently. The confidence map tells where the drawn masks disagree, not whether all of them are
+wrong.{_of_crops(recipe)}
 
 ```python
 from manymask import Segmenter
@@ -62,6 +63,13 @@ def _start(recipe: Recipe, own: Provenance) -> str:
     return "".join("\n" + row for row in rows)
 
 
+def _of_crops(recipe: Recipe) -> str:
+    """The limit of a model of crops."""
+    if not recipe.crop:
+        return ""
+    return " It was trained on regions with the object in the middle:\ngive it the middle of the object (`--roi X,Y`)."
+
+
 def _turns(segmenter: dict[str, Any]) -> str:
     turns = segmenter.get("turns", 1)
     return f"\n| masks | spread over {turns} flips and quarter turns of the image |" if turns > 1 else ""
@@ -76,33 +84,61 @@ def _purpose(stage: Stage) -> str:
 
 
 NAMES = {
-    "dice": "Dice of the consensus", "iou": "IoU", "hd95": "HD95, px", "dice_all_slots_filled": "Dice, all readers marked",
+    "dice": "Dice of the consensus", "iou": "IoU", "hd95": "HD95, px, where neither mask is empty",
+    "dice_all_slots_filled": "Dice, all readers marked",
     "dice_majority": "Dice against the majority", "ged": "GED²", "hm_iou": "HM-IoU", "ece": "ECE", "brier": "Brier",
     "psnr": "PSNR, dB", "ssim": "SSIM",
 }  # fmt: skip
 OF_CODECS = {"dice": "Dice of the reconstruction"}
 
 
+BASELINES = {"disk": "a blind disk in the middle", "one_reader_against_the_others": "one reader against the others"}
+
+
 def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The scores on test as a section of the card: mean, 95 % interval, and of several draws by the one model the
-    range of their means."""
+    """The scores on test as a section of the card: of several draws by the one model the mean and the range of their means,
+    and the 95 % interval of the first."""
     lines = [
         "",
         "## Measured on test",
         "",
-        "| | | mean | 95 % interval | range over seeds of the draw |",
+        "| | | mean over the draws | 95 % interval of the first | range over the draws |",
         "|---|---|---|---|---|",
     ]
     for stage, runs in metrics.items():
-        first = runs[0]["metrics"]
-        for name in (name for name in NAMES if "mean" in first.get(name, ())):
-            value, means = first[name], [run["metrics"][name]["mean"] for run in runs]
-            interval = f"{value['low']:.3f} – {value['high']:.3f}" if "low" in value else ""
-            seeds = f"{min(means):.4f} – {max(means):.4f}" if len(means) > 1 else ""
-            label = (OF_CODECS if stage.endswith("codec") else NAMES).get(name, NAMES[name])
-            label += f" ({value['n']} of {value['n'] + value['skipped']})" if "skipped" in value else ""
-            lines.append(f"| {stage} | {label} | {value['mean']:.4f} | {interval} | {seeds} |")
+        lines += [row for name in NAMES if (row := _measured_row(stage, name, [run["metrics"] for run in runs]))]
     brief = metrics["segmenter"][0]
-    facts = f"split `{brief['data']['scheme']}`, {brief['metrics']['dice']['n']} cases, {brief['protocol']['samples']} masks"
+    for name, label in BASELINES.items():
+        dice = brief.get("baselines", {}).get(name, {}).get("dice")
+        if dice:
+            lines.append(
+                f"| {label}{_cases(dice, brief['metrics'])} | Dice | {dice['mean']:.4f} | {_interval(dice)} | |"
+            )
+    draws, data = len(metrics["segmenter"]), brief["data"]
+    facts = f"split `{data['scheme']}`, {brief['metrics']['dice']['n']} cases, {brief['protocol']['samples']} masks, one training"
+    facts += f", {draws} seeds of the draw" if draws > 1 else ", one seed of the draw"
+    remark = f"Of this data set: {data['remark']}. " if data.get("remark") else ""
+    if "ged" not in brief["metrics"]:
+        remark += "One reader marked each image: whether the masks disagree as experts would is not tested. "
     revisions = ", ".join(dict.fromkeys(run["git"] for runs in metrics.values() for run in runs))
-    return "\n".join([*lines, "", f"{facts}, scored by revision {revisions}. In full: `metrics.json`.", ""])
+    return "\n".join([*lines, "", f"{facts}, scored by revision {revisions}. {remark}In full: `metrics.json`.", ""])
+
+
+def _measured_row(stage: str, name: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """A row of the table, empty where this was not measured."""
+    if "mean" not in runs[0].get(name, ()):
+        return ""
+    means = [run[name]["mean"] for run in runs]
+    seeds = f"{min(means):.4f} – {max(means):.4f}" if len(means) > 1 else ""
+    label = (OF_CODECS if stage.endswith("codec") else NAMES).get(name, NAMES[name]) + _cases(runs[0][name], runs[0])
+    return f"| {stage} | {label} | {sum(means) / len(means):.4f} | {_interval(runs[0][name])} | {seeds} |"
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    return f"{value['low']:.3f} – {value['high']:.3f}" if "low" in value else ""
+
+
+def _cases(value: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Over how many cases a mean is, where these are not all."""
+    every = metrics.get("dice", {}).get("n")
+    return f" ({value['n']} of {every})" if every and "n" in value and value["n"] != every else ""

@@ -1,0 +1,123 @@
+"""Writes the cards of the shipped models, models/NAME/README.md, from what was measured: config.json, metrics.json and the
+files of docs/results/NAME. It scores nothing, so it may be run at any time, and a test holds the cards against it.
+
+python scripts/write_cards.py
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from manymask import card
+from manymask.hub import TrainedModel, load_model
+
+ROOT = Path(__file__).parent.parent
+OBJECT = {"lidc_idri": "nodule", "cvc_clinicdb": "polyp", "isic2018": "lesion"}
+
+
+def text(model: Path) -> str:
+    """The card of a shipped model."""
+    trained = load_model(model)
+    written = card.write(
+        trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), trained.licence.tag
+    )
+    return written + _worth(ROOT / "docs/results" / model.name, trained) + card.measured(_json(model / "metrics.json"))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _worth(results: Path, trained: TrainedModel) -> str:
+    """What to know before the table of scores: a row for each thing that was measured aside."""
+    rows = [
+        *_leak(results),
+        *_off_centre(results, trained),
+        *_by_readers(results),
+        *_level_sets(results),
+        *_one_step(results),
+    ]
+    if not rows:
+        return ""
+    lines = [f"| {what} | {found} | `docs/results/{results.name}/{file}` |" for what, found, file in rows]
+    return "\n".join(["", "## Before the scores", "", "| | | |", "|---|---|---|", *lines, ""])
+
+
+def _leak(results: Path) -> Iterator[tuple[str, str, str]]:
+    found = _json(results / "nearest.json")
+    if found is None:
+        return
+    tested = found["data"]["tested_on"]
+    seen, near = (round(found[name] * tested) for name in ("group_seen", "neighbour_seen"))
+    yield f"of {tested} test images: of a video that was trained on", f"**{seen}**", "nearest.json"
+    yield "… with a directly neighbouring frame in training", f"{near}", "nearest.json"
+    copied = f"Dice {found['copied']['dice']['mean']:.3f}"
+    yield "the mask of the most similar training image, copied", copied, "nearest.json"
+    apart = _json(results / "sequence/results.json")
+    if apart is not None:
+        dice, size = apart["metrics"]["dice"], apart["model"]["recipe"]["size"]
+        value = f"Dice **{dice['mean']:.3f}** ({dice['low']:.3f} – {dice['high']:.3f})"
+        yield (
+            f"a model of {size}², split by video: {dice['n']} frames of videos never seen",
+            value,
+            "sequence/results.json",
+        )
+
+
+def _off_centre(results: Path, trained: TrainedModel) -> Iterator[tuple[str, str, str]]:
+    found = _json(results / "off-centre.json")
+    if found is None:
+        return
+    name = OBJECT.get(trained.recipe.dataset, "object")
+    for part, where in (("all", ""), ("all_readers_marked", ", all readers marked")):
+        offsets = ", ".join(found[part])
+        dice = ", ".join(f"{row['dice']['mean']:.3f}" for row in found[part].values())
+        count = found[part]["0"]["dice"]["n"]
+        yield (
+            f"Dice with the {name} {offsets} px off the middle, both ways{where} ({count} images)",
+            dice,
+            "off-centre.json",
+        )
+
+
+def _level_sets(results: Path) -> Iterator[tuple[str, str, str]]:
+    found = _json(results / "level-sets.json")
+    if found is None:
+        return
+    every, masks = found["all"], found["protocol"]["masks"]
+    for name, what in (
+        ("drawn", f"GED², HM-IoU of {masks} drawn masks ({every['drawn']['ged']['n']} images)"),
+        ("level_sets", f"… of the mean of these masks, cut at {masks} levels: one map, nothing drawn"),
+        ("blank_4", "… of the drawn masks, four replaced by empty ones on every image"),
+    ):
+        ged, hm_iou = (f"{every[name][metric]['mean']:.3f}" for metric in ("ged", "hm_iou"))
+        yield what, f"{ged}, {hm_iou}", "level-sets.json"
+
+
+def _by_readers(results: Path) -> Iterator[tuple[str, str, str]]:
+    scored = _json(results / "results.json")["cases"]
+    readers = sorted({case["readers"] for case in scored if "readers" in case})
+    for metric, name in (("dice", "Dice of the consensus"), ("ged", "GED²")) if readers else ():
+        means = [fmean(case[metric] for case in scored if case["readers"] == count) for count in readers]
+        found = ", ".join(f"{mean:.3f}" for mean in means)
+        yield f"{name} where {', '.join(map(str, readers))} readers marked", found, "results.json"
+
+
+def _one_step(results: Path) -> Iterator[tuple[str, str, str]]:
+    found = _json(results / "curves.json")
+    if found is None:
+        return
+    dice = {row["steps"]: row["dice"] for row in found["steps"]}
+    one, ten = (f"{dice[steps]['mean']:.3f}" for steps in (1, 10))
+    yield (
+        f"Dice with one step of DDIM, which is deterministic, and with ten ({dice[1]['n']} images)",
+        f"{one}, {ten}",
+        "curves.json",
+    )
+
+
+if __name__ == "__main__":
+    for config in sorted((ROOT / "models").glob("*/config.json")):
+        (config.parent / "README.md").write_text(text(config.parent), encoding="utf-8")
