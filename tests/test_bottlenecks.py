@@ -1,5 +1,7 @@
 """Vector quantisation by its equations, with diffusers' quantiser as oracle; KL and FSQ by closed forms."""
 
+import math
+
 import pytest
 import torch
 from diffusers.models.autoencoders.vq_model import VectorQuantizer
@@ -68,3 +70,57 @@ def test_fsq_uses_exactly_its_levels_and_passes_gradients(levels):
     assert len(z.detach().unique()) == levels
     z.sum().backward()
     assert torch.allclose(h.grad, 1 - torch.tanh(h.detach()) ** 2, atol=1e-5)
+
+
+def lone_code(patience: int, h: torch.Tensor):
+    """A quantiser of the codes 0 and 100, of which h (N values) only ever uses the first."""
+    quantiser = VQ(codes=2, patience=patience).build(1).train()
+    quantiser.codebook.data = torch.tensor([[0.0], [100.0]])
+    quantiser.idle.zero_()
+    return quantiser, h.reshape(1, 1, 1, -1)
+
+
+def test_code_unused_for_exactly_its_patience_is_replaced_by_an_output_of_the_encoder():
+    quantiser, h = lone_code(3, torch.tensor([-2.0, 2.0]))
+    for _ in range(3):
+        quantiser(h)
+    assert float(quantiser.codebook[1]) == 100 and quantiser.idle.tolist() == [0, 3]
+    quantiser(h)
+    assert abs(abs(float(quantiser.codebook[1])) - 2) < 0.05, "moved off it by a thousandth of the spread"
+
+
+def test_a_replaced_code_is_given_its_patience_again():
+    """All outputs are 0, so the new code equals the first and is not used either."""
+    quantiser, h = lone_code(3, torch.zeros(4))
+    for _ in range(4):
+        quantiser(h)
+    assert quantiser.codebook.flatten().tolist() == [0, 0] and quantiser.idle.tolist() == [0, 1]
+
+
+def test_perplexity_is_how_many_codes_are_used_evenly():
+    quantiser = VQ(codes=4).build(1).eval()
+    quantiser.codebook.data = torch.arange(4.0)[:, None]
+    perplexity = quantiser(torch.tensor([0.0, 0.0, 2.0, 2.0]).reshape(1, 1, 2, 2))[2]["perplexity"]
+    assert float(perplexity) == pytest.approx(2)
+
+
+def test_kl_samples_its_posterior_in_training_and_gives_the_mean_otherwise():
+    bottleneck = KL().build(1)
+    h = torch.cat([torch.full((1, 1, 100, 100), 3.0), torch.full((1, 1, 100, 100), 2 * math.log(0.5))], dim=1)
+    drawn = bottleneck.train()(h)[0]
+    assert abs(float(drawn.mean()) - 3) < 0.03 and abs(float(drawn.std()) - 0.5) < 0.02
+    assert torch.equal(bottleneck.eval()(h)[0], torch.full((1, 1, 100, 100), 3.0))
+    assert torch.equal(bottleneck.latent(h), torch.full((1, 1, 100, 100), 3.0))
+
+
+def test_kl_loss_is_weighted():
+    h = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1)  # mean 2, variance 1: KL = 2
+    assert float(KL(weight=0.25).build(1).eval()(h)[1]) == pytest.approx(0.5)
+
+
+def test_fsq_snaps_to_its_grid_and_counts_its_bits():
+    bottleneck = FSQ(5).build(2)
+    z = torch.tensor([-1.3, -0.3, 0.2, 0.3, 0.8]).reshape(1, 1, 1, 5)
+    assert bottleneck.snap(z).flatten().tolist() == [-1, -0.5, 0, 0.5, 1]
+    _, loss, logs = bottleneck(torch.zeros(1, 2, 1, 1))
+    assert float(loss) == 0 and float(logs["bits"]) == pytest.approx(2 * math.log2(5))

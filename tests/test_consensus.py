@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manymask.consensus import fuse, level_sets, majority, random_reader, readers_consensus
+from manymask.consensus import fuse, level_sets, majority, random_reader, readers_consensus, training_target
 
 
 @given(st.integers(1, 6), st.integers(0, 100))
@@ -43,3 +43,28 @@ def test_level_sets_hold_a_pixel_as_often_as_its_probability_says():
     assert masks.shape == (4, 1, 5)
     assert masks.mean(0)[0].tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
     assert masks[:, 0, 2].tolist() == [1, 1, 0, 0]  # from the lowest level to the highest
+
+
+def test_every_map_by_hand_ties_included():
+    """Two masks: probabilities ½ and ½; 0 and 1; ¼ and ¼; 0.2 and 0.5."""
+    fused = fuse(torch.tensor([[[0.5, 0.0, 0.25, 0.2]], [[0.5, 1.0, 0.25, 0.5]]]))
+    assert torch.allclose(fused.confidence, torch.tensor([[0.5, 0.5, 0.25, 0.35]]))
+    assert fused.consensus.tolist() == [[True, True, False, False]]
+    assert fused.votes.tolist() == [[1.0, 0.5, 0.0, 0.5]]
+    assert torch.allclose(fused.disagreement, torch.tensor([[0.0, 0.5, 0.0, 0.15]]), atol=1e-6)
+    assert torch.allclose(fused.entropy, torch.tensor([[1.0, 1.0, 0.8112781, 0.9340681]]), atol=1e-5)
+    assert fuse(torch.full((1, 1, 1), 0.35), 0.3).consensus.all()
+
+
+def test_half_of_the_readers_are_enough():
+    masks = torch.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 4, 1, 1).repeat(1, 1, 1, 2)
+    masks[0, 2:, 0, 1] = 1  # so that every slot is filled
+    assert readers_consensus(masks).flatten().tolist() == majority(masks).flatten().tolist() == [1, 1]
+
+
+def test_training_target_is_the_consensus_or_the_chosen_slot():
+    masks = torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
+    choice = torch.tensor([0.7])
+    assert training_target(masks, "consensus", choice).item() == 1
+    assert training_target(masks, "reader", choice).item() == 0
+    assert training_target(masks, "reader", torch.tensor([0.65])).item() == 1

@@ -30,7 +30,8 @@ from pydicom.uid import (
 
 from manymask.errors import UserError
 from manymask.files.dicom import dicom_series, is_dicom, parse_window, pictures_of, read_dicom, seen_through
-from manymask.files.dicom_pixels import frame_values, inflates_beyond, stream_size
+from manymask.files.dicom_decode import inflates_beyond, stream_size
+from manymask.files.dicom_pixels import frame_values
 from manymask.files.picture import Picture
 from manymask.files.window import Window, fixed
 from tests.dicom_files import PATIENT, dataset, save, slice_at

@@ -12,7 +12,7 @@ import pytest
 from manymask.errors import UserError
 from manymask.files.anonymise import KEY_VARIABLE, Anonymiser
 from manymask.files.dicom import pictures_of
-from manymask.files.dicom_seg import segmentations, write_segmentations
+from manymask.files.dicom_seg import _kinds, segmentations, write_segmentations
 from manymask.files.picture import Picture
 from manymask.files.result import PALETTE
 from tests.dicom_sources import CT, PHOTOGRAPH, SECONDARY, base, cine, ct_series, enhanced_ct, photograph
@@ -346,3 +346,11 @@ def test_unknown_kind_of_image_is_refused_in_one_line():
     with pytest.raises(UserError, match="no DICOM SEG can refer to it") as caught:
         made([dataset])
     assert "\n" not in str(caught.value) and CT not in str(caught.value)
+
+
+def test_a_pixel_on_a_level_belongs_to_it_and_a_probability_of_one_half_to_its_mask():
+    row = np.array([[0.25, 0.5, 0.75]], np.float32)
+    result = SimpleNamespace(masks=row[None], consensus=row > 0.6, confidence=row)
+    masks, _, levels = _kinds([result], {})
+    assert levels.values[0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert masks.values[0, 0].tolist() == [[0, 0], [0, 1], [1, 1]]

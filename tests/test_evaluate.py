@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +15,6 @@ from manymask.evaluate import (
     fitting,
     held_out_cases,
     leading_score,
-    reader_baselines,
     refuse_seen,
     results,
 )
@@ -58,17 +56,6 @@ def test_empty_answers_score_zero_and_are_skipped_by_hd95(store):
     scores = evaluate(Oracle(store, torch.zeros_like), store, store.ids[:4], Protocol(), progress=False)
     assert scores.metrics["dice"]["mean"] == 0
     assert scores.metrics["hd95"] == {"n": 0, "skipped": 4, "missed": 4, "false": 0}
-
-
-def test_baselines_are_the_blind_disk_and_one_reader_against_the_others(store):
-    found = reader_baselines(store, store.ids)
-    assert 0 <= found["disk"]["dice"]["mean"] < 0.9
-    by_hand = []
-    for case in store.ids:
-        masks = store.native_masks(case)
-        rest = [np.delete(masks, k, 0).sum(0) >= 2 for k in range(4)]
-        by_hand.append(np.mean([2 * (m & r).sum() / (m.sum() + r.sum()) for m, r in zip(masks, rest, strict=True)]))
-    assert found["one_reader_against_the_others"]["dice"]["mean"] == pytest.approx(np.mean(by_hand))
 
 
 def test_cases_that_were_trained_on_are_refused(store, trained_run):

@@ -14,8 +14,8 @@ from manymask.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
 from manymask.evaluate import Protocol, evaluate
 from manymask.guidance import PairClassifier
 from manymask.hub import TrainedModel, load_model, save_model
-from manymask.losses import Dice, Focal
-from manymask.networks import NNUNet, ResUNet, UNet, UNetPlusPlus
+from manymask.losses import Dice, Focal, WeightedCE
+from manymask.networks import NNUNet, Pyramid, ResUNet, UNet, UNetPlusPlus
 from manymask.noise import TrainingNoise
 from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Flow
@@ -60,6 +60,8 @@ ONCE = {
     "unetpp": OneToOne(UNetPlusPlus(SIX)),
     "resunet": OneToOne(ResUNet((8, 8, 16))),
     "nnunet": OneToOne(NNUNet((8, 8, 8, 8))),
+    "twin": OneToOne(Pyramid((8, 8, 16), 1, factor=2, width=8)),
+    "random-reader": OneToOne(Pyramid((8, 16), backbone="efficientnet-lite0", width=8), WeightedCE(1), "reader"),
 }
 MANY = {"prob-unet": ProbUNet(SIX, (8, 8), 1)}
 SEGMENTERS = {**LATENT, **PIXEL, **ONCE, **MANY}

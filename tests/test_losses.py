@@ -44,3 +44,34 @@ def test_every_mask_loss_falls_when_the_answer_gets_better(loss):
     sign = 2 * target - 1
     assert loss(4 * sign, target) < loss(sign, target) < loss(-sign, target)
     assert ((loss.probability(4 * sign) > 0.5).float() == target).all()
+
+
+def square(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32).reshape(1, 1, 2, 2)
+
+
+def test_mse_is_the_mean_of_squares():
+    assert float(MSE()(square(0, 3, 1, 1), square(1, 1, 1, 1))) == pytest.approx(1.25)
+    assert float(MSE(sigmoid=True)(square(0, 0, 0, 0), square(1, 1, 1, 0))) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_focal_weighs_cross_entropy_by_a_power_of_the_error(gamma):
+    p = 1 / (1 + math.exp(-2))
+    found = float(Focal(gamma)(square(2, 2, -2, -2), square(1, 0, 0, 0)))
+    right, wrong = -((1 - p) ** gamma) * math.log(p), -(p**gamma) * math.log(1 - p)
+    assert found == pytest.approx((3 * right + wrong) / 4, rel=1e-5)
+
+
+def test_dice_and_its_cross_entropy_by_hand():
+    """p = ½ everywhere, one pixel of four marked: 1 − (2 · ½ + 1)/(2 + 1 + 1) = ½, and ln 2."""
+    logits, mask = square(0, 0, 0, 0), square(1, 0, 0, 0)
+    assert float(Dice()(logits, mask)) == pytest.approx(0.5)
+    assert float(Dice(cross_entropy=0.5)(logits, mask)) == pytest.approx(0.5 + 0.5 * math.log(2))
+
+
+def test_probability_is_what_the_output_stands_for():
+    output = square(0, math.log(3), 2, -1)
+    assert torch.equal(MSE().probability(output), output)
+    for loss in (MSE(sigmoid=True), WeightedCE(), Focal(), Dice()):
+        assert torch.allclose(loss.probability(output)[0, 0, 0], torch.tensor([0.5, 0.75]))

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
-from manymask.metrics import Reliability, bootstrap, ged, hd95, hungarian_iou, overlap, psnr, ssim, summary
+from manymask.metrics import Reliability, bootstrap, ged, hd95, hungarian_iou, near_lesion, overlap, psnr, ssim, summary
 
 sets = st.integers(1, 4).flatmap(lambda n: arrays(bool, (n, 3, 3)))
 
@@ -71,6 +71,26 @@ def test_hd95_of_a_shifted_square_is_the_shift_and_of_an_empty_mask_none():
     assert hd95(a, np.zeros_like(a)) is None
 
 
+def test_hd95_is_the_larger_of_both_directed_percentiles():
+    """Ten pixels of a row lie on the other mask, the eleventh is 10 px off: interpolated half way between 0 and 10.
+
+    Of all 21 distances together the percentile would be 0, and the largest is 10.
+    """
+    a, b = np.zeros((2, 32, 32), bool)
+    a[5, 5:15] = b[5, 5:15] = True
+    b[15, 10] = True
+    assert hd95(a, b) == hd95(b, a) == pytest.approx(5)
+
+
+def test_near_a_lesion_is_what_any_reader_marked_and_five_pixels_about():
+    readers = np.zeros((2, 20, 40), bool)
+    readers[0, 10, 10] = readers[1, 10, 30] = True
+    region = near_lesion(readers)
+    assert region[10, 5:16].all() and not region[10, 4] and not region[10, 16] and region[15, 30] and not region[16, 30]
+    assert region.sum() == 2 * 61  # of city-block distance 5
+    assert not near_lesion(np.zeros((2, 8, 8), bool)).any()
+
+
 def test_psnr_and_ssim_equal_scikit_image():
     rng = np.random.default_rng(0)
     x = rng.random((1, 64, 64)).astype(np.float32)
@@ -78,10 +98,16 @@ def test_psnr_and_ssim_equal_scikit_image():
     assert psnr(torch.from_numpy(y), torch.from_numpy(x)) == pytest.approx(
         peak_signal_noise_ratio(x, y, data_range=1), abs=1e-3
     )
-    expected = structural_similarity(
-        x[0], y[0], data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    _, everywhere = structural_similarity(
+        x[0], y[0], data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )
-    assert ssim(torch.from_numpy(y), torch.from_numpy(x)) == pytest.approx(expected, abs=0.02)
+    inner = everywhere[5:-5, 5:-5].mean()  # where the window of 11 fits
+    assert ssim(torch.from_numpy(y), torch.from_numpy(x)) == pytest.approx(inner, abs=1e-5)
+
+
+def test_psnr_of_equal_pictures_is_capped():
+    x = torch.rand(1, 8, 8)
+    assert psnr(x, x) == 100 and psnr(x, x + 0.1) == pytest.approx(20, abs=1e-3)
 
 
 def test_reliability_is_zero_when_confidence_is_frequency_and_large_when_sure_and_wrong():
@@ -94,6 +120,28 @@ def test_reliability_is_zero_when_confidence_is_frequency_and_large_when_sure_an
     sure = Reliability()
     sure.add(np.ones(10), np.zeros(10))
     assert sure.error == pytest.approx(1)
+
+
+def test_calibration_error_sums_absolute_gaps_over_fifteen_bins():
+    """Too low by 0.95 on two pixels of the first bin, too high by 0.99 on two of the last; 0.0667 opens the second."""
+    diagram = Reliability()
+    diagram.add(np.array([0.0, 0.05, 0.99, 1.0]), np.array([0.0, 1.0, 1.0, 0.0]))
+    assert diagram.count.tolist() == [2] + [0] * 13 + [2]
+    assert diagram.error == pytest.approx((0.95 + 0.99) / 4)
+    diagram.add(np.array([0.0667]), np.array([0.0667]))
+    assert diagram.count[1] == 1 and diagram.error == pytest.approx((0.95 + 0.99) / 5)
+    assert Reliability().error == 0
+
+
+def test_bootstrap_interval_is_that_of_resampled_groups():
+    """The same draws by hand: 95 % of the means of all values of the drawn groups, large groups counting more."""
+    values = [0.1, 0.9, 0.5, 0.2, 0.3, 0.8]
+    groups = ["a", "b", "b", "c", "c", "c"]
+    members = [[0.1], [0.9, 0.5], [0.2, 0.3, 0.8]]
+    drawn = np.random.default_rng(0).integers(3, size=(2000, 3))
+    means = [np.mean([value for k in draw for value in members[k]]) for draw in drawn]
+    expected = (np.mean(values), np.quantile(means, 0.025), np.quantile(means, 0.975))
+    assert bootstrap(values, groups) == pytest.approx(expected)
 
 
 def test_bootstrap_interval_widens_when_cases_come_in_groups():

@@ -16,7 +16,7 @@ from manymask.files.picture import Picture
 from manymask.hub import TrainedModel, load_model, save_model
 from manymask.provenance import Provenance
 from manymask.recipes import RECIPES
-from manymask.regions import Region, look
+from manymask.regions import Region, View, look
 from manymask.samplers import DDPM
 
 from .conftest import perturb
@@ -179,3 +179,17 @@ def test_watch_is_told_of_every_step_and_can_end_the_drawing(whole):
 
     with pytest.raises(TimeoutError):
         next(whole.stream(GREY, 2, watch=stop))
+
+
+def test_an_image_smaller_than_the_region_goes_on_with_its_edge():
+    """A ramp of 8 × 4 px in a region of 16: the last row, column and corner are repeated, nothing is black."""
+    row = replace(RECIPES["lidc_idri"], size=16)
+    ramp = np.arange(32, dtype=np.uint8).reshape(8, 4) * 8
+    seen = look(ramp, row).seen[0][0].astype(int)
+    stretched = np.round((ramp.astype(float) - 0) / 248 * 255).astype(int)
+    assert np.abs(seen - np.pad(stretched, ((4, 4), (6, 6)), mode="edge")).max() <= 1
+
+
+def test_masks_of_a_whole_image_are_scaled_bilinearly_by_pixel_centres():
+    view = View(np.zeros((1, 4, 1), np.uint8), [])
+    assert view.paste(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 0.25, 0.75, 1]

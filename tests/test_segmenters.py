@@ -147,3 +147,15 @@ def test_codecs_of_two_factors_and_too_deep_pyramids_are_refused_in_a_line():
     deep = LatentDiffusion(PyramidUNet((8,), 1, (8, 8), 1), Diffusion("x0"), DDIM(2))
     with pytest.raises(UserError, match="too deep for f = 1"):
         replace(recipe, image_codec=Pixels(1), mask_codec=Pixels(1), segmenter=deep).build("segmenter")
+
+
+@pytest.mark.parametrize("name", ["lidc_idri", "polyps-256", "cvc_clinicdb"])
+def test_the_twin_has_the_encoder_of_its_row_and_nothing_else_of_it(name):
+    row, twin = RECIPES[name], RECIPES[f"{name}-twin"]
+    assert (twin.training, twin.augment, twin.size, twin.margin) == (row.training, row.augment, row.size, row.margin)
+    theirs, own = row.segmenter.denoiser, twin.segmenter.network
+    assert (own.encoder[-len(theirs.encoder) :], own.backbone) == (theirs.encoder, theirs.backbone)
+    with torch.device("meta"):
+        built = twin.build("segmenter").network[0], row.build("segmenter").denoiser.pyramid[0]
+    weights = [{k: v.shape for k, v in each.state_dict().items() if "lateral" not in k} for each in built]
+    assert weights[0].items() >= weights[1].items()

@@ -20,6 +20,12 @@ class Consensus:
     entropy: Tensor  # predictive entropy of the confidence, bits, [0, 1]
 
 
+def cut(confidence: Tensor, threshold: float) -> Tensor:
+    """The consensus: confidence ≥ threshold, any number in (0, 1), as bool. The one place where a confidence map is cut, so
+    that every answer, file and page has the same area."""
+    return confidence >= threshold
+
+
 def fuse(masks: Tensor, threshold: float = 0.5) -> Consensus:
     """Masks (…, n, H, W) with probabilities in [0, 1] → their consensus; the mean at 0.5 as in the paper."""
     confidence = masks.mean(dim=-3)
@@ -27,7 +33,7 @@ def fuse(masks: Tensor, threshold: float = 0.5) -> Consensus:
     entropy = -(p * p.log2() + (1 - p) * (1 - p).log2())
     return Consensus(
         confidence=confidence,
-        consensus=confidence >= threshold,
+        consensus=cut(confidence, threshold),
         votes=(masks >= 0.5).to(masks.dtype).mean(dim=-3),
         disagreement=masks.std(dim=-3, correction=0),
         entropy=entropy,

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from manymask.agreement import blind_and_human, rivals, set_scores
 from manymask.codec import Codec
 from manymask.consensus import majority, readers_consensus
 from manymask.data.case import Batch, Part
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, default_device
-from manymask.metrics import Reliability, ged, hd95, hungarian_iou, near_lesion, overlap, psnr, ssim, summary
+from manymask.metrics import Reliability, hd95, near_lesion, overlap, psnr, ssim, summary
 from manymask.provenance import Provenance, git_revision, hardware
 from manymask.recipes import Recipe
 from manymask.samplers import Sampler
 from manymask.settings import to_dict
 
 THRESHOLD = 0.5
-DISK_RADIUS = 4  # px; the blind disk that LIDC crops are held against
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
         bar.update(len(batch.ids))
 
 
-def _collect(cases: list[dict[str, Any]], store: Store, names: Sequence[str]) -> dict[str, Any]:
+def _collect(store: Store, cases: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     groups = [store.groups[case["id"]] for case in cases]
     return {name: dict(summary([case[name] for case in cases], groups)) for name in names if name in cases[0]}
 
@@ -101,7 +102,7 @@ def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol
                 if decoded is not snapped:
                     row["dice_unsnapped"] = overlap(drawn[0].numpy() >= THRESHOLD, truth)[0]
             cases.append(row)
-    return Scores(_collect(cases, store, ("dice", "iou", "dice_unsnapped", "ssim", "psnr")), cases)
+    return Scores(_collect(store, cases, ("dice", "iou", "dice_unsnapped", "ssim", "psnr")), cases)
 
 
 class _Segmentations:
@@ -142,10 +143,9 @@ class _Segmentations:
         """Scores that need several readers; GED and HM-IoU take all slots, empty ones included, at model size."""
         filled = int(native.any(axis=(1, 2)).sum())
         voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
-        drawn = drawn[: self.protocol.ged_samples] >= THRESHOLD
-        row: dict[str, Any] = {"readers": filled, "ged": ged(drawn, masks), "hm_iou": hungarian_iou(drawn, masks)}
         dice = overlap(answer, voted)[0]
-        return row | {"dice_majority": dice if filled >= 2 else None}
+        row: dict[str, Any] = {"readers": filled, "dice_majority": dice if filled >= 2 else None}
+        return row | set_scores(drawn[: self.protocol.ged_samples], masks)
 
     def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, near: np.ndarray) -> None:
         self.everywhere.add(confidence.ravel(), frequency.ravel())
@@ -153,9 +153,9 @@ class _Segmentations:
 
     def scores(self, cases: list[dict[str, Any]]) -> Scores:
         """All cases together."""
-        names = ("dice", "iou", "hd95", "dice_model_size", "iou_model_size", "brier", "spread", "ged", "hm_iou",
-                 "dice_majority")  # fmt: skip
-        metrics = _collect(cases, self.store, names)
+        names = ("dice", "iou", "hd95", "dice_model_size", "iou_model_size", "brier", "spread", "ged", "ged_unbiased",
+                 "hm_iou", "sample_distance", "reader_distance", "dice_majority")  # fmt: skip
+        metrics = _collect(self.store, cases, names)
         both, total = self.pooled
         metrics["dice"]["pooled"] = float(2 * both / max(total, 1))
         metrics["iou"]["pooled"] = float(both / max(total - both, 1))
@@ -164,7 +164,7 @@ class _Segmentations:
         metrics["ece"] = {"mean": everywhere.error, "near_lesion": near.error, "bins": everywhere.bins}
         full = [case for case in cases if case.get("readers") == self.store.readers]
         if full:
-            metrics["dice_all_slots_filled"] = _collect(full, self.store, ("dice",))["dice"]
+            metrics["dice_all_slots_filled"] = _collect(self.store, full, ("dice",))["dice"]
         diagrams = {"everywhere": everywhere, "near_lesion": near}
         curves = {
             k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
@@ -193,30 +193,9 @@ def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protoc
     scores = tally.scores(cases)
     scores.seconds_per_image = seconds / max(len(cases), 1)
     if several:
-        scores.baselines = reader_baselines(store, [case["id"] for case in cases])
+        summarise = partial(_collect, store)
+        scores.baselines = rivals(cases, summarise) | blind_and_human(store, [case["id"] for case in cases], summarise)
     return scores
-
-
-def reader_baselines(store: Store, ids: Sequence[str]) -> dict[str, Any]:
-    """What an answer is worth on these cases: a blind disk in the centre, and one reader against the other three."""
-    disk_rows, reader_rows = [], []
-    for case in ids:
-        native = store.native_masks(case)
-        truth = readers_consensus(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
-        y, x = np.ogrid[: truth.shape[0], : truth.shape[1]]
-        centre = (truth.shape[0] // 2, truth.shape[1] // 2)
-        disk = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= DISK_RADIUS**2
-        disk_rows.append({"id": case, "dice": overlap(disk, truth)[0]})
-        if native.any(axis=(1, 2)).all() and len(native) > 2:
-            left_out = [_reader_against_rest(native, k) for k in range(len(native))]
-            reader_rows.append({"id": case, "dice": float(np.mean(left_out))})
-    found = {"disk": _collect(disk_rows, store, ("dice",))}
-    return found | ({"one_reader_against_the_others": _collect(reader_rows, store, ("dice",))} if reader_rows else {})
-
-
-def _reader_against_rest(native: np.ndarray, k: int) -> float:
-    rest = np.delete(native, k, axis=0)
-    return overlap(native[k], rest.sum(axis=0) * 2 > len(rest))[0]
 
 
 def leading_score(model: nn.Module, readers: int) -> tuple[str, Callable[[Scores], float]]:

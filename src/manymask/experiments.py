@@ -41,6 +41,8 @@ MODELS: tuple[tuple[str, str, str], ...] = (
     ("segdiff", "SegDiff", "-segdiff"),
     ("medsegdiff", "MedSegDiff", "-medsegdiff"),
     ("prob-unet", "Probabilistic U-Net", "-prob-unet"),
+    ("twin", "the same encoder with a plain mask head", "-twin"),
+    ("random-reader", "ResUNet, one reader at random, cross-entropy", "-random-reader"),
 )
 
 

@@ -91,7 +91,7 @@ def invariance(codec: Codec, batches: Iterable[Batch], seed: int = 0) -> dict[st
     of_masks, found = codec.setting.subject == "mask", defaultdict[str, list[dict[str, float]]](list)
     for batch in batches:
         x = readers_consensus(batch.truth()) if of_masks else batch.image
-        noise = SampleNoise(seed, batch.ids, 1).normal(*x.shape[1:]).to(x)
+        noise = SampleNoise(seed, batch.noise_names, 1).normal(*x.shape[1:]).to(x)
         for name in TRANSFORMS:
             last, first, z_last, z_first = (t.cpu() for t in commute(codec, x, name, noise))
             for i in range(len(x)):

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
 from manymask.errors import UserError
+from manymask.files.atomic import sweep
 from manymask.files.tensors import read_tensors
 from manymask.recipes import Recipe, Stage
 
@@ -25,6 +26,8 @@ def find_model(name: Path | str, **download: Any) -> Path:
     """
     address = HUB.fullmatch(Path(name).as_posix())
     folder = _fetched(address[1], {"revision": address[2], **download}) if address else Path(name)
+    if not folder.exists():
+        sweep(folder.parent)  # a killed program may have left it moved aside
     if not folder.exists():
         hint = "" if Path(name).is_absolute() else "; a model of the Hugging Face Hub is named hf://ORG/NAME"
         raise UserError(f"{name}: no such model folder{hint}")

@@ -6,8 +6,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from monai.networks import nets
 from torch import Tensor, nn
+
+from manymask.blocks import TopDown, normalise
+from manymask.denoisers.pyramid_unet import Backbone, bottom_up
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,40 @@ class NNUNet:
         return net
 
 
+@dataclass(frozen=True)
+class Pyramid:
+    """The image encoder of a `PyramidUNet` under a plain mask head: what a latent segmenter's network gives in one pass,
+    without codecs and diffusion. Logits at H/factor, enlarged bilinearly.
+
+    encoder, encoder_blocks, backbone: as in `PyramidUNet`, of all levels from H/factor on; width: of the head.
+    """
+
+    encoder: tuple[int, ...] = (64, 96, 128, 192)
+    encoder_blocks: int = 2
+    backbone: Backbone = "own"
+    factor: int = 4
+    width: int = 64
+
+    def build(self, channels: int) -> nn.Module:
+        levels = len(self.encoder)
+        seen = bottom_up(self.backbone, channels, self.encoder, self.encoder_blocks, self.factor, levels)
+        return nn.Sequential(seen, TopDown(self.encoder, (self.width,)), MaskHead(self.width, self.factor))
+
+
+class MaskHead(nn.Module):
+    """Features (B, width, h, w), the finest of a list → logits (B, 1, factor · h, factor · w)."""
+
+    def __init__(self, width: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), normalise(width), nn.SiLU(), nn.Conv2d(width, 1, 3, padding=1)
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return F.interpolate(self.body(features[0]), scale_factor=self.factor, mode="bilinear", align_corners=False)
+
+
 def answer(output: Tensor | list[Tensor]) -> Tensor:
     """Logits (B, 1, H, W) of a network in evaluation mode."""
     return (output[-1] if isinstance(output, list) else output).float()
@@ -91,4 +129,4 @@ def supervised(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor | list[T
     return sum((weight / total * loss(logits.float(), mask) for weight, logits in weighted), mask.new_zeros(()))
 
 
-Network = UNet | UNetPlusPlus | ResUNet | NNUNet
+Network = UNet | UNetPlusPlus | ResUNet | NNUNet | Pyramid

@@ -46,15 +46,16 @@ class TrainingNoise:
 
 
 class SampleNoise:
-    """The randomness of inference: one generator for each (case, sample), in case-major order.
+    """The randomness of inference: one generator for each (image, sample), in image-major order.
 
-    samples: how many of each case, counted from `first`.
+    names: of the images, which are hashes of their pixels (`Batch.noise_names`); samples: how many of each image, counted
+    from `first`.
     """
 
-    def __init__(self, seed: int, case_ids: Sequence[str], samples: int, first: int = 0) -> None:
+    def __init__(self, seed: int, names: Sequence[str], samples: int, first: int = 0) -> None:
         self.generators = [
-            torch.Generator().manual_seed(seed_of("sample", seed, case, k))
-            for case in case_ids
+            torch.Generator().manual_seed(seed_of("sample", seed, name, k))
+            for name in names
             for k in range(first, first + samples)
         ]
 

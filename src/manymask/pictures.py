@@ -82,7 +82,7 @@ def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
     """Figure 2: image → latent → n noises → n latents → n masks → confidence → consensus."""
     n, codec = PIPELINE_SAMPLES, model.mask_codec
     shape = (codec.latent, *(side // codec.factor for side in batch.image.shape[-2:]))
-    noise = SampleNoise(SEED, batch.ids, n)
+    noise = SampleNoise(SEED, batch.noise_names, n)
     begun, told = noise.normal(*shape).to(batch.image.device), model.tell(batch.image).rows([0] * n, 1)
     z_image = model.image_codec.encode(batch.image)
     z = sampler(model.denoise(told), model.setting.process, begun, noise)

@@ -99,6 +99,6 @@ class ProbUNetSegmenter(Streaming):
     ) -> Tensor:
         """From latents of the prior; see `Streaming`."""
         features, mean, deviation = common
-        noise = SampleNoise(seed, batch.ids, len(which), which.start).normal(self.setting.latent).to(mean)
+        noise = SampleNoise(seed, batch.noise_names, len(which), which.start).normal(self.setting.latent).to(mean)
         z = mean[:, None] + deviation[:, None] * noise.reshape(len(mean), len(which), -1)
         return torch.cat([torch.sigmoid(self._decode(features, each)) for each in z.unbind(1)], dim=1)

@@ -20,7 +20,7 @@ from manymask.data.case import Source
 from manymask.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
 from manymask.errors import UserError
 from manymask.losses import MSE, WeightedCE
-from manymask.networks import Network, NNUNet, ResUNet, UNet, UNetPlusPlus
+from manymask.networks import Network, NNUNet, Pyramid, ResUNet, UNet, UNetPlusPlus
 from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion
 from manymask.samplers import DDIM, DDPM
@@ -109,7 +109,8 @@ class Recipe:
     @property
     def encoder(self) -> str:
         """The segmenter's image encoder: `own`, or the pretrained one that it starts from."""
-        return getattr(getattr(self.segmenter, "denoiser", None), "backbone", "own")
+        network = getattr(self.segmenter, "denoiser", getattr(self.segmenter, "network", None))
+        return str(getattr(network, "backbone", "own"))
 
     def plan(self, stage: Stage) -> tuple[Training, Augment]:
         """How a stage is trained."""
@@ -170,9 +171,23 @@ def _once(network: Network) -> Callable[[Recipe], Recipe]:
     return lambda row: replace(row, segmenter=OneToOne(network))
 
 
-def _random_reader(row: Recipe) -> Recipe:
+def _random_reader(row: Recipe, network: Network = ResUNet((16, 32, 64, 128))) -> Recipe:
     """A network that answers once, learning one reader at random by cross-entropy: its map is the share of readers."""
-    return replace(row, segmenter=OneToOne(ResUNet((16, 32, 64, 128)), WeightedCE(1), "reader"))
+    return replace(row, segmenter=OneToOne(network, WeightedCE(1), "reader"))
+
+
+def _plain(row: Recipe) -> Network:
+    """The row's image encoder with a plain mask head on the finest features that it has."""
+    denoiser = row.segmenter.denoiser  # type: ignore[union-attr]
+    assert isinstance(denoiser, PyramidUNet)
+    if denoiser.backbone != "own":
+        return Pyramid(backbone=denoiser.backbone)
+    return Pyramid(denoiser.encoder, denoiser.encoder_blocks, factor=row.mask_codec.factor // 2)
+
+
+def _twin(row: Recipe) -> Recipe:
+    """The deterministic twin: the same encoder, one pass, no codec, Dice + cross-entropy."""
+    return replace(row, segmenter=OneToOne(_plain(row)))
 
 
 def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
@@ -227,6 +242,9 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "resunet":      _once(ResUNet()),
     "nnunet":       _once(NNUNet((16, 32, 64, 128, 256))),
     "random-reader": _random_reader,
+    "twin":         _twin,
+    "imagenet-twin": lambda row: _twin(_imagenet(row)),
+    "imagenet-random-reader": lambda row: _random_reader(row, _plain(_imagenet(row))),
     "ensemblediff": _in_pixels(ConcatUNet(_PIXEL_WIDTHS, 1)),
     "segdiff":      _in_pixels(SegDiff(_PIXEL_WIDTHS, 1, dense_blocks=2, growth=8)),
     "medsegdiff":   _in_pixels(MedSegDiff(_PIXEL_WIDTHS, 1)),
@@ -236,6 +254,7 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
 RECIPES: dict[str, Recipe] = {
     **ROWS,
     **{f"{n}-{b}": make(row) for n, row in ROWS.items() if "-" not in n for b, make in VARIANTS.items()},
+    **{f"{n}-twin": _twin(row) for n, row in ROWS.items() if n.endswith("-256")},
 }
 
 

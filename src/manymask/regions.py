@@ -1,6 +1,5 @@
 """What a model is shown of an image, and the way back: the whole, or regions of interest cut at native scale."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manymask.data.case import Batch
+from manymask.data.case import Batch, pixel_name
 from manymask.data.store import resize_image
 from manymask.errors import UserError
 from manymask.files.raster import to_channels
@@ -42,8 +41,8 @@ class View:
     def batch(self) -> Batch:
         """All that the model sees; named by content, so that its masks depend on what is seen alone, not on the place
         or the company of other regions."""
-        names = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in self.seen]
-        return Batch(names, torch.from_numpy(np.stack(self.seen)).float().div(255))
+        names = [pixel_name(part) for part in self.seen]
+        return Batch(names, torch.from_numpy(np.stack(self.seen)).float().div(255), names=names)
 
     def paste(self, drawn: Tensor) -> Tensor:
         """Masks (regions, n, S, S) in the image's frame, (n, H, W). Where regions overlap the larger probability

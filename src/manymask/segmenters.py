@@ -201,7 +201,7 @@ class DiffusionSegmenter(Streaming):
         """See `Streaming`."""
         turns = [k % self.setting.turns for k in which]
         told, size = common.rows(turns, len(batch.image)), batch.image.shape[-2:]
-        noise = SampleNoise(seed, batch.ids, len(which), which.start)
+        noise = SampleNoise(seed, batch.noise_names, len(which), which.start)
         drawn = self._draw(told, noise, size, sampler or self.setting.sampler, watch)
         drawn = drawn.reshape(len(batch.image), len(which), *size)
         return torch.stack([quarter_turn_back(drawn[:, i], turn) for i, turn in enumerate(turns)], dim=1)

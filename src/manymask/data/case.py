@@ -43,12 +43,22 @@ class Source:
 
 @dataclass
 class Batch:
-    """What a model is given. image (B, C, H, W) and masks (B, R, H, W) are float32 in [0, 1]; masks may be absent."""
+    """What a model is given. image (B, C, H, W) and masks (B, R, H, W) are float32 in [0, 1]; masks may be absent.
+
+    names: `pixel_name` of each image, by which the noise of its masks is seeded, so that the same pixels give the same masks
+    wherever they come from; without them the ids are.
+    """
 
     ids: list[str]
     image: Tensor
     masks: Tensor | None = None
     noise: TrainingNoise = field(default_factory=lambda: TrainingNoise(0, 0))
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def noise_names(self) -> list[str]:
+        """What the noise of inference is seeded by, image by image."""
+        return self.names or self.ids
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on a device."""
@@ -83,6 +93,11 @@ def random_scheme(groups: Mapping[str, str], seed: int, fractions: tuple[float, 
             scheme[part] = members[moved]
             scheme["train"] = [case for case in scheme["train"] if groups[case] != moved]
     return {part: sorted(ids) for part, ids in scheme.items()}
+
+
+def pixel_name(pixels: np.ndarray) -> str:
+    """SHA-256 of uint8 pixels (C, S, S) as a model sees them."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def content_hash(*parts: bytes | memoryview) -> str:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from manymask.data.case import PARTS, Batch, Case, Part, Source, content_hash
+from manymask.data.case import PARTS, Batch, Case, Part, Source, content_hash, pixel_name
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, read_json, write_json
 from manymask.noise import TrainingNoise
@@ -161,9 +161,10 @@ class Store:
         rows = [self.index[case] for case in ids]
         order = np.argsort(rows)  # a memory map likes to be read forwards
         back = np.argsort(order)
-        image = torch.from_numpy(self.images[np.take(rows, order)][back]).float().div_(255)
+        pixels = self.images[np.take(rows, order)][back]
+        image, names = torch.from_numpy(pixels).float().div_(255), [pixel_name(each) for each in pixels]
         masks = torch.from_numpy(self.masks[np.take(rows, order)][back]).float()
-        return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0))
+        return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0), names)
 
     def window(self, size: int, offset: tuple[int, int] = (0, 0)) -> "Store":
         """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs.

@@ -14,6 +14,8 @@ from manymask.codec import Coder
 from manymask.errors import UserError
 from manymask.imagenet import ImageNetBottomUp
 
+Backbone = Literal["own", "efficientnet-lite0"]
+
 
 @dataclass(frozen=True)
 class PyramidUNet:
@@ -27,7 +29,7 @@ class PyramidUNet:
     blocks: int = 1
     encoder: tuple[int, ...] = (32, 64, 128, 192)
     encoder_blocks: int = 2
-    backbone: Literal["own", "efficientnet-lite0"] = "own"
+    backbone: Backbone = "own"
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "PyramidDenoiser":
         return PyramidDenoiser(self, image_channels, image_codec.latent, mask_codec.latent, mask_codec.factor)
@@ -40,17 +42,9 @@ class PyramidDenoiser(nn.Module):
         self, setting: PyramidUNet, image_channels: int, image_latent: int, mask_latent: int, factor: int
     ) -> None:
         super().__init__()
-        bottom_up: nn.Module
-        if setting.backbone == "own":
-            stem = factor // 2 ** (len(setting.encoder) - len(setting.widths))
-            if stem < 1:
-                raise UserError(f"a pyramid of {len(setting.encoder)} levels is too deep for f = {factor}")
-            levels = len(setting.widths)
-            bottom_up = BottomUp(image_channels, setting.encoder, setting.encoder_blocks, stem, levels)
-        else:
-            levels = len(setting.encoder)
-            bottom_up = ImageNetBottomUp(factor, setting.encoder)
-        self.pyramid = nn.Sequential(bottom_up, TopDown(setting.encoder[-levels:], setting.widths))
+        levels = len(setting.widths) if setting.backbone == "own" else len(setting.encoder)
+        seen = bottom_up(setting.backbone, image_channels, setting.encoder, setting.encoder_blocks, factor, levels)
+        self.pyramid = nn.Sequential(seen, TopDown(setting.encoder[-levels:], setting.widths))
         self.features = setting.widths
         self.unet = UNet(mask_latent + image_latent, mask_latent, setting.widths, setting.blocks, setting.widths)
 
@@ -59,3 +53,16 @@ class PyramidDenoiser(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
         return self.unet(torch.cat([z, condition[0]], dim=1), t, condition[1:])
+
+
+def bottom_up(
+    backbone: Backbone, channels: int, widths: tuple[int, ...], blocks: int, factor: int, levels: int
+) -> nn.Module:
+    """(B, channels, H, W) → features at H/factor, H/2factor, …: the last `levels` of an encoder of our own, or one started
+    from ImageNet, which has no other levels."""
+    if backbone != "own":
+        return ImageNetBottomUp(factor, widths)
+    stem = factor // 2 ** (len(widths) - levels)
+    if stem < 1:
+        raise UserError(f"a pyramid of {len(widths)} levels is too deep for f = {factor}")
+    return BottomUp(channels, widths, blocks, stem, levels)

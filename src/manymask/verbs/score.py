@@ -1,10 +1,15 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from manymask.choices import SamplerName
 from manymask.errors import at_least_one
+
+if TYPE_CHECKING:
+    from manymask.data.case import Batch
+    from manymask.evaluate import Protocol
+    from manymask.hub import TrainedModel
 
 
 def evaluate(
@@ -16,6 +21,7 @@ def evaluate(
     scheme: str | None = None,
     offsets: tuple[int, ...] = (),
     samples: int = 5,
+    ged_samples: int = 16,
     sampler: SamplerName | None = None,
     steps: int | None = None,
     turns: int | None = None,
@@ -32,48 +38,55 @@ def evaluate(
         scheme: the split of the store; by default the one that the model was trained with.
         offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         samples: how many masks make the consensus.
+        ged_samples: how many are held against several readers, for GED² and HM-IoU.
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
         turns: over how many flips and quarter turns the masks are spread; the model's own number if not given.
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
     """
-    from rich.console import Console
-
     from manymask.data.store import Store
     from manymask.evaluate import Protocol, fitting, held_out_cases, results, spread
     from manymask.evaluate import evaluate as score
-    from manymask.files.atomic import write_json
     from manymask.hub import load_model
     from manymask.publish import Drawing
-    from manymask.show import draw_batch, metrics_table
 
-    at_least_one("--samples", samples)
-    at_least_one("--limit", limit)
+    for flag, value in (("--samples", samples), ("--ged-samples", ged_samples), ("--limit", limit)):
+        at_least_one(flag, value)
     trained = Drawing(turns, sampler, steps).of(load_model(model))
     store = fitting(trained.recipe, Store(data))
-    protocol = Protocol(samples, seed=seed)
+    protocol = Protocol(samples, ged_samples, seed=seed)
     ids = spread(held_out_cases(trained, store, split, scheme), limit)
     moved = {n: fitting(trained.recipe, Store(data), (n, n)) for n in offsets}
-    scores = score(trained.model, store, ids, protocol)
-    found = results(trained, store, split, protocol, scores, scheme)
+    found = results(trained, store, split, protocol, score(trained.model, store, ids, protocol), scheme)
     found["off_centre"] = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
-    title = f"{store.name} · {split} of split {found['data']['scheme']} · {len(ids)} cases · {samples} masks"
-    for heading, metrics in _tables(title, found).items():
-        Console().print(metrics_table(metrics, heading))
+    _print_tables(found)
     if out is not None:
-        write_json(out / "results.json", found)
-        draw_batch(
-            trained.model, store.batch(spread(ids, 6)), out / "figure.png", min(samples, 8), seed, protocol.sampler
-        )
-        print(f"results.json and figure.png → {out}")
+        _write(out, found, trained, store.batch(spread(ids, 6)), protocol)
 
 
-def _tables(title: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What `evaluate` prints: the model's metrics, the baselines on the same cases, and those off the middle."""
-    baselines = {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found["baselines"].items()}
-    off_centre = {f"{n} pixels off the middle": each for n, each in found["off_centre"].items()}
-    return {title: found["metrics"], **baselines, **off_centre}
+def _print_tables(found: dict[str, Any]) -> None:
+    """The model's metrics, those of the baselines on the same cases, and those off the middle."""
+    from rich.console import Console
+
+    from manymask.show import metrics_table
+
+    data, protocol = found["data"], found["protocol"]
+    title = f"{data['name']} · {protocol['split']} of split {data['scheme']} · {len(found['cases'])} cases"
+    tables = {f"{title} · {protocol['samples']} masks": found["metrics"]}
+    tables |= {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found["baselines"].items()}
+    tables |= {f"{n} pixels off the middle": each for n, each in found["off_centre"].items()}
+    for heading, metrics in tables.items():
+        Console().print(metrics_table(metrics, heading))
+
+
+def _write(out: Path, found: dict[str, Any], trained: "TrainedModel", batch: "Batch", protocol: "Protocol") -> None:
+    from manymask.files.atomic import write_json
+    from manymask.show import draw_batch
+
+    write_json(out / "results.json", found)
+    draw_batch(trained.model, batch, out / "figure.png", min(protocol.samples, 8), protocol.seed, protocol.sampler)
+    print(f"results.json and figure.png → {out}")
 
 
 def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> None:

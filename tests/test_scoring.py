@@ -1,0 +1,193 @@
+"""The evaluator by value, on a store of four small cases whose every score is worked out by hand.
+
+Masks of 8 × 8 pixels, stored at 4 × 4, three readers a case:
+  a  two readers mark the left half, the third marks nothing
+  b  all three mark the left half
+  c  one reader marks the left half
+  d  nobody marks anything
+a, b and c are of one patient.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from manymask.data.case import Case, Source
+from manymask.data.store import Store, prepare
+from manymask.evaluate import Protocol, Scores, evaluate, leading_score, resize_map, spread
+from manymask.metrics import summary
+from manymask.segmenters import LatentDiffusion
+
+READERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
+SIDE, NATIVE = 4, 8
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Store:
+    def case(name: str) -> Case:
+        image = np.arange(NATIVE * NATIVE, dtype=np.uint8).reshape(NATIVE, NATIVE, 1)
+        masks = np.zeros((3, NATIVE, NATIVE), bool)
+        for k, marks in enumerate(READERS[name]):
+            masks[k, :, :4] = bool(marks)
+        return Case(name, "other" if name == "d" else "patient", lambda: (image, masks))
+
+    source = Source(
+        "phantom", [case(n) for n in READERS], {"all": {p: list(READERS) for p in ("train", "val", "test")}}, ""
+    )
+    return prepare(source, tmp_path_factory.mktemp("small") / "store", SIDE, 1)
+
+
+class Answers(nn.Module):
+    """Draws the given probability maps (n, 4, 4) of each case, over and over."""
+
+    def __init__(self, **maps: torch.Tensor) -> None:
+        super().__init__()
+        self.maps, self.asked = maps, []
+
+    def predict(self, batch, n, seed, sampler=None):
+        self.asked.append(n)
+        return torch.stack([self.maps[case][torch.arange(n) % len(self.maps[case])] for case in batch.ids])
+
+
+def halves(*values: float) -> torch.Tensor:
+    """One map per value, which it takes in the left half; 0 on the right."""
+    maps = torch.zeros(len(values), SIDE, SIDE)
+    for k, value in enumerate(values):
+        maps[k, :, :2] = value
+    return maps
+
+
+def quarter(value: float) -> torch.Tensor:
+    """One map that has the value in its upper left quarter."""
+    maps = torch.zeros(1, SIDE, SIDE)
+    maps[0, :2, :2] = value
+    return maps
+
+
+LEFT, NOTHING = halves(1.0), halves(0.0)
+
+
+def scores(store: Store, ids: str, protocol: Protocol = Protocol(), **maps: torch.Tensor) -> Scores:
+    return evaluate(Answers(**maps), store, list(ids), protocol, progress=False)
+
+
+def values(found: Scores, name: str) -> list:
+    return [case[name] for case in found.cases]
+
+
+def test_truth_is_the_consensus_of_those_who_marked_something(small):
+    """Of c one reader of three marked: the majority is empty, the consensus is not."""
+    found = scores(small, "abcd", a=LEFT, b=LEFT, c=LEFT, d=LEFT)
+    assert values(found, "dice") == values(found, "iou") == [1, 1, 1, 0]
+    assert values(found, "dice_model_size") == [1, 1, 1, 0]
+    assert values(found, "readers") == [2, 3, 1, 0]
+
+
+def test_majority_is_scored_where_two_or_more_marked_and_all_slots_where_all_did(small):
+    found = scores(small, "abcd", a=LEFT, b=quarter(1.0), c=NOTHING, d=NOTHING)
+    assert values(found, "dice_majority") == [1, pytest.approx(2 / 3), None, None]
+    assert found.metrics["dice_majority"]["n"] == 2 and found.metrics["dice_majority"]["skipped"] == 2
+    full = found.metrics["dice_all_slots_filled"]
+    assert full["n"] == 1 and full["mean"] == found.cases[1]["dice"] < 1
+
+
+def test_intervals_resample_patients_not_images(small):
+    """Dice 1, 1, 1 of one patient and 0 of another: half of all resamplings hold one patient alone."""
+    found = scores(small, "abcd", a=LEFT, b=LEFT, c=LEFT, d=LEFT).metrics["dice"]
+    assert (found["mean"], found["low"], found["high"], found["n"]) == (0.75, 0, 1, 4)
+    assert summary([1.0, 1.0, 1.0, 0.0], ["a", "b", "c", "d"])["low"] == 0.25
+
+
+def test_pooled_scores_divide_sums_of_areas(small):
+    """a: 32 px of 32; d: 32 px where there are none."""
+    found = scores(small, "ad", a=LEFT, d=LEFT).metrics
+    assert found["dice"]["pooled"] == pytest.approx(2 * 32 / (64 + 32))
+    assert found["iou"]["pooled"] == pytest.approx(32 / 64)
+
+
+def test_brier_score_is_the_mean_square_against_the_share_of_readers(small):
+    """At native size a map that is ½ everywhere: (½ − 2/3)² on the left, ½² on the right; and an exact one."""
+    found = scores(small, "ad", a=torch.full((1, 4, 4), 0.5), d=NOTHING)
+    assert values(found, "brier") == pytest.approx([(1 / 36 + 1 / 4) / 2, 0])
+
+
+def test_spread_is_the_deviation_over_samples_per_area(small):
+    """Probabilities 1 and 0, …, drawn five times: mean 0.6, deviation √0.24, both on half of the pixels."""
+    found = scores(small, "bd", b=halves(1.0, 0.0), d=NOTHING)
+    assert values(found, "spread") == pytest.approx([0.24**0.5 / 0.6, 0])
+
+
+def test_missed_and_false_answers_stand_beside_the_surface_distance(small):
+    found = scores(small, "abcd", a=NOTHING, b=LEFT, c=LEFT, d=LEFT)
+    assert values(found, "hd95") == [None, 0, 0, None]
+    assert {k: found.metrics["hd95"][k] for k in ("mean", "n", "skipped", "missed", "false")} == {
+        "mean": 0, "n": 2, "skipped": 2, "missed": 1, "false": 1,
+    }  # fmt: skip
+    assert "mean" not in scores(small, "a", Protocol(native=False), a=LEFT).metrics["hd95"]
+
+
+def test_confidence_of_one_half_counts_as_lesion(small):
+    found = scores(small, "b", b=halves(0.5))
+    assert values(found, "dice_model_size") == [1]
+
+
+def test_several_readers_get_sixteen_samples_of_which_five_make_the_answer(small):
+    """The first five of b say all, the other eleven nothing."""
+    model = Answers(b=torch.cat([LEFT.repeat(5, 1, 1), NOTHING.repeat(11, 1, 1)]))
+    found = evaluate(model, small, ["b"], Protocol(), progress=False)
+    assert model.asked == [16] and values(found, "dice") == [1]
+    cross, within = 1 - 5 / 16, 2 * 5 * 11 / 16**2
+    assert values(found, "ged") == pytest.approx([2 * cross - within])
+    assert values(found, "hm_iou") == pytest.approx([5 / 16])
+    assert [Protocol().drawn(readers) for readers in (1, 2)] == [5, 16]
+    assert Protocol(samples=20).drawn(2) == 20
+
+
+def test_calibration_is_over_all_pixels_and_near_what_readers_marked(small):
+    """Nothing is said of b, whose left half all marked: wrong by 1 on 32 of 64 px, all of which lie near; of d the
+    answer is everywhere, and near a lesion there is nothing to be wrong about."""
+    found = scores(small, "bd", b=NOTHING, d=torch.ones(1, 4, 4))
+    assert found.metrics["ece"] == {
+        "mean": pytest.approx((32 + 64) / 128),
+        "near_lesion": pytest.approx(0.5),
+        "bins": 15,
+    }
+    assert sum(found.reliability["near_lesion"]["count"]) == 64
+    assert sum(found.reliability["everywhere"]["count"]) == 128
+
+
+def test_a_map_is_resized_bilinearly_by_pixel_centres():
+    found = resize_map(np.array([[0.0, 1.0]], np.float32), (1, 4))
+    assert found.tolist() == [[0, 0.25, 0.75, 1]]
+    assert resize_map(found, (1, 4)) is found
+
+
+def test_cases_are_spread_evenly():
+    assert spread(list("abcdefgh"), 4) == list("aceg") and spread(list("abcde"), 2) == list("ac")
+    assert spread(list("abc"), 3) == spread(list("abc"), None) == list("abc")
+
+
+def test_baselines_hold_the_disk_of_radius_four_and_each_reader_against_the_rest(small):
+    """Of 49 pixels of the disk in 8 × 8 (its top row and left column are one pixel each), b's left half holds 22."""
+    y, x = np.ogrid[:8, :8]
+    disk = (y - 4) ** 2 + (x - 4) ** 2 <= 16
+    expected = 2 * disk[:, :4].sum() / (disk.sum() + 32)
+    found = scores(small, "bd", b=LEFT, d=NOTHING).baselines
+    assert found["disk"]["dice"]["mean"] == pytest.approx(expected / 2)
+    assert found["one_reader_against_the_others"]["dice"] == {"mean": 1, "low": 1, "high": 1, "n": 1}
+
+
+def test_checkpoints_are_compared_by_what_the_model_is_for():
+    class Model(nn.Module):
+        def __init__(self, setting):
+            super().__init__()
+            self.setting = setting
+
+    found = Scores({"ged": {"mean": 0.3}, "dice": {"mean": 0.8}}, [])
+    reader, consensus = Model(LatentDiffusion(target="reader")), Model(LatentDiffusion())
+    name, read = leading_score(reader, 4)
+    assert (name, read(found)) == ("1 - ged", pytest.approx(0.7))
+    for model, readers in ((consensus, 4), (reader, 1)):
+        name, read = leading_score(model, readers)
+        assert (name, read(found)) == ("dice", 0.8)
