@@ -11,7 +11,20 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
-from manymask.metrics import Reliability, bootstrap, ged, hd95, hungarian_iou, near_lesion, overlap, psnr, ssim, summary
+from manymask.metrics import (
+    Reliability,
+    bootstrap,
+    ged,
+    hd95,
+    hungarian_iou,
+    mean_dice,
+    near_lesion,
+    overlap,
+    psnr,
+    ssim,
+    summary,
+    threshold_jaccard,
+)
 
 sets = st.integers(1, 4).flatmap(lambda n: arrays(bool, (n, 3, 3)))
 
@@ -156,3 +169,19 @@ def test_summary_counts_what_it_skips():
     found = summary([1.0, None, 0.0], ["a", "b", "c"])
     assert found["mean"] == 0.5 and found["n"] == 2 and found["skipped"] == 1
     assert math.isclose(summary([0.7], ["a"])["low"], 0.7)
+
+
+def test_threshold_jaccard_counts_nothing_below_065():
+    assert [threshold_jaccard(x) for x in (0.0, 0.649, 0.65, 1.0)] == [0, 0, 0.65, 1]
+
+
+def test_mean_dice_averages_over_256_levels():
+    truth = np.array([[True, True, False, False]])
+    assert mean_dice(truth.astype(float), truth) == pytest.approx((255 + 2 * 2 / (4 + 2)) / 256), (
+        "level 0 holds all pixels"
+    )
+    confidence = np.array([[1.0, 0.5, 0.2, 0.0]])
+    by_hand = [overlap(confidence >= level / 255, truth)[0] for level in range(256)]
+    assert mean_dice(confidence, truth) == pytest.approx(np.mean(by_hand))
+    empty = np.zeros((1, 4), bool)
+    assert mean_dice(np.zeros((1, 4)), empty) == pytest.approx(255 / 256), "nothing where nothing is, but for level 0"

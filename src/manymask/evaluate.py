@@ -20,7 +20,7 @@ from manymask.data.case import Batch, Part
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, default_device
-from manymask.metrics import Reliability, hd95, near_lesion, overlap, psnr, ssim, summary
+from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
 from manymask.provenance import Provenance, git_revision, hardware
 from manymask.recipes import Recipe
 from manymask.samplers import Sampler
@@ -132,7 +132,8 @@ class _Segmentations:
         self._calibrate(upscaled, frequency, near_lesion(native))
         model_dice, model_iou = overlap(confidence >= THRESHOLD, readers_consensus(masks[None])[0, 0].numpy() > 0)
         distance = hd95(answer, truth) if self.protocol.native else None
-        row = {"id": case, "dice": dice, "iou": iou, "hd95": distance, "dice_model_size": model_dice,
+        row = {"id": case, "dice": dice, "iou": iou, "threshold_jaccard": threshold_jaccard(iou),
+               "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
                "spread": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
         return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if len(native) > 1 else {})
@@ -153,7 +154,8 @@ class _Segmentations:
 
     def scores(self, cases: list[dict[str, Any]]) -> Scores:
         """All cases together."""
-        names = ("dice", "iou", "hd95", "dice_model_size", "iou_model_size", "brier", "spread", "ged", "ged_unbiased",
+        names = ("dice", "iou", "threshold_jaccard", "mean_dice_256", "hd95",
+                 "dice_model_size", "iou_model_size", "brier", "spread", "ged", "ged_unbiased",
                  "hm_iou", "sample_distance", "reader_distance", "dice_majority")  # fmt: skip
         metrics = _collect(self.store, cases, names)
         both, total = self.pooled

@@ -19,6 +19,22 @@ def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return (2 * both / total, both / (total - both)) if total else (1.0, 1.0)
 
 
+def threshold_jaccard(iou: float, least: float = 0.65) -> float:
+    """IoU where it is at least 0.65, else 0: the score by which ISIC-2018 ranks (Codella et al. 2019)."""
+    return iou if iou >= least else 0.0
+
+
+def mean_dice(confidence: np.ndarray, truth: np.ndarray) -> float:
+    """Mean Dice of a map (H, W) in [0, 1] cut at the 256 levels 0, 1/255, … 1, as in PraNet's evaluation (Fan et al. 2020),
+    but for stretching the map to its own range first; truth is bool (H, W)."""
+    levels = np.floor(confidence * 255 + 1e-6).astype(int)
+    area, both = (
+        np.bincount(levels[where], minlength=256)[::-1].cumsum() for where in (np.full_like(truth, True), truth)
+    )
+    total = area + truth.sum()
+    return float(np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0).mean())
+
+
 def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
     """The larger of the two directed 95th percentiles of surface distance, in pixels, as MONAI has it; None where either
     mask is empty."""

@@ -1,0 +1,99 @@
+"""What a model draws where there is nothing to find, and what it then misses.
+
+python benchmarks/nothing_there.py --model models/polyps --data stores/polyps --out docs/results/polyps/nothing.json
+
+Of each frame the largest window without a marked pixel is cut (at least --least of the side), brought to the model's size
+and segmented. `drawn`: share of windows whose consensus holds any pixel; `area`: the median share of the window that it
+holds then; `missed`: share of the whole frames with a lesion whose consensus is empty.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from level_sets import BATCH
+
+from manymask.consensus import fuse
+from manymask.data.case import Batch
+from manymask.data.store import Store, resize_image
+from manymask.evaluate import fitting, held_out_cases, split_of, spread
+from manymask.files.atomic import write_json
+from manymask.hub import load_model
+from manymask.provenance import git_revision, hardware
+
+
+@dataclass(frozen=True)
+class Options:
+    """A segmenter of whole images, its store, and where the results go."""
+
+    model: Path
+    data: Path
+    out: Path
+    images: int | None = None
+    masks: int = 5
+    seed: int = 0
+    least: float = 0.4
+    split: Literal["val", "test"] = "test"
+    scheme: str | None = None
+
+
+def empty_window(marked: np.ndarray, least: float) -> tuple[slice, slice] | None:
+    """The largest square without a marked pixel of a bool mask (S, S), the one nearest the middle if several; None if its side
+    is less than `least` of the mask's."""
+    size = len(marked)
+    sums = np.pad(marked.astype(int), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    for side in range(size - size // 16, int(least * size) - 1, -max(1, size // 32)):
+        inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+        places = np.argwhere(inside == 0)
+        if len(places):
+            top, left = min(places, key=lambda p: np.square(p - (size - side) / 2).sum())
+            return slice(top, top + side), slice(left, left + side)
+    return None
+
+
+def consensus(model: Any, images: list[np.ndarray], names: list[str], options: Options) -> np.ndarray:
+    """bool (n, S, S) of uint8 images (C, S, S)."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        some = torch.from_numpy(np.stack(images[start : start + BATCH])).float() / 255
+        drawn = model.predict(Batch(names[start : start + BATCH], some), options.masks, options.seed)
+        found.append(fuse(drawn).consensus.numpy())
+        print(f"{min(start + BATCH, len(images))} of {len(images)}", flush=True)
+    return np.concatenate(found)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Cuts, draws, and returns what the file holds."""
+    trained = load_model(options.model)
+    store = fitting(trained.recipe, Store(options.data))
+    ids = spread(held_out_cases(trained, store, options.split, options.scheme), options.images)
+    frames = [np.asarray(store.images[store.index[case]]) for case in ids]
+    marked = [store.batch([case]).truth()[0].amax(dim=0).numpy() > 0 for case in ids]
+    windows = {
+        case: where for case, mask in zip(ids, marked, strict=True) if (where := empty_window(mask, options.least))
+    }
+    cut = [
+        resize_image(frame[:, *windows[case]].transpose(1, 2, 0), trained.recipe.size)
+        for case, frame in zip(ids, frames, strict=True)
+        if case in windows
+    ]
+    trained.model.eval()
+    inside = consensus(trained.model, cut, list(windows), options).mean(axis=(1, 2))
+    whole = consensus(trained.model, frames, ids, options).any(axis=(1, 2))
+    held = np.array([mask.any() for mask in marked])
+    return {
+        "windows": len(windows), "drawn": float((inside > 0).mean()),
+        "area": float(np.median(inside[inside > 0])) if (inside > 0).any() else 0.0,
+        "frames": int(held.sum()), "missed": float(1 - whole[held].mean()),
+        "protocol": {"masks": options.masks, "seed": options.seed, "split": options.split, "least": options.least},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, options.scheme)},
+        "model": options.model.name, "git": git_revision(), "hardware": hardware(),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    chosen = tyro.cli(Options)
+    write_json(chosen.out, run(chosen))
