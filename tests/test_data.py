@@ -12,6 +12,7 @@ from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from manymask.data.case import PARTS, Source, random_scheme
 from manymask.data.store import Store, prepare, resize_image, resize_mask
 from manymask.errors import UserError
+from manymask.files.masks import MaskReading
 
 RNG = np.random.default_rng(0)
 
@@ -108,7 +109,7 @@ def test_no_lidc_patient_crosses_a_split(lidc):
 def test_lidc_with_a_reader_missing_is_refused(lidc):
     next(lidc.glob("**/mask-2/slice-1.png")).unlink()
     with pytest.raises(UserError, match=r"has no mask .*mask-2"):
-        lidc_idri.read(lidc)
+        prepare(lidc_idri.read(lidc), lidc / "store", 128, 1)
 
 
 def test_own_folder_with_several_readers_and_patients(tmp_path):
@@ -124,8 +125,8 @@ def test_own_folder_with_several_readers_and_patients(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: (d / "masks/3.png").unlink(), "have no mask in .*: 3"),
-        (lambda d: (d / "images/3.png").unlink(), "have no image in .*: 3"),
+        (lambda d: (d / "masks/3.png").unlink(), r"3\.png has no mask in .*masks; or leave it out with --skip-bad"),
+        (lambda d: (d / "images/3.png").unlink(), r"3\.png has no image in .*images"),
         (lambda d: save(d / "masks/3.png", blob((20, 20))), r"3\.png is 20×20 but its image 3\.png is 48×40"),
         (
             lambda d: save(d / "masks/3.png", photo()[:, :, 0]),
@@ -179,7 +180,7 @@ def test_masks_cut_at_a_threshold_when_asked(tmp_path):
     for i in range(10):
         save(tmp_path / "images" / f"{i}.png", photo())
         save(tmp_path / "masks" / f"{i}.png", np.full((40, 48), 10 * i, np.uint8))
-    source = folder.read(tmp_path, mask_threshold=50)
+    source = folder.read(tmp_path, reading=MaskReading(50))
     assert [bool(case.read()[1].any()) for case in source.cases] == [10 * i >= 50 for i in range(10)]
 
 

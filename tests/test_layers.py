@@ -19,7 +19,7 @@ FLOORS = (
     "files.dicom_file", "files.dicom_series",
     "files.dicom", "files.nifti", "files.inputs", "files.result",
     "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
-    "data.case", "data.pairs", "data.store", "data.augment",
+    "data.case", "data.pairs", "data.layout", "data.twins", "data.survey", "data.writer", "data.manifest", "data.store", "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_xml", "data.lidc_tcia", "data.lidc_idri",
     "data.folder", "data.phantom", "data.polyps",
     "codec",

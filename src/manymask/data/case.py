@@ -22,23 +22,30 @@ class Case:
     """One image with its readers' masks, not yet loaded.
 
     `read` gives the image, uint8 (H, W, C), and the masks, bool (R, H, W), at native size. `group` is what must not
-    cross a split: the patient, the video sequence, or the image itself.
+    cross a split: the patient, the video sequence, or the image itself. `read_by` says for each of the R slots whether
+    its reader read the image (empty: all did); the mask of one who did not is empty and counts for nothing.
     """
 
     id: str
     group: str
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
+    read_by: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as found on disk: cases, named split schemes (the first is the default), licence and remarks."""
+    """A data set as found on disk: cases, named split schemes (the first is the default), licence and remarks.
+
+    `given` names the schemes that are the owner's, and are kept whatever is found in them; `notes` are for who prepares it.
+    """
 
     name: str
     cases: Sequence[Case]
     schemes: Mapping[str, Scheme]
     licence: str
     remark: str = ""
+    given: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -47,6 +54,7 @@ class Batch:
 
     names: `pixel_name` of each image, by which the noise of its masks is seeded, so that the same pixels give the same masks
     wherever they come from; without them the ids are.
+    read_by: bool (B, R), which readers read an image; None if all read every one.
     """
 
     ids: list[str]
@@ -54,6 +62,7 @@ class Batch:
     masks: Tensor | None = None
     noise: TrainingNoise = field(default_factory=lambda: TrainingNoise(0, 0))
     names: list[str] = field(default_factory=list)
+    read_by: Tensor | None = None
 
     @property
     def noise_names(self) -> list[str]:

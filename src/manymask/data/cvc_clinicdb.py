@@ -8,6 +8,7 @@ from pathlib import Path
 from manymask.data.case import Part, Scheme, Source, random_scheme
 from manymask.data.pairs import find_folder, paired_cases
 from manymask.errors import UserError
+from manymask.files.masks import MaskReading
 
 # The first frame of each of the 29 sequences, as the set's own metadata gives them.
 SEQUENCE_STARTS = (1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364, 384, 409, 429,
@@ -29,15 +30,16 @@ def sequence_of(frame: int) -> int:
     return sum(start <= frame for start in SEQUENCE_STARTS)
 
 
-def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> Source:
+def read(source: Path, channels: int = 3, reading: MaskReading | None = None) -> Source:
     """The official layout. Schemes: `sequence` (default, no leakage), `random` 80/10/10, `pranet` 550/62."""
     images = find_folder(source, "PNG/Original", "TIF/Original", "Original")
     masks = find_folder(source, "PNG/Ground Truth", "TIF/Ground Truth", "Ground Truth")
-    cases = paired_cases(images, [masks], channels, mask_threshold, group=_sequence_name)
+    cases = paired_cases(images, [masks], channels, reading, group=_sequence_name)
     groups = {case.id: case.group for case in cases}
     singly = {case.id: case.id for case in cases}
     schemes = {"sequence": random_scheme(groups, 42), "random": random_scheme(singly, 42), "pranet": _pranet(singly)}
-    return Source("cvc_clinicdb", cases, schemes, LICENCE, "random and pranet put neighbouring frames on both sides")
+    remark = "random and pranet put neighbouring frames on both sides"
+    return Source("cvc_clinicdb", cases, schemes, LICENCE, remark, given=("pranet",))
 
 
 def _sequence_name(stem: str) -> str:

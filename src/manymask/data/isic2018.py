@@ -10,11 +10,12 @@ from pathlib import Path
 from manymask.data.case import Case, Part, Scheme, Source, random_scheme
 from manymask.data.pairs import find_folder, paired_cases
 from manymask.errors import UserError
+from manymask.files.masks import MaskReading
 
 PARTS: tuple[tuple[Part, str], ...] = (("train", "Training"), ("val", "Validation"), ("test", "Test"))
 
 
-def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> Source:
+def read(source: Path, channels: int = 3, reading: MaskReading | None = None) -> Source:
     """The official layout. Scheme `official` if all three parts are there, else `training-ids` (80/10/10, seed 42)."""
     found: dict[Part, list[Case]] = {}
     for part, name in PARTS:
@@ -25,7 +26,7 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
             if part == "train":
                 raise
             continue
-        found[part] = paired_cases(images, [masks], channels, mask_threshold, mask_suffix="_segmentation")
+        found[part] = paired_cases(images, [masks], channels, reading)
     training = random_scheme({case.id: case.id for case in found["train"]}, 42)
     schemes: dict[str, Scheme] = {"training-ids": training}
     remark = "split of the training ids (80/10/10, seed 42); the official validation and test parts were not given"
@@ -33,4 +34,4 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
         official: Scheme = {part: [case.id for case in cases] for part, cases in found.items()}
         schemes, remark = {"official": official, "training-ids": training}, ""
     cases = [case for part in found.values() for case in part]
-    return Source("isic2018", cases, schemes, "CC0-1.0 (ISIC Archive)", remark)
+    return Source("isic2018", cases, schemes, "CC0-1.0 (ISIC Archive)", remark, given=("official",))

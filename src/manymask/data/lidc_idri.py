@@ -11,11 +11,12 @@ from pathlib import Path
 from manymask.data.case import Case, Source, random_scheme
 from manymask.data.lidc_tcia import LICENCE, is_tcia, read_tcia
 from manymask.data.lidc_xml import READERS
-from manymask.data.pairs import load
+from manymask.data.pairs import load, refused
 from manymask.errors import UserError
+from manymask.files.masks import MaskReading
 
 
-def read(source: Path, channels: int = 1, mask_threshold: int | None = None, whole: bool = False) -> Source:
+def read(source: Path, channels: int = 1, reading: MaskReading | None = None, whole: bool = False) -> Source:
     """Either layout; `whole` slices only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
     if not source.is_dir():
         raise UserError(f"{source} is no folder")
@@ -29,23 +30,24 @@ def read(source: Path, channels: int = 1, mask_threshold: int | None = None, who
         )
     if whole:
         raise UserError(f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive")
-    cases = [_case(image, channels, mask_threshold) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
-    strays = [
-        m for m in root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png") if not (m.parents[1] / "images" / m.name).exists()
-    ]
-    if strays:
-        raise UserError(f"{strays[0]} has no image {strays[0].parents[1] / 'images' / strays[0].name}")
+    cases = [_case(image, channels, reading) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
+    for mask in sorted(root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png")):
+        if not (image := mask.parents[1] / "images" / mask.name).exists():
+            cases.append(Case(_name(image), image.parents[2].name, partial(refused, f"{mask} has no image {image}")))
     if not cases:
         raise UserError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png")
     scheme = random_scheme({case.id: case.group for case in cases}, 42)
     return Source("lidc_idri", cases, {"patient": scheme}, LICENCE)
 
 
-def _case(image: Path, channels: int, mask_threshold: int | None) -> Case:
-    nodule = image.parent.parent
-    masks = [nodule / f"mask-{k}" / image.name for k in range(READERS)]
+def _case(image: Path, channels: int, reading: MaskReading | None) -> Case:
+    masks = [image.parents[1] / f"mask-{k}" / image.name for k in range(READERS)]
     missing = next((path for path in masks if not path.exists()), None)
+    read = partial(load, image, masks, channels, reading)
     if missing is not None:
-        raise UserError(f"{image} has no mask {missing}")
-    name = f"{nodule.parent.name}/{nodule.name}/{image.stem}"
-    return Case(name, nodule.parent.name, partial(load, image, masks, channels, mask_threshold))
+        read = partial(refused, f"{image} has no mask {missing}")
+    return Case(_name(image), image.parents[2].name, read)
+
+
+def _name(image: Path) -> str:
+    return f"{image.parents[2].name}/{image.parents[1].name}/{image.stem}"

@@ -56,7 +56,7 @@ def read_xml(path: Path) -> Reading | None:
         if _plain(root.tag) != "lidcreadmessage":
             return None
         return _reading(root)
-    except (ET.ParseError, ValueError, LookupError) as error:
+    except (ET.ParseError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise UserError(f"{path} is not a reading of LIDC-IDRI that can be read ({error})") from None
 
 

@@ -1,6 +1,9 @@
 """Images and masks that belong together by name: the common ground of the file-based data sets."""
 
-from collections.abc import Callable, Sequence
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -9,65 +12,152 @@ import numpy as np
 from manymask.data.case import Case
 from manymask.errors import UserError
 from manymask.files.masks import MaskReading, read_mask
-from manymask.files.raster import list_rasters, read_image
+from manymask.files.raster import is_raster, read_image
+
+MASK_SUFFIXES = ("_mask", "_segmentation", "_seg", "_lesion", "_label", "_gt")
 
 
 def find_folder(source: Path, *places: str) -> Path:
-    """The first of `places` (glob patterns) below `source` or one level deeper; `UserError` says what was looked for."""
+    """The one folder that matches the first matching of `places` (glob patterns), below `source` or one level deeper.
+
+    `UserError` says what was looked for, or names the folders if several match.
+    """
     if not source.is_dir():
         raise UserError(f"{source} is no folder")
     for place in places:
-        for pattern in (place, f"*/{place}"):
-            found = sorted(p for p in source.glob(pattern) if p.is_dir())
-            if found:
-                return found[0]
-    inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
+        found = sorted({p for pattern in (place, f"*/{place}") for p in source.glob(pattern) if p.is_dir()})
+        if len(found) > 1:
+            raise UserError(
+                f"{source} holds several folders {place}: {listed(found)}; give the folder of one as --source"
+            )
+        if found:
+            return found[0]
+    inside = listed(sorted(p.name for p in source.iterdir()), 8) or "nothing"
     raise UserError(f"{source}: expected a folder {' or '.join(places)} in it, found {inside}")
 
 
-def by_stem(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """The images of a folder by name without ending, and without `suffix` where the name ends in it."""
-    found: dict[str, Path] = {}
-    for path in list_rasters(folder):
-        stem = path.stem.removesuffix(suffix)
-        if stem in found:
-            raise UserError(f"{path} and {found[stem].name} have one name; keep one of them")
-        found[stem] = path
-    if not found:
-        raise UserError(f"{folder} holds no images")
-    return found
+def listed(names: Sequence[object], most: int = 3) -> str:
+    """The first few names, and an ellipsis where there are more."""
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Like `os.walk`, sorted and through symbolic links, but without hidden folders and `__MACOSX`.
+
+    A folder that is reached a second time (a link back, say) is not entered again.
+    """
+    visited: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        visited.add(os.path.realpath(place))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name != "__MACOSX" and os.path.realpath(Path(place, name)) not in visited
+        )
+        yield Path(place), folders, sorted(name for name in names if not name.startswith("."))
+
+
+def safe_name(path: str) -> str:
+    """A file name as an id: Unicode in NFC; bytes that are no UTF-8, and control characters, as backslash escapes."""
+    text = os.fsencode(unicodedata.normalize("NFC", path)).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@dataclass
+class Images:
+    """The images below a folder: by name (relative, without ending), and the other files found there."""
+
+    folder: Path
+    by_name: dict[str, list[Path]] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+
+    @classmethod
+    def below(cls, folder: Path) -> "Images":
+        """All images below `folder`; `UserError` if there are none."""
+        found = cls(folder)
+        for place, _, names in walk(folder):
+            for path in (place / name for name in names):
+                relative = path.relative_to(folder)
+                if is_raster(path):
+                    found.by_name.setdefault(safe_name(relative.with_suffix("").as_posix()), []).append(path)
+                else:
+                    found.others.append(safe_name(relative.as_posix()))
+        if not found.by_name:
+            raise UserError(f"{folder} holds no images")
+        return found
+
+    def matched(self, names: Mapping[str, object]) -> dict[str, list[Path]]:
+        """The same files by the name of the image they belong to: their own, or without a suffix such as `_mask`."""
+        found: dict[str, list[Path]] = {}
+        for own, paths in self.by_name.items():
+            found.setdefault(own if own in names else _without_suffix(own, names), []).extend(paths)
+        return found
+
+
+def _without_suffix(name: str, names: Mapping[str, object]) -> str:
+    for suffix in MASK_SUFFIXES:
+        if name.lower().endswith(suffix) and name[: -len(suffix)] in names:
+            return name[: -len(suffix)]
+    return name
 
 
 def paired_cases(
-    images: Path,
-    masks: Sequence[Path],
+    images: Path | Images,
+    masks: Sequence[Path | None],
     channels: int,
-    mask_threshold: int | None = None,
-    mask_suffix: str = "",
+    reading: MaskReading | None = None,
     group: Callable[[str], str] = str,
 ) -> list[Case]:
-    """A case for each image with one mask in each of the mask folders; what has no partner is a `UserError`."""
-    pictures, readers = by_stem(images), [by_stem(folder, mask_suffix) for folder in masks]
-    for folder, reader in zip(masks, readers, strict=True):
-        _refuse(sorted(set(pictures) - set(reader)), f"in {images} have no mask in {folder}")
-        _refuse(sorted(set(reader) - set(pictures)), f"in {folder} have no image in {images}")
-    return [
-        Case(stem, group(stem), partial(load, path, [r[stem] for r in readers], channels, mask_threshold))
-        for stem, path in sorted(pictures.items())
-    ]
+    """A case for each image, with one mask from each of the readers' folders.
+
+    An image that lacks the mask of one of several readers was not read by that one (`Case.read_by`). A file without a
+    partner, or with two, becomes a case that cannot be read, so that `prepare` reports all of them at once.
+    """
+    pictures = images if isinstance(images, Images) else Images.below(images)
+    readers = [Images.below(folder).matched(pictures.by_name) if folder else {} for folder in masks]
+    cases = []
+    for name, paths in sorted(pictures.by_name.items()):
+        found = [reader.get(name, []) for reader in readers]
+        message = _complaint(pictures.folder, paths, found, masks)
+        drawn = [each[0] if each else None for each in found]
+        read = partial(refused, message) if message else partial(load, paths[0], drawn, channels, reading)
+        cases.append(Case(name, group(name), read, tuple(path is not None for path in drawn)))
+    lone = {name: paths[0] for reader in readers for name, paths in reader.items() if name not in pictures.by_name}
+    for name, path in sorted(lone.items()):
+        cases.append(Case(name, group(name), partial(refused, f"{path} has no image in {pictures.folder}")))
+    return cases
 
 
-def load(image: Path, masks: Sequence[Path], channels: int, threshold: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The image and its masks from their files; masks of another size than the image are a `UserError`."""
-    pixels, drawn = read_image(image, channels), [read_mask(path, MaskReading(threshold)) for path in masks]
-    for path, mask in zip(masks, drawn, strict=True):
+def _complaint(
+    images: Path, paths: Sequence[Path], masks: Sequence[Sequence[Path]], folders: Sequence[Path | None]
+) -> str:
+    """Why an image and its masks make no case; empty if they do."""
+    doubled = next((each for each in (paths, *masks) if len(each) > 1), None)
+    if doubled is not None:
+        return f"{doubled[0]} and {doubled[1].name} have one name; keep one of them"
+    if not any(masks):
+        return f"{paths[0]} has no mask in {listed([f for f in folders if f] or [images.parent])}"
+    return ""
+
+
+def refused(message: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a case reads as that has no image or no mask: `UserError`, when its turn comes."""
+    raise UserError(message)
+
+
+def load(
+    image: Path, masks: Sequence[Path | None], channels: int, reading: MaskReading | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image and its masks from their files, an empty mask where there is none.
+
+    Masks of another size than the image are a `UserError`.
+    """
+    pixels = read_image(image, channels)
+    drawn = []
+    for path in masks:
+        mask = np.zeros(pixels.shape[:2], bool) if path is None else read_mask(path, reading)
         if mask.shape != pixels.shape[:2]:
             (h, w), (mh, mw) = pixels.shape[:2], mask.shape
             raise UserError(f"{path} is {mw}×{mh} but its image {image.name} is {w}×{h}; they must have one size")
+        drawn.append(mask)
     return pixels, np.stack(drawn)
-
-
-def _refuse(names: list[str], what: str) -> None:
-    if names:
-        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        raise UserError(f"{len(names)} of the names {what}: {shown}")

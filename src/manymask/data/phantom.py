@@ -15,6 +15,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.special import ndtr
 
 from manymask.data.case import Case, Source, random_scheme
+from manymask.files.masks import MaskReading
 from manymask.noise import seed_of
 
 READERS = 4
@@ -92,7 +93,7 @@ def _read(index: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return phantom.image, phantom.masks
 
 
-def read(source: Path | None = None, channels: int = 1, mask_threshold: int | None = None) -> Source:
+def read(source: Path | None = None, channels: int = 1, reading: MaskReading | None = None) -> Source:
     """The set itself; it needs no source."""
     cases = [Case(f"phantom-{i:05}", f"phantom-{i:05}", partial(_read, i, channels)) for i in range(COUNT)]
     return Source(

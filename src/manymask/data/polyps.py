@@ -13,6 +13,7 @@ from manymask.data.case import Case, Part, Scheme, Source, random_scheme
 from manymask.data.cvc_clinicdb import sequence_of
 from manymask.data.pairs import find_folder, paired_cases
 from manymask.errors import UserError
+from manymask.files.masks import MaskReading
 
 # The first frame of each of the 15 videos of CVC-ColonDB, as the set's own metadata gives them.
 COLONDB_STARTS = (1, 39, 61, 77, 98, 149, 156, 204, 209, 264, 274, 301, 321, 341, 361)
@@ -25,14 +26,14 @@ REMARK = (
 )
 
 
-def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> Source:
+def read(source: Path, channels: int = 3, reading: MaskReading | None = None) -> Source:
     """Scheme `pranet` tests on every frame once; `kvasir`, `cvc_clinicdb`, `colondb`, `colondb_320` (without CVC-300) and
     `cvc_300` share its training and validation parts. Validation: a seeded tenth of the training frames, whole videos."""
 
     def part(folder: str, name: Callable[[str], tuple[str, str]]) -> list[Case]:
         found = find_folder(source, folder)
         images, masks = find_folder(found, "images", "image"), find_folder(found, "masks", "mask")
-        cases = paired_cases(images, [masks], channels, mask_threshold)
+        cases = paired_cases(images, [masks], channels, reading)
         return [replace(case, id=name(case.id)[0], group=name(case.id)[1]) for case in cases]
 
     training = part("TrainDataset", _training_name)
@@ -47,7 +48,7 @@ def read(source: Path, channels: int = 3, mask_threshold: int | None = None) -> 
     held_out["colondb_320"] = [case for case in held_out["colondb"] if case not in inner]
     held_out["cvc_300"] = [case for case in held_out["colondb"] if case in inner]
     schemes = _schemes({case.id: case.group for case in training}, {"pranet": [c.id for c in every]} | held_out)
-    return Source("polyps", [*training, *every], schemes, LICENCE, REMARK)
+    return Source("polyps", [*training, *every], schemes, LICENCE, REMARK, given=tuple(schemes))
 
 
 def _schemes(training: Mapping[str, str], tests: Mapping[str, list[str]]) -> dict[str, Scheme]:

@@ -1,27 +1,30 @@
 """The prepared store: every case at model size in one memory-mapped array, the masks at native size beside it.
 
-STORE/manifest.json       name, size, channels, readers, ids, groups, native sizes, split schemes, licence, hash
+STORE/manifest.json       name, size, channels, readers, ids, groups, native sizes, split schemes, licence, hashes
 STORE/images.npy          (N, C, S, S) uint8
 STORE/masks.npy           (N, R, S, S) uint8 in {0, 1}
 STORE/native.bin          per case: zlib of the packed bits of (R, H, W); the manifest holds the offsets
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from manymask.data.case import PARTS, Batch, Case, Part, Source, content_hash, pixel_name
+from manymask.data import survey, twins
+from manymask.data.case import PARTS, Batch, Case, Part, Scheme, Source, pixel_name
+from manymask.data.manifest import FORMAT, damaged, open_array, read_manifest
+from manymask.data.writer import Writer, room_for
 from manymask.errors import UserError
-from manymask.files.atomic import atomic_folder, read_json, write_json
+from manymask.files.atomic import atomic_folder, write_json
 from manymask.noise import TrainingNoise
 
 
@@ -46,71 +49,100 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return (cover >= level).astype(np.uint8)
 
 
-def prepare(source: Source, out: Path, size: int, channels: int) -> "Store":
-    """Writes the store of a source; all or nothing. Raises `UserError` for the first case that cannot be read."""
-    cases = source.cases
-    with atomic_folder(out) as folder, (folder / "native.bin").open("wb") as native:
-        first = _load(cases[0])
-        shapes = {"images": (len(cases), channels, size, size), "masks": (len(cases), len(first[1]), size, size)}
-        arrays = {k: np.lib.format.open_memmap(folder / f"{k}.npy", "w+", np.uint8, s) for k, s in shapes.items()}
-        places = [
-            _put(arrays, i, case, loaded, native)
-            for i, (case, loaded) in enumerate(zip(cases, _load_all(cases, source.name), strict=True))
-        ]
-        manifest: dict[str, Any] = {
-            "name": source.name,
-            "size": size,
-            "channels": channels,
-            "readers": len(first[1]),
-            "licence": source.licence,
-            "remark": source.remark,
-            "schemes": {name: dict(scheme) for name, scheme in source.schemes.items()},
-            "ids": [case.id for case in cases],
-            "groups": [case.group for case in cases],
-            "native": places,
-        }
-        ids = "\n".join(manifest["ids"]).encode()
-        manifest["hash"] = content_hash(ids, *(a.data.cast("B") for a in arrays.values()))
-        for array in arrays.values():
-            array.flush()
+Loaded = tuple[np.ndarray, np.ndarray, survey.Look]
+
+
+def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool = False) -> "Store":
+    """Writes the store of a source; all or nothing.
+
+    Cases that cannot be used are reported together in one `UserError`; with `skip_bad` they are left out by name.
+    A set whose masks are all empty or all full is a `UserError` too; less than that becomes a line of `Store.warnings`.
+    """
+    readers = max((len(case.read_by) for case in source.cases), default=0)
+    room = room_for(out, [(len(source.cases), channels + max(1, readers), size, size)])
+    with room, atomic_folder(out) as folder:
+        with Writer(folder, channels, size) as writer:
+            looks, problems = _write_cases(source, writer, size)
+            if problems and not (skip_bad and looks):
+                raise survey.report(problems, len(source.cases))
+            survey.refuse_useless(list(looks.values()))
+            kept = [case for case in source.cases if case.id in looks]
+            about = _describe(source, kept, looks, writer.image_hashes(), size)
+            left_out = [f"{len(problems)} left out: " + "; ".join(problems.values())] if problems else []
+            about |= {"readers": writer.readers, "channels": channels, "warnings": left_out + about["warnings"]}
+            manifest = writer.finish(about)
         write_json(folder / "manifest.json", manifest)
     return Store(out)
 
 
-def _load(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    image, masks = case.read()
+def _write_cases(source: Source, writer: Writer, size: int) -> tuple[dict[str, survey.Look], dict[str, str]]:
+    """Writes the cases that can be used; what was noted of them, and why the others cannot, by id."""
+    looks, problems = dict[str, survey.Look](), dict[str, str]()
+    for case, loaded in _load_all(source.cases, source.name, size):
+        if isinstance(loaded, str):
+            problems[case.id] = loaded
+            continue
+        image, masks, noted = loaded
+        if case.id in looks:
+            problems[case.id] = f"two images are called {case.id}"
+        elif writer.readers not in (None, len(masks)):
+            problems[case.id] = f"case {case.id} has {len(masks)} masks but the first case has {writer.readers}"
+        else:
+            writer.add(resize_image(image, size), np.stack([resize_mask(mask, size) for mask in masks]), masks)
+            looks[case.id] = noted
+    return looks, problems
+
+
+def _describe(
+    source: Source, cases: Sequence[Case], looks: dict[str, survey.Look], hashes: np.ndarray, size: int
+) -> dict[str, Any]:
+    """What the manifest holds of these cases: names, groups and splits, with equal images in one group."""
+    ids, found = [case.id for case in cases], [looks[case.id] for case in cases]
+    equal = twins.equal_images({case: looks[case].pixels for case in ids})
+    groups = twins.joined_groups({case.id: case.group for case in cases}, equal)
+    schemes, said = dict[str, Scheme](), [*source.notes, *survey.warnings(ids, found, size)]
+    if equal:
+        said.append(f"{len(equal)} image(s) are there several times: " + survey.listed([" = ".join(e) for e in equal]))
+    for name, whole in source.schemes.items():
+        scheme: Scheme = {part: [case for case in members if case in looks] for part, members in whole.items()}
+        empty = [part for part, members in whole.items() if members and not scheme[part]]
+        if empty:
+            raise UserError(f"no usable image is left for {' and '.join(empty)} of split {name}")
+        schemes[name], lines = twins.checked(
+            scheme, groups, equal, dict(zip(ids, hashes, strict=True)), name in source.given
+        )
+        said += [f"split {name}: {line}" for line in lines]
+    partly = any(not all(case.read_by) for case in cases)
+    return {"format": FORMAT, "name": source.name, "size": size, "licence": source.licence, "remark": source.remark,
+            "schemes": {name: dict(scheme) for name, scheme in schemes.items()}, "ids": ids,
+            "groups": [groups[case] for case in ids], "foreground": survey.foreground(found), "warnings": said,
+            "read_by": [list(map(int, case.read_by)) for case in cases] if partly else None}  # fmt: skip
+
+
+def _load(case: Case, size: int) -> Loaded | str:
+    """The image and masks of a case with what is to be noted of them, or why it cannot be used."""
+    try:
+        image, masks = case.read()
+    except UserError as error:
+        return str(error)
     if image.min() == image.max():
-        raise UserError(f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it")
+        return f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it"
     if masks.shape[1:] != image.shape[:2]:
         (h, w), (mh, mw) = image.shape[:2], masks.shape[1:]
-        raise UserError(f"case {case.id}: the image is {w}×{h} but its mask {mw}×{mh}; they must have one size")
-    return image, masks
+        return f"case {case.id}: the image is {w}×{h} but its mask {mw}×{mh}; they must have one size"
+    return image, masks, survey.look(case, image, masks, size)
 
 
-def _load_all(cases: Sequence[Case], name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _load_all(cases: Sequence[Case], name: str, size: int) -> Iterator[tuple[Case, Loaded | str]]:
     """The cases in order, decoded by a few threads, at most 64 ahead."""
     pending = iter(cases)
     with ThreadPoolExecutor(4) as pool, tqdm(total=len(cases), desc=f"prepare {name}", unit="case") as bar:
-        futures = [pool.submit(_load, case) for case in islice(pending, 64)]
+        futures = [(case, pool.submit(_load, case, size)) for case in islice(pending, 64)]
         while futures:
-            yield futures.pop(0).result()
-            futures += [pool.submit(_load, case) for case in islice(pending, 1)]
+            case, future = futures.pop(0)
+            yield case, future.result()
+            futures += [(case, pool.submit(_load, case, size)) for case in islice(pending, 1)]
             bar.update()
-
-
-def _put(
-    arrays: Mapping[str, np.ndarray], i: int, case: Case, loaded: tuple[np.ndarray, np.ndarray], native: IO[bytes]
-) -> list[int]:
-    image, masks = loaded
-    readers, size = arrays["masks"].shape[1:3]
-    if len(masks) != readers:
-        raise UserError(f"case {case.id} has {len(masks)} masks but the first case has {readers}")
-    arrays["images"][i] = resize_image(image, size)
-    arrays["masks"][i] = np.stack([resize_mask(mask, size) for mask in masks])
-    packed = zlib.compress(np.packbits(masks).tobytes(), 1)
-    start = native.tell()
-    native.write(packed)
-    return [start, len(packed), *masks.shape[1:]]
 
 
 class Store:
@@ -121,20 +153,28 @@ class Store:
             raise UserError(
                 f"{folder} is no prepared data set: run `manymask prepare RECIPE --source … --out {folder}`"
             )
-        self.folder, self.manifest = folder, read_json(folder / "manifest.json")
-        if not (folder / "native.bin").exists():
-            raise UserError(f"{folder / 'native.bin'} is missing: prepare the data set again")
-        try:
-            self.images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            self.masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder} is damaged ({error}): prepare it again") from None
+        self.folder, self.manifest = folder, read_manifest(folder)
+        count, size = len(self.manifest["ids"]), self.manifest["size"]
+        self.images = open_array(folder / "images.npy", (count, self.manifest["channels"], size, size))
+        self.whole_images = self.images  # also behind a window
+        self.masks = open_array(folder / "masks.npy", (count, self.manifest["readers"], size, size))
         self.ids: list[str] = self.manifest["ids"]
         self.index = {case: i for i, case in enumerate(self.ids)}
         self.groups = dict(zip(self.ids, self.manifest["groups"], strict=True))
-        self.name, self.hash = str(self.manifest["name"]), str(self.manifest["hash"])
+        self.name, self.hash, self.content = (str(self.manifest[key]) for key in ("name", "hash", "content"))
+        read_by = self.manifest["read_by"]
+        self.read_by = None if read_by is None else np.array(read_by, dtype=bool)
         self.stored: tuple[int, int] = self.images.shape[2:]
         self.cut: tuple[slice, ...] = ()
+        self.warnings: list[str] = self.manifest["warnings"]
+
+    def holds(self, data_hash: str) -> bool:
+        """Whether this is the data that a model remembers by this hash.
+
+        Stores of format 1 were known by a hash over images and masks at model size alone, which is today's `content`: a
+        model trained on such a store knows the same data again after they were prepared anew.
+        """
+        return data_hash in (self.hash, self.content)
 
     @property
     def readers(self) -> int:
@@ -152,7 +192,7 @@ class Store:
             raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}")
         if part not in PARTS:
             raise UserError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}")
-        if not schemes[name][part]:
+        if not schemes[name].get(part):
             raise UserError(f"the {part} part of split {name!r} of {self.folder} is empty")
         return list(schemes[name][part])
 
@@ -164,7 +204,12 @@ class Store:
         pixels = self.images[np.take(rows, order)][back]
         image, names = torch.from_numpy(pixels).float().div_(255), [pixel_name(each) for each in pixels]
         masks = torch.from_numpy(self.masks[np.take(rows, order)][back]).float()
-        return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0), names)
+        read_by = None if self.read_by is None else torch.from_numpy(self.read_by[rows])
+        return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0), names, read_by)
+
+    def image_hashes(self, ids: Sequence[str]) -> np.ndarray:
+        """A hash of each image that scaling and compressing hardly change, uint8; see `twins`."""
+        return twins.image_hashes(self.whole_images[self.index[case]] for case in ids)
 
     def window(self, size: int, offset: tuple[int, int] = (0, 0)) -> "Store":
         """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs.
@@ -181,14 +226,20 @@ class Store:
         return inner
 
     def native_masks(self, case: str) -> np.ndarray:
-        """The readers' masks of a case as they came, bool (R, H, W); through a window, what lies in it."""
-        start, length, height, width = self.manifest["native"][self.index[case]]
+        """The masks of those who read a case as they came, bool (R, H, W); through a window, what lies in it."""
+        row = self.index[case]
+        start, length, height, width = self.manifest["native"][row]
+        pixels = self.readers * height * width
         with (self.folder / "native.bin").open("rb") as file:
             file.seek(start)
-            bits = np.frombuffer(zlib.decompress(file.read(length)), dtype=np.uint8)
-        masks = np.unpackbits(bits, count=self.readers * height * width).reshape(self.readers, height, width)
+            packed = file.read(length)
+        try:
+            bits = np.frombuffer(zlib.decompressobj().decompress(packed, (pixels + 7) // 8), dtype=np.uint8)
+            masks = np.unpackbits(bits, count=pixels).reshape(self.readers, height, width).astype(bool)
+        except (zlib.error, ValueError) as error:
+            raise damaged(self.folder / "native.bin", error) from None
         if self.cut and (height, width) != self.stored:
             raise UserError(
                 f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows"
             )
-        return masks[:, *self.cut].astype(bool)
+        return masks[slice(None) if self.read_by is None else self.read_by[row]][:, *self.cut]

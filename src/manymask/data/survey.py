@@ -1,0 +1,128 @@
+"""What masks and images look like, noted while a store is written: what is refused, and what is only said."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from scipy.ndimage import label
+
+from manymask.data.case import Case
+from manymask.data.pairs import listed
+from manymask.errors import UserError
+
+SMALL_MEDIAN = 12  # px at model size
+TINY, TINY_SHARE = 4, 0.1  # px; so many objects may be smaller
+MOST_KINDS = 12  # of refusals that are printed
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is noted of one case: a digest of its pixels, and for each reader the foreground's share of the image and of
+    its border (NaN where the reader did not read), and the area of every object in pixels at model size."""
+
+    pixels: bytes
+    shares: np.ndarray
+    borders: np.ndarray
+    objects: np.ndarray
+
+    @property
+    def inverted(self) -> np.ndarray:
+        """Which masks cover most of the image and of its border, but not all: those of an inverted mask."""
+        return (self.shares > 0.5) & (self.shares < 1) & (self.borders > 0.8)
+
+
+def look(case: Case, image: np.ndarray, masks: np.ndarray, size: int) -> Look:
+    """Image (H, W, C) and masks (R, H, W) of a case that becomes size × size."""
+    read = np.array(case.read_by or (True,) * len(masks))
+    scale = size * size / masks[0].size
+    rim = np.ones(masks.shape[1:], bool)
+    rim[1:-1, 1:-1] = False
+    shares = np.where(read, masks.mean(axis=(1, 2)), np.nan)
+    borders = np.where(read, masks[:, rim].mean(axis=1), np.nan)
+    areas = [np.bincount(label(mask)[0].ravel())[1:] * scale for mask in masks if mask.any()]
+    digest = sha256(np.ascontiguousarray(image)).digest() + bytes(str(image.shape), "ascii")
+    return Look(digest, shares, borders, np.concatenate(areas) if areas else np.zeros(0))
+
+
+def foreground(looks: Sequence[Look]) -> list[str]:
+    """A line for each reader: how much of the image is foreground."""
+    shares = np.stack([each.shares for each in looks])
+    lines = []
+    for k, own in enumerate(shares.T):
+        read, who = own[~np.isnan(own)], f"reader {k}" if shares.shape[1] > 1 else "masks"
+        if not len(read):
+            lines.append(f"{who}: read no image")
+            continue
+        filled = read[read > 0]
+        middle = f"{100 * np.median(filled):.3g} %" if len(filled) else "none"
+        span = f" (median of the others; {100 * filled.min():.3g} – {100 * filled.max():.3g} %)" if len(filled) else ""
+        count = f"{len(read)} of {len(own)} images read, " if len(read) < len(own) else ""
+        lines.append(f"{who}: {count}{len(read) - len(filled)} empty, foreground {middle}{span}")
+    return lines
+
+
+def refuse_useless(looks: Sequence[Look]) -> None:
+    """`UserError` where no mask tells foreground from background."""
+    shares = np.concatenate([each.shares[~np.isnan(each.shares)] for each in looks])
+    kinds = {"empty": int((shares == 0).sum()), "full": int((shares == 1).sum())}
+    if sum(kinds.values()) < len(shares):
+        return
+    what = " or ".join(kind for kind, count in kinds.items() if count)
+    raise UserError(
+        f"all {len(shares)} masks are {what}, there is nothing to learn: look at the mask files, and at --mask-threshold, "
+        "--mask-labels and --invert"
+    )
+
+
+def warnings(ids: Sequence[str], looks: Sequence[Look], size: int) -> list[str]:
+    """What of the masks is worth a look, a line each."""
+    filled = sum(int((each.shares > 0).sum()) for each in looks)
+    lines = []
+    inverted = [case for case, each in zip(ids, looks, strict=True) for _ in np.flatnonzero(each.inverted)]
+    if 2 * len(inverted) >= filled:
+        lines.append(f"{len(inverted)} of {filled} masks cover most of the image and of its border: if foreground and "
+                     "background are exchanged, add --invert")  # fmt: skip
+    elif inverted:
+        lines.append(f"{len(inverted)} of {filled} masks cover most of the image and of its border, unlike the others; are "
+                     f"they inverted? {listed(inverted)}")  # fmt: skip
+    for kind, value in (("full", 1), ("empty", 0)):
+        odd = [case for case, each in zip(ids, looks, strict=True) if (each.shares == value).any()]
+        if odd and (kind == "full" or looks[0].shares.size == 1):  # one reader of several may well see nothing
+            lines.append(f"{len(odd)} of {len(ids)} images have a mask that is {kind}: {listed(odd)}")
+    return lines + _small_objects(looks, size)
+
+
+def _small_objects(looks: Sequence[Look], size: int) -> list[str]:
+    areas = np.concatenate([each.objects for each in looks])
+    if not len(areas):
+        return []
+    median, tiny = float(np.median(areas)), float((areas < TINY).mean())
+    if median >= SMALL_MEDIAN and tiny <= TINY_SHARE:
+        return []
+    return [f"at {size}×{size} the median object has {median:.3g} pixels, and {100 * tiny:.3g} % have fewer than {TINY}: "
+            "give a larger --size, or crops"]  # fmt: skip
+
+
+def report(problems: Mapping[str, str], total: int) -> UserError:
+    """All cases that cannot be used as one error: a single one in its own words, else a line for each kind."""
+    hint = "mend them, or leave them out with --skip-bad"
+    if len(problems) == 1:
+        return UserError(f"{next(iter(problems.values()))}; or leave it out with --skip-bad")
+    kinds: dict[str, list[str]] = {}
+    for case, message in problems.items():
+        kinds.setdefault(_kind(message, case), []).append(case)
+    lines = [f"{len(problems)} of {total} cases cannot be used; {hint}:"]
+    for cases in list(kinds.values())[:MOST_KINDS]:
+        rest = f" (and {len(cases) - 1} more like it: {listed(cases[1:])})" if len(cases) > 1 else ""
+        lines.append(f"  {problems[cases[0]]}{rest}")
+    if len(kinds) > MOST_KINDS:
+        lines.append(f"  … and {len(kinds) - MOST_KINDS} kinds more")
+    return UserError("\n".join(lines))
+
+
+def _kind(message: str, case: str) -> str:
+    """A message without what differs from case to case: paths, names, numbers."""
+    words = [word for word in message.replace(case, "").split() if "/" not in word and "." not in word[:-1]]
+    return re.sub(r"\d+(\.\d+)?", "0", " ".join(words))
