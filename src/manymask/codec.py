@@ -112,7 +112,7 @@ class Codec(nn.Module):
         if self.setting.subject == "image":
             return batch.image
         choice = batch.noise.uniform(len(batch.image))
-        return training_target(batch.truth(), target or self.setting.target, choice)
+        return training_target(batch.truth(), target or self.setting.target, choice, batch.read_by)
 
     def raw_latent(self, x: Tensor) -> Tensor:
         """The latent that diffuses, before standardising; gradients pass the quantiser straight through."""

@@ -116,7 +116,7 @@ class _Segmentations:
         self.everywhere, self.near_lesion = Reliability(), Reliability()
 
     def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
-        """One case: drawn (n, S, S) probabilities, the readers' masks (R, S, S) at model size."""
+        """One case: drawn (n, S, S) probabilities, the masks (R, S, S) at model size of those who read it."""
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
         few = drawn[: self.protocol.samples]
         confidence = few.mean(axis=0)
@@ -136,12 +136,12 @@ class _Segmentations:
                "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
                "spread": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
-        return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if len(native) > 1 else {})
+        return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if self.store.readers > 1 else {})
 
     def _several_readers(
         self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
     ) -> dict[str, Any]:
-        """Scores that need several readers; GED and HM-IoU take all slots, empty ones included, at model size."""
+        """Scores that need several readers; GED and HM-IoU take all who read, empty masks included, at model size."""
         filled = int(native.any(axis=(1, 2)).sum())
         voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
         dice = overlap(answer, voted)[0]
@@ -190,7 +190,7 @@ def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protoc
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
             drawn = model.predict(batch, count, protocol.seed, protocol.sampler).float().cpu().numpy()
         seconds += time.perf_counter() - start
-        masks = batch.truth().cpu()
+        masks = batch.readers_masks()
         cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
     scores = tally.scores(cases)
     scores.seconds_per_image = seconds / max(len(cases), 1)
@@ -215,7 +215,7 @@ def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> 
     default."""
     if scheme is not None:
         return scheme
-    same = trained.provenance.data_hash == store.hash
+    same = store.holds(trained.provenance.data_hash)
     return trained.provenance.scheme if same and trained.provenance.scheme else store.default_scheme
 
 
@@ -237,7 +237,7 @@ def refuse_seen(ids: list[str], part: Part, store: Store, provenance: Provenance
     if not known or store.name not in provenance.data_sets:
         return
     found = f"{len(known)} of the {part} cases were trained on ({', '.join(known[:3])}, …)"
-    if store.name == "folder" and store.hash not in {each.data_hash for each in provenance.line}:
+    if store.name == "folder" and not any(store.holds(each.data_hash) for each in provenance.line):
         tqdm.write(
             f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
         )

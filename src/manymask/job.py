@@ -113,7 +113,7 @@ def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
     given, name = load_model(folder), stage.replace("-", "_")
     same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
     data = job.config()["data"]
-    if (given.provenance.data_hash, given.provenance.scheme) != (data["hash"], data["scheme"]):
+    if not job.store.holds(given.provenance.data_hash) or given.provenance.scheme != data["scheme"]:
         raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")
     return given
 

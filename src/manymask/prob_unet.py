@@ -69,7 +69,7 @@ class ProbUNetSegmenter(Streaming):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The negative evidence lower bound, divided by the number of pixels so that it is of any loss's size."""
-        mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
+        mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)), batch.read_by)
         mean, log_variance = self.posterior(torch.cat([batch.image, 2 * mask - 1], dim=1))
         z = mean + (0.5 * log_variance).exp() * batch.noise.normal(*mean.shape).to(mean)
         logits = self._decode(self.unet(batch.image), z)

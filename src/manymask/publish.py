@@ -78,7 +78,7 @@ def publish(
     store = fitting(trained.recipe, Store(data))
     if trained.stage != "segmenter":
         raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
-    if trained.provenance.data_hash != store.hash:
+    if not store.holds(trained.provenance.data_hash):
         raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
     if mask_codec is not None:
         trained = _with_decoder(trained, mask_codec)

@@ -143,7 +143,11 @@ class DiffusionSegmenter(Streaming):
         target, images = self.setting.target, len(batch.image)
         levels = self.setting.noise_levels if target == "reader" else 1
         choice = stratified(batch.noise, images, levels)
-        return training_target(batch.truth().repeat_interleave(levels, dim=0), target, choice)
+        masks, read_by = batch.truth(), batch.read_by
+        if levels > 1:
+            masks = masks.repeat_interleave(levels, dim=0)
+            read_by = None if read_by is None else read_by.repeat_interleave(levels, dim=0)
+        return training_target(masks, target, choice, read_by)
 
     def _z_image(self, image: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.setting.train_image_codec and torch.is_grad_enabled()):
@@ -242,7 +246,7 @@ class NetworkSegmenter(Streaming):
         self.setting, self.network = setting, setting.network.build(channels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)))
+        mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)), batch.read_by)
         return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
     def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> None:

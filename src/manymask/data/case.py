@@ -79,6 +79,13 @@ class Batch:
             raise ValueError("this batch has no masks")
         return self.masks
 
+    def readers_masks(self) -> list[Tensor]:
+        """Image by image, on the CPU, the masks (R, H, W) of those who read it."""
+        masks = self.truth().cpu()
+        return (
+            list(masks) if self.read_by is None else [m[own] for m, own in zip(masks, self.read_by.cpu(), strict=True)]
+        )
+
 
 def random_scheme(groups: Mapping[str, str], seed: int, fractions: tuple[float, float] = (0.8, 0.1)) -> Scheme:
     """Cuts whole groups into train, val and test so that the *cases* come near the fractions (the rest is test).

@@ -66,7 +66,7 @@ def parse(path: Path) -> Folder | None:
     readers = [word for word in rest if word not in PART_WORDS and word not in READER_WORDS]
     if len(parts) > 1 or len(readers) > 1:
         return None
-    return Folder(path, kind, *(parts or [None]), *(readers or [""]))
+    return Folder(path, kind, parts[0] if parts else None, readers[0] if readers else "")
 
 
 def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Section], tuple[str, ...]]:

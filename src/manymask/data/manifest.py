@@ -55,11 +55,11 @@ def _check_cases(manifest: Mapping[str, Any]) -> None:
     ids, readers = manifest["ids"], manifest["readers"]
     if not ids or len(set(ids)) < len(ids) or len(manifest["groups"]) != len(ids):
         raise ValueError("ids and groups do not fit together")
-    if manifest["read_by"] is not None:
-        if len(manifest["read_by"]) != len(ids) or any(
-            len(row) != readers or not set(row) <= {0, 1} or not any(row) for row in manifest["read_by"]
-        ):
-            raise ValueError("read_by does not fit the cases")
+    if manifest["read_by"] is not None and (
+        len(manifest["read_by"]) != len(ids)
+        or any(len(row) != readers or not set(row) <= {0, 1} or not any(row) for row in manifest["read_by"])
+    ):
+        raise ValueError("read_by does not fit the cases")
 
 
 def _check_schemes(manifest: Mapping[str, Any]) -> None:

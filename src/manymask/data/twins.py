@@ -98,7 +98,7 @@ def kept_together(scheme: Scheme, groups: Mapping[str, str]) -> tuple[Scheme, in
 def crossing(scheme: Scheme, equal: Sequence[Sequence[str]]) -> list[list[str]]:
     """Those equal images that lie in several parts of a scheme."""
     place = {case: part for part, ids in scheme.items() for case in ids}
-    return [cases for cases in equal if len({place[case] for case in cases if case in place}) > 1]
+    return [list(cases) for cases in equal if len({place[case] for case in cases if case in place}) > 1]
 
 
 def near_twins(scheme: Scheme, hashes: Mapping[str, np.ndarray], equal: Sequence[Sequence[str]]) -> list[str]:
