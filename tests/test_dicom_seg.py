@@ -143,6 +143,15 @@ def test_frames_of_a_multi_frame_image_are_told_apart(chosen):
             assert frame.PlanePositionSequence[0].ImagePositionPatient[2] == 2.5 * (number - 1)
 
 
+def test_two_images_at_one_position_get_segs_of_their_own():
+    datasets = ct_series(3)
+    for dataset in datasets:
+        dataset.ImagePositionPatient = [-10.5, 20.25, 0 if dataset is datasets[0] else 2.5]
+    _, _, segs = made(datasets)
+    counts = [len({ref.ReferencedSOPInstanceUID for ref in seg.SourceImageSequence}) for seg in segs["MASKS"]]
+    assert counts == [2, 1]
+
+
 @pytest.mark.parametrize("sop_class", [PHOTOGRAPH, SECONDARY])
 def test_photograph_without_a_place_in_space_gets_its_own_segs(sop_class):
     pictures, results, segs = made([photograph(0, sop_class)], FACTS | {"model": "isic2018"})
@@ -185,10 +194,11 @@ def without(name):
     return [dataset]
 
 
-def same_place():
-    datasets = ct_series(2)
-    datasets[1].ImagePositionPatient = datasets[0].ImagePositionPatient
-    return datasets
+def volume_without_positions():
+    image = enhanced_ct()
+    del image.PerFrameFunctionalGroupsSequence
+    image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    return [image]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +206,7 @@ def same_place():
     [
         (lambda: without("FrameOfReferenceUID"), "Frame Of Reference"),
         (lambda: without("StudyInstanceUID"), "has no StudyInstanceUID"),
-        (same_place, "must not contain duplicates"),
+        (volume_without_positions, "gives one position in the patient for all its 4 frames"),
     ],
 )
 def test_sources_that_no_seg_can_refer_to_are_refused_in_one_line(datasets, message):

@@ -9,7 +9,7 @@ UIDs are new in every run. Two objects of one UID must be equal in every bit (PS
 before at least in its date, so a UID derived from the input would promise too much.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,13 +181,21 @@ def _mend(seg: Any, source: Source) -> None:
     shared = seg.SharedFunctionalGroupsSequence[0]
     if "PixelSpacing" not in source.images[0] and "PixelMeasuresSequence" in shared:
         del shared.PixelMeasuresSequence  # stood in for a spacing that is not known
-    if source.frame is not None:  # the frame was segmented, highdicom refers to the whole image
-        for frame in seg.PerFrameFunctionalGroupsSequence:
-            for derivation in frame.get("DerivationImageSequence", ()):
-                for image in derivation.SourceImageSequence:
-                    image.ReferencedFrameNumber = source.frame
+    references = {id(image): image for image in _references(seg)}  # frames share them
+    for image in references.values():
+        if source.frame is not None:  # the frame was segmented, highdicom refers to the whole image
+            image.ReferencedFrameNumber = source.frame
+        elif source.frames:  # it counts the frames that it was given
+            image.ReferencedFrameNumber = source.frames[int(image.ReferencedFrameNumber) - 1]
     if "FrameOfReferenceUID" not in source.images[0] or "ImagePositionPatient" not in source.images[0]:
         seg.PatientOrientation = source.images[0].get("PatientOrientation")
+
+
+def _references(seg: Any) -> Iterator[Any]:
+    """What the frames of a SEG say of the images they lie on."""
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        for derivation in frame.get("DerivationImageSequence", ()):
+            yield from derivation.SourceImageSequence
 
 
 def _series_number(record: Any, kind: int) -> int:

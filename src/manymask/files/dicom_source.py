@@ -5,12 +5,15 @@ errors. It is therefore given bare headers that hold no field of the patient or 
 as they stand in the source, or not at all.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from manymask.errors import UserError
-from manymask.files.dicom_header import count_frames, group, place_of
+from manymask.files.dicom_header import count_frames, group, numbers, place_of
 from manymask.files.dicom_spacing import spacing_of
 from manymask.files.picture import DicomFrame, Picture
 
@@ -28,7 +31,8 @@ class Source:
 
     members: their places among the pictures given; images: bare headers, one a slice, or one multi-frame image;
     positions: where the frames lie, for a multi-frame image in space; frame: which one, if it is one of several without
-    a place in space; record: the first data set as it came, with its patient and study.
+    a place in space; record: the first data set as it came, with its patient and study; frames: the numbers, in their
+    file, of the frames that the one image holds.
     """
 
     members: list[int]
@@ -36,12 +40,14 @@ class Source:
     positions: list[Any] | None
     frame: int | None
     record: Any
+    frames: tuple[int, ...] = ()
 
 
 def sources(pictures: Sequence[Picture]) -> list[Source]:
     """Slices of one series that lie in space belong together, so do the frames of one such image; photographs, films
     and X-rays stand alone: without a frame of reference a SEG describes a single frame."""
     together: dict[tuple[Any, ...], list[int]] = {}
+    taken: set[tuple[Any, ...]] = set()
     for i, picture in enumerate(pictures):
         origin = _frame(picture)
         dataset, number = origin.dataset, origin.number
@@ -49,13 +55,33 @@ def sources(pictures: Sequence[Picture]) -> list[Source]:
         if missing:
             raise UserError(f"{picture.name}: its header has no {missing}, which a SEG needs to refer to it")
         if not _in_space(dataset, number):
+            _check_positions(dataset, picture.name)
             key: tuple[Any, ...] = ("frame", dataset.SOPInstanceUID, number)
         elif _multi_frame(dataset):
             key = ("image", dataset.SOPInstanceUID)
         else:
             key = ("series", dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID, dataset.Rows, dataset.Columns)
-        together.setdefault(key, []).append(i)
+        together.setdefault(_layer(key, origin, taken), []).append(i)
     return [_source(key[0], members, [_frame(pictures[i]) for i in members]) for key, members in together.items()]
+
+
+def _layer(key: tuple[Any, ...], origin: DicomFrame, taken: set[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The key with a number behind: a SEG has one image at a position, further ones make further SEGs."""
+    place = place_of(origin.dataset, origin.number) if key[0] != "frame" else None
+    where = tuple(np.round([*place.orientation, *place.position], 2)) if place is not None else ()
+    layer = next(n for n in itertools.count() if not where or (*key, n, *where) not in taken)
+    taken.add((*key, layer, *where))
+    turn = where[:6] if key[0] == "series" else ()
+    return (*key, layer, *turn)
+
+
+def _check_positions(dataset: Any, name: str) -> None:
+    """A volume whose frames have no position of their own cannot be placed in the patient."""
+    if _multi_frame(dataset) and dataset.get("FrameOfReferenceUID") and dataset.get("ImagePositionPatient"):
+        raise UserError(
+            f"{name}: its file gives one position in the patient for all its {count_frames(dataset)} frames, not one for "
+            "each, so that no DICOM SEG can be placed on them"
+        )
 
 
 def _frame(picture: Picture) -> DicomFrame:
@@ -68,8 +94,15 @@ def _frame(picture: Picture) -> DicomFrame:
 
 
 def _in_space(dataset: Any, number: int) -> bool:
-    measured = group(dataset, number, "PixelMeasuresSequence").get("PixelSpacing") and spacing_of(dataset, number)
-    return bool(dataset.get("FrameOfReferenceUID") and measured and place_of(dataset, number))
+    placed = dataset.get("FrameOfReferenceUID") and place_of(dataset, number)
+    return bool(placed) and _measured(dataset, number)
+
+
+def _measured(dataset: Any, number: int) -> bool:
+    """Whether the header's own spacing is that of the patient: not of a detector, nor replaced by another."""
+    said = numbers(group(dataset, number, "PixelMeasuresSequence"), "PixelSpacing", 2)
+    spacing = spacing_of(dataset, number)
+    return said is not None and spacing is not None and bool(np.allclose(said, spacing))
 
 
 def _multi_frame(dataset: Any) -> bool:
@@ -84,7 +117,9 @@ def _source(kind: str, members: list[int], frames: list[DicomFrame]) -> Source:
             image.ImageOrientationPatient = images[0].ImageOrientationPatient
         return Source(members, images, None, None, record)
     if kind == "image":
-        return Source(members, [_with_frames(record)], [_position(record, f.number) for f in frames], None, record)
+        chosen = [frame.number for frame in frames]
+        positions = [_position(record, number) for number in chosen]
+        return Source(members, [_with_frames(record, chosen)], positions, None, record, tuple(chosen))
     image = _bare(record, number)
     for name in ("ImagePositionPatient", "ImageOrientationPatient"):
         if name in image:
@@ -103,7 +138,7 @@ def _bare(dataset: Any, number: int) -> Any:
         setattr(bare, name, "")
     measures = group(dataset, number, "PixelMeasuresSequence")
     bare.SliceThickness = measures.get("SliceThickness") or None
-    if measures.get("PixelSpacing") and spacing_of(dataset, number):
+    if _measured(dataset, number):
         bare.PixelSpacing = measures.PixelSpacing
         # readers insist on a thickness that headers may leave open
         bare.SliceThickness = bare.SliceThickness or measures.get("SpacingBetweenSlices") or measures.PixelSpacing[0]
@@ -119,12 +154,13 @@ def _bare(dataset: Any, number: int) -> Any:
     return bare
 
 
-def _with_frames(dataset: Any) -> Any:
-    """The header of a multi-frame image that lies in space: geometry shared by all, a position a frame."""
+def _with_frames(dataset: Any, chosen: Sequence[int]) -> Any:
+    """The header of a multi-frame image that lies in space, with these frames alone: geometry shared by all, a position
+    a frame."""
     from pydicom import Dataset
 
-    bare, frames = _bare(dataset, 1), []
-    for number in range(1, count_frames(dataset) + 1):
+    bare, frames = _bare(dataset, chosen[0]), []
+    for number in chosen:
         frame = Dataset()
         frame.PlanePositionSequence = _position(dataset, number)
         frames.append(frame)

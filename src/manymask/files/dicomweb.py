@@ -28,8 +28,9 @@ _SIZE = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated"
 
 
 def is_address(text: str) -> bool:
-    """Whether an input names an archive, not a file."""
-    return text.lower().startswith(("http://", "https://"))
+    """Whether an input names an archive, not a file: whatever has a scheme, a mistyped one too. A path may look so, too:
+    what exists is a file."""
+    return re.match(r"[a-z][a-z0-9+.-]+:[/\\\\]", text, re.IGNORECASE) is not None and not os.path.exists(text)  # noqa: PTH110
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def archive_series(address: str) -> ArchiveSeries:
         found, host, port = _SERIES.fullmatch(parts.path), parts.hostname, parts.port
     except ValueError:
         found, host, port = None, None, None
-    if not found or not host:
+    if not found or not host or parts.scheme not in ("http", "https"):
         raise UserError("an archive is addressed by a series: https://HOST/dicom-web/studies/UID/series/UID")
     place = f"[{host}]" if ":" in host else host
     base = f"{parts.scheme}://{place}{f':{port}' if port else ''}{found['base']}"

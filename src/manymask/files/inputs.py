@@ -91,7 +91,7 @@ def find_inputs(paths: Iterable[Path]) -> Found:
     """
     found, files = Found(), _Files()
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             _take_folder(path, files, found)
         elif problem := _not_readable(path):
             found.problems.append(problem)
@@ -126,7 +126,7 @@ def without_password(text: str) -> str:
 
 
 def _not_readable(path: Path) -> str | None:
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  false for names that the system does not take
         return f"{without_password(str(path))}: no such file or folder"
     if not path.is_file():
         return f"{path} is neither a file nor a folder"
