@@ -9,7 +9,7 @@ import manymask
 
 # as drawn in docs/architecture.md, bottom first
 FLOORS = (
-    "errors", "choices", "noise", "limits", "settings", "provenance", "record", "datasets", "licences",
+    "errors", "signals", "choices", "noise", "limits", "settings", "provenance", "record", "datasets", "licences",
     "blocks", "imagenet", "losses", "process", "consensus", "metrics",
     "samplers", "bottlenecks",
     "files.text", "files.atomic", "files.tensors",

@@ -42,3 +42,15 @@ def at_least_one(flag: str, value: int | None) -> None:
     """`UserError` for a flag that counts something and counts nothing."""
     if value is not None and value < 1:
         raise UserError(f"{flag} must be at least 1, not {value}")
+
+
+class Interruption(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, raised when what was under way has been left whole. `status` is the exit status it asks for."""
+
+    def __init__(self, number: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        return 128 + self.number

@@ -17,7 +17,7 @@ from manymask.model_files import first_difference
 from manymask.noise import seed_of
 from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage
-from manymask.settings import to_dict
+from manymask.settings import from_dict, to_dict
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,29 @@ class Job:
         data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
         init = str(self.init) if self.init else None
         return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where, how long and from what; every setting of the recipe can be changed too."""
+
+    data: Path
+    """the prepared store"""
+    run: Path
+    """where the stages leave their folders; the same command again goes on"""
+    recipe: Recipe
+    scheme: str | None = None
+    """the split scheme of the store (its default if not given)"""
+    max_minutes: float | None = None
+    """stop cleanly after so many minutes"""
+    init: Path | None = None
+    """start from the weights of this model folder"""
+    precision: Precision = "auto"
+
+    def job(self, stage: Stage) -> Job:
+        """`UserError` for settings beyond their limits."""
+        row = from_dict(Recipe, to_dict(self.recipe), "recipe")
+        return Job(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
 
 
 CODECS: tuple[Stage, ...] = ("image-codec", "mask-codec")

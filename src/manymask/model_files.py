@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from manymask.errors import UserError
 from manymask.files.atomic import sweep
-from manymask.files.tensors import read_tensors
+from manymask.files.tensors import read_tensors, shapes
 from manymask.recipes import Recipe, Stage
 
 HUB = re.compile(r"hf:/{1,2}([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
@@ -60,7 +60,7 @@ def read_weights(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict
     """The weights of each part of an outline: all those that it names, of its shapes, and finite."""
     found = dict[str, dict[str, Tensor]]()
     for name, part in parts.items():
-        wanted = {key: value.shape for key, value in part.state_dict().items()}
+        wanted = shapes(part)
         if not wanted:
             continue
         path = folder / f"{name}.safetensors"

@@ -2,20 +2,27 @@
 
 import json
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from manymask.errors import UserError
+from manymask.choices import Precision
+from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
+from manymask.files.tensors import check_shapes, read_metadata, read_tensors, shapes, write_tensors, writing
+from manymask.files.text import read_text
 from manymask.recipes import Recipe
 from manymask.settings import difference, from_dict, to_dict
+
+MOST_CONFIG = 1_000_000
+ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what AdamW keeps of each parameter
 
 
 class RunFolder:
@@ -25,20 +32,50 @@ class RunFolder:
         self.folder, self.writes = folder, writes
         self.last, self.best = (folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
         self.board: SummaryWriter | None = None
+        # of the system, so that one of a killed process is no trouble
+        self.lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+
+    def claim(self) -> None:
+        """Keeps other trainers out of the folder until `close` or the end of the process; `UserError` if one is at work."""
+        if not self.writes:
+            return
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"{self.folder}: another process trains there; wait for it, or name another --run"
+                ) from None
+
+    def close(self) -> None:
+        """Ends the log, and lets other trainers in."""
+        if self.board is not None:
+            with writing(self.folder / "tensorboard"):
+                self.board.close()
+        if self.writes:
+            self.lock.release(force=True)
 
     def best_metadata(self) -> dict[str, str]:
         """`step` and `score` of the best weights; nothing where none were kept."""
         if not self.best.exists():
             return {}
-        with safe_open(self.best, framework="pt") as file:
-            return dict(file.metadata())
+        found = read_metadata(self.best)
+        if not found.get("step", "").isdecimal() or "score" not in found:
+            raise UserError(f"{self.best} is damaged (it does not say of which step it is): remove it")
+        return found
 
     def old_config(self) -> dict[str, Any] | None:
         """The config that the folder was begun with, if it was; a setting younger than it stands at its default."""
         path = self.folder / "config.yaml"
         if not path.exists():
             return None
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_text(path, MOST_CONFIG)
+        with decoding(path):
+            old = yaml.safe_load(text)
+        if not isinstance(old, dict) or "recipe" not in old:
+            raise UserError(f"{path} is no config of a run: it names no recipe")
+        from_dict(Precision, old.get("precision", "auto"), f"{path}: precision")
         return old | {"recipe": to_dict(from_dict(Recipe, old["recipe"], f"{path}: recipe"))}
 
     def begin(self, config: dict[str, Any], step: int) -> None:
@@ -52,44 +89,50 @@ class RunFolder:
         if not self.writes:
             return
         if old is None:
-            with atomic_file(self.folder / "config.yaml") as beside:
-                beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            _replace(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         self._forget_after(step)
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+        with writing(self.folder / "tensorboard"):
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, line: dict[str, Any]) -> None:
         """One line of metrics, to JSON lines and TensorBoard."""
         if not self.writes or self.board is None:
             return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.folder / "metrics.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in line.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self.board.add_scalar(name, value, line["step"])
+        with writing(self.folder / "tensorboard"):
+            for name, value in line.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self.board.add_scalar(name, value, line["step"])
 
     def _forget_after(self, step: int) -> None:
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-            with atomic_file(path) as beside:
-                beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            _replace(path, "".join(line + "\n" for line in read_text(path).splitlines() if _step_of(line) <= step))
+
+
+def _replace(path: Path, text: str) -> None:
+    with writing(path), atomic_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def _step_of(line: str) -> float:
     """The step of a metrics line; infinite for one that a kill cut short."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 
 @dataclass
 class Progress:
-    """Where a run stands: steps done, best validation so far, seconds trained."""
+    """Where a run stands: steps done, best validation so far, seconds trained, step of the last validation."""
 
     step: int = 0
     best: float = -math.inf
     seconds: float = 0.0
+    validated: int = -1
 
 
 def save_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any, progress: Progress) -> None:
@@ -98,41 +141,60 @@ def save_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for i, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    with atomic_file(path) as beside:
-        save_file(tensors, beside, metadata={"progress": json.dumps(vars(progress) | {"best": str(progress.best)})})
+    write_tensors(path, tensors, {"progress": json.dumps(vars(progress) | {"best": str(progress.best)})})
 
 
 def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any) -> Progress:
-    """The inverse of `save_checkpoint`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = _progress(file.metadata())
-        tensors = load_file(path)
-    except Exception as error:
-        raise UserError(f"{path} is damaged ({error}): remove it to start over") from None
-    model.load_state_dict(_below(tensors, "model."))
-    ema.load_state_dict(_below(tensors, "ema."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _below(tensors, "optimiser.").items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+    """The inverse of `save_checkpoint`. Raises `UserError` for a file that is damaged or of another model."""
+    with _or_start_over(path):
+        progress, tensors = saved_progress(path), read_tensors(path)
+        for prefix, module in (("model.", model), ("ema.", ema)):
+            found = _below(tensors, prefix)
+            check_shapes({name: tensor.shape for name, tensor in found.items()}, shapes(module), path)
+            module.load_state_dict(found)
+        state = _optimiser_state(_below(tensors, "optimiser."), optimiser, path)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return progress
 
 
+@contextmanager
+def _or_start_over(path: Path) -> Iterator[None]:
+    """Says of a damaged checkpoint how to go on without it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}: remove {path.name} to start over") from None
+
+
+def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) -> dict[int, dict[str, Tensor]]:
+    """What AdamW kept, by the number of the parameter."""
+    parameters = dict(enumerate(p for group in optimiser.param_groups for p in group["params"]))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        number = int(index) if index.isdecimal() and len(index) < 9 else -1
+        if number not in parameters or value.shape != (parameters[number].shape if name != "step" else ()):
+            raise UserError(f"{path} is damaged (optimiser.{key[:80]} belongs to no parameter)")
+        state.setdefault(number, {})[name] = value
+    if any(set(kept) != ADAM for kept in state.values()):
+        raise UserError(f"{path} is damaged (the state of the optimiser is not complete)")
+    return state
+
+
 def saved_progress(path: Path) -> Progress:
-    """How far the checkpoint at `path` has come; the beginning if there is none."""
+    """How far the checkpoint at `path` has come; the beginning if there is none. Raises `UserError` if it is damaged."""
     if not path.exists():
         return Progress()
-    with safe_open(path, framework="pt") as file:
-        return _progress(file.metadata())
+    try:
+        found = json.loads(read_metadata(path)["progress"])
+        progress = Progress(found["step"], float(found["best"]), found["seconds"], found.get("validated", -1))
+        whole = type(progress.step) is type(progress.validated) is int and 0 <= progress.step < 10**12
+        if whole and 0 <= progress.seconds < math.inf and not math.isnan(progress.best):
+            return progress
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        pass
+    raise UserError(f"{path} is damaged (it does not say how far the run has come)")
 
 
-def _progress(metadata: dict[str, str]) -> Progress:
-    progress = json.loads(metadata["progress"])
-    return Progress(progress["step"], float(progress["best"]), progress["seconds"])
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,6 +1,7 @@
 """Settings are frozen dataclasses; this file writes them as plain dictionaries and reads them back."""
 
 import dataclasses
+import reprlib
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from manymask.errors import UserError
 from manymask.limits import MOST_ITEMS, Bounds, limits_of, outside
 
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 2, 80, 40, 80
 MOST_DEPTH = 50  # settings within settings
 
 
@@ -104,11 +107,11 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """The start of a value, in one line."""
+    """The start of a value, in one line; of nested lists only the outermost."""
     try:
-        text = repr(value)
+        text = SHORT.repr(value)
     except ValueError:  # an integer of thousands of digits
-        text = f"a {type(value).__name__}"
+        return f"a long {type(value).__name__}"
     return text if len(text) <= 80 else text[:80] + "…"
 
 
@@ -123,7 +126,11 @@ def difference(old: Any, new: Any, where: str = "") -> list[str]:
     """
     if isinstance(old, dict) and isinstance(new, dict):
         return [line for k in old for line in difference(old.get(k), new.get(k), f"{where}.{k}".lstrip("."))]
-    return [] if old == new else [f"{where}: {old} → {new}"]
+    return [] if old == new else [f"{where}: {_plainly(old)} → {_plainly(new)}"]
+
+
+def _plainly(value: Any) -> str:
+    return value[:80] if isinstance(value, str) else _shown(value)
 
 
 @contextmanager

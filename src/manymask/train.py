@@ -9,7 +9,7 @@ RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,23 @@ from typing import Any
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from manymask.choices import Precision
 from manymask.data.case import Batch
-from manymask.data.store import Store
-from manymask.errors import UserError
+from manymask.errors import Interruption, UserError
 from manymask.evaluate import Protocol, evaluate, fitting, leading_score, refuse_seen, spread
-from manymask.files.atomic import atomic_file
+from manymask.files.tensors import read_tensors, shapes, write_tensors, writing
 from manymask.hub import TrainedModel, save_model
 from manymask.job import Job, initial_model
 from manymask.noise import TrainingNoise, seed_of
 from manymask.optim import batch_ids, clipping_groups, faster_precision, learning_rate, warm_started_ema
 from manymask.provenance import Provenance, git_revision
-from manymask.recipes import Recipe, Stage
 from manymask.run_folder import Progress, RunFolder, load_checkpoint, save_checkpoint
 from manymask.samplers import DDIM, Sampler
 from manymask.show import draw_batch
+from manymask.signals import Deferred
 
 LOG_EVERY = 20
 VALIDATION_STEPS = 20
@@ -89,9 +86,11 @@ class Fit:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
-        self.progress, self.validated_at = Progress(), -1
+        self.progress, self.stop = Progress(), Deferred()
+        self.folder.claim()
         if self.folder.last.exists():
             self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
+        self.saved = replace(self.progress)
         self.folder.begin(job.config() | {"precision": self.precision}, self.progress.step)
         self.score_name, self.read_score = leading_score(model, job.store.readers)
 
@@ -142,39 +141,64 @@ class Fit:
         self.progress.step += 1
         return logs
 
+    @property
+    def alone(self) -> bool:
+        return bool(self.accelerator.num_processes == 1)
+
     def run(self, max_minutes: float | None = None) -> Path:
-        """Trains, and leaves a model folder behind, whose path is returned."""
-        start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
+        """Trains, and leaves a model folder behind, whose path is returned.
+
+        On Ctrl-C or SIGTERM the step under way is finished and saved, and `Interruption` raised; several processes stop
+        after the same step.
+        """
         # with a budget in minutes the time to the last step means nothing; `minutes left` is shown instead
         layout = None if max_minutes is None else "{desc}: {n_fmt} steps [{elapsed}, {rate_fmt}{postfix}]"
         bar = tqdm(total=self.training.steps, bar_format=layout, initial=self.progress.step, desc=self.job.stage, unit="step",
                    disable=not self.accelerator.is_main_process, dynamic_ncols=True, mininterval=1.0)  # fmt: skip
-        with bar:
-            while self.progress.step < self.training.steps:
-                logs = self.step()
-                self.progress.seconds = before + time.monotonic() - start
-                bar.update()
-                if self.progress.step % LOG_EVERY == 0:
-                    self._log(logs, bar, start, max_minutes)
-                if self.progress.step % self.training.validate_every == 0:
-                    self.validate()
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    self.checkpoint()
-                    saved = time.monotonic()
-                if self._over(start, max_minutes):
-                    break
-        self.validate()
-        self.checkpoint()
-        return self.export()
+        with self.stop, bar:
+            try:
+                self._steps(bar, max_minutes)
+                self.validate()
+                self.checkpoint()
+                with self.stop.at_once(self.alone):
+                    return self.export()
+            except Interruption as stop:
+                self.checkpoint()
+                message = f"stopped at step {self.progress.step}; the same command goes on"
+                raise Interruption(stop.number, message) from None
+
+    def _steps(self, bar: tqdm, max_minutes: float | None) -> None:
+        start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
+        if self.progress.step and self.progress.step % self.training.validate_every == 0:
+            self.validate()  # which an interruption may have left out
+        while self.progress.step < self.training.steps:
+            logs = self.step()
+            self.progress.seconds = before + time.monotonic() - start
+            bar.update()
+            if self.progress.step % LOG_EVERY == 0:
+                self._log(logs, bar, start, max_minutes)
+            if self.progress.step % self.training.validate_every == 0:
+                self.validate()
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self.checkpoint()
+                saved = time.monotonic()
+            if self._over(start, max_minutes):
+                break
 
     def _over(self, start: float, max_minutes: float | None) -> bool:
-        """Whether the time is used up, by the main process's clock, so that all processes stop at one step."""
-        if max_minutes is None:
-            return False
-        over = torch.tensor([float(time.monotonic() - start > 60 * max_minutes)], device=self.accelerator.device)
-        if self.accelerator.num_processes > 1:
-            torch.distributed.broadcast(over, src=0)
-        return bool(over.item())
+        """Whether the time is used up, by the main process's clock. Raises `Interruption` if a signal came to any process.
+
+        All processes agree, and so stop after the same step.
+        """
+        late = max_minutes is not None and time.monotonic() - start > 60 * max_minutes
+        state = [float(late and self.accelerator.is_main_process), float(self.stop.number or 0)]
+        if not self.alone:
+            shared = torch.tensor(state, device=self.accelerator.device)
+            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+            state = shared.tolist()
+        if state[1]:
+            raise Interruption(int(state[1]))
+        return bool(state[0])
 
     def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
         line = {name: float(value.detach()) for name, value in logs.items()}
@@ -188,32 +212,33 @@ class Fit:
         )
 
     def checkpoint(self) -> None:
-        if self.accelerator.is_main_process:
+        """Saves all state, unless it is that of the last checkpoint."""
+        if self.accelerator.is_main_process and self.saved != self.progress:
             save_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser, self.progress)
+            self.saved = replace(self.progress)
 
     def validate(self) -> None:
         """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
-        if not self.accelerator.is_main_process or not self.val_ids or self.validated_at == self.progress.step:
+        if not self.accelerator.is_main_process or not self.val_ids or self.progress.validated == self.progress.step:
             return
-        self.validated_at = self.progress.step
         cases = spread(self.val_ids, self.training.validation_cases)
         model, store = self.ema.module, self.seen
         device = str(self.accelerator.device)
         bf16 = self.precision == "bf16"
         protocol = Protocol(ged_samples=8, sampler=quick_sampler(model), native=False, bf16=bf16)
-        scores = evaluate(model, store, cases, protocol, device, progress=False)
         picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
-        with self.autocast():
+        with self.stop.at_once(self.alone), writing(picture), self.autocast():
+            scores = evaluate(model, store, cases, protocol, device, progress=False)
             draw_batch(model, store.batch(cases[:4]).to(device), picture, sampler=protocol.sampler)
         score = self.read_score(scores)
+        self.progress.validated = self.progress.step
         means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
         self.folder.log({"step": self.progress.step, **means})
         tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.score_name} {score:.4f}")
         if score > self.progress.best:
             self.progress.best = score
-            tensors = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
-            with atomic_file(self.folder.best) as beside:
-                save_file(tensors, beside, metadata={"step": str(self.progress.step), "score": f"{score:.4f}"})
+            kept = {"step": str(self.progress.step), "score": f"{score:.4f}"}
+            write_tensors(self.folder.best, model.state_dict(), kept)
             self.checkpoint()  # so that a run that is killed now does not go on from before its best weights
 
     def export(self) -> Path:
@@ -222,7 +247,7 @@ class Fit:
         if self.accelerator.is_main_process:
             model: Any = self.ema.module
             if self.folder.best.exists():
-                model.load_state_dict(load_file(self.folder.best, device=str(self.accelerator.device)))
+                model.load_state_dict(read_tensors(self.folder.best, shapes(model)))
             model.eval()
             if hasattr(model, "finish"):
                 model.finish(self._plain_batches(), self.job.recipe.segmenter.target)
@@ -234,8 +259,7 @@ class Fit:
 
     def close(self) -> None:
         """All processes part together: one that left early would take the others down with it."""
-        if self.folder.board is not None:
-            self.folder.board.close()
+        self.folder.close()
         self.accelerator.wait_for_everyone()
         if self.accelerator.num_processes > 1:
             torch.distributed.destroy_process_group()
@@ -256,33 +280,13 @@ class Fit:
 
 
 def fit(job: Job, max_minutes: float | None = None) -> Path:
-    """Trains a stage (or goes on with it) and returns its model folder."""
+    """Trains a stage (or goes on with it) and returns its model folder. Raises `Interruption` on Ctrl-C and SIGTERM, once all
+    is saved."""
     training = Fit(job)
-    place = training.run(max_minutes)
+    try:
+        place = training.run(max_minutes)
+    except Interruption:
+        training.close()
+        raise
     training.close()
     return place
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Where, how long and from what; every setting of the recipe can be changed too."""
-
-    data: Path
-    """the prepared store"""
-    run: Path
-    """where the stages leave their folders; the same command again goes on"""
-    recipe: Recipe
-    scheme: str | None = None
-    """the split scheme of the store (its default if not given)"""
-    max_minutes: float | None = None
-    """stop cleanly after so many minutes"""
-    init: Path | None = None
-    """start from the weights of this model folder"""
-    precision: Precision = "auto"
-
-
-def train_stage(options: TrainOptions, stage: Stage) -> Path:
-    """What `manymask train` does."""
-    store = Store(options.data)
-    job = Job(options.recipe, stage, store, options.run, options.scheme, options.init, options.precision)
-    return fit(job, options.max_minutes)

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from manymask.errors import UserError
+from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
 from manymask.files.text import check_regular
 
 MOST_BYTES = 20_000_000_000
-Shapes = Mapping[str, torch.Size]
+Shapes = Mapping[str, torch.Size]  # by name
 
 
 @contextmanager
@@ -41,25 +41,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def read_metadata(path: Path) -> dict[str, str]:
     """What was written beside the tensors. Raises `UserError` for a damaged file."""
     check_regular(path, MOST_BYTES)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
+    with decoding(path), safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def read_tensors(path: Path, wanted: Shapes | None = None) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU. Raises `UserError` for a damaged file, and for one that does not hold exactly the
     `wanted` names and shapes, which are compared before a tensor is read."""
     check_regular(path, MOST_BYTES)
-    try:
+    with decoding(path):
         if wanted is not None:
             with safe_open(path, framework="pt") as file:
                 found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             check_shapes(found, wanted, path)
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
+
+
+def shapes(module: nn.Module) -> Shapes:
+    """Of all that its state holds."""
+    return {name: value.shape for name, value in module.state_dict().items()}
 
 
 def check_shapes(found: Shapes, wanted: Shapes, place: Path | str) -> None:

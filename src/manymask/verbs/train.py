@@ -8,7 +8,8 @@ from manymask.errors import UserError
 def train(arguments: list[str]) -> None:
     """`manymask train RECIPE STAGE --data DIR --run DIR …`: the flags depend on the recipe's own settings."""
     from manymask import recipes
-    from manymask.train import TrainOptions, train_stage
+    from manymask.job import TrainOptions
+    from manymask.train import fit
 
     usage = f"usage: manymask train RECIPE {{{'|'.join(recipes.STAGES)}}} --data DIR --run DIR"
     usage += " (add --help after the stage for every setting)"
@@ -28,7 +29,7 @@ def train(arguments: list[str]) -> None:
         default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    print(f"model → {train_stage(options, stage)}")
+    print(f"model → {fit(options.job(stage), options.max_minutes)}")
 
 
 def train_help() -> None:
