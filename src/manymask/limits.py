@@ -13,8 +13,9 @@ MOST_ITEMS = 64  # of a tuple of settings
 # a field of one class (`Class.field`) goes before the same field of any class
 LIMITS: dict[str, Bounds] = {
     # sizes of images and networks
-    "size": (8, 4096), "margin": (0, 4096), "channels": (1, 64), "ResUNet.channels": _WIDTH, "latent": (1, 64), "stem": (1, 64),
-    "widths": _WIDTH, "encoder": _WIDTH, "features": _WIDTH, "filters": _WIDTH, "growth": _WIDTH,
+    "size": (8, 4096), "margin": (0, 4096), "channels": (1, 64), "ResUNet.channels": _WIDTH, "latent": (1, 64),
+    "stem": (1, 64), "factor": (1, 64), "growth": _WIDTH,
+    "width": _WIDTH, "widths": _WIDTH, "encoder": _WIDTH, "features": _WIDTH, "filters": _WIDTH,
     "blocks": (0, 16), "encoder_blocks": (0, 16), "dense_blocks": (0, 16), "units": (0, 16),
     "codes": (2, 65536), "levels": (2, 256), "patience": _COUNT,
     # process and samplers
