@@ -3,6 +3,7 @@
 import gzip
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 
 from manymask.errors import UserError
 from manymask.files.dicom import seen_through
-from manymask.files.nifti import count_slices, is_nifti, read_nifti, to_picture, to_plane
+from manymask.files.nifti import (
+    count_slices,
+    is_nifti,
+    nifti_slices,
+    read_nifti,
+    to_picture,
+    to_plane,
+    write_nifti,
+)
 from manymask.files.window import parse_window
 
 RNG = np.random.default_rng(0)
@@ -168,6 +177,96 @@ def test_an_affine_that_is_no_number_is_said(tmp_path):
     content[280:284] = np.float32(np.nan).tobytes()  # srow_x
     path.write_bytes(content)
     refused(path, "affine holds values that are not numbers")
+
+
+def headed(path: Path, data: np.ndarray = VOLUME, **fields) -> Path:
+    """A file with fields of its header set by hand."""
+    image = nibabel.Nifti1Image(data, AFFINE)
+    for name, value in fields.items():
+        image.header[name] = value
+    nibabel.save(image, path)
+    return path
+
+
+def test_what_is_not_a_number_is_background_and_an_infinite_value_is_named(tmp_path):
+    volume = VOLUME.astype(np.float32)
+    volume[:6, :, 1] = np.nan
+    volume[:, :, 2] = np.nan
+    volume[0, 0, 3] = np.inf
+    path, failed = save(tmp_path / "x.nii.gz", volume), []
+    pictures = list(nifti_slices(path, failed=failed.append))
+    assert [p.name for p in pictures] == ["x-slice-0001", "x-slice-0002", "x-slice-0003"]
+    assert (
+        not any("NaN" in note for note in pictures[0].notes)
+        and "50.0% of the pixels are not numbers" in pictures[1].notes[-1]
+    )
+    back = to_plane(pictures[1].pixels, AFFINE)
+    assert (back[:6] == volume[6:, :, 1].min()).all() and (back[6:] == volume[6:, :, 1]).all()
+    assert (pictures[2].pixels == 0).all()
+    (error,) = failed
+    assert "slice-0004 holds infinite values" in str(error)
+    refused(save(tmp_path / "big.nii", np.full((12, 10), 1e300)), "infinite")
+
+
+def test_every_volume_of_a_series_in_time_is_taken_and_goes_back(tmp_path):
+    series = RNG.integers(0, 99, (12, 10, 3, 2)).astype(np.int16)
+    pictures = read_nifti(save(tmp_path / "x.nii.gz", series))
+    assert [p.name for p in pictures[2:4]] == ["x-slice-0003-volume-0001", "x-slice-0001-volume-0002"]
+    assert "holds 2 volumes" in pictures[0].notes[-1]
+    drawn = [SimpleNamespace(masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50) for p in pictures]
+    write_nifti(tmp_path / "out", pictures, drawn)
+    assert (np.asarray(nibabel.load(tmp_path / "out/consensus.nii.gz").dataobj) == (series > 50)).all()
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1), (4, 3)])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_masks_have_sform_qform_codes_and_units_of_the_source_and_no_words(tmp_path, codes, kind):
+    image = kind(VOLUME, AFFINE)
+    other = AFFINE @ np.diag([1, 1, -1, 1])
+    image.header.set_sform(AFFINE, codes[0])
+    image.header.set_qform(other, codes[1])
+    image.header.set_xyzt_units("micron", "sec")
+    image.header["descrip"] = b"Musterfrau"
+    (tmp_path / "x.nii").write_bytes(image.to_bytes())
+    pictures = read_nifti(tmp_path / "x.nii")
+    drawn = [SimpleNamespace(masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50) for p in pictures]
+    write_nifti(tmp_path / "out", pictures, drawn)
+    source, mask = (nibabel.load(path) for path in (tmp_path / "x.nii", tmp_path / "out/mask-01.nii.gz"))
+    assert type(mask) is type(source) and mask.header["descrip"] == b""
+    assert (mask.get_sform() == source.get_sform()).all() and (mask.get_qform() == source.get_qform()).all()
+    for name in ("sform_code", "qform_code", "xyzt_units", "pixdim"):
+        assert (mask.header[name] == source.header[name]).all(), name
+    assert (mask.affine == source.affine).all()
+    assert any("sform and qform differ" in note for note in pictures[0].notes) == all(codes)
+
+
+def test_a_header_without_orientation_is_said(tmp_path):
+    content = bytearray(save(tmp_path / "x.nii", VOLUME).read_bytes())
+    content[252:256] = bytes(4)  # the codes of qform and sform
+    (tmp_path / "x.nii").write_bytes(content)
+    assert "left and right are not known" in read_nifti(tmp_path / "x.nii")[0].notes[0]
+
+
+def test_spacing_is_that_of_the_affine(tmp_path):
+    affine = np.array([[0, -0.7, 0, 0], [0.8, 0, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(VOLUME, affine)
+    image.header["pixdim"][1:4] = 9
+    image.header["sform_code"], image.header["qform_code"] = 1, 0
+    (tmp_path / "x.nii").write_bytes(image.to_bytes())
+    assert read_nifti(tmp_path / "x.nii")[0].spacing == pytest.approx((0.7, 0.8))
+    sheared = AFFINE.copy()
+    sheared[1, 0] = 0.4
+    picture = read_nifti(save(tmp_path / "y.nii", VOLUME, sheared))[0]
+    assert picture.spacing is None and "right angles" in picture.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("code", "spacing", "note"), [(0, 0.8, "millimetres are assumed"), (7, None, "unknown code 7")]
+)
+def test_units_that_are_missing_or_unknown_are_said(tmp_path, code, spacing, note):
+    picture = read_nifti(headed(tmp_path / "x.nii", xyzt_units=code))[0]
+    assert (picture.spacing and picture.spacing[1]) == (spacing and pytest.approx(spacing))
+    assert any(note in line for line in picture.notes)
 
 
 def test_names_tell_what_is_nifti():

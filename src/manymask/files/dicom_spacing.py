@@ -15,7 +15,7 @@ from manymask.files.dicom_header import group, numbers, place_of, text
 _PROJECTIONS = ("CR", "DX", "MG", "RF", "XA", "IO", "PX", "RG", "DF", "DS", "DD")
 _CENTIMETRES = 3
 _TISSUE = 1  # a two-dimensional region
-_NOT_SQUARE = 1.1
+_NOT_SQUARE = 1.5  # one side to the other
 
 
 @dataclass(frozen=True)
