@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all mutate lint clean
 
 # torch comes first and alone: then nothing that follows can ask for another build of it
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -30,6 +30,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m ''
+
+# about an hour on one core; a stopped run goes on
+mutate: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --out build/mutation.jsonl --report docs/results/mutation.md
 
 clean:
 	rm -rf $(VENV) demo build dist src/*.egg-info
