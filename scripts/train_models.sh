@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Models like those shipped from the data sets as downloaded: prepare, train the stages, publish, draw the curves. (The shipped
-# ISIC model has an encoder of its own; here it starts from ImageNet, as the others do.)
+# ISIC model has an encoder of its own; here it starts from ImageNet, as the others do. The shipped LIDC models are of shifted crops
+# of 128², before training took windows of 96². Trained once each: a range over SEEDS is of the draw alone.)
 #
 #   scripts/train_models.sh DATA OUT [NAME…]        all of them, or those named (see MODELS)
 #
@@ -15,7 +16,7 @@
 # its whole time once more.
 # OUT/stores/RECIPE, OUT/runs/NAME, OUT/models/NAME, OUT/results/NAME
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 out=$2
 shift 2
 

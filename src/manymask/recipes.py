@@ -1,8 +1,9 @@
 """What can be trained: one table, a row a data set × variant. Look at `ROWS` to see what each differs in.
 
 `fast`, the default, is ours: codecs that shrink early, a trainable condition at every level, continuous latents,
-x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). Every `fast` row brings all baselines with
-it (`VARIANTS`), which share its data, augmentation, training and target, and differ in the segmenter alone.
+x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B; of LIDC-IDRI it takes crops, not whole
+slices). Every `fast` row brings all baselines with it (`VARIANTS`), which share its data, augmentation, training and
+target, and differ in the segmenter alone.
 """
 
 from collections.abc import Callable
