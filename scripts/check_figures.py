@@ -5,7 +5,7 @@ python scripts/check_figures.py          lists every figure that has no file, or
 A line of figures.csv: the page, a text that stands in one line of it alone, the figure as it is printed, the file, the key. A
 key is a path through the JSON: names and numbers, `name=value` for the elements of a list that have it, `*` for all of
 them. Where several values are found, their mean is meant; `count:` in front of a key counts them. The rounding is that of the
-figure as printed. Checked are the tables of the pages that figures.csv names, and the section *Measured* of README.md.
+figure as printed. Checked are the pages that figures.csv names, but for code, and of README.md the section *Measured*.
 """
 
 import csv
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "docs/results/figures.csv"
 FIGURE = re.compile(r"(?<![\w.])[−-]?\d+\.\d+(?![\w.]*\d)")
-LINK = re.compile(r"\]\([^)]*\)|`[^`]*`|arXiv \d+\.\d+")
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\([^)]*\)|`[^`]*`|arXiv \d+\.\d+|CC BY \d\.\d")
 
 
 class Figure(NamedTuple):
@@ -85,8 +86,9 @@ def rounded(number: float, printed: str) -> str:
 def checked_lines(page: str) -> list[str]:
     """The lines of a page whose figures must be mapped."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    measured = text.partition("## Measured\n")[2].partition("\n## ")[0].splitlines() if page == "README.md" else []
-    return measured or [line for line in text.splitlines() if line.startswith("|")]
+    if page == "README.md":
+        text = text.partition("## Measured\n")[2].partition("\n## ")[0]
+    return CODE.sub("", text).splitlines()
 
 
 def faults() -> list[str]:
