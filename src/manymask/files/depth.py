@@ -22,7 +22,7 @@ def to_bytes(pixels: np.ndarray, name: str = "the image") -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == bool:
-        return pixels.view(np.uint8) * np.uint8(255)
+        return np.where(pixels, np.uint8(255), np.uint8(0))
     low, high = shown_range(pixels, name)
     if pixels.dtype == np.uint16:
         return _stretched(np.arange(65536, dtype=np.uint16), low, high)[pixels]

@@ -46,6 +46,8 @@ def from_pillow(image: Image.Image) -> Samples:
     elif not (image.mode in _MODES or image.mode.startswith("I;16")):
         image = image.convert("RGB")
     values = np.asarray(image)
+    if values.dtype == bool:
+        values = values.view(np.uint8) != 0  # Pillow's True is a byte of 255
     if image.mode in ("LA", "RGBA"):
         return Samples(values[:, :, 0] if image.mode == "LA" else values[:, :, :3], alpha=values[:, :, -1])
     return Samples(values.astype(values.dtype.newbyteorder("="), copy=False))

@@ -55,7 +55,7 @@ def _largest(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, tuple[str, ...]]
     """The largest page, those in sub-directories included; transparency masks do not count."""
     pages = [page for page in _pages(path, tiff) if not int(page.subfiletype) & 4]
     if not pages:
-        raise UserError(f"{path} holds no image")
+        raise UserError(f"{path} is damaged or cut short: no page can be found in it")
     size = max(page.imagelength * page.imagewidth for page in pages)
     largest = [page for page in pages if page.imagelength * page.imagewidth == size]
     planes = max(len(largest), _planes(tiff, largest[0]))
