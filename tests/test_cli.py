@@ -25,7 +25,7 @@ def images(tmp_path):
 
 def test_segment_leaves_a_folder_for_each_image(monkeypatch, trained_run, images, tmp_path, capsys):
     assert run(monkeypatch, "segment", images, "--model", trained_run, "--out", tmp_path / "out", "--samples", 3) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["colour", "deep", "grey"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["colour", "deep", "grey", "summary.csv"]
     assert Image.open(tmp_path / "out/colour/consensus.png").size == (100, 80)
     result = json.loads((tmp_path / "out/colour/result.json").read_text())
     assert result["samples"] == 3 and len(result["areas"]) == 3 and result["sampler"]["kind"] == "DDIM"
@@ -39,7 +39,7 @@ def test_one_bad_file_is_reported_and_the_rest_go_on(monkeypatch, trained_run, i
     said = capsys.readouterr()
     assert "bad.png is not an image" in said.err and "black.png" in said.err and "flat" in said.err
     assert "3 of 5" in said.out
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["colour", "deep", "grey"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["colour", "deep", "grey", "summary.csv"]
 
 
 def test_samplers_and_steps_can_be_chosen(monkeypatch, trained_run, images, tmp_path):
@@ -53,7 +53,7 @@ def test_samplers_and_steps_can_be_chosen(monkeypatch, trained_run, images, tmp_
 def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run, images, tmp_path):
     Image.fromarray(phantom.draw(5).image[:, :, 0]).save(images / "grey.bmp")
     assert run(monkeypatch, "segment", images, "--model", trained_run, "--out", tmp_path / "out") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").glob("*/result.json"))) == 4
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ from tests.dicom_sources import CT, PHOTOGRAPH, SECONDARY, base, cine, ct_series
 
 from .conftest import run
 
-FACTS = {"model": "lidc_idri", "samples": 3, "seed": 7, "threshold": 0.5, "sampler": {"kind": "DDIM", "steps": 10}}
+FACTS = {
+    "model": {"name": "lidc_idri", "dataset": "lidc_idri"},
+    "samples": 3,
+    "seed": 7,
+    "threshold": 0.5,
+    "sampler": {"kind": "DDIM", "steps": 10},
+}
 
 
 def drawn(picture, seed, masks=3):
@@ -154,7 +160,9 @@ def test_two_images_at_one_position_get_segs_of_their_own():
 
 @pytest.mark.parametrize("sop_class", [PHOTOGRAPH, SECONDARY])
 def test_photograph_without_a_place_in_space_gets_its_own_segs(sop_class):
-    pictures, results, segs = made([photograph(0, sop_class)], FACTS | {"model": "isic2018"})
+    pictures, results, segs = made(
+        [photograph(0, sop_class)], FACTS | {"model": {"name": "isic2018", "dataset": "isic2018"}}
+    )
     (seg,) = segs["MASKS"]
     assert "PixelMeasuresSequence" not in seg.SharedFunctionalGroupsSequence[0]
     assert seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Skin lesion"

@@ -22,19 +22,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from manymask import card
+from manymask.cautions import cautions
 from manymask.consensus import Consensus, fuse
 from manymask.datasets import Intended, intended, read_intended
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_file, atomic_folder, read_object, write_json
-from manymask.files.picture import Picture
-from manymask.files.raster import pil_pixels, read_pixels
+from manymask.files.dicom import seen_through
+from manymask.files.picture import DicomFrame, Picture
+from manymask.files.raster import pil_pixels
+from manymask.files.source import only_picture, source_of
 from manymask.files.tensors import write_tensors, writing
 from manymask.files.text import read_text
 from manymask.licences import Licence, licence
 from manymask.model_files import find_model, outline, own_file, read_weights
 from manymask.provenance import Provenance
 from manymask.recipes import Recipe, Stage, name_of
-from manymask.record import ModelRecord
+from manymask.record import ModelRecord, Record, SourceRecord
 from manymask.regions import Point, Region, View, look
 from manymask.samplers import Sampler
 from manymask.settings import from_dict, to_dict
@@ -43,7 +46,7 @@ from manymask.stream import Watch
 FORMAT = 1
 MOST_CONFIG = 1_000_000
 
-ImageLike = Path | str | np.ndarray | Image.Image | Picture
+ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
 
 
 @dataclass
@@ -162,12 +165,14 @@ def default_device() -> str:
 class Segmentation(Consensus):
     """What `Segmenter.segment` returns, all at the image's own size: masks (n, H, W), probabilities, and the maps of
     `Consensus` (H, W). `regions` are what a crop model looked at (outside, probabilities are 0); `seconds` tells where
-    the time went."""
+    the time went; `warnings` are sentences to read before trusting it; `record` tells what made it."""
 
     masks: Tensor
     image: np.ndarray
     seconds: dict[str, float]
     regions: tuple[Region, ...] = ()
+    warnings: tuple[str, ...] = ()
+    record: Record | None = None
 
 
 class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
@@ -196,11 +201,22 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
         """Anything image-like as the model sees it; pixels deeper than 8 bits are stretched."""
-        if isinstance(image, (str, Path)):
-            return look(read_pixels(Path(image)), self.recipe, rois, str(image))
+        picture = self.picture(image)
+        return look(picture.pixels, self.recipe, rois, picture.name)
+
+    def picture(self, image: ImageLike) -> Picture:
+        """Anything image-like through the model's own window: a path is read as `manymask segment` reads it."""
         if isinstance(image, Picture):
-            return look(image.pixels, self.recipe, rois, image.name)
-        return look(pil_pixels(image) if isinstance(image, Image.Image) else image, self.recipe, rois)
+            return image
+        if isinstance(image, (str, Path)):
+            return seen_through(only_picture(Path(image)), self.recipe.window)
+        if isinstance(image, Image.Image):
+            image = pil_pixels(image)
+        if isinstance(image, Tensor):
+            image = image.detach().cpu().numpy()
+        if not isinstance(image, np.ndarray):
+            raise UserError(f"an image is a path, an array, a Pillow image or a Picture, not a {type(image).__name__}")
+        return Picture(image, "the image")
 
     def segment(
         self,
@@ -214,17 +230,49 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """Draws `samples` masks. The same image, seed and sampler give the same masks, and the first k of n are those
         of k. A flat image (all pixels equal) is a `UserError`: there is nothing to see in it.
 
+        image: the path of a file that holds one picture (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), a Pillow image, a
+        `Picture`, or an array (H, W), (H, W, 3).
+
         rois: where a model of crops looks, as centres (x, y) in pixels; see `manymask.regions`. All are drawn in one
         batch; where regions overlap the larger probability counts, outside of them it is 0.
         """
+        _check_asked(samples, seed, threshold)
         start = time.perf_counter()
-        view = self.look(image, rois)
+        picture = self.picture(image)
+        view = look(picture.pixels, self.recipe, rois, picture.name)
         looked = time.perf_counter()
         masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampler, every=samples)), dim=1))
-        drawn = time.perf_counter()
-        fused = fuse(masks, threshold)
-        seconds = {"predict": drawn - looked, "total": time.perf_counter() - start}
-        return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions)
+        seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}
+        file = Path(image).name if isinstance(image, (str, Path)) else None
+        source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
+        record = self.record(source, samples, seed, sampler, threshold, rois)
+        return self.answer(picture, view, masks, record, seconds)
+
+    def record(
+        self,
+        source: SourceRecord,
+        samples: int,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        threshold: float = 0.5,
+        rois: Sequence[Point] = (),
+    ) -> Record:
+        """What makes a result of this model, now."""
+        setting = self.model.setting
+        used = to_dict(sampler or getattr(setting, "sampler", None))
+        turns = min(getattr(setting, "turns", 1), samples)
+        points = tuple((int(x), int(y)) for x, y in rois)
+        return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold, sampler=used,
+                         turns=turns, rois=points)  # fmt: skip
+
+    def answer(
+        self, picture: Picture, view: View, masks: Tensor, record: Record, seconds: dict[str, float]
+    ) -> Segmentation:
+        """Masks (n, H, W) in the image's frame with all that is told of them: the one place where a result is made."""
+        fused = fuse(masks, record.threshold)
+        warnings = cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus)
+        return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions,
+                            warnings=warnings, record=record)  # fmt: skip
 
     def stream(
         self,
@@ -257,6 +305,16 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
         if samples < 1:
             raise UserError(f"samples must be at least 1, not {samples}")
+        if sampler is not None and not hasattr(sampler, "serves"):
+            raise UserError(f"a sampler is an object such as manymask.samplers.DDIM(10), not {sampler!r}")
         batch = view.batch().to(self.device)
         for drawn in self.model.stream(batch, samples, seed, sampler, every, watch):
             yield drawn.float().cpu()
+
+
+def _check_asked(samples: object, seed: object, threshold: object) -> None:
+    for name, value in (("samples", samples), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise UserError(f"{name} must be a whole number, not {value!r}")
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+        raise UserError(f"threshold must lie between 0 and 1, not {threshold!r}")

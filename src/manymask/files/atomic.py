@@ -30,7 +30,7 @@ _swept = set[Path]()  # by this process
 @contextmanager
 def working_folder(parent: Path) -> Iterator[Path]:
     """A hidden folder inside `parent`, ours alone, gone at the end; what killed programs left there is swept first."""
-    with _naming(parent):
+    with naming(parent):
         parent.mkdir(parents=True, exist_ok=True)
         if (place := parent.resolve()) not in _swept:
             _swept.add(place)
@@ -50,7 +50,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     if any(part.startswith(PREFIX) for part in path.parent.parts):  # a part of a folder that is put in place as a whole
         yield path
         return
-    with working_folder(path.parent) as work, _naming(path, work):
+    with working_folder(path.parent) as work, naming(path, work):
         beside = work / path.name
         beside.touch()
         yield beside
@@ -65,7 +65,7 @@ def atomic_folder(path: Path, ours: str | None = None) -> Iterator[Path]:
     """The same for a folder. An existing one is refused unless it is empty, or holds the file `ours` that tells it
     was written by us: then it is replaced."""
     check_replaceable(path, ours)
-    with working_folder(path.parent) as work, _naming(path, work):
+    with working_folder(path.parent) as work, naming(path, work):
         beside = work / "new"
         beside.mkdir()
         yield beside
@@ -207,7 +207,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path, work: Path | None = None) -> Iterator[None]:
+def naming(path: Path, work: Path | None = None) -> Iterator[None]:
     """System errors that name no file, or one of a working folder, name the place that was to be written."""
     try:
         yield

@@ -9,6 +9,7 @@ UIDs are new in every run. Two objects of one UID must be equal in every bit (PS
 before at least in its date, so a UID derived from the input would promise too much.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ def segmentations(
 ) -> list[Any]:
     """The SEG objects (pydicom data sets, ready for writing or for STOW) of pictures from DICOM, one result a picture.
 
-    facts: as in result.json; `model`, `samples`, `seed`, `threshold`, `sampler` are told as the algorithm's parameters.
+    facts: as in result.json (`Record.facts`); model, program and settings are told as the algorithm's parameters, the model
+    in the description of the series too, the program among the equipment.
     With an `anonymiser` no field of patient or study is carried over, see there. `UserError` for pictures that are not
     from DICOM, or whose headers do not let a SEG refer to them.
     """
@@ -123,11 +125,11 @@ def _segmentation(
             instance_number=instance,
             manufacturer="manymask",
             manufacturer_model_name="manymask",
-            software_versions=__version__,
+            software_versions=tuple(_versions(facts)),
             device_serial_number=__version__,
             content_label=kind.label,
             content_description="For research, not for diagnosis or treatment",
-            series_description=f"manymask {kind.label.lower()}: research use, not for diagnosis",
+            series_description=_described(facts, kind.label),
             specific_character_set="ISO_IR 192",
             plane_positions=source.positions,
             omit_empty_frames=bool(kind.values.any()),  # an object has one frame at least
@@ -135,6 +137,7 @@ def _segmentation(
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         # the bare header has no patient in it, so what highdicom says of it may be told
         raise UserError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
+    seg.ContributingEquipmentSequence = [_equipment(facts)]
     _mend(seg, source)
     return seg
 
@@ -146,12 +149,12 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any]) -> list[Any]:
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    finding, region = _FINDINGS.get(str(facts.get("model")), _ANY_FINDING)
-    sampler = facts.get("sampler") or {}
-    told = {name: facts[name] for name in ("model", "samples", "seed", "threshold") if name in facts}
-    told |= {f"sampler.{name}": value for name, value in sampler.items()}
+    finding, region = _FINDINGS.get(_model(facts)["dataset"], _ANY_FINDING)
     algorithm = AlgorithmIdentificationSequence(
-        "manymask", codes.cid7162.ArtificialIntelligence, __version__, parameters={k: str(v) for k, v in told.items()}
+        "manymask",
+        codes.cid7162.ArtificialIntelligence,
+        " ".join(_versions(facts)),
+        parameters={name: str(value) for name, value in _parameters(facts).items()},
     )
     return [
         SegmentDescription(
@@ -166,6 +169,46 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any]) -> list[Any]:
         )
         for k, (label, colour) in enumerate(kind.segments, start=1)
     ]
+
+
+def _model(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return facts.get("model") or {"name": "manymask", "dataset": ""}
+
+
+def _parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the masks of a source, flat: the model with the hash of its weights, and the settings."""
+    model = {"model": _model(facts)["name"], "recipe": _model(facts).get("recipe", ""),
+             "weights_sha256": _model(facts).get("weights_sha256", "")}  # fmt: skip
+    told = {name: facts[name] for name in ("samples", "turns", "seed", "threshold") if name in facts}
+    rois = {"rois": "; ".join(f"{x},{y}" for x, y in facts["rois"])} if facts.get("rois") else {}
+    return model | told | rois | {f"sampler.{name}": value for name, value in (facts.get("sampler") or {}).items()}
+
+
+def _versions(facts: Mapping[str, Any]) -> list[str]:
+    program = facts.get("manymask") or {"version": __version__, "git": ""}
+    return [str(program[name]) for name in ("version", "git") if program[name]]
+
+
+def _described(facts: Mapping[str, Any], label: str) -> str:
+    """A series description, at most 64 letters: the model first, since viewers show the beginning alone."""
+    name = re.sub(r"[^\w .+-]", "_", _model(facts)["name"])
+    rest = f": {label.lower()} (manymask, research use)"
+    return name.encode("ascii", "replace").decode().replace("?", "_")[: 64 - len(rest)] + rest
+
+
+def _equipment(facts: Mapping[str, Any]) -> Any:
+    """The program and model as an item of the Contributing Equipment Sequence."""
+    from pydicom import Dataset
+    from pydicom.sr.codedict import codes
+
+    code, item = Dataset(), Dataset()
+    purpose = codes.DCM.ProcessingEquipment
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = purpose.value, "DCM", purpose.meaning
+    item.PurposeOfReferenceCodeSequence = [code]
+    item.Manufacturer, item.ManufacturerModelName = "manymask", _described(facts, "model")
+    item.SoftwareVersions = _versions(facts)
+    item.ContributionDescription = f"Drew the masks; SHA-256 of the weights {_model(facts).get('weights_sha256', '')}"
+    return item
 
 
 def _carry_over(record: Any, seg: Any) -> None:

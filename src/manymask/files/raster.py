@@ -1,10 +1,12 @@
 """PNG, JPEG, TIFF, BMP, WebP and GIF in, PNG out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is
 known."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
@@ -83,8 +85,11 @@ def _is_tiff(path: Path) -> bool:
         return file.read(4) in _TIFF
 
 
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """bool (as 0/255), uint8 or uint16 pixels (H, W) or (H, W, 3)."""
+def write_png(path: Path, pixels: np.ndarray, text: Mapping[str, str] | None = None) -> None:
+    """bool (as 0/255), uint8 or uint16 pixels (H, W) or (H, W, 3); `text` goes into chunks of that name."""
     image = Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else np.ascontiguousarray(pixels))
+    chunks = PngInfo()
+    for name, content in (text or {}).items():
+        chunks.add_text(name, content)
     with atomic_file(path) as beside:
-        image.save(beside, format="PNG", compress_level=4)
+        image.save(beside, format="PNG", compress_level=4, pnginfo=chunks)

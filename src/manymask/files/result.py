@@ -1,14 +1,31 @@
 """What `segment` leaves for one image: the masks, the maps, an overlay, and one JSON."""
 
+import itertools
+import json
+import os
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from manymask.files.atomic import atomic_folder, write_json
+from manymask.errors import UserError
+from manymask.files.atomic import (
+    atomic_folder,
+    check_replaceable,
+    locked,
+    naming,
+    put,
+    read_json,
+    settle,
+    working_folder,
+    write_json,
+)
 from manymask.files.raster import write_png
 from manymask.metrics import pairwise_iou
+from manymask.record import SourceRecord
 
 # Okabe and Ito's palette, told apart by colour-blind eyes too
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -54,25 +71,115 @@ def write_result(
     masks: np.ndarray,
     confidence: np.ndarray,
     consensus: np.ndarray,
-    facts: dict[str, Any],
+    facts: Mapping[str, Any],
     spacing: tuple[float, float] | None = None,
     show: bool = True,
 ) -> None:
-    """Writes mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png, result.json, all or none.
+    """`fill_result` into `folder`, whole or not at all; an earlier result there is replaced."""
+    with atomic_folder(folder, ours="result.json") as beside:
+        fill_result(beside, image, masks, confidence, consensus, facts, spacing, show)
+
+
+def fill_result(
+    folder: Path,
+    image: np.ndarray,
+    masks: np.ndarray,
+    confidence: np.ndarray,
+    consensus: np.ndarray,
+    facts: Mapping[str, Any],
+    spacing: tuple[float, float] | None = None,
+    show: bool = True,
+) -> None:
+    """Writes mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png, result.json.
 
     masks (n, H, W) and confidence (H, W) are probabilities; consensus (H, W) is bool; `facts` go into the JSON, areas
-    in mm² with them where `spacing` (mm between rows, between columns) is known. Without `show` there is no overlay,
-    the one file in which the image itself can be seen.
+    in mm² with them where `spacing` (mm between rows, between columns) is known; who made it (`Record.facts`) also into
+    the text of each PNG. Without `show` there is no overlay, the one file in which the image itself can be seen.
     """
     drawn = masks >= 0.5
     areas, agreed = drawn.sum(axis=(1, 2)).tolist(), int(consensus.sum())
     content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
+               "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
                "pairwise_iou": pairwise_agreement(drawn), **measured(areas, agreed, spacing)}  # fmt: skip
-    with atomic_folder(folder, ours="result.json") as beside:
-        for k, mask in enumerate(drawn, start=1):
-            write_png(beside / f"mask-{k:02}.png", mask)
-        write_png(beside / "confidence.png", np.round(confidence * 65535).astype(np.uint16))
-        write_png(beside / "consensus.png", consensus)
-        if show:
-            write_png(beside / "overlay.png", overlay(image, drawn, consensus))
-        write_json(beside / "result.json", content)
+    text = png_text(facts)
+    for k, mask in enumerate(drawn, start=1):
+        write_png(folder / f"mask-{k:02}.png", mask, text)
+    write_png(folder / "confidence.png", np.round(confidence * 65535).astype(np.uint16), text)
+    write_png(folder / "consensus.png", consensus, text)
+    if show:
+        write_png(folder / "overlay.png", overlay(image, drawn, consensus), text)
+    write_json(folder / "result.json", content)
+
+
+_TOLD = ("source", "model", "manymask", "created", "samples", "seed", "threshold", "sampler", "turns", "rois")
+
+
+def png_text(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Who made a picture, in the words that PNG knows, and in full as JSON under `manymask`."""
+    if "manymask" not in facts:
+        return {}
+    version, git = facts["manymask"]["version"], facts["manymask"]["git"]
+    told = {name: facts[name] for name in _TOLD if name in facts}
+    return {
+        "Software": f"manymask {version}" + (f" ({git})" if git else ""),
+        "Creation Time": str(facts.get("created", "")),
+        "Description": f"Drawn by the model {facts['model']['name']}. For research, not for diagnosis or treatment.",
+        "manymask": json.dumps(told),
+    }
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a result went; whether it replaced an earlier one of the same image; whose result kept the name."""
+
+    path: Path
+    replaced: bool = False
+    occupied: Path | None = None
+
+
+def put_result(
+    out: Path, name: str, source: SourceRecord, fill: Callable[[Path], None], taken: Container[str] = ()
+) -> Placed:
+    """Puts what `fill` writes into OUT/NAME, whole or not at all.
+
+    A result of another source is never replaced: then it goes to OUT/NAME-2, or wherever the same source lies already.
+    `taken`: names that this run has given away. Several programs may write to one OUT. `UserError` where something else
+    than a result stands.
+    """
+    with working_folder(out) as work:
+        beside = work / "new"
+        beside.mkdir()
+        with naming(out / name, work):
+            fill(beside)
+            settle(beside)
+            with locked(out):
+                place = _place(out, name, source, taken)
+                put(beside, place.path)
+    return place
+
+
+def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) -> Placed:
+    """The first of NAME, NAME-2, … with a result of this source; else the first that is free."""
+    free: Path | None = None
+    occupied: Path | None = None
+    for number in itertools.count(1):
+        path = out / (name if number == 1 else f"{name}-{number}")
+        if not os.path.lexists(path):
+            return Placed(path if free is None else free, occupied=occupied)
+        if path.name in taken:
+            continue
+        check_replaceable(path, ours="result.json")
+        if not (path / "result.json").exists():
+            free = free or path
+        elif not _source_in(path).differs(source):
+            return Placed(path, replaced=True)
+        else:
+            occupied = occupied or path
+    raise AssertionError
+
+
+def _source_in(folder: Path) -> SourceRecord:
+    try:
+        return SourceRecord.read(read_json(folder / "result.json"))
+    except UserError:
+        return SourceRecord()

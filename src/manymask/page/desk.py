@@ -21,12 +21,12 @@ from manymask.files.nifti import count_slices, write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
 from manymask.files.raster import claimed_size, to_channels
 from manymask.files.result import write_result
+from manymask.files.source import source_of
 from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
 from manymask.page.scene import Scene
 from manymask.regions import Point, View
 from manymask.samplers import Sampler, choose
-from manymask.settings import to_dict
 
 Form = Literal["PNG", "DICOM SEG", "NIfTI"]
 WINDOWS = ("as the file says", *NAMED, "full")
@@ -207,10 +207,10 @@ def draw(
     seconds = time.monotonic() - start
     scene.finish(total / order.samples, (drawn >= 0.5).transpose(0, 1).numpy(), seconds)
     height, width = view.image.shape[:2]
-    facts = {"input": picture.name, "width": width, "height": height, "samples": order.samples, "seed": order.seed,
-             "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
-             "model": segmenter.recipe.dataset, "spacing": picture.spacing, "rois": order.rois,
-             "seconds": {"total": round(seconds, 3)}}  # fmt: skip
+    record = segmenter.record(source_of(shown), order.samples, order.seed, sampler, rois=order.rois)
+    found = segmenter.answer(picture, view, view.paste(drawn), record, {"total": round(seconds, 3)})
+    facts = {"input": picture.name, **record.facts(), "warnings": list(found.warnings), "width": width, "height": height,
+             "spacing": picture.spacing, "seconds": found.seconds}  # fmt: skip
     drawing = Drawing(shown, view, drawn, facts)
     scene.forms = drawing.forms()
     yield scene, 1.0, drawing

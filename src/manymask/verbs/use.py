@@ -64,11 +64,8 @@ def segment(
     chosen, anonymiser = choose(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
     request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store)
     inference.segment_all(segmenter, entries, request, tally)
-    print(f"{tally.done} of {tally.done + tally.failed} image(s) segmented → {out}")
-    if archives and store:
-        print(f"{tally.stored} SEG object(s) stored in the archive")
-    if tally.incomplete:
-        print(f"{tally.incomplete} series got pictures, but no SEG or NIfTI")
+    for line in tally.lines(out):
+        print(line)
     return 2 if tally.failed or tally.incomplete else 0
 
 
