@@ -109,8 +109,11 @@ class Sites(ast.NodeVisitor):
     def generic_visit(self, node: ast.AST) -> None:
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
             return
-        if isinstance(node, ast.ClassDef):
-            node.body = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+        if isinstance(node, ast.ClassDef | ast.Module):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.ClassDef):
+                    self.visit(part)
+            return
         if isinstance(node, ast.FunctionDef):
             for part in (*node.args.defaults, *node.body):
                 self.visit(part)
@@ -166,7 +169,10 @@ class Sites(ast.NodeVisitor):
 
 def generate(module: str) -> list[Mutant]:
     """Every one-place edit of a module: operators, numbers and names exchanged, `not` and minus left out."""
-    text = path_of(module).read_text(encoding="utf-8")
+    return mutants_of(module, path_of(module).read_text(encoding="utf-8"))
+
+
+def mutants_of(module: str, text: str) -> list[Mutant]:
     sites = Sites([line.encode() for line in text.split("\n")])
     sites.visit(ast.parse(text))
     found = []
