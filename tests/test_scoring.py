@@ -26,15 +26,13 @@ SIDE, NATIVE = 4, 8
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Store:
     def case(name: str) -> Case:
-        image = np.arange(NATIVE * NATIVE, dtype=np.uint8).reshape(NATIVE, NATIVE, 1)
+        image = np.random.default_rng(ord(name)).integers(0, 255, (NATIVE, NATIVE, 1), dtype=np.uint8)
         masks = np.zeros((3, NATIVE, NATIVE), bool)
         for k, marks in enumerate(READERS[name]):
             masks[k, :, :4] = bool(marks)
         return Case(name, "other" if name == "d" else "patient", lambda: (image, masks))
 
-    source = Source(
-        "phantom", [case(n) for n in READERS], {"all": {p: list(READERS) for p in ("train", "val", "test")}}, ""
-    )
+    source = Source("phantom", [case(n) for n in READERS], {"all": {"train": list(READERS), "val": [], "test": []}}, "")
     return prepare(source, tmp_path_factory.mktemp("small") / "store", SIDE, 1)
 
 
