@@ -44,7 +44,7 @@ def made(datasets, facts=FACTS, anonymiser=None):
     pictures = pictures_of(datasets)
     results = [drawn(picture, k) for k, picture in enumerate(pictures)]
     segs = {}
-    for seg in segmentations(pictures, results, facts, anonymiser):
+    for seg in segmentations(pictures, results, facts, anonymiser, fractional=True):
         segs.setdefault(seg.ContentLabel, []).append(highdicom.seg.segread(io.BytesIO(written(seg))))
     return pictures, results, segs
 
@@ -138,7 +138,7 @@ def test_frames_of_a_multi_frame_image_are_told_apart(chosen):
     image = enhanced_ct()
     pictures = [pictures_of([image])[i] for i in chosen]
     results = [drawn(picture, k) for k, picture in enumerate(pictures)]
-    for made_seg in segmentations(pictures, results, FACTS):
+    for made_seg in segmentations(pictures, results, FACTS, fractional=True):
         seg = highdicom.seg.segread(io.BytesIO(written(made_seg)))
         numbers = [picture.origin.number for picture in pictures]
         held = seg.get_pixels_by_source_frame(image.SOPInstanceUID, numbers, assert_missing_frames_are_empty=True)
@@ -183,7 +183,7 @@ def test_each_frame_of_a_loop_gets_segs_that_name_it(tmp_path):
         }
         assert (seg.pixel_array == stacked(result)["MASKS"]).all()
     paths = write_segmentations(tmp_path, segmentations(pictures, results, FACTS))
-    assert len({path.name for path in paths}) == 9 and (tmp_path / "levels-0003.dcm") in paths
+    assert len({path.name for path in paths}) == 6 and (tmp_path / "levels-0003.dcm") in paths
 
 
 def test_nothing_found_is_an_object_of_empty_segments(caplog):
@@ -281,7 +281,7 @@ def test_anonymous_output_holds_nothing_of_who_it_is(monkeypatch, drawing_model,
     out = tmp_path / "out"
     assert run(monkeypatch, "segment", tmp_path / "in", "--model", drawing_model, "--out", out, "--anonymise") == 0
     files = [path for path in out.rglob("*") if path.is_file()]
-    assert {"masks.dcm", "confidence.dcm", "levels.dcm", "result.json"} <= {path.name for path in files}
+    assert {"masks.dcm", "levels.dcm", "result.json"} <= {path.name for path in files}
     assert "overlay.png" not in {path.name for path in files}, "it shows the image"
     said = capfd.readouterr()
     spoken = (said.out + said.err + caplog.text).replace(str(out), "").encode()
@@ -339,6 +339,26 @@ def test_uids_can_be_undone_by_nobody_but_agree_under_one_key(monkeypatch):
         Anonymiser()
 
 
+def test_a_rerun_gives_the_same_objects_and_anything_else_others():
+    datasets = ct_series(2)
+    pictures = pictures_of(datasets)
+    results = [drawn(picture, k) for k, picture in enumerate(pictures)]
+
+    def uids(results=results, **changed):
+        made = segmentations(pictures[: len(results)], results, FACTS | changed, fractional=True)
+        assert all(seg.SeriesDate == seg.ContentDate and seg.SeriesTime == seg.ContentTime for seg in made)
+        return {str(uid) for seg in made for uid in (seg.SOPInstanceUID, seg.SeriesInstanceUID)}
+
+    first = uids()
+    assert first == uids() and len(first) == 6 and all(pydicom.uid.UID(uid).is_valid for uid in first)
+    weights = FACTS["model"] | {"weights_sha256": "another"}
+    for changed in ({"seed": 8}, {"samples": 4}, {"threshold": 0.4}, {"sampler": {"kind": "DDPM"}}, {"model": weights}):
+        assert not first & uids(**changed), changed
+    instances = {str(seg.SOPInstanceUID) for seg in segmentations(pictures, results, FACTS)}
+    others = {str(seg.SOPInstanceUID) for seg in segmentations(pictures, results[::-1], FACTS)}
+    assert not instances & others, "one UID never names two masks"
+
+
 def test_source_data_sets_are_left_as_they_were():
     datasets = ct_series(2)
     before = [dataset.to_json() for dataset in datasets]
@@ -356,7 +376,10 @@ def test_result_folder_of_a_slice_gives_areas_in_square_millimetres(monkeypatch,
     assert result["spacing_mm"] == [0.7, 0.8]
     assert result["areas_mm2"] == pytest.approx([0.56 * area for area in result["areas"]])
     assert result["area_std_mm2"] == pytest.approx(np.std(result["areas_mm2"], ddof=1))
-    assert {"masks.dcm", "confidence.dcm", "levels.dcm", "overlay.png"} <= {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
+    assert {"masks.dcm", "levels.dcm", "overlay.png"} <= names and "confidence.dcm" not in names
+    arguments = ["segment", tmp_path / "slice.dcm", "--model", drawing_model, "--out", tmp_path / "o", "--fractional"]
+    assert run(monkeypatch, *arguments) == 0 and (folder / "confidence.dcm").exists()
 
 
 def test_unknown_kind_of_image_is_refused_in_one_line():
@@ -369,6 +392,6 @@ def test_unknown_kind_of_image_is_refused_in_one_line():
 def test_a_pixel_on_a_level_belongs_to_it_and_a_probability_of_one_half_to_its_mask():
     row = np.array([[0.25, 0.5, 0.75]], np.float32)
     result = SimpleNamespace(masks=row[None], consensus=row > 0.6, confidence=row)
-    masks, _, levels = _kinds([result], {})
+    masks, levels = _kinds([result], {})
     assert levels.values[0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert masks.values[0, 0].tolist() == [[0, 0], [0, 1], [1, 1]]

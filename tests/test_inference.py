@@ -20,7 +20,7 @@ from manymask.errors import UserError
 from manymask.files.dicomweb import archive_series
 from manymask.files.nifti import nifti_slices, read_nifti, write_nifti
 from manymask.hub import TrainedModel, load_model, save_model
-from manymask.inference import Kept, parse_roi
+from manymask.inference import Kept, find_entries, parse_roi
 from manymask.provenance import Provenance
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
 
@@ -213,11 +213,14 @@ def test_region_that_is_no_point_is_refused(text):
 @pytest.mark.parametrize(
     "address",
     ["http://h/dicom-web", "https://h/dicom-web/studies/1.2", "http:///studies/1/series/2", "http://h:x/studies/1/series/2",
-     "https://me:secret@h/studies/1/series/x"],
+     "https://me:secret@h/studies/1/series/x", "ftp://me:secret@h/studies/1/series/2", "https:/me:secret@h/studies/1/series/2",
+     "htps://me:secret@h/studies/1/series/2", "dicomweb+https://me:secret@h/studies/1/series/2"],
 )  # fmt: skip
 def test_address_that_names_no_series_is_refused_without_the_password(address):
     with pytest.raises(UserError, match="an archive is addressed by a series") as caught:
         archive_series(address)
+    entries, found = find_entries([address])
+    assert not entries and found.problems == [str(caught.value)]
     assert "secret" not in str(caught.value)
 
 

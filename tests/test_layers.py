@@ -18,7 +18,7 @@ FLOORS = (
     "files.dicom_header", "files.dicom_spacing", "files.dicom_decode", "files.dicom_tables", "files.dicom_pixels",
     "files.dicom_file", "files.dicom_series",
     "files.dicom", "files.nifti", "files.inputs", "files.source", "files.result", "files.summary",
-    "files.anonymise", "files.dicom_source", "files.dicom_seg", "files.dicomweb",
+    "files.anonymise", "files.dicom_source", "files.dicom_uid", "files.dicom_seg", "files.dicomweb",
     "data.case", "data.pairs", "data.layout", "data.twins", "data.survey", "data.writer", "data.manifest", "data.store",
     "data.augment",
     "data.cvc_clinicdb", "data.isic2018", "data.lidc_xml", "data.lidc_tcia", "data.lidc_idri",

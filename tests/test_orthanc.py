@@ -102,9 +102,13 @@ def test_series_comes_from_the_archive_and_its_segs_go_back_into_the_study(
 ):
     datasets, address = stored_series(known)
     out = tmp_path / "out"
-    assert run(monkeypatch, "segment", address, "--model", drawing_model, "--out", out, "--samples", 2) == 0
+    arguments = ["segment", address, "--model", drawing_model, "--out", out, "--samples", 2, "--store", "--fractional"]
+    assert run(monkeypatch, *arguments) == 0
     said = capsys.readouterr()
     assert "4 of 4 image(s)" in said.out and "3 SEG object(s) stored" in said.out
+    assert run(monkeypatch, *arguments) == 0, "a rerun puts the same objects there, not three more"
+    assert len(known.client.search_for_instances(search_filters={"Modality": "SEG"})) == 3
+    capsys.readouterr()
     assert known.password not in said.out + said.err and "Müller" not in said.out + said.err
 
     segs = segs_of(known, datasets[0].StudyInstanceUID)
@@ -132,12 +136,12 @@ def png(path):
     return np.asarray(Image.open(path)).astype(np.int64)
 
 
-def test_nothing_is_stored_when_told_not_to(known, monkeypatch, drawing_model, tmp_path, capsys):
+def test_nothing_is_stored_unless_it_is_asked_for(known, monkeypatch, drawing_model, tmp_path, capsys):
     datasets, address = stored_series(known, 1)
     arguments = ["segment", address, "--model", drawing_model, "--out", tmp_path / "out"]
-    assert run(monkeypatch, *arguments, "--anonymise") == 2
-    assert "add --no-store" in capsys.readouterr().err
-    assert run(monkeypatch, *arguments, "--no-store", "--anonymise") == 0
+    assert run(monkeypatch, *arguments, "--store", "--anonymise") == 2
+    assert "not both" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--anonymise") == 0
     assert segs_of(known, datasets[0].StudyInstanceUID) == {}
     assert (tmp_path / "out/series-0004-image-0001/masks.dcm").exists()
 
@@ -146,7 +150,8 @@ def test_photographs_that_lie_nowhere_in_space_are_stored_too(known, monkeypatch
     picture = photograph()
     known.client.store_instances([picture])
     address = f"{known.root}/studies/{picture.StudyInstanceUID}/series/{picture.SeriesInstanceUID}/"
-    assert run(monkeypatch, "segment", address, "--model", drawing_model, "--out", tmp_path / "out") == 0
+    arguments = ["segment", address, "--model", drawing_model, "--out", tmp_path / "out", "--store"]
+    assert run(monkeypatch, *arguments) == 0
     segs = segs_of(known, picture.StudyInstanceUID)
     assert segs["LEVELS"].SourceImageSequence[0].ReferencedSOPInstanceUID == picture.SOPInstanceUID
 

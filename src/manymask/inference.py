@@ -57,7 +57,8 @@ class Request:
     rois: Sequence[Point] = ()
     window: Window | None = None
     anonymiser: Anonymiser | None = None
-    store: bool = True
+    store: bool = False
+    fractional: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,13 @@ def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
     """Files and folders first, then the series of archives; and what was found, with its problems and remarks."""
     addresses = [text for text in inputs if is_address(text)]
     paths = [Path(text) for text in inputs if not is_address(text)]
-    found = find_inputs(paths) if paths or not addresses else Found()
-    return [*found.inputs, *map(archive_series, addresses)], found
+    found, archives = find_inputs(paths) if paths or not addresses else Found(), list[Entry]()
+    for address in addresses:
+        try:
+            archives.append(archive_series(address))
+        except UserError as error:
+            found.problems.append(str(error))
+    return [*found.inputs, *archives], found
 
 
 def announce(found: Found, tally: Tally) -> None:
@@ -303,7 +309,7 @@ class _Run:
         record, made = _together([r.record for r in results if r.record is not None]), list[Any]()
         if isinstance(pictures[0].origin, DicomFrame):
             facts = {"input": pictures[0].name, **record.facts()}
-            made = segmentations(pictures, results, facts, self.request.anonymiser)
+            made = segmentations(pictures, results, facts, self.request.anonymiser, self.request.fractional)
 
         def fill(folder: Path) -> None:
             if made:

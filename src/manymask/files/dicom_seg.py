@@ -1,15 +1,16 @@
 """DICOM SEG out: masks and confidence of DICOM pictures as objects that refer to their source images (PS3.3 A.51).
 
-Three for each series in space, or for each photograph, every one in a series of its own, since viewers show one object
+Two for each series in space, or for each photograph, every one in a series of its own, since viewers show one object
 a series:
     MASKS       BINARY      the consensus and each drawn mask, one segment each; they overlap
+    LEVELS      BINARY      confidence ≥ 0.25, 0.5 and 0.75
+and, where it is asked for, since viewers refuse it or hang on it:
     CONFIDENCE  FRACTIONAL  the confidence map as a probability, in 256 steps
-    LEVELS      BINARY      confidence ≥ 0.25, 0.5 and 0.75, for viewers that refuse fractional ones
-UIDs are new in every run. Two objects of one UID must be equal in every bit (PS3.5 9), and a run differs from the one
-before at least in its date, so a UID derived from the input would promise too much.
+Equal masks of equal images have equal UIDs (`dicom_uid`): a rerun gives the objects of before, with another date.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from manymask import __version__
 from manymask.errors import UserError
 from manymask.files.anonymise import Anonymiser
 from manymask.files.atomic import atomic_file
+from manymask.files.dicom_header import readable, whole_number
 from manymask.files.dicom_source import Source, sources
+from manymask.files.dicom_uid import instance_uid, series_uid
 from manymask.files.picture import Drawn, Picture
 from manymask.files.result import PALETTE
 
@@ -52,29 +55,36 @@ def segmentations(
     results: Sequence[Drawn],
     facts: Mapping[str, Any],
     anonymiser: Anonymiser | None = None,
+    fractional: bool = False,
 ) -> list[Any]:
     """The SEG objects (pydicom data sets, ready for writing or for STOW) of pictures from DICOM, one result a picture.
 
     facts: as in result.json (`Record.facts`); model, program and settings are told as the algorithm's parameters, the model
     in the description of the series too, the program among the equipment.
-    With an `anonymiser` no field of patient or study is carried over, see there. `UserError` for pictures that are not
-    from DICOM, or whose headers do not let a SEG refer to them.
+    `fractional` adds the confidence map. With an `anonymiser` no field of patient or study is carried over, see there.
+    `UserError` for pictures that are not from DICOM, or whose headers do not let a SEG refer to them.
     """
     _highdicom()
-    series: dict[tuple[str, str], tuple[str, int]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     made = []
-    for source in sources(pictures):
-        for number, kind in enumerate(_kinds([results[i] for i in source.members], facts), start=1):
+    for source in _sources(pictures):
+        name = pictures[source.members[0]].name
+        for kind in _kinds([results[i] for i in source.members], facts, fractional):
             key = (source.images[0].SeriesInstanceUID, kind.label)
-            uid, count = series.get(key, (_new_uid(), 0))
-            series[key] = (uid, count + 1)
-            seg = _segmentation(source, kind, facts, uid, number, count + 1, pictures[source.members[0]].name)
-            if anonymiser is None:
-                _carry_over(source.record, seg)
-            else:
-                anonymiser.strip(seg)
+            counts[key] += 1
+            with readable(name, "gets no DICOM SEG: a field of patient or study cannot be read"):
+                seg = _segmentation(source, kind, facts, counts[key], name)
+                if anonymiser is None:
+                    _carry_over(source.record, seg)
+                else:
+                    anonymiser.strip(seg)
             made.append(seg)
     return made
+
+
+def _sources(pictures: Sequence[Picture]) -> list[Source]:
+    with readable(pictures[0].name, "gets no DICOM SEG: its header cannot be read"):
+        return sources(pictures)
 
 
 def write_segmentations(folder: Path, datasets: Sequence[Any]) -> list[Path]:
@@ -89,7 +99,7 @@ def write_segmentations(folder: Path, datasets: Sequence[Any]) -> list[Path]:
     return paths
 
 
-def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any]) -> list[_Kind]:
+def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool = False) -> list[_Kind]:
     masks = np.stack([np.asarray(r.masks) >= 0.5 for r in results])  # frames, n, H, W
     consensus = np.stack([np.asarray(r.consensus, dtype=bool) for r in results])
     confidence = np.stack([np.asarray(r.confidence, dtype=np.float32) for r in results])
@@ -97,31 +107,32 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any]) -> list[_Kind]:
     threshold = facts.get("threshold", 0.5)
     drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n)]
     levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
-    return [
+    kinds = [
         _Kind(
             "MASKS",
             [(f"Consensus (confidence >= {threshold:g})", _WHITE), *drawn],
             np.moveaxis(np.concatenate([consensus[:, None], masks], axis=1), 1, -1).astype(np.uint8),
         ),
-        _Kind("CONFIDENCE", [("Confidence", PALETTE[1])], confidence.clip(0, 1)[..., None]),
         _Kind("LEVELS", levels, np.stack([confidence >= level for level in LEVELS], axis=-1).astype(np.uint8)),
     ]
+    if fractional:
+        kinds.append(_Kind("CONFIDENCE", [("Confidence", PALETTE[1])], confidence.clip(0, 1)[..., None]))
+    return kinds
 
 
-def _segmentation(
-    source: Source, kind: _Kind, facts: Mapping[str, Any], series_uid: str, number: int, instance: int, name: str
-) -> Any:
+def _segmentation(source: Source, kind: _Kind, facts: Mapping[str, Any], instance: int, name: str) -> Any:
     from highdicom.seg import Segmentation
 
+    told = _parameters(facts)
     try:
         seg = Segmentation(
             source_images=source.images,
             pixel_array=kind.values,
             segmentation_type="FRACTIONAL" if kind.values.dtype == np.float32 else "BINARY",
             segment_descriptions=_descriptions(kind, facts),
-            series_instance_uid=series_uid,
-            series_number=_series_number(source.record, number),
-            sop_instance_uid=_new_uid(),
+            series_instance_uid=series_uid(source.images[0].SeriesInstanceUID, kind.label, told),
+            series_number=_series_number(source.record, kind.label),
+            sop_instance_uid=instance_uid(source.uids(), kind.label, told, kind.values),
             instance_number=instance,
             manufacturer="manymask",
             manufacturer_model_name="manymask",
@@ -134,10 +145,11 @@ def _segmentation(
             plane_positions=source.positions,
             omit_empty_frames=bool(kind.values.any()),  # an object has one frame at least
         )
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except Exception as error:
         # the bare header has no patient in it, so what highdicom says of it may be told
         raise UserError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
     seg.ContributingEquipmentSequence = [_equipment(facts)]
+    seg.SeriesDate, seg.SeriesTime = seg.ContentDate, seg.ContentTime
     _mend(seg, source)
     return seg
 
@@ -241,19 +253,10 @@ def _references(seg: Any) -> Iterator[Any]:
             yield from derivation.SourceImageSequence
 
 
-def _series_number(record: Any, kind: int) -> int:
+def _series_number(record: Any, label: str) -> int:
     """100 × that of the source + 1, 2, 3, as long as it stays a number that viewers sort by."""
-    try:
-        number = int(record.get("SeriesNumber") or 0)
-    except (TypeError, ValueError):
-        number = 0
-    return 100 * (number if 0 <= number < 10_000_000 else 0) + kind
-
-
-def _new_uid() -> str:
-    from pydicom.uid import generate_uid
-
-    return str(generate_uid(prefix=None))
+    number = whole_number(record, "SeriesNumber") or 0
+    return 100 * (number if 0 <= number < 10_000_000 else 0) + 1 + ("MASKS", "CONFIDENCE", "LEVELS").index(label)
 
 
 def _line(error: Exception) -> str:

@@ -42,6 +42,11 @@ class Source:
     record: Any
     frames: tuple[int, ...] = ()
 
+    def uids(self) -> list[str]:
+        """SOP Instance UIDs of the images, with the numbers of the frames where only these are meant."""
+        numbers = self.frames or ((self.frame,) if self.frame is not None else ())
+        return [f"{image.SOPInstanceUID}#{','.join(map(str, numbers))}" for image in self.images]
+
 
 def sources(pictures: Sequence[Picture]) -> list[Source]:
     """Slices of one series that lie in space belong together, so do the frames of one such image; photographs, films

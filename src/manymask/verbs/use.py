@@ -23,7 +23,8 @@ def segment(
     roi: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     window: str | None = None,
     anonymise: bool = False,
-    store: bool = True,
+    store: bool = False,
+    fractional: bool = False,
 ) -> int:
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
 
@@ -42,7 +43,8 @@ def segment(
         window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: through which grey values people look, and a
             model that has no window of its own.
         anonymise: leave out of all that is written what tells who the patient is.
-        store: put the SEGs of a DICOMweb series into its study.
+        store: put the SEGs of a DICOMweb series into its study; without it the archive is only read.
+        fractional: write the confidence map as a FRACTIONAL SEG too, which some viewers refuse or hang on.
     """
     from manymask import inference
     from manymask.files.anonymise import Anonymiser
@@ -55,14 +57,14 @@ def segment(
     entries, found = inference.find_entries(inputs)
     archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
     if anonymise and store and archives:
-        raise UserError("an anonymous SEG belongs to no study of the archive: add --no-store to --anonymise")
+        raise UserError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
     tally = inference.Tally()
     inference.announce(found, tally)
     if not entries:
         return 2
     segmenter = Segmenter(load_model(model))
     chosen, anonymiser = choose(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
-    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store)
+    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store, fractional)
     inference.segment_all(segmenter, entries, request, tally)
     for line in tally.lines(out):
         print(line)
