@@ -316,10 +316,11 @@ def run(mutants: list[Mutant], out: Path) -> dict[Mutant, bool]:
     left = [mutant for mutant in mutants if mutant not in done]
     if left:
         prepare()
-        for tests in dict.fromkeys(TESTS[mutant.module] for mutant in left):
-            if not passes(tests, None):
-                raise SystemExit(f"the tests {', '.join(tests)} fail without any mutant: mend them first")
+    green = set[str]()
     for k, mutant in enumerate(left, start=1):
+        if mutant.module not in green and not passes(TESTS[mutant.module], None):
+            raise SystemExit(f"the tests of {mutant.module} fail without any mutant: mend them first")
+        green.add(mutant.module)
         done[mutant] = killed = not passes(TESTS[mutant.module], mutant)
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"mutant": mutant, "killed": killed}, ensure_ascii=False) + "\n")

@@ -52,6 +52,7 @@ def test_halves_augmented_apart_equal_the_whole():
 def test_quarter_turns_are_undone(k):
     x = torch.rand(2, 1, 6, 6)
     assert torch.equal(quarter_turn_back(quarter_turn(x, k), k), x)
+    assert torch.equal(quarter_turn(x[0, 0], k), quarter_turn(x, k)[0, 0]), "however many axes stand before"
 
 
 def test_the_eight_turns_differ():

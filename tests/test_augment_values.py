@@ -11,17 +11,24 @@ STILL = {"flip": False}
 
 
 class Drawn:
-    """Training noise that gives one number everywhere: 0 and 1 are the ends of every range, ½ its middle."""
+    """Training noise that gives one number everywhere, or in one column alone and ½ in the others: 0 and 1 are the ends
+    of every range, ½ its middle."""
 
-    def __init__(self, value: float) -> None:
-        self.value = value
+    def __init__(self, value: float, column: int | None = None) -> None:
+        self.value, self.column = value, column
 
     def uniform(self, *shape: int) -> torch.Tensor:
-        return torch.full(shape, self.value)
+        if self.column is None:
+            return torch.full(shape, self.value)
+        drawn = torch.full(shape, 0.5)
+        drawn[:, self.column] = self.value
+        return drawn
 
 
-def augmented(setting: Augment, image: torch.Tensor, masks: torch.Tensor, value: float) -> Batch:
-    return setting(Batch(["a"], image, masks, Drawn(value)))
+def augmented(
+    setting: Augment, image: torch.Tensor, masks: torch.Tensor, value: float, column: int | None = None
+) -> Batch:
+    return setting(Batch(["a"], image, masks, Drawn(value, column)))
 
 
 def picture(side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +83,34 @@ def test_scale_is_relative_and_as_much_smaller_as_larger():
     masks[..., 4:12, 4:12] = 1
     areas = [float(augmented(Augment(**STILL, scale=1.0), image, masks, v).masks.sum()) for v in (0.0, 0.5, 1.0)]
     assert areas == [256, 64, 16]
+
+
+def test_angle_scale_and_both_shifts_are_drawn_apart():
+    image, masks = picture()
+    wild = Augment(**STILL, rotate=90, scale=1.0, shift=0.25)
+    square = torch.zeros_like(masks)
+    square[..., 2:6, 2:6] = 1
+    found = [augmented(wild, image, square, 1.0, column) for column in (4, 5, 6, 7)]
+    assert torch.allclose(found[0].image, torch.rot90(image, 1, (-2, -1)), atol=1e-4)
+    assert [float(after.masks.sum()) for after in found] == [16, 4, 16, 16]
+    assert found[2].masks[0, 0, 2:6, 0:4].all() and found[3].masks[0, 0, 0:4, 2:6].all()
+    assert torch.allclose(augmented(wild, image, square, 0.5).image, image, atol=1e-5)
+
+
+def test_a_window_as_large_as_the_image_is_none():
+    image, masks = picture()
+    batch = Batch(["a"], image, masks, Drawn(1.0))
+    shifted = Augment(**STILL, shift=0.25)
+    assert torch.equal(shifted(batch, 8).image, shifted(batch).image)
+
+
+def test_mask_keeps_a_pixel_that_is_covered_by_exactly_half():
+    """Half a pixel to the side, a line of one pixel covers half of two."""
+    line = torch.zeros(1, 1, 8, 8)
+    line[..., 3] = 1
+    after = augmented(Augment(**STILL, shift=0.5 / 8), line, line, 1.0, 6)
+    assert after.image[0, 0, 3].tolist() == [0, 0, 0.5, 0.5, 0, 0, 0, 0]
+    assert after.masks.sum(dim=-1).flatten().tolist() == [2.0] * 8
 
 
 def test_mask_keeps_pixels_that_are_covered_by_half_or_more():

@@ -1,10 +1,12 @@
 """The small parts of optimisation by value."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from manymask.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
+from manymask.optim import batch_ids, bf16_is_faster, clipping_groups, learning_rate, warm_started_ema
 from manymask.recipes import Training
 
 
@@ -33,6 +35,15 @@ def test_batches_cut_one_row_of_shuffled_epochs():
     assert sorted(row[:5]) == sorted(row[5:]) == ids and row[:5] != row[5:]
     assert row == [case for step in range(2) for case in batch_ids(ids, 3, step, 5)], "however it is cut"
     assert row != [case for step in range(5) for case in batch_ids(ids, 4, step, 2)]
+
+
+@pytest.mark.parametrize(("half", "single", "faster"), [(1, 2, True), (2, 1, False), (1, 1.05, False), (1, 1.2, True)])
+def test_half_precision_is_taken_where_its_best_time_is_shorter_by_a_tenth(monkeypatch, half, single, faster):
+    """Of four times each, the third is the best."""
+    lengths = [scale * length for scale in (half, single) for length in (9, 5, 1, 7)]
+    ticks = iter([tick for length in lengths for tick in (100.0, 100.0 + length)])
+    monkeypatch.setattr("manymask.optim.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert bf16_is_faster() is faster
 
 
 def test_parts_that_are_trained_apart_are_clipped_apart():

@@ -31,7 +31,7 @@ def test_training_times_run_from_one_to_t_and_both_ends_come(steps):
 
 def test_late_draws_noisy_times_more_often():
     """t = T u^(1/late): a quarter becomes a half."""
-    assert Diffusion(steps=10, late=2.0).draw_times(Drawn(0.25), 1).tolist() == [6]
+    assert Diffusion(steps=10, late=2.0).draw_times(Drawn(0.25, ALMOST_ONE), 2).tolist() == [6, 10]
 
 
 def test_noise_levels_of_an_image_are_evenly_spread_from_where_it_starts():

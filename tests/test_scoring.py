@@ -8,6 +8,8 @@ Masks of 8 × 8 pixels, stored at 4 × 4, three readers a case:
 a, b and c are of one patient.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,22 @@ from torch import nn
 
 from manymask.data.case import Case, Source
 from manymask.data.store import Store, prepare
-from manymask.evaluate import Protocol, Scores, evaluate, leading_score, resize_map, spread
+from manymask.errors import UserError
+from manymask.evaluate import (
+    Protocol,
+    Scores,
+    evaluate,
+    held_out_cases,
+    leading_score,
+    resize_map,
+    results,
+    split_of,
+    spread,
+)
+from manymask.hub import TrainedModel
 from manymask.metrics import summary
+from manymask.provenance import Provenance
+from manymask.samplers import DDIM, DDPM
 from manymask.segmenters import LatentDiffusion
 
 READERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
@@ -32,7 +48,9 @@ def small(tmp_path_factory) -> Store:
             masks[k, :, :4] = bool(marks)
         return Case(name, "other" if name == "d" else "patient", lambda: (image, masks))
 
-    source = Source("phantom", [case(n) for n in READERS], {"all": {"train": list(READERS), "val": [], "test": []}}, "")
+    source = Source(
+        "phantom", [case(n) for n in READERS], {"all": {"train": list("abc"), "val": [], "test": ["d"]}}, ""
+    )
     return prepare(source, tmp_path_factory.mktemp("small") / "store", SIDE, 1)
 
 
@@ -138,6 +156,7 @@ def test_several_readers_get_sixteen_samples_of_which_five_make_the_answer(small
     cross, within = 1 - 5 / 16, 2 * 5 * 11 / 16**2
     assert values(found, "ged") == pytest.approx([2 * cross - within])
     assert values(found, "hm_iou") == pytest.approx([5 / 16])
+    assert 0 < found.seconds_per_image < 60
     assert [Protocol().drawn(readers) for readers in (1, 2)] == [5, 16]
     assert Protocol(samples=20).drawn(2) == 20
 
@@ -164,6 +183,39 @@ def test_a_map_is_resized_bilinearly_by_pixel_centres():
 def test_cases_are_spread_evenly():
     assert spread(list("abcdefgh"), 4) == list("aceg") and spread(list("abcde"), 2) == list("ac")
     assert spread(list("abc"), 3) == spread(list("abc"), None) == list("abc")
+
+
+def trained(recipe, **provenance) -> TrainedModel:
+    model = Answers()
+    model.setting = LatentDiffusion(sampler=DDIM(7))
+    seen = Provenance(**({"data": "phantom"} | provenance))
+    return TrainedModel(model, replace(recipe, size=SIDE), "segmenter", seen, ["a", "b"])
+
+
+def test_held_out_cases_are_of_the_models_own_split_and_none_that_it_saw(small, recipe):
+    model = trained(recipe, data_hash=small.hash, scheme="all")
+    assert (split_of(model, small), held_out_cases(model, small, "test")) == ("all", ["d"])
+    assert held_out_cases(model, small, "train") == ["a", "b", "c"]
+    model.training_ids.append("d")
+    with pytest.raises(UserError, match="1 of the test cases were trained on"):
+        held_out_cases(model, small, "test")
+    with pytest.raises(UserError, match="prepared at 4² with 1"):
+        held_out_cases(replace(model, recipe=recipe), small, "test")
+
+
+def test_split_of_other_data_is_the_default_of_the_store(small, recipe):
+    assert split_of(trained(recipe, data_hash="another", scheme="mine"), small) == small.default_scheme == "all"
+    assert split_of(trained(recipe, data_hash=small.hash, scheme="mine"), small) == "mine"
+    assert split_of(trained(recipe), small, "asked") == "asked"
+
+
+def test_results_name_the_sampler_that_drew(small, recipe):
+    model = trained(recipe)
+    for given, expected in ((None, {"kind": "DDIM", "steps": 7, "eta": 0.0}), (DDPM(3), {"kind": "DDPM", "steps": 3})):
+        protocol = Protocol(sampler=given)
+        found = results(model, small, "test", protocol, scores(small, "d", d=NOTHING))
+        assert found["protocol"]["sampler"] == expected and found["protocol"]["split"] == "test"
+        assert found["masks_per_image"] == 16 and found["data"]["scheme"] == "all"
 
 
 def test_baselines_hold_the_disk_of_radius_four_and_each_reader_against_the_rest(small):

@@ -40,6 +40,7 @@ def test_network_answers_turned_passes_turned_back(name):
     turned = Batch(b.ids, b.image.flip(-1))
     first = model.predict(b, 8, seed=0).mean(1)
     assert torch.allclose(model.predict(turned, 8, seed=0).mean(1).flip(-1), first, atol=1e-5)
+    assert first.shape == b.image[:, 0].shape
 
 
 def test_samples_spread_over_turns_are_drawn_from_the_turned_image():
@@ -51,6 +52,12 @@ def test_samples_spread_over_turns_are_drawn_from_the_turned_image():
         turned = Batch(b.ids, quarter_turn(b.image, k % 3))
         alone = quarter_turn_back(plain.predict(turned, 4, seed=0)[:, k], k % 3)
         assert torch.allclose(drawn[:, k], alone, atol=1e-4)
+
+
+def test_watch_hears_the_share_of_each_samples_steps_that_is_done():
+    shares = list[float]()
+    list(build("pyramid-x0").stream(batch(1), 2, 0, watch=shares.append))
+    assert shares == pytest.approx([0, 1 - 667 / 1000, 1 - 333 / 1000] * 2)
 
 
 def test_dice_term_is_added_to_the_denoising_loss():
