@@ -38,6 +38,7 @@ LATENT = {
     "ddpm": LatentDiffusion(CONCAT, Diffusion("x0"), DDPM(5)),
     "trainable-condition": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
     "trainable-quantised": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
+    "presence": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), "reader", noise_levels=2, presence=True, turns=2),
     "turns": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), turns=3),
     "dice": LatentDiffusion(PYRAMID, Diffusion("v"), DDIM(3), noise_levels=2, dice=0.5),
     "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), Diffusion("x0"), DDIM(3)),

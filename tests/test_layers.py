@@ -25,7 +25,7 @@ FLOORS = (
     "data.folder", "data.phantom", "data.polyps",
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
-    "stream", "networks", "prob_unet", "guidance", "segmenters",
+    "stream", "networks", "presence", "prob_unet", "guidance", "segmenters",
     "recipes", "model_files", "card", "regions", "cautions", "hub", "inference",
     "agreement", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",

@@ -76,7 +76,7 @@ class TrainOptions:
 
 CODECS: tuple[Stage, ...] = ("image-codec", "mask-codec")
 # of a segmenter: they come and go with settings of training and guidance
-EXTRA_PARTS = {"null", "classifier", "coarse"}
+EXTRA_PARTS = {"null", "classifier", "coarse", "presence"}
 
 
 @dataclass

@@ -62,3 +62,24 @@ class SampleNoise:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers of `shape` (per sample), stacked to (cases · samples, *shape)."""
         return torch.stack([torch.randn(shape, generator=g) for g in self.generators])
+
+
+LEVELS = 16  # of halving: the first 2^16 samples of an image are spread evenly
+
+
+def strata(seed: int, names: Sequence[str], which: range) -> Tensor:
+    """Uniform numbers in [0, 1), (names, which): each by itself is uniform, but the first 2^m samples of an image lie in the
+    2^m equal parts of [0, 1), one in each. Sample k is the same however many are drawn.
+
+    Van der Corput's sequence, scrambled bit by bit (Owen 1995) for each image anew.
+    """
+    return torch.tensor([[_stratum(seed, name, k) for k in which] for name in names])
+
+
+def _stratum(seed: int, name: str, k: int) -> float:
+    value = seed_of("stratum", seed, name, "rest", k) / 2**63 / 2**LEVELS
+    for level in range(LEVELS):
+        before = k % 2**level  # samples that share all bits so far are flipped alike
+        flip = seed_of("stratum", seed, name, level, before) & 1
+        value += ((k >> level & 1) ^ flip) / 2 ** (level + 1)
+    return value

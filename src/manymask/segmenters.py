@@ -16,7 +16,8 @@ from manymask.errors import UserError
 from manymask.guidance import NullLatent, PairClassifier, classifier_free, classifier_guided
 from manymask.losses import Dice, Loss
 from manymask.networks import Network, UNet, answer, supervised
-from manymask.noise import SampleNoise
+from manymask.noise import SampleNoise, strata
+from manymask.presence import Presence, mean_over_marked
 from manymask.prob_unet import ProbUNet
 from manymask.process import Diffusion, Process, stratified
 from manymask.samplers import DDIM, Denoise, Sampler, check_fit
@@ -35,8 +36,9 @@ class LatentDiffusion:
     readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
     asks for one mask rather than the mean of many; coarse: the weight of a cross-entropy on a mask at latent size that is
     read off the condition alone, so that the encoder learns from every step, however little noise there is (for denoisers
-    with features); turns: over how many of the eight flips and quarter turns of the image
-    the samples are spread (1: the image as it is), each of which encodes the image once more.
+    with features); presence: whether p(anything is marked) is learnt by itself, the diffusion then learning marked masks
+    alone, and decides by stratified draws which samples are empty (see `presence.py`); turns: over how many of the eight
+    flips and quarter turns of the image the samples are spread (1: the image as it is), each of which encodes it once more.
 
     drop_condition: share of images that are hidden in training, which `guidance` ≠ 1 needs: the scale of classifier-free
     guidance when masks are drawn; classifier: trained along, and pulls by its own scale (see `guidance.py`).
@@ -50,6 +52,7 @@ class LatentDiffusion:
     train_image_codec: bool = False
     dice: float = 0.0
     coarse: float = 0.0
+    presence: bool = False
     turns: int = 1
     drop_condition: float = 0.0
     guidance: float = 1.0
@@ -61,11 +64,13 @@ class LatentDiffusion:
 
 @dataclass(frozen=True)
 class Told:
-    """What is known of images (B, …) before any mask is drawn: condition maps, those of no image, image latents."""
+    """What is known of images (B, …) before any mask is drawn: condition maps, those of no image, image latents, and p(anything
+    is marked)."""
 
     seen: list[Tensor]
     blind: list[Tensor] | None = None
     z_image: Tensor | None = None
+    present: Tensor | None = None
 
     def rows(self, turns: list[int], cases: int) -> "Told":
         """For each case, its rows of these turns: what was told of turn k stands from row k · cases on."""
@@ -93,7 +98,8 @@ class DiffusionSegmenter(Streaming):
             raise UserError(f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree")
         check_fit(setting.sampler, setting.process)
         latents = self.image_codec.latent, self.mask_codec.latent
-        self.coarse = nn.Conv2d(_features(self.denoiser), 1, 1) if setting.coarse else None
+        self.coarse = nn.Conv2d(_features(self.denoiser)[0], 1, 1) if setting.coarse else None
+        self.presence = Presence(_features(self.denoiser)) if setting.presence else None
         self.null = NullLatent(latents[0]) if setting.drop_condition else None
         self.classifier = setting.classifier.build(*latents) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
@@ -122,11 +128,18 @@ class DiffusionSegmenter(Streaming):
         epsilon = batch.noise.normal(*z0.shape).to(z0)
         z, clock = setting.process.corrupt(z0, epsilon, t), setting.process.clock(t)
         output = self.denoiser(z, clock, condition).float()
-        terms = {"denoising": F.mse_loss(output, setting.process.target(z0, epsilon, t))}
+        errors = F.mse_loss(output, setting.process.target(z0, epsilon, t), reduction="none").mean(dim=(1, 2, 3))
+        marked = (
+            masks.flatten(1).any(dim=1) if self.presence else torch.ones(len(masks), dtype=torch.bool, device=z0.device)
+        )
+        terms = {"denoising": mean_over_marked(errors, marked.repeat_interleave(k // targets))}
         if setting.dice:
             z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
             drawn = self.mask_codec.decode(z0_hat)
-            terms["dice"] = setting.dice * DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(drawn, masks[::targets])
+            overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")(drawn, masks[::targets]).flatten()
+            terms["dice"] = setting.dice * mean_over_marked(overlap, marked[::targets])
+        if self.presence is not None:
+            terms["presence"] = self.presence.loss(told[1:], marked.float().reshape(-1, targets).mean(dim=1))
         if self.coarse is not None:
             guess = self.coarse(told[1])
             marked = masks.reshape(-1, targets, *masks.shape[-2:]).mean(dim=1, keepdim=True)
@@ -169,7 +182,9 @@ class DiffusionSegmenter(Streaming):
             if self.null is None:
                 raise UserError("guidance needs a model that was trained with drop_condition above 0")
             blind = self.condition(image, torch.ones(len(image), dtype=torch.bool))
-        return Told(self.condition(image), blind, self._z_image(image) if guided else None)
+        seen = self.condition(image)
+        present = None if self.presence is None else self.presence(seen[1:]).sigmoid()
+        return Told(seen, blind, self._z_image(image) if guided else None, present)
 
     def denoise(self, told: Told, watch: Watch | None = None) -> Denoise:
         """(z_t, t) → (ẑ_0, ε̂) for a sample of each row of what was told, guided as the setting says."""
@@ -208,6 +223,9 @@ class DiffusionSegmenter(Streaming):
         noise = SampleNoise(seed, batch.noise_names, len(which), which.start)
         drawn = self._draw(told, noise, size, sampler or self.setting.sampler, watch)
         drawn = drawn.reshape(len(batch.image), len(which), *size)
+        if common.present is not None:
+            present = common.present.reshape(-1, len(batch.image)).mean(dim=0)  # over the turns
+            drawn = drawn * (strata(seed, batch.noise_names, which).to(present) < present[:, None])[..., None, None]
         return torch.stack([quarter_turn_back(drawn[:, i], turn) for i, turn in enumerate(turns)], dim=1)
 
     def _draw(self, told: Told, noise: SampleNoise, size: torch.Size, sampler: Sampler, watch: Watch | None) -> Tensor:
@@ -218,12 +236,12 @@ class DiffusionSegmenter(Streaming):
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
 
 
-def _features(denoiser: nn.Module) -> int:
-    """Channels of the finest features that a denoiser makes of the image, which stand behind the image latent."""
-    widths = getattr(denoiser, "features", None)
+def _features(denoiser: nn.Module) -> tuple[int, ...]:
+    """Channels of the features that a denoiser makes of the image, finest first, which stand behind the image latent."""
+    widths: tuple[int, ...] | None = getattr(denoiser, "features", None)
     if widths is None:
-        raise UserError(f"a coarse mask needs a denoiser with features of the image, not {type(denoiser).__name__}")
-    return int(widths[0])
+        raise UserError(f"this needs a denoiser with features of the image, which {type(denoiser).__name__} has not")
+    return widths
 
 
 @dataclass(frozen=True)
