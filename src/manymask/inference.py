@@ -172,13 +172,17 @@ def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request
 
 def _count(entries: Sequence[Entry]) -> int | None:
     """How many pictures there are, from headers alone; None where that is not known before."""
-    try:
-        counts = [
-            1 if isinstance(e, Raster) else count_slices(e.path) if isinstance(e, Nifti) else len(e) for e in entries
-        ]
-    except (UserError, TypeError):
-        return None
-    return sum(counts)
+    total = 0
+    for entry in entries:
+        if isinstance(entry, ArchiveSeries):
+            return None
+        try:
+            total += (
+                1 if isinstance(entry, Raster) else count_slices(entry.path) if isinstance(entry, Nifti) else len(entry)
+            )
+        except UserError:
+            return None
+    return total
 
 
 class _FullError(Exception):

@@ -240,7 +240,7 @@ def _features(denoiser: nn.Module) -> tuple[int, ...]:
     """Channels of the features that a denoiser makes of the image, finest first, which stand behind the image latent."""
     widths: tuple[int, ...] | None = getattr(denoiser, "features", None)
     if widths is None:
-        raise UserError(f"this needs a denoiser with features of the image, which {type(denoiser).__name__} has not")
+        raise UserError(f"this needs a denoiser with features of the image, not {type(denoiser).__name__}")
     return widths
 
 
