@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from manymask.errors import UserError
-from manymask.files.dicom import load_dicom, pictures_of
+from manymask.files.dicom import load_dicom, pictures_of, seen_through
 from manymask.files.dicom_decode import decode
 from manymask.files.dicom_pixels import frame_values, render
 from manymask.files.dicom_tables import _expanded
@@ -107,6 +107,19 @@ def test_colours_that_are_not_known_are_named(photometric, samples):
     made.PhotometricInterpretation, made.SamplesPerPixel = photometric, samples
     with pytest.raises(UserError, match=f"{photometric} pixels of {samples} sample"):
         pictures_of([made])
+
+
+def test_one_bright_marker_does_not_squash_a_slice_without_a_window_and_the_stretch_is_told():
+    plain = slice_at(0, RNG.integers(0, 4096, (64, 64)).astype(np.uint16))
+    marked = slice_at(0, plain.pixel_array.copy())
+    stored = plain.pixel_array.copy()
+    stored[:2, :2] = 65535
+    marked.PixelData = stored.tobytes()
+    (without,), (picture,) = pictures_of([plain]), pictures_of([marked])
+    assert np.abs(picture.pixels.astype(int) - without.pixels)[2:].max() <= 1
+    assert "were stretched to 0 to 255; 4 outlying values" in picture.notes[0]
+    assert not seen_through(picture, "values").notes and not seen_through(picture, "lung").notes
+    assert pictures_of([marked], Window("full"))[0].pixels[2:].max() < 20
 
 
 # --- tables

@@ -10,6 +10,7 @@ import numpy as np
 
 from manymask.errors import UserError
 
+STRETCHED = "The grey values"  # how every note on it begins
 _SHARE = 0.005
 _GAP = 0.5
 _FAR = 2.0
@@ -34,7 +35,7 @@ def stretch_note(pixels: np.ndarray) -> str | None:
     if pixels.dtype in (np.uint8, bool):
         return None
     low, high = shown_range(pixels)
-    note = f"The grey values {low:g} to {high:g} were stretched to 0 to 255"
+    note = f"{STRETCHED} {low:g} to {high:g} were stretched to 0 to 255"
     cut = int(np.count_nonzero(pixels < low)) + int(np.count_nonzero(pixels > high))
     if not cut:
         return note + "."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from manymask.errors import UserError
+from manymask.files.depth import STRETCHED
 from manymask.files.dicom_file import is_dicom, load_dicom, pydicom_quiet
 from manymask.files.dicom_header import (
     check_size,
@@ -23,7 +24,7 @@ from manymask.files.dicom_header import (
     text,
     whole_number,
 )
-from manymask.files.dicom_pixels import frame_values, render
+from manymask.files.dicom_pixels import frame_values, render, render_noted
 from manymask.files.dicom_series import Frame, in_stacks
 from manymask.files.dicom_spacing import measure
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
@@ -57,7 +58,7 @@ def seen_through(picture: Picture, window: str) -> Picture:
     (float32). Rasters have no window and stay as they are, and so does all where the window is `header`."""
     origin = picture.origin
     if window == "values" and isinstance(origin, NiftiSlice) and origin.values is not None:
-        return replace(picture, pixels=origin.values)
+        return replace(picture, pixels=origin.values, notes=_unstretched(picture))
     if window == "header" or not isinstance(origin, DicomFrame):
         return picture
     with readable(picture.name):
@@ -65,7 +66,12 @@ def seen_through(picture: Picture, window: str) -> Picture:
             pixels = frame_values(origin.dataset, origin.number, picture.name)
         else:
             pixels = render(origin.dataset, origin.number, parse_window(window), picture.name)
-    return replace(picture, pixels=pixels)
+    return replace(picture, pixels=pixels, notes=_unstretched(picture))
+
+
+def _unstretched(picture: Picture) -> tuple[str, ...]:
+    """The notes without that on how grey values were stretched for the eye."""
+    return tuple(note for note in picture.notes if not note.startswith(STRETCHED))
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,14 @@ class Series:
                     path = frame.path
                 with readable(frame.label):
                     check_size(dataset, frame.label)
-                    pixels = render(dataset, frame.number, window or Window(), frame.label)
+                    pixels, notes = render_noted(dataset, frame.number, window or Window(), frame.label)
                     measured, name = measure(frame.header, frame.number), _name(frame, place)
             except UserError as error:
                 if failed is None:
                     raise
                 failed(error)
                 continue
-            yield Picture(pixels, name, measured.spacing, DicomFrame(dataset, frame.number), measured.notes)
+            yield Picture(pixels, name, measured.spacing, DicomFrame(dataset, frame.number), measured.notes + notes)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from manymask.errors import UserError
+from manymask.files.depth import stretch_note
 from manymask.files.dicom_decode import Stored, decode, photometric_of, transfer_syntax
 from manymask.files.dicom_header import group, readable
 from manymask.files.dicom_tables import lut, palette
@@ -17,12 +18,19 @@ from manymask.files.window import Window, fixed, header_window, stretch, to_byte
 
 def render(dataset: Any, number: int, window: Window, label: str) -> np.ndarray:
     """Frame `number` (from 1) as uint8 (H, W) or (H, W, 3). Raises `UserError` for what cannot be decoded."""
+    return render_noted(dataset, number, window, label)[0]
+
+
+def render_noted(dataset: Any, number: int, window: Window, label: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """As `render`, with how its grey values were stretched where the file has no window."""
     stored = decode(dataset, number, label)
-    return (
-        _colour(stored, dataset, label)
-        if _is_colour(stored, dataset)
-        else _grey(stored, dataset, number, window, label)
-    )
+    if _is_colour(stored, dataset):
+        return _colour(stored, dataset, label), ()
+    grey, note = _shade(stored, dataset, number, window, label)
+    if photometric_of(dataset) == "MONOCHROME1":
+        grey = 255 - grey
+    grey[stored.padding] = 0
+    return grey, (note,) if note else ()
 
 
 def frame_values(dataset: Any, number: int = 1, label: str = "the image") -> np.ndarray:
@@ -54,14 +62,6 @@ def _colour(stored: Stored, dataset: Any, label: str) -> np.ndarray:
     return values if values.dtype == np.uint8 and bits == 8 else to_byte(values / np.float32(2**bits - 1))
 
 
-def _grey(stored: Stored, dataset: Any, number: int, window: Window, label: str) -> np.ndarray:
-    grey = _shade(stored, dataset, number, window, label)
-    if photometric_of(dataset) == "MONOCHROME1":
-        grey = 255 - grey
-    grey[stored.padding] = 0
-    return grey
-
-
 def modality(stored: np.ndarray, dataset: Any, number: int, label: str) -> np.ndarray:
     """Stored values through the modality LUT, or rescaled by slope and intercept: float32 (H, W)."""
     with readable(label, "has a rescale slope, intercept or modality table that cannot be read"):
@@ -78,24 +78,25 @@ def modality(stored: np.ndarray, dataset: Any, number: int, label: str) -> np.nd
     return values
 
 
-def _shade(stored: Stored, dataset: Any, number: int, window: Window, label: str) -> np.ndarray:
+def _shade(stored: Stored, dataset: Any, number: int, window: Window, label: str) -> tuple[np.ndarray, str | None]:
     values = modality(stored.values, dataset, number, label)
+    shown = ~stored.padding
     if window.kind == "fixed":
-        return fixed(values, window.centre, window.width)
+        return fixed(values, window.centre, window.width), None
     if window.kind == "full":
-        return stretch(values, ~stored.padding)
+        return stretch(values, shown), None
     place = group(dataset, number, "FrameVOILUTSequence")
     if place.get("VOILUTSequence"):
         with readable(label, "has a VOI table that cannot be read; give a window, such as `full`"):
             table = lut(place.VOILUTSequence[0], _little(dataset, label), bool(values.min() < 0))
-            return to_byte(table(np.round(values)) / np.float32(2**table.bits - 1))
+            return to_byte(table(np.round(values)) / np.float32(2**table.bits - 1)), None
     own = header_window(place)
     if own is not None:
-        return fixed(values, *own)
+        return fixed(values, *own), None
     if stored.values.dtype == np.uint8 and (values == stored.values).all():
         bits = int(dataset.get("BitsStored") or 8)  # eight bits without a window are shown as they are
-        return stored.values.copy() if bits == 8 else to_byte(values / np.float32(2**bits - 1))
-    return stretch(values, ~stored.padding)
+        return stored.values.copy() if bits == 8 else to_byte(values / np.float32(2**bits - 1)), None
+    return stretch(values, shown, whole=False), stretch_note(values[shown]) if shown.any() else None
 
 
 def _little(dataset: Any, label: str) -> bool:

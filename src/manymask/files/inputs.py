@@ -1,4 +1,4 @@
-"""One door for all that can be segmented: PNG, JPEG, TIFF, BMP, WebP, DICOM and NIfTI files, and folders of them."""
+"""One door for all that can be segmented: PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM and NIfTI files, and folders of them."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from manymask.files.picture import Picture
 from manymask.files.raster import is_raster, read_noted
 from manymask.files.window import Window
 
-_KINDS = "PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI"
+_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
 _RESULT = "result.json"  # what `segment` leaves in its folders: its own output is no input
 _NAMES_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Raster:
-    """A PNG, JPEG, TIFF, BMP or WebP file."""
+    """A PNG, JPEG, TIFF, BMP, WebP or GIF file."""
 
     path: Path
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
+from manymask.files.depth import stretch_note
 from manymask.files.dicom_header import SMALLEST_SIDE, VOLUME_LIMIT
 from manymask.files.picture import Drawn, NiftiSlice, Picture
 from manymask.files.raster import PIXEL_LIMIT
@@ -73,11 +74,14 @@ def nifti_slices(
                 raise
             failed(error)
             continue
-        shown = values
-        if window is not None and window.kind == "fixed" and values.ndim == 2:
-            shown = fixed(values, window.centre, window.width)
+        shown, stretched = values, None
+        if values.ndim == 2:
+            if window is not None and window.kind == "fixed":
+                shown = fixed(values, window.centre, window.width)
+            stretched = stretch_note(shown)
+        notes = (*grid.notes, *notes, *([stretched] if stretched else []))
         origin = NiftiSlice(grid.affine, grid.shape, index, values, image.header)
-        yield Picture(shown, stem + _suffix(grid.shape, index), grid.spacing, origin, grid.notes + notes)
+        yield Picture(shown, stem + _suffix(grid.shape, index), grid.spacing, origin, notes)
 
 
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from manymask.errors import UserError
+from manymask.files.depth import shown_range
 
 # Level and width in Hounsfield units: lung and soft tissue as OHIF and Weasis have them, bone as Radiopaedia lists it.
 NAMED = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0), "bone": (400.0, 1800.0)}
@@ -41,12 +42,13 @@ def parse_window(text: str) -> Window:
     return Window("fixed", centre, width)
 
 
-def stretch(values: np.ndarray, shown: np.ndarray | None = None) -> np.ndarray:
-    """Any values (H, W) as uint8 from minimum (0) to maximum (255), both taken over the pixels in `shown`."""
+def stretch(values: np.ndarray, shown: np.ndarray | None = None, whole: bool = True) -> np.ndarray:
+    """Any values (H, W) as uint8 from minimum (0) to maximum (255), both taken over the pixels in `shown`; where not
+    `whole`, isolated outliers are left aside (`depth.shown_range`)."""
     among = values if shown is None else values[shown]
     if among.size == 0 or among.min() == among.max():
         return np.zeros(values.shape, np.uint8)
-    low, high = float(among.min()), float(among.max())
+    low, high = (float(among.min()), float(among.max())) if whole else shown_range(among)
     return to_byte((values.astype(np.float32) - low) / (high - low))
 
 
