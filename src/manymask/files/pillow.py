@@ -1,6 +1,8 @@
 """PNG, JPEG, BMP, WebP and GIF through Pillow, which is offered these formats and no other."""
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 _MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F")
 _ORIENTATION = 274
+_PNG_PARTS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 
 
 def read_pillow(path: Path) -> Samples:
@@ -23,9 +26,12 @@ def read_pillow(path: Path) -> Samples:
     with _opened(path) as image:
         check_claim(path, _claim(image))
         notes = _check_frames(path, image)
+        content = path.read_bytes() if image.format == "PNG" else b""
+        if content:
+            _check_sums(path, content)
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
-        found = _from_png(path) if _needs_libpng(path, image) else from_pillow(image)
+        found = _from_png(content) if content and _needs_libpng(content, image) else from_pillow(image)
         return Samples(found.values, found.palette, found.alpha, notes=notes).turned(orientation)
 
 
@@ -102,17 +108,26 @@ def _check_frames(path: Path, image: Image.Image) -> tuple[str, ...]:
     return ()
 
 
-def _needs_libpng(path: Path, image: Image.Image) -> bool:
+def _check_sums(path: Path, png: bytes) -> None:
+    """Both decoders pass over some wrong checksums of a PNG; here all of what makes the picture count."""
+    place, view = 8, memoryview(png)
+    while place + 12 <= len(png):
+        length, name = struct.unpack_from(">I4s", png, place)
+        end = place + 8 + length
+        if name in _PNG_PARTS and view[end : end + 4] != struct.pack(">I", zlib.crc32(view[place + 4 : end])):
+            raise UserError(f"{path} is damaged or cut short: the checksum of its {name.decode()} is wrong")
+        place = end + 4
+
+
+def _needs_libpng(png: bytes, image: Image.Image) -> bool:
     """Pillow halves the depth of 16-bit PNG in colour or with alpha, and leaves colours that are transparent."""
-    if image.format != "PNG" or image.mode in ("P", "PA"):
+    if image.mode in ("P", "PA"):
         return False
-    with path.open("rb") as file:
-        depth = file.read(25)[24]
-    return (depth == 16 and not image.mode.startswith("I")) or "transparency" in image.info
+    return (png[24] == 16 and not image.mode.startswith("I")) or "transparency" in image.info
 
 
-def _from_png(path: Path) -> Samples:
-    values = imagecodecs.png_decode(path.read_bytes())
+def _from_png(png: bytes) -> Samples:
+    values = imagecodecs.png_decode(png)
     channels = 1 if values.ndim == 2 else values.shape[2]
     if channels in (2, 4):
         return Samples(values[:, :, 0] if channels == 2 else values[:, :, :3], alpha=values[:, :, -1])

@@ -11,6 +11,7 @@ from manymask.errors import UserError
 
 PIXEL_LIMIT = 100_000_000
 BYTE_LIMIT = 8 * PIXEL_LIMIT
+_BAND = 256
 
 
 class Claim(NamedTuple):
@@ -84,19 +85,17 @@ def _on_white(colours: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np
     """White is 255, and of deeper pixels the brightest that is opaque, so that nothing outshines the picture."""
     if colours.dtype == bool:
         colours = colours.astype(np.uint8) * 255
-    opaque = colours[alpha == full(alpha)]
-    white = 255.0 if colours.dtype == np.uint8 else float(opaque.max() if opaque.size else full(colours))
-    share = alpha.astype(np.float32) / full(alpha)
-    if colours.ndim == 3:
-        share = share[:, :, None]
-    mixed = colours.astype(np.float32)
-    if not premultiplied:
-        mixed *= share
-    mixed += (1 - share) * white
-    if colours.dtype.kind in "iu":
-        np.round(mixed, out=mixed)
-        np.clip(mixed, 0, full(colours), out=mixed)
-    return mixed.astype(colours.dtype)
+    opaque = colours[alpha == full(alpha)] if colours.dtype != np.uint8 else colours[:0]
+    white = float(opaque.max()) if opaque.size else full(colours)
+    mixed = np.empty_like(colours)
+    for top in range(0, len(colours), _BAND):  # in bands, since the floats take four times the room of bytes
+        rows = slice(top, top + _BAND)
+        share = alpha[rows].astype(np.float32) / np.float32(full(alpha))
+        share = share if colours.ndim == 2 else share[:, :, None]
+        band = colours[rows] * (np.float32(1) if premultiplied else share) + (1 - share) * np.float32(white)
+        whole = colours.dtype.kind in "iu"
+        mixed[rows] = np.clip(np.round(band), 0, full(colours)) if whole else band
+    return mixed
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

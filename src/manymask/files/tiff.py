@@ -188,7 +188,9 @@ class _Meaning:
         return (1 << (bits if isinstance(bits, int) else 8)) - 1
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
-        """Two to seven bits to eight."""
+        """Two to seven bits to eight, and colours of one bit."""
+        if values.dtype == bool and values.ndim == 3:
+            return np.where(values, np.uint8(255), np.uint8(0))
         if values.dtype == np.uint8 and self._most() < 255:
             return (values.astype(np.uint16) * 255 // self._most()).astype(np.uint8)
         return values
