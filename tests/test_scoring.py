@@ -34,6 +34,7 @@ from manymask.metrics import summary
 from manymask.provenance import Provenance
 from manymask.samplers import DDIM, DDPM
 from manymask.segmenters import LatentDiffusion
+from manymask.show import metrics_table
 
 READERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
 SIDE, NATIVE = 4, 8
@@ -141,6 +142,12 @@ def test_missed_and_false_answers_stand_beside_the_surface_distance(small):
         "mean": 0, "n": 2, "skipped": 2, "missed": 1, "false": 1,
     }  # fmt: skip
     assert "mean" not in scores(small, "a", Protocol(native=False), a=LEFT).metrics["hd95"]
+
+
+def test_table_says_over_how_many_cases_a_surface_distance_is(small):
+    found = scores(small, "abcd", a=NOTHING, b=LEFT, c=LEFT, d=LEFT).metrics
+    cells = dict(zip(*(column._cells for column in metrics_table(found, "").columns[::4]), strict=True))
+    assert (cells["dice"], cells["hd95"], cells["ece"]) == ("4", "2 of 4, 1 missed, 1 false", "")
 
 
 def test_confidence_of_one_half_counts_as_lesion(small):

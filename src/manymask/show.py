@@ -82,8 +82,16 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
         interval = f"{value['low']:.4f} – {value['high']:.4f}" if "low" in value else ""
         pooled = f"{value['pooled']:.4f}" if "pooled" in value else ""
         mean = f"{value['mean']:.4f}" if "mean" in value else "–"
-        table.add_row(name, mean, interval, pooled, str(value.get("n", "")))
+        table.add_row(name, mean, interval, pooled, _cases(value))
     return table
+
+
+def _cases(value: dict[str, Any]) -> str:
+    """Over how many cases a mean is, of how many, and what kept the others out of it."""
+    if "n" not in value:
+        return ""
+    of = f" of {value['n'] + value['skipped']}" if "skipped" in value else ""
+    return f"{value['n']}{of}" + "".join(f", {value[why]} {why}" for why in ("missed", "false") if value.get(why))
 
 
 def recipes_table() -> Table:
