@@ -294,28 +294,31 @@ def passes(tests: tuple[str, ...], mutant: Mutant | None) -> bool:
         os._exit(code)
 
 
-def prepare() -> None:
-    """Imports everything once; whatever a fork changes is its own."""
+def prepare(modules: set[str]) -> None:
+    """Imports these modules and their tests once; whatever a fork changes is its own."""
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT), str(ROOT / "src")]
     import torch
 
     torch.set_num_threads(1)
-    for name in TESTS:
+    for name in modules:
         importlib.import_module(f"manymask.{name}")
-    for name in {test for tests in TESTS.values() for test in tests}:
+    for name in {test for module in modules for test in TESTS[module]}:
         importlib.import_module(f"tests.test_{name}")
+
+
+def finished(out: Path) -> dict[Mutant, bool]:
+    """The mutants that `out` holds, and whether they were killed."""
+    entries = map(json.loads, out.read_text(encoding="utf-8").splitlines()) if out.exists() else ()
+    return {Mutant(*entry["mutant"]): entry["killed"] for entry in entries}
 
 
 def run(mutants: list[Mutant], out: Path) -> dict[Mutant, bool]:
     """Whether each mutant is killed; what `out` holds already is not run again."""
-    done = dict[Mutant, bool]()
-    if out.exists():
-        for entry in map(json.loads, out.read_text(encoding="utf-8").splitlines()):
-            done[Mutant(*entry["mutant"])] = entry["killed"]
+    done = finished(out)
     left = [mutant for mutant in mutants if mutant not in done]
     if left:
-        prepare()
+        prepare({mutant.module for mutant in left})
     green = set[str]()
     for k, mutant in enumerate(left, start=1):
         if mutant.module not in green and not passes(TESTS[mutant.module], None):
@@ -326,7 +329,7 @@ def run(mutants: list[Mutant], out: Path) -> dict[Mutant, bool]:
             file.write(json.dumps({"mutant": mutant, "killed": killed}, ensure_ascii=False) + "\n")
         word = "killed  " if killed else "SURVIVES"
         print(f"{k}/{len(left)} {word} {mutant.module}:{mutant.line} {mutant.after.strip()}", flush=True)
-    return {mutant: done[mutant] for mutant in mutants}
+    return done
 
 
 def explanations() -> dict[str, str]:
@@ -336,13 +339,14 @@ def explanations() -> dict[str, str]:
     return {line.strip(): reason.strip() for line, reason in zip(lines[::2], lines[1::2], strict=True)}
 
 
-def report(found: dict[Mutant, bool], command: str) -> str:
-    """The page: score, by module, survivors with their reasons."""
+def report(found: dict[Mutant, bool], left: int) -> str:
+    """The page: score, by module, survivors with their reasons; `left` mutants were not run."""
     head = ["git", "describe", "--always", "--dirty", "--abbrev=8"]
     revision = subprocess.run(head, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     killed, reasons = sum(found.values()), explanations()
-    lines = ["# Mutation run", "", f"`{command}` at {revision}: **{killed} of {len(found)} mutants killed "
-             f"({100 * killed / len(found):.0f} %)**.", "", "| module | killed | of |", "|---|---|---|"]  # fmt: skip
+    stopped = f" The run was stopped before {left} more of the generated ones." if left else ""
+    lines = ["# Mutation run", "", f"`make mutate` at {revision}: **{killed} of {len(found)} mutants killed "
+             f"({100 * killed / len(found):.0f} %)**.{stopped}", "", "| module | killed | of |", "|---|---|---|"]  # fmt: skip
     for module in TESTS:
         of = [alive for mutant, alive in found.items() if mutant.module == module]
         lines += [f"| `{module}` | {sum(of)} | {len(of)} |"] if of else []
@@ -360,14 +364,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(TESTS), help="modules")
     parser.add_argument("--out", type=Path, default=Path("mutation.jsonl"))
     parser.add_argument("--report", type=Path)
+    parser.add_argument("--finished", action="store_true", help="run no more: report what --out holds")
     given = parser.parse_args()
     mutants = [m for m in chosen(given.per_hundred, given.seed) if m.module in given.only]
     out = given.out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    found = run(mutants, out)
-    print(f"{sum(found.values())} of {len(found)} killed")
+    found = finished(out) if given.finished else run(mutants, out)
+    found = {mutant: found[mutant] for mutant in mutants if mutant in found}
+    print(f"{sum(found.values())} of {len(found)} killed; {len(mutants) - len(found)} were not run")
     if given.report:
-        (ROOT / given.report).write_text(report(found, "make mutate"), encoding="utf-8")
+        (ROOT / given.report).write_text(report(found, len(mutants) - len(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":
