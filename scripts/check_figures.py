@@ -1,6 +1,8 @@
 """Where the figures on the pages come from. `docs/results/figures.csv` maps each to a file, its key there and its rounding.
 
-python scripts/check_figures.py          lists every figure that has no file, or another value there
+python scripts/check_figures.py            lists every figure that has no file, or another value there
+python scripts/check_figures.py --update   writes what the files hold into the pages and figures.csv, after new results; what the
+                                           pages conclude from the figures is for a person to read again
 
 A line of figures.csv: the page, a text that stands in one line of it alone, the figure as it is printed, the file, the key. A
 key is a path through the JSON: names and numbers, `name=value` for the elements of a list that have it, `*` for all of
@@ -121,7 +123,43 @@ def _fault(figure: Figure) -> Iterator[str]:
         yield f"{figure.page}: {figure.printed} ({figure.line!r}) is {number:.6g} in {figure.file} at {figure.key}"
 
 
+def update() -> list[str]:
+    """Puts the values of the files in place of those printed; returns the lines of the pages that changed. Left alone is what
+    would be ambiguous: one text in a line that now stands for two values."""
+    figures, changed = mapped(), []
+    for page in dict.fromkeys(figure.page for figure in figures):
+        lines = (ROOT / page).read_text(encoding="utf-8").split("\n")
+        for anchor in dict.fromkeys(figure.line for figure in figures if figure.page == page):
+            here = [figure for figure in figures if (figure.page, figure.line) == (page, anchor)]
+            number = next(i for i, line in enumerate(lines) if anchor in line and line in checked_lines(page))
+            renamed = _renamed(here)
+            if renamed:
+                lines[number] = _replaced(lines[number], renamed)
+                changed.append(f"{page}: {lines[number]}")
+                new = [figure._replace(line=_replaced(anchor, renamed), printed=renamed.get(figure.printed, figure.printed))
+                       for figure in here]  # fmt: skip
+                figures = [new[here.index(figure)] if figure in here else figure for figure in figures]
+        (ROOT / page).write_text("\n".join(lines), encoding="utf-8")
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([Figure._fields, *figures])
+    return changed
+
+
+def _renamed(figures: list[Figure]) -> dict[str, str]:
+    """What is printed → what should be, of the figures of one line, where one text has one new value."""
+    wanted: dict[str, set[str]] = {}
+    for figure in figures:
+        wanted.setdefault(figure.printed, set()).add(rounded(value(figure), figure.printed))
+    return {old: new.pop() for old, new in wanted.items() if len(new) == 1 and new != {old}}
+
+
+def _replaced(line: str, renamed: dict[str, str]) -> str:
+    return FIGURE.sub(lambda match: renamed.get(match[0], match[0]), line)
+
+
 if __name__ == "__main__":
+    if "--update" in sys.argv[1:]:
+        print("\n".join(update()))
     wrong = faults()
     print("\n".join(wrong) or f"{len(mapped())} figures, each as in its file")
     sys.exit(bool(wrong))

@@ -62,6 +62,20 @@ def test_line_of_the_table_that_fits_no_place_is_found(page):
     assert "stands in 0 lines" in page("| ours | – |", "page.md,theirs,0.901,scores.json,runs/0/dice")[0]
 
 
+def test_new_results_are_put_into_page_and_table(page, check, tmp_path):
+    known = ["page.md,ours 0.95,0.95,scores.json,runs/0/dice", "page.md,theirs,0.901,scores.json,runs/0/dice"]
+    assert len(page("| ours 0.95 (0.95) |\n| theirs | 0.901 |", *known)) == 1
+    assert check["update"]() == ["page.md: | ours 0.90 (0.90) |"]
+    assert check["faults"]() == []
+    assert "page.md,ours 0.90,0.90,scores.json" in (tmp_path / "figures.csv").read_text()
+
+
+def test_text_that_comes_to_mean_two_values_is_left_to_a_person(page, check):
+    known = ["page.md,ours,0.95,scores.json,runs/0/dice", "page.md,ours,0.95,scores.json,runs/1/dice"]
+    page("| ours | 0.95 | 0.95 |", *known)
+    assert check["update"]() == [] and len(check["faults"]()) == 2
+
+
 def test_numbers_that_measure_nothing_are_left_out(page, check):
     known = "page.md,ours,0.901,scores.json,runs/0/dice"
     assert page("| ours, `0.5`, [a](https://arxiv.org/abs/2303.08888), 127.0.0.1 | 0.901 |", known) == []
