@@ -4,7 +4,8 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from torch import Tensor
 from manymask.choices import SamplerName
 from manymask.consensus import fuse
 from manymask.errors import UserError
+from manymask.files.atomic import read_json
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.inputs import Input, Nifti, Raster, find_inputs
 from manymask.files.nifti import count_slices, write_nifti
@@ -24,6 +26,7 @@ from manymask.files.result import write_result
 from manymask.files.source import source_of
 from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
+from manymask.page.line import StoppedError
 from manymask.page.scene import Scene
 from manymask.regions import Point, View
 from manymask.samplers import Sampler, choose
@@ -34,8 +37,9 @@ WINDOWS = ("as the file says", *NAMED, "full")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may ask for: megabytes a file and in one upload, files, million pixels an image, masks, regions,
-    seconds of drawing; and how many may wait in line."""
+    """What one visitor may ask for: megabytes per file and per upload, files, million pixels per image, masks, regions,
+    seconds of drawing; how many may wait in line, in all and per client; and what may lie on the server's disk:
+    megabytes in all, files per client."""
 
     upload: int = 200
     at_once: int = 1000
@@ -45,6 +49,9 @@ class Limits:
     regions: int = 8
     seconds: float = 300
     waiting: int = 20
+    waiting_each: int = 8
+    kept: int = 4000
+    kept_files: int = 3000
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ class Opened:
 
     def __len__(self) -> int:
         return sum(self.counts)
+
+    @property
+    def kind(self) -> str:
+        """What one of its pictures is called."""
+        return "Image" if all(isinstance(entry, Raster) for entry in self.entries) else "Slice"
 
     def picture(self, number: int, window: str) -> Picture:
         """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
@@ -180,11 +192,17 @@ def check_order(order: Order, picture: Picture, segmenter: Segmenter, limits: Li
 
 
 def draw(
-    segmenter: Segmenter, shown: Picture, picture: Picture, order: Order, limits: Limits
+    segmenter: Segmenter,
+    shown: Picture,
+    picture: Picture,
+    order: Order,
+    limits: Limits,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Scene, float, Drawing | None]]:
     """The scene after every mask, with the share that is done; the last time with the finished drawing.
 
-    shown and picture: the same image through the window that people and the model see it by.
+    shown and picture: the same image through the window that people and the model see it by. check: called before each
+    step; with the masks that are there when it raises `StoppedError`, with an error when it raises anything else.
     """
     sampler = check_order(order, picture, segmenter, limits)
     start = time.monotonic()
@@ -193,25 +211,27 @@ def draw(
     yield scene, 0.0, None
 
     def watch(share: float) -> None:
+        check()
         if time.monotonic() - start > limits.seconds:
             raise UserError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
 
-    parts, total = list[Tensor](), torch.zeros(view.image.shape[:2])
-    for part in segmenter.draw(view, order.samples, order.seed, sampler, watch=watch):
-        mask = view.paste(part)[0]
-        parts.append(part)
-        total += mask
-        scene.add(mask)
-        yield scene, len(parts) / order.samples, None
-    drawn = torch.cat(parts, dim=1)
+    parts = list[Tensor]()
+    with suppress(StoppedError):
+        for part in segmenter.draw(view, order.samples, order.seed, sampler, watch=watch):
+            parts.append(part)
+            scene.add(view.paste(part)[0])
+            yield scene, len(parts) / order.samples, None
+    if not parts:
+        yield scene, 1.0, None
+        return
     seconds = time.monotonic() - start
-    scene.finish(total / order.samples, (drawn >= 0.5).transpose(0, 1).numpy(), seconds)
     height, width = view.image.shape[:2]
-    record = segmenter.record(source_of(shown), order.samples, order.seed, sampler, rois=order.rois)
-    found = segmenter.answer(picture, view, view.paste(drawn), record, {"total": round(seconds, 3)})
-    facts = {"input": picture.name, **record.facts(), "warnings": list(found.warnings), "width": width, "height": height,
-             "spacing": picture.spacing, "seconds": found.seconds}  # fmt: skip
-    drawing = Drawing(shown, view, drawn, facts)
+    facts = {"input": picture.name, "width": width, "height": height, "samples": len(parts), "seed": order.seed,
+             "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
+             "model": segmenter.recipe.dataset, "spacing": picture.spacing, "rois": order.rois,
+             "seconds": {"total": round(seconds, 3)}}  # fmt: skip
+    drawing = Drawing(shown, view, torch.cat(parts, dim=1), facts)
+    scene.finish(drawing.result(0.5), seconds)
     scene.forms = drawing.forms()
     yield scene, 1.0, drawing
 
@@ -235,9 +255,9 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
+def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[Path, dict[str, Any]]:
     """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
-    the same as NIfTI or DICOM SEG, if asked for."""
+    the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it."""
     threshold = check_threshold(threshold)
     if form not in drawing.forms():
         raise UserError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
@@ -257,4 +277,4 @@ def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for path in sorted(inside.iterdir()):
                 file.write(path, f"{name}/{path.name}")
-    return archive
+        return archive, read_json(inside / "result.json")
