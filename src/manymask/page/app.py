@@ -60,7 +60,7 @@ class Events:
         model = self.office.segmenter(name)
         scene = desk.preview(model, self.office.shown(found, place, window))
         count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
-        scene.place = place_of(found, place)
+        scene.place, scene.warnings = place_of(found, place), (*self.office.notices(found), *scene.warnings)
         slider = gr.update(maximum=max(2, count), value=place, visible=count > 1, label=kind)
         return found, scene.value(stamp=next(self.stamps)), None, slider
 

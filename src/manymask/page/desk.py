@@ -19,7 +19,7 @@ from manymask.errors import UserError
 from manymask.files.atomic import read_json
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.inputs import Input, Nifti, Raster, find_inputs
-from manymask.files.nifti import count_slices, write_nifti
+from manymask.files.nifti import count_slices, slice_size, write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
 from manymask.files.raster import claimed_size, to_channels
 from manymask.files.result import write_result
@@ -67,10 +67,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Opened:
-    """What was dropped: its pictures, of which one is decoded at a time."""
+    """What was dropped: its pictures, of which one is decoded at a time. notices: what was left out, and why."""
 
     entries: tuple[Input, ...]
     counts: tuple[int, ...]
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -126,14 +127,23 @@ def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
     if len(paths) > limits.files:
         raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
     found = find_inputs(paths)
-    for problem in found.problems:
-        raise UserError(problem)
-    entries = found.inputs
-    for entry in entries:
-        if isinstance(entry, Raster):
-            claim = claimed_size(entry.path)
-            check_size(claim.height, claim.width, limits)
-    return Opened(tuple(entries), tuple(_count(entry) for entry in entries))
+    if not found.inputs:
+        raise UserError("; ".join(found.problems[:3]))
+    for entry in found.inputs:
+        for height, width in claimed_sizes(entry):
+            check_size(height, width, limits)
+    counts = tuple(_count(entry) for entry in found.inputs)
+    return Opened(tuple(found.inputs), counts, (*found.problems, *found.remarks))
+
+
+def claimed_sizes(entry: Input) -> set[tuple[int, int]]:
+    """(H, W) as the headers say, before anything is decoded."""
+    if isinstance(entry, Raster):
+        claim = claimed_size(entry.path)
+        return {(claim.height, claim.width)}
+    if isinstance(entry, Nifti):
+        return {slice_size(entry.path)}
+    return {(int(frame.header.get("Rows") or 0), int(frame.header.get("Columns") or 0)) for frame in entry.frames}
 
 
 def _count(entry: Input) -> int:
@@ -161,7 +171,7 @@ def preview(segmenter: Segmenter, picture: Picture) -> Scene:
     """The picture alone."""
     colour = 3 if picture.pixels.ndim == 3 and picture.pixels.shape[2] > 1 else 1
     crop = segmenter.recipe.size if segmenter.recipe.crop else 0
-    return Scene(to_channels(picture.pixels, colour), picture.name, picture.spacing, crop)
+    return Scene(to_channels(picture.pixels, colour), picture.name, picture.spacing, crop, warnings=picture.notes)
 
 
 def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
@@ -198,16 +208,19 @@ def draw(
     order: Order,
     limits: Limits,
     check: Callable[[], None] = lambda: None,
+    notices: Sequence[str] = (),
 ) -> Iterator[tuple[Scene, float, Drawing | None]]:
     """The scene after every mask, with the share that is done; the last time with the finished drawing.
 
     shown and picture: the same image through the window that people and the model see it by. check: called before each
-    step; with the masks that are there when it raises `StoppedError`, with an error when it raises anything else.
+    step; ends with the masks that are there when it raises `StoppedError`, with an error when it raises anything else.
+    notices: warnings beside those of the image itself.
     """
     sampler = check_order(order, picture, segmenter, limits)
     start = time.monotonic()
     view = segmenter.look(picture, order.rois)
-    scene = replace(preview(segmenter, shown), total=order.samples, regions=view.regions)
+    warnings = (*notices, *picture.notes)
+    scene = replace(preview(segmenter, shown), total=order.samples, regions=view.regions, warnings=warnings)
     yield scene, 0.0, None
 
     def watch(share: float) -> None:
@@ -229,7 +242,7 @@ def draw(
     facts = {"input": picture.name, "width": width, "height": height, "samples": len(parts), "seed": order.seed,
              "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
              "model": segmenter.recipe.dataset, "spacing": picture.spacing, "rois": order.rois,
-             "seconds": {"total": round(seconds, 3)}}  # fmt: skip
+             "seconds": {"total": round(seconds, 3)}, "warnings": list(warnings)}  # fmt: skip
     drawing = Drawing(shown, view, torch.cat(parts, dim=1), facts)
     scene.finish(drawing.result(0.5), seconds)
     scene.forms = drawing.forms()

@@ -119,7 +119,11 @@ class Office:
         """See `desk.draw`."""
         model = self.segmenter(name)
         shown, picture = self.pictures(opened, number, window, model)
-        yield from desk.draw(model, shown, picture, order, self.limits, check)
+        yield from desk.draw(model, shown, picture, order, self.limits, check, self.notices(opened))
+
+    def notices(self, opened: Opened | Picture) -> list[str]:
+        """What was left out of what was dropped."""
+        return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
 
     def pack(
         self, drawing: desk.Drawing, threshold: float, form: Any, visit: str | None
@@ -138,6 +142,11 @@ class Office:
                     os.utime(path, (when, when))
 
 
+def plain(text: str, folder: Path) -> str:
+    """With files of `folder` named as their owner knows them, and the command line's flags in the page's words."""
+    return re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", text).replace("--roi X,Y", "a region X,Y")
+
+
 @contextmanager
 def plainly(folder: Path) -> Iterator[None]:
     """Whatever goes wrong is one clear message to the visitor, with files of `folder` named as their owner knows them.
@@ -147,8 +156,9 @@ def plainly(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", str(error))
-        raise gr.Error(escape(text, quote=False), title="This did not work", print_exception=False) from None
+        raise gr.Error(
+            escape(plain(str(error), folder), quote=False), title="This did not work", print_exception=False
+        ) from None
     except MemoryError:
         raise gr.Error("The image is too large for this server.", print_exception=False) from None
     except Exception as error:
