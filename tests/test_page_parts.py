@@ -277,7 +277,7 @@ def test_claimed_size_is_checked_before_pixels_are_read(tmp_path):
     nibabel = pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
     image = nibabel.Nifti1Image(np.zeros((6000, 5000, 1), np.uint8), np.eye(4))
     nibabel.save(image, tmp_path / "large.nii.gz")
-    with pytest.raises(UserError, match=r"5000×6000 pixels; this server takes up to 25 million"):
+    with pytest.raises(UserError, match=r"6000×5000 pixels; this server takes up to 25 million"):
         desk.open_files([tmp_path / "large.nii.gz"], desk.Limits())
 
 
