@@ -231,9 +231,8 @@ def drawing(drawing_model):
     """Scene and drawing of an image that is not of the model's size."""
     picture = Picture(np.random.default_rng(0).integers(0, 256, (90, 130), dtype=np.uint8), "lesion", notes=("a note",))
     segmenter = Segmenter.from_pretrained(str(drawing_model))
-    *_, (scene, _, done) = desk.draw(
-        segmenter, picture, picture, desk.Order(samples=3), desk.Limits(), notices=["left out"]
-    )
+    subject = desk.Subject(picture, picture, "lesion.png", ("left out",))
+    *_, (scene, _, done) = desk.draw(segmenter, subject, desk.Order(samples=3), desk.Limits())
     return scene, done
 
 
@@ -255,7 +254,8 @@ def test_answer_result_and_picture_agree_at_any_threshold(drawing, tmp_path, thr
         shown = int((np.asarray(Image.open(png)) > 0).sum())
     assert facts["area_consensus"] == shown == int((done.result(0.5).confidence >= threshold).sum())
     assert facts["threshold"] == threshold and facts["pairwise_iou"] == scene.agreement
-    assert facts["warnings"] == list(scene.warnings) == ["left out", "a note"]
+    assert facts["warnings"][:2] == ["left out", "a note"] and facts["source"]["file"] == "lesion.png"
+    assert set(scene.warnings) >= {"left out", "a note"}
 
 
 def test_stopped_drawing_keeps_the_masks_that_are_there(drawing_model):
@@ -267,8 +267,10 @@ def test_stopped_drawing_keeps_the_masks_that_are_there(drawing_model):
         if len(steps) > 4:  # three steps a mask
             raise StoppedError
 
-    *_, (scene, share, done) = desk.draw(segmenter, picture, picture, desk.Order(samples=5), desk.Limits(), check)
-    assert done.facts["samples"] == len(scene.areas) == 1 and share == 1 and scene.forms == ("PNG",)
+    *_, (scene, share, done) = desk.draw(
+        segmenter, desk.Subject(picture, picture), desk.Order(samples=5), desk.Limits(), check
+    )
+    assert done.record.samples == len(scene.areas) == 1 and share == 1 and scene.forms == ("PNG",)
     assert torch.equal(done.drawn, torch.cat(list(segmenter.draw(done.view, 1)), dim=1))
 
 

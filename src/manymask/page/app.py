@@ -208,7 +208,7 @@ def build(office: Office) -> Any:
             with gr.Column(scale=3, min_width=300):
                 controls.viewer = gr.HTML(
                     {}, html_template=text_of("page.html").replace("EXAMPLES", thumbnails(office.examples)),
-                    js_on_load=text_of("page.js"), apply_default_css=False, elem_id="mm-viewer",
+                    js_on_load=text_of("ink.js") + text_of("page.js"), apply_default_css=False, elem_id="mm-viewer",
                 )  # fmt: skip
         _wire(controls, Events(office), page)
     return page

@@ -4,7 +4,7 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from manymask.choices import SamplerName
-from manymask.consensus import fuse
 from manymask.errors import UserError
 from manymask.files.atomic import read_json
 from manymask.files.dicom_seg import segmentations, write_segmentations
@@ -28,6 +27,7 @@ from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
 from manymask.page.line import StoppedError
 from manymask.page.scene import Scene
+from manymask.record import Record
 from manymask.regions import Point, View
 from manymask.samplers import Sampler, choose
 
@@ -81,43 +81,71 @@ class Opened:
         """What one of its pictures is called."""
         return "Image" if all(isinstance(entry, Raster) for entry in self.entries) else "Slice"
 
-    def picture(self, number: int, window: str) -> Picture:
-        """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
-        if not 1 <= number <= len(self):
-            raise UserError(f"there is no slice {number}: the file has {len(self)}")
-        chosen = parse_window("header" if window in ("", WINDOWS[0]) else window)
+    def _find(self, number: int) -> tuple[Input, int]:
+        """The entry that holds picture `number`, counted from 1, and its place in it, from 0."""
         place = number - 1
         for entry, count in zip(self.entries, self.counts, strict=True):
-            if place < count:
-                if isinstance(entry, Raster):
-                    return next(entry.pictures(chosen))
-                if isinstance(entry, Nifti):
-                    return next(entry.pictures(chosen, first=place))
-                return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
+            if 0 <= place < count:
+                return entry, place
             place -= count
-        raise AssertionError
+        raise UserError(f"there is no slice {number}: the file has {len(self)}")
+
+    def picture(self, number: int, window: str) -> Picture:
+        """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
+        entry, place = self._find(number)
+        chosen = parse_window("header" if window in ("", WINDOWS[0]) else window)
+        if isinstance(entry, Raster):
+            return next(entry.pictures(chosen))
+        if isinstance(entry, Nifti):
+            return next(entry.pictures(chosen, first=place))
+        return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
+
+    def file(self, number: int) -> str | None:
+        """The name of the file that picture `number` is in; DICOM is known by its UIDs."""
+        entry, _ = self._find(number)
+        return entry.path.name if isinstance(entry, Raster | Nifti) else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is segmented: the same image through the window that people and the model see it by; the name of its file;
+    notices: what was left out beside it."""
+
+    shown: Picture
+    seen: Picture
+    file: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Drawing:
     """A finished drawing, kept small until it is asked for: `drawn` (regions, n, S, S) at the model's size."""
 
-    picture: Picture
+    segmenter: Segmenter
+    subject: Subject
     view: View
     drawn: Tensor
-    facts: Mapping[str, Any]
+    record: Record
+    seconds: float
 
     def result(self, threshold: float) -> Segmentation:
         """At the image's own size, cut at `threshold`."""
-        masks = self.view.paste(self.drawn)
-        return Segmentation(**vars(fuse(masks, threshold)), masks=masks, image=self.view.image,
-                            seconds=dict(self.facts["seconds"]), regions=self.view.regions)  # fmt: skip
+        record, spent = replace(self.record, threshold=threshold), {"total": round(self.seconds, 3)}
+        return self.segmenter.answer(self.subject.seen, self.view, self.view.paste(self.drawn), record, spent)
+
+    def facts(self, found: Segmentation) -> dict[str, Any]:
+        """What result.json tells beside the areas."""
+        height, width = found.image.shape[:2]
+        made = found.record.facts() if found.record else {}
+        return {"input": self.subject.shown.name, **made, "warnings": [*self.subject.notices, *found.warnings],
+                "width": width, "height": height, "spacing": self.subject.shown.spacing, "seconds": found.seconds,
+                "mean_entropy_bits": float(found.entropy.mean())}  # fmt: skip
 
     def forms(self) -> tuple[Form, ...]:
         """What it can be saved as, the most fitting first."""
-        if isinstance(self.picture.origin, DicomFrame):
+        if isinstance(self.subject.shown.origin, DicomFrame):
             return ("DICOM SEG", "PNG")
-        return ("NIfTI", "PNG") if isinstance(self.picture.origin, NiftiSlice) else ("PNG",)
+        return ("NIfTI", "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG",)
 
 
 def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
@@ -202,25 +230,18 @@ def check_order(order: Order, picture: Picture, segmenter: Segmenter, limits: Li
 
 
 def draw(
-    segmenter: Segmenter,
-    shown: Picture,
-    picture: Picture,
-    order: Order,
-    limits: Limits,
-    check: Callable[[], None] = lambda: None,
-    notices: Sequence[str] = (),
+    segmenter: Segmenter, subject: Subject, order: Order, limits: Limits, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Scene, float, Drawing | None]]:
     """The scene after every mask, with the share that is done; the last time with the finished drawing.
 
-    shown and picture: the same image through the window that people and the model see it by. check: called before each
-    step; ends with the masks that are there when it raises `StoppedError`, with an error when it raises anything else.
-    notices: warnings beside those of the image itself.
+    check: called before each step; ends with the masks that are there when it raises `StoppedError`, with an error when
+    it raises anything else.
     """
-    sampler = check_order(order, picture, segmenter, limits)
+    sampler = check_order(order, subject.seen, segmenter, limits)
     start = time.monotonic()
-    view = segmenter.look(picture, order.rois)
-    warnings = (*notices, *picture.notes)
-    scene = replace(preview(segmenter, shown), total=order.samples, regions=view.regions, warnings=warnings)
+    view = segmenter.look(subject.seen, order.rois)
+    scene = replace(preview(segmenter, subject.shown), total=order.samples, regions=view.regions)
+    scene.warnings = (*subject.notices, *subject.seen.notes)
     yield scene, 0.0, None
 
     def watch(share: float) -> None:
@@ -237,15 +258,13 @@ def draw(
     if not parts:
         yield scene, 1.0, None
         return
+    source = source_of(subject.shown, subject.file)
+    record = segmenter.record(source, len(parts), order.seed, sampler, rois=order.rois)
     seconds = time.monotonic() - start
-    height, width = view.image.shape[:2]
-    facts = {"input": picture.name, "width": width, "height": height, "samples": len(parts), "seed": order.seed,
-             "sampler": to_dict(sampler or getattr(segmenter.model.setting, "sampler", None)),
-             "model": segmenter.recipe.dataset, "spacing": picture.spacing, "rois": order.rois,
-             "seconds": {"total": round(seconds, 3)}, "warnings": list(warnings)}  # fmt: skip
-    drawing = Drawing(shown, view, torch.cat(parts, dim=1), facts)
-    scene.finish(drawing.result(0.5), seconds)
-    scene.forms = drawing.forms()
+    drawing = Drawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
+    found = drawing.result(0.5)
+    scene.finish(found, seconds)
+    scene.warnings, scene.forms = (*subject.notices, *found.warnings), drawing.forms()
     yield scene, 1.0, drawing
 
 
@@ -274,18 +293,17 @@ def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[
     threshold = check_threshold(threshold)
     if form not in drawing.forms():
         raise UserError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
-    found = drawing.result(threshold)
-    facts = {**drawing.facts, "threshold": threshold, "mean_entropy_bits": float(found.entropy.mean())}
-    name = re.sub(r"[^\w.-]+", "_", drawing.picture.name)[:80].strip("._") or "image"
+    found, shown = drawing.result(threshold), drawing.subject.shown
+    facts = drawing.facts(found)
+    name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"
     with tempfile.TemporaryDirectory(dir=folder) as work:
         inside = Path(work) / name
         maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
-        image = to_channels(drawing.picture.pixels, found.image.shape[2])
-        write_result(inside, image, *maps, facts, drawing.picture.spacing)
+        write_result(inside, to_channels(shown.pixels, found.image.shape[2]), *maps, facts, shown.spacing)
         if form == "NIfTI":
-            write_nifti(inside, [drawing.picture], [found])
+            write_nifti(inside, [shown], [found])
         elif form == "DICOM SEG":
-            write_segmentations(inside, segmentations([drawing.picture], [found], facts))
+            write_segmentations(inside, segmentations([shown], [found], facts))
         archive = folder / f"{name}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for path in sorted(inside.iterdir()):

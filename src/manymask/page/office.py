@@ -23,7 +23,7 @@ from manymask.files.dicom import seen_through
 from manymask.files.picture import Picture
 from manymask.hub import Segmenter
 from manymask.page import desk
-from manymask.page.desk import Limits, Opened, Order
+from manymask.page.desk import Limits, Opened, Order, Subject
 from manymask.page.door import log_error
 from manymask.page.line import Line
 from manymask.page.scene import data_url
@@ -108,18 +108,18 @@ class Office:
             return opened
         return desk.check_picture(opened.picture(number, window), self.limits)
 
-    def pictures(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> tuple[Picture, Picture]:
+    def subject(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> Subject:
         """The image as people see it and as the model does."""
         shown = self.shown(opened, number, window)
-        return shown, seen_through(shown, model.recipe.window)
+        file = None if isinstance(opened, Picture) else opened.file(number)
+        return Subject(shown, seen_through(shown, model.recipe.window), file, tuple(self.notices(opened)))
 
     def draw(
         self, opened: Opened | Picture, number: int, window: str, name: str, order: Order, check: Callable[[], None]
     ) -> Iterator[Any]:
         """See `desk.draw`."""
         model = self.segmenter(name)
-        shown, picture = self.pictures(opened, number, window, model)
-        yield from desk.draw(model, shown, picture, order, self.limits, check, self.notices(opened))
+        yield from desk.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
 
     def notices(self, opened: Opened | Picture) -> list[str]:
         """What was left out of what was dropped."""
