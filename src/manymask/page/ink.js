@@ -42,6 +42,7 @@ function colours(anchors) {
     return parts[low].map((value, k) => value + (parts[low + 1][k] - value) * (place - low));
   });
 }
+
 function heat(values, width, height, lut, top) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
