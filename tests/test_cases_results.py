@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -267,3 +268,57 @@ def test_summary_tells_what_to_look_at_first(tmp_path):
     with pytest.raises(UserError, match=r"summary\.csv is not ours"):
         write_summary(tmp_path)
     assert (tmp_path / "summary.csv").read_text() == "my own notes"
+
+
+def test_dicom_seg_tells_model_program_and_settings(monkeypatch, drawing_model, tmp_path):
+    highdicom = pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
+    from tests.dicom_sources import ct_series
+
+    (dataset,) = ct_series(1)
+    dataset.save_as(tmp_path / "A.dcm", enforce_file_format=True)
+    model = tmp_path / "my-lesions"
+    shutil.copytree(drawing_model, model)
+    segmented(monkeypatch, model, tmp_path / "out", tmp_path / "A.dcm")
+    told = result(tmp_path / "out/series-0004-image-0001")
+    seg = highdicom.seg.segread(tmp_path / "out/series-0004-image-0001/masks.dcm")
+    assert seg.SeriesDescription == "my-lesions: masks (manymask, research use)"
+    versions = [text for text in told["manymask"].values() if text]
+    equipment = seg.ContributingEquipmentSequence[0]
+    for item in (seg, equipment):
+        assert [str(v) for v in np.atleast_1d(item.SoftwareVersions)] == versions
+    assert equipment.ContributionDescription.endswith(told["model"]["weights_sha256"])
+    algorithm = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    for part in ("model=my-lesions", "recipe=phantom", f"weights_sha256={told['model']['weights_sha256']}", "seed=0",
+                 "samples=3", "turns=1", "threshold=0.5", "sampler.kind=DDIM", "sampler.steps=3"):  # fmt: skip
+        assert part in algorithm.AlgorithmParameters
+    assert told["warnings"][-1].startswith("The image is CT, but the model was trained on simulation")
+
+
+def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmenter, tmp_path):
+    pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
+    from tests.dicom_sources import ct_series, enhanced_ct
+
+    (dataset,) = ct_series(1)
+    dataset.save_as(tmp_path / "A.dcm", enforce_file_format=True)
+    found = segmenter.segment(tmp_path / "A.dcm", samples=2)
+    assert found.record.source.sop_instance_uids == (dataset.SOPInstanceUID,) and found.record.source.file is None
+    enhanced_ct(2).save_as(tmp_path / "many.dcm", enforce_file_format=True)
+    grey = phantom.draw(3).image[:, :, 0]
+    assert torch.equal(segmenter.segment(torch.from_numpy(grey), 2).masks, segmenter.segment(grey, 2).masks)
+    for image, asked, message in [
+        (tmp_path / "many.dcm", {}, r"many\.dcm holds several pictures"),
+        ([grey, grey], {}, "an image is a path, an array, .* not a list"),
+        (None, {}, "not a NoneType"),
+        (grey, {"sampler": "ddim"}, r"a sampler is an object such as manymask\.samplers\.DDIM"),
+        (grey, {"samples": "5"}, "samples must be a whole number, not '5'"),
+        (grey, {"seed": 0.5}, r"seed must be a whole number, not 0\.5"),
+        (grey, {"threshold": 2}, "threshold must lie between 0 and 1, not 2"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            segmenter.segment(image, **asked)
+    with pytest.raises(TypeError, match="temperature"):
+        segmenter.segment(grey, temperature=1)
+    with pytest.raises(UserError, match="no argument temperature"):
+        Segmenter.from_pretrained(str(tmp_path), temperature=1)
+    with pytest.raises(UserError, match="'gpu' is no device"):
+        Segmenter(segmenter.trained, device="gpu")

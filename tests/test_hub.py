@@ -16,6 +16,7 @@ from manymask.data import phantom
 from manymask.datasets import DATASETS, Intended
 from manymask.errors import UserError
 from manymask.hub import load_model, save_model
+from manymask.recipes import RECIPES, name_of
 
 IMAGE = phantom.draw(1).image[:, :, 0]
 
@@ -267,3 +268,13 @@ def test_weights_that_are_not_finite_are_refused(drawing_model, tmp_path):
     save_file(weights, part)
     with pytest.raises(UserError, match=f"{name} holds values that are not finite"):
         load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({}, "isic2018-256"), ({"size": 512}, "isic2018-256"), ({"size": 128}, "isic2018-imagenet"),
+     ({"dataset": "ours"}, "ours")],
+)  # fmt: skip
+def test_recipe_is_named_by_the_row_that_trains_the_same(change, name):
+    row = RECIPES["isic2018-256"]
+    assert name_of(replace(row, segmenter=replace(row.segmenter, turns=3), **change)) == name

@@ -8,8 +8,9 @@ from manymask.recipes import Recipe, Stage
 from manymask.settings import to_dict
 
 
-def write(recipe: Recipe, stage: Stage, provenance: Provenance, seen: int, licence: str) -> str:
-    """Markdown with the metadata block that the Hugging Face Hub reads, in which `licence` is a tag."""
+def write(recipe: Recipe, stage: Stage, provenance: Provenance, seen: int, licence: str, purpose: str = "") -> str:
+    """Markdown with the metadata block that the Hugging Face Hub reads, in which `licence` is a tag. purpose: what the model
+    is for, a sentence."""
     segmenter, own = to_dict(recipe.segmenter), provenance
     return f"""---
 license: {licence}
@@ -19,7 +20,7 @@ tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 ---
 # manymask {stage} for {own.data or recipe.dataset}
 
-{_purpose(stage)}
+{_purpose(stage, purpose)}
 
 | | |
 |---|---|
@@ -75,9 +76,9 @@ def _turns(segmenter: dict[str, Any]) -> str:
     return f"\n| masks | spread over {turns} flips and quarter turns of the image |" if turns > 1 else ""
 
 
-def _purpose(stage: Stage) -> str:
+def _purpose(stage: Stage, purpose: str) -> str:
     if stage == "segmenter":
-        return (
+        return (purpose + " " if purpose else "") + (
             "Draws several plausible masks for one image; their mean is a confidence map, the map at 0.5 the consensus."
         )
     return f"The {stage.replace('-', ' ')} of a latent diffusion segmenter: one of its two autoencoders."

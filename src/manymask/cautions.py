@@ -118,7 +118,7 @@ def _clamped(at: int, side: int, size: int) -> int:
 
 def _drawn(recipe: Recipe, view: View, masks: Tensor, consensus: Tensor) -> Iterator[str]:
     """What the masks themselves give away."""
-    centred = recipe.crop and not getattr(recipe.augment, "zoom", 0)
+    centred = recipe.crop and not recipe.margin
     if not consensus.any():
         empty = int((masks < 0.5).flatten(1).all(dim=1).sum())
         hint = " The model expects the lesion in the middle of its region." if centred else ""
@@ -143,7 +143,7 @@ def _in_region(region: Region, consensus: Tensor, centred: int | None) -> Iterat
              (part[:, 0], region.left > 0), (part[:, -1], region.right < width))  # fmt: skip
     if any(inner and bool(line.any()) for line, inner in sides):
         yield f"The consensus touches the border of the region about {x},{y}: what lies outside was not looked at."
-    middle = torch.nonzero(part).float().mean(dim=0) + torch.tensor([region.top, region.left]) + 0.5
+    middle = torch.nonzero(part).float().mean(dim=0) + torch.tensor([region.top, region.left])
     off = float((middle - torch.tensor([y, x])).norm())
     if centred and off > centred * MIDDLE:
         yield (

@@ -39,7 +39,7 @@ DATASETS: dict[str, Intended] = {
         "Kvasir-SEG and CVC-ClinicDB: frames of colonoscopies, each with a polyp",
     ),
     "lidc_idri": Intended(
-        "Outlines a lung nodule in the middle of a region of an axial CT slice, at the slice's own scale.",
+        "Outlines a lung nodule in a region of an axial CT slice, at the slice's own scale.",
         ("CT",),
         "LIDC-IDRI: regions of chest CT slices about nodules that up to four radiologists marked",
         (0.46, 0.98),

@@ -27,6 +27,7 @@ from manymask.consensus import Consensus, fuse
 from manymask.datasets import Intended, intended, read_intended
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_file, atomic_folder, read_object, write_json
+from manymask.files.depth import stretch_note
 from manymask.files.dicom import seen_through
 from manymask.files.picture import DicomFrame, Picture
 from manymask.files.raster import pil_pixels
@@ -43,6 +44,7 @@ from manymask.samplers import Sampler
 from manymask.settings import from_dict, to_dict
 from manymask.stream import Watch
 
+_DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
 FORMAT = 1
 MOST_CONFIG = 1_000_000
 
@@ -108,7 +110,9 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
     use = {k: v for k, v in to_dict(trained.intended).items() if k != "kind"}
     write_json(folder / "config.json", {**config, **use, "provenance": to_dict(trained.provenance)})
     terms = trained.licence
-    text = card.write(trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag)
+    text = card.write(
+        trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag, use["purpose"]
+    )
     _write(folder / "training_ids.txt", "\n".join(trained.training_ids) + "\n")
     _write(folder / "README.md", text)
     _write(folder / "LICENSE", terms.text)
@@ -182,7 +186,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         if trained.stage != "segmenter":
             raise UserError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
         self.trained, self.recipe = trained, trained.recipe
-        self.device = device or default_device()
+        self.device = _checked(device) if device else default_device()
         self.model: Any = trained.model.to(self.device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -197,6 +201,9 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
         Raises `UserError` in one line; a local path never leaves the machine.
         """
+        unknown = sorted(set(download) - _DOWNLOAD)
+        if unknown:
+            raise UserError(f"from_pretrained has no argument {', '.join(unknown)}")
         return cls(load_model(model, **download), device)
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
@@ -216,7 +223,10 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             image = image.detach().cpu().numpy()
         if not isinstance(image, np.ndarray):
             raise UserError(f"an image is a path, an array, a Pillow image or a Picture, not a {type(image).__name__}")
-        return Picture(image, "the image")
+        if image.dtype.kind not in "biuf" or not image.size:
+            raise UserError(f"an image holds real numbers, not an array of shape {image.shape} and type {image.dtype}")
+        note = stretch_note(image)
+        return Picture(image, "the image", notes=() if note is None else (note,))
 
     def segment(
         self,
@@ -310,6 +320,15 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         batch = view.batch().to(self.device)
         for drawn in self.model.stream(batch, samples, seed, sampler, every, watch):
             yield drawn.float().cpu()
+
+
+def _checked(device: str) -> str:
+    """The device, tried out."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
+        raise UserError(f"{device!r} is no device that torch can use here; it has {default_device()}") from None
+    return device
 
 
 def _check_asked(samples: object, seed: object, threshold: object) -> None:

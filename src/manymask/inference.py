@@ -181,7 +181,7 @@ def _count(entries: Sequence[Entry]) -> int | None:
                 1 if isinstance(entry, Raster) else count_slices(entry.path) if isinstance(entry, Nifti) else len(entry)
             )
         except UserError:
-            return None
+            return None  # said when it is read
     return total
 
 
@@ -257,7 +257,7 @@ class _Run:
             empty += flat
             self.bar.update()
             if kept is not None:
-                yield replace(picture, name=kept.folder.name).light(), kept
+                yield replace(picture, name=kept.folder.name), kept
         if empty and empty == seen:
             raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
         if empty:

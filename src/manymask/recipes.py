@@ -215,11 +215,6 @@ def _regions(row: Recipe) -> Recipe:
     return replace(row, margin=(128 - row.size) // 2, crop=True, stretch=True, window="values")
 
 
-def _maybe_nothing(row: Recipe) -> Recipe:
-    """Whether there is anything to outline is answered by itself."""
-    return replace(row, segmenter=replace(row.segmenter, presence=True))  # type: ignore[arg-type]
-
-
 # name: data set, size, channels, weight of positive pixels, …
 ROWS: dict[str, Recipe] = {
     "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader", turns=1),
@@ -228,7 +223,7 @@ ROWS: dict[str, Recipe] = {
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "polyps":             _fast("polyps",       128, 3, 5,  _ENDOSCOPE),
     "lidc_idri":          _regions(_fast("lidc_idri",  96, 1, 50, _NODULE)),
-    "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri",  96, 1, 50, _NODULE, "reader", DDPM(10), 8))),
+    "lidc_idri_readers":  _regions(_fast("lidc_idri",  96, 1, 50, _NODULE, "reader", DDPM(10), 8)),
     "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
     "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),
@@ -273,22 +268,15 @@ def recipe(name: str) -> Recipe:
 
 def name_of(row: Recipe) -> str:
     """The name of a recipe's row; of one that is no row, such as a shipped model that draws in another way than it was
-    trained with, the row that trains the same: data set, size, codecs, network and target. Else the data set's name."""
+    trained with, the row that trains the same: data set, codecs, network and target, if possible size. Else the data set's
+    name."""
 
     def essence(of: Recipe) -> tuple[object, ...]:
         network = getattr(of.segmenter, "denoiser", getattr(of.segmenter, "network", None))
         target = getattr(of.segmenter, "target", None)
-        return (
-            of.dataset,
-            of.size,
-            of.channels,
-            type(of.segmenter),
-            type(network),
-            of.encoder,
-            target,
-            type(of.image_codec),
-        )
+        return of.dataset, of.channels, type(of.segmenter), type(network), of.encoder, target, type(of.image_codec)
 
-    exact = (name for name, other in RECIPES.items() if other == row)
-    alike = (name for name, other in RECIPES.items() if essence(other) == essence(row))
-    return next(exact, next(alike, row.dataset))
+    exact = [name for name, other in RECIPES.items() if other == row]
+    alike = [name for name, other in RECIPES.items() if essence(other) == essence(row)]
+    as_large = [name for name in alike if RECIPES[name].size == row.size]
+    return [*exact, *as_large, *alike, row.dataset][0]
