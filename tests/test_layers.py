@@ -26,7 +26,7 @@ FLOORS = (
     "codec",
     "denoisers.concat_unet", "denoisers.pyramid_unet", "denoisers.segdiff", "denoisers.medsegdiff", "denoisers",
     "stream", "networks", "presence", "prob_unet", "guidance", "segmenters",
-    "recipes", "model_files", "card", "regions", "cautions", "hub", "inference",
+    "recipes", "model_files", "card", "regions", "cautions", "hub", "leaks", "inference",
     "agreement", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",

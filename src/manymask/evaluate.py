@@ -1,8 +1,7 @@
 """One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,8 +19,9 @@ from manymask.data.case import Batch, Part
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.hub import TrainedModel, default_device
+from manymask.leaks import Leak, find_leak, refuse_seen
 from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
-from manymask.provenance import Provenance, git_revision, hardware
+from manymask.provenance import git_revision, hardware
 from manymask.recipes import Recipe
 from manymask.samplers import Sampler
 from manymask.settings import to_dict
@@ -227,22 +227,8 @@ def held_out_cases(trained: TrainedModel, store: Store, part: Part, scheme: str 
     ids = store.part(split_of(trained, store, scheme), part)
     if part != "train":
         refuse_seen(ids, part, store, trained.provenance, trained.training_ids)
+        find_leak(trained, store, ids).warn()
     return ids
-
-
-def refuse_seen(ids: list[str], part: Part, store: Store, provenance: Provenance, seen: Iterable[str]) -> None:
-    """Raises `UserError` if any of these cases was trained on, now or earlier on the model's way; of one's own folder
-    prepared anew, where a name may mean another image, it only warns."""
-    known = sorted(set(ids) & set(seen))
-    if not known or store.name not in provenance.data_sets:
-        return
-    found = f"{len(known)} of the {part} cases were trained on ({', '.join(known[:3])}, …)"
-    if store.name == "folder" and not any(store.holds(each.data_hash) for each in provenance.line):
-        tqdm.write(
-            f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
-        )
-        return
-    raise UserError(f"{found}: this split is another one than that it was trained on")
 
 
 def spread(ids: list[str], count: int | None) -> list[str]:
@@ -279,6 +265,7 @@ def results(
                  "remark": store.manifest["remark"]},
         "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
                   "parameters": sum(p.numel() for p in trained.model.parameters())},
+        "leak": (Leak() if part == "train" else find_leak(trained, store, [case["id"] for case in scores.cases])).record,
         "git": git_revision(),
         "hardware": hardware(),
         "seconds_per_image": scores.seconds_per_image,

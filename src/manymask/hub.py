@@ -3,6 +3,7 @@
 MODEL/config.json          the recipe, the stage, what it was trained on, what it is for
 MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec, …)
 MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
+MODEL/training_hashes.txt  what their images look like, so that a test on them under other names is noticed
 MODEL/README.md            the model card
 MODEL/LICENSE              the terms of the data it was trained on
 """
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from manymask import card
 from manymask.cautions import cautions
 from manymask.consensus import Consensus, fuse
+from manymask.data.twins import hashes_as_text, hashes_from_text
 from manymask.datasets import Intended, intended, read_intended
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_file, atomic_folder, read_object, write_json
@@ -54,7 +56,7 @@ ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
 @dataclass
 class TrainedModel:
     """A model of any stage with all that is saved beside it. name: of its folder; use: what it is for, by default that of
-    its data set."""
+    its data set; training_hashes: of the images it has seen (`data.twins`), None where they are not known."""
 
     model: nn.Module
     recipe: Recipe
@@ -63,6 +65,7 @@ class TrainedModel:
     training_ids: list[str]
     name: str = ""
     use: Intended | None = None
+    training_hashes: np.ndarray | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -114,6 +117,8 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
         trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag, use["purpose"]
     )
     _write(folder / "training_ids.txt", "\n".join(trained.training_ids) + "\n")
+    if trained.training_hashes is not None:
+        _write(folder / "training_hashes.txt", hashes_as_text(trained.training_hashes))
     _write(folder / "README.md", text)
     _write(folder / "LICENSE", terms.text)
 
@@ -157,7 +162,17 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     for part_name, part in _parts(model, stage).items():
         part.load_state_dict(weights.get(part_name, {}))
     use = read_intended(config, recipe.dataset, str(place))
-    return TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use)
+    hashes = _read_hashes(folder / "training_hashes.txt")
+    return TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
+
+
+def _read_hashes(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        return hashes_from_text(read_text(own_file(path)))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): copy the model folder again") from None
 
 
 def default_device() -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -88,6 +89,7 @@ class Start:
     seen: set[str]
     parent: Provenance | None = None
     codecs: dict[str, Provenance | None] = field(default_factory=dict)
+    hashes: list[np.ndarray | None] = field(default_factory=list)  # of the images of those cases, by part
 
 
 def initial_model(job: Job) -> Start:
@@ -108,6 +110,7 @@ def initial_model(job: Job) -> Start:
             given = _matching_codec(job, stage, folder)
             _take_weights(codec, given.model, folder)
             start.seen |= set(given.training_ids)
+            start.hashes.append(given.training_hashes)
             start.codecs[name] = given.provenance
     return start
 
@@ -126,7 +129,7 @@ def _start_from(init: Path, model: nn.Module, job: Job) -> Start:
     if job.decoder_alone:
         same_codec(getattr(given.recipe, name), getattr(job.recipe, name), init)
         model.keep_latents()  # type: ignore[operator]
-    return Start(model, set(given.training_ids), parent, codecs)
+    return Start(model, set(given.training_ids), parent, codecs, [given.training_hashes])
 
 
 def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:

@@ -15,6 +15,7 @@ from manymask import card
 from manymask.choices import SamplerName
 from manymask.codec import Codec, same_codec
 from manymask.data.store import Store
+from manymask.data.twins import all_hashes
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate, fitting, held_out_cases, results, spread
 from manymask.files.atomic import atomic_file, atomic_folder, write_json
@@ -122,7 +123,9 @@ def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
     same_codec(given.recipe.mask_codec, trained.recipe.mask_codec, folder)
     codec.load_state_dict(given.model.state_dict())
     seen = sorted({*trained.training_ids, *given.training_ids})
-    return replace(trained, provenance=replace(mine, mask_codec=theirs), training_ids=seen)
+    hashes = all_hashes([trained.training_hashes, given.training_hashes])
+    provenance = replace(mine, mask_codec=theirs)
+    return replace(trained, provenance=provenance, training_ids=seen, training_hashes=hashes)
 
 
 def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from manymask.data.case import Batch
+from manymask.data.twins import all_hashes
 from manymask.errors import Interruption, UserError
 from manymask.evaluate import Protocol, evaluate, fitting, leading_score, refuse_seen, spread
 from manymask.files.tensors import read_tensors, shapes, write_tensors, writing
@@ -68,6 +69,7 @@ class Fit:
         if job.store.name != job.recipe.dataset:
             raise UserError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
+        job.store.check_masks(self.train_ids)
         # the other processes wait while the main one validates
         patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
@@ -81,7 +83,7 @@ class Fit:
         if self.parent is not None:
             for part in ("val", "test"):
                 refuse_seen(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
-        self.seen_ids = sorted(begin.seen | set(self.train_ids))
+        self.seen_ids, self.seen_hashes = sorted(begin.seen | set(self.train_ids)), begin.hashes
         self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
@@ -251,9 +253,9 @@ class Fit:
             model.eval()
             if hasattr(model, "finish"):
                 model.finish(self._plain_batches(), self.job.recipe.segmenter.target)
-            save_model(
-                TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids), place
-            )
+            hashes = all_hashes([*self.seen_hashes, self.job.store.image_hashes(self.train_ids)])
+            trained = TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids)
+            save_model(replace(trained, training_hashes=hashes), place)
         self.accelerator.wait_for_everyone()
         return place
 

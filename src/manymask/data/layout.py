@@ -36,6 +36,11 @@ class Folder:
     part: Part | None
     reader: str  # what its name says beyond kind and part: nothing, a number, or a word
 
+    @property
+    def slot(self) -> str:
+        """The reader's number, or the whole name of a folder without one."""
+        return self.reader if self.reader.isdecimal() else self.path.name.lower()
+
 
 @dataclass(frozen=True)
 class Section:
@@ -87,10 +92,10 @@ def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Sectio
     if not pairs:
         raise UserError(f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}")
     _refuse_doubles([folder for folder, _ in pairs])
-    readers = _readers([masks for _, masks in pairs])
+    readers = _readers([masks for _, masks in pairs], chosen)
     sections = [
         Section(_section_name(source, folder), _section_part(source, folder), Images.below(folder.path),
-                tuple(next((m.path for m in masks if len(readers) == 1 or m.reader == r), None) for r in readers))
+                tuple(next((m.path for m in masks if len(readers) == 1 or m.slot == r), None) for r in readers))
         for folder, masks in pairs
     ]  # fmt: skip
     taken = {folder.path for folder, _ in pairs} | {mask.path for _, masks in pairs for mask in masks}
@@ -135,12 +140,12 @@ def _holds_images(folder: Path) -> bool:
     return any(is_raster(place / name) for place, _, names in walk(folder) for name in names)
 
 
-def _readers(masks: Sequence[Sequence[Folder]]) -> list[str]:
+def _readers(masks: Sequence[Sequence[Folder]], chosen: Sequence[str]) -> list[str]:
     """The readers of all sections, in order; one where each section has a single folder."""
     if all(len(each) == 1 for each in masks):
-        return [masks[0][0].reader]
-    names = {folder.reader for each in masks for folder in each}
-    if "" in names and any(name.isdecimal() for name in names):
+        return [masks[0][0].slot]
+    names = {folder.slot for each in masks for folder in each}
+    if not chosen and not all(name.isdecimal() for name in names):
         paths = listed(sorted(folder.path for each in masks for folder in each))
         raise UserError(f"some folders of masks are numbered, others are not: {paths}; name them alike, one a reader")
     return sorted(names, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))

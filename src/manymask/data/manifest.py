@@ -34,7 +34,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _check_places(manifest, (folder / "native.bin").stat().st_size)
     except FileNotFoundError:
         raise UserError(f"{folder / 'native.bin'} is missing: prepare the data set again") from None
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise damaged(path, error) from None
     return manifest
 

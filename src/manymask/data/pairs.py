@@ -44,15 +44,14 @@ def listed(names: Sequence[object], most: int = 3) -> str:
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Like `os.walk`, sorted and through symbolic links, but without hidden folders and `__MACOSX`.
 
-    A folder that is reached a second time (a link back, say) is not entered again.
+    A link back to a folder above is not followed.
     """
-    visited: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        visited.add(os.path.realpath(place))
+        here = Path(place).resolve()
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and name != "__MACOSX" and os.path.realpath(Path(place, name)) not in visited
+            if not name.startswith(".") and name != "__MACOSX" and not here.is_relative_to((here / name).resolve())
         )
         yield Path(place), folders, sorted(name for name in names if not name.startswith("."))
 

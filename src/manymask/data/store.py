@@ -6,6 +6,7 @@ STORE/masks.npy           (N, R, S, S) uint8 in {0, 1}
 STORE/native.bin          per case: zlib of the packed bits of (R, H, W); the manifest holds the offsets
 """
 
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,9 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     level = min(0.5, float(cover.max())) if mask.any() else 2.0
     return (cover >= level).astype(np.uint8)
 
+
+MASKS_LOOKED_AT = 1000  # before training
+MOSTLY = 0.5
 
 Loaded = tuple[np.ndarray, np.ndarray, survey.Look]
 
@@ -210,6 +214,27 @@ class Store:
     def image_hashes(self, ids: Sequence[str]) -> np.ndarray:
         """A hash of each image that scaling and compressing hardly change, uint8; see `twins`."""
         return twins.image_hashes(self.whole_images[self.index[case]] for case in ids)
+
+    def check_masks(self, ids: Sequence[str]) -> None:
+        """A look at the masks of cases that are to be learnt: `UserError` where none holds anything or all are full, a
+        line on stderr where most do. A sample decides where it can."""
+        step = max(1, len(ids) // MASKS_LOOKED_AT)
+        for some in (ids[::step], ids) if step > 1 else (ids,):
+            shares = np.concatenate([self._shares(case) for case in some])
+            if 0 < shares.mean() < 1:
+                break
+        else:
+            raise UserError(
+                f"{self.folder}: all masks are {'full' if shares.all() else 'empty'}, there is nothing to learn"
+            )
+        if (empty := float((shares == 0).mean())) > MOSTLY:
+            tqdm.write(f"manymask: {100 * empty:.0f} % of the masks to learn from are empty", file=sys.stderr)
+
+    def _shares(self, case: str) -> np.ndarray:
+        """The foreground's share (R,) in the mask of each who read a case."""
+        row = self.index[case]
+        shares = self.masks[row].mean(axis=(1, 2))
+        return shares if self.read_by is None else shares[self.read_by[row]]
 
     def window(self, size: int, offset: tuple[int, int] = (0, 0)) -> "Store":
         """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs.

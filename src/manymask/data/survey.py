@@ -41,9 +41,15 @@ def look(case: Case, image: np.ndarray, masks: np.ndarray, size: int) -> Look:
     rim[1:-1, 1:-1] = False
     shares = np.where(read, masks.mean(axis=(1, 2)), np.nan)
     borders = np.where(read, masks[:, rim].mean(axis=1), np.nan)
-    areas = [np.bincount(label(mask)[0].ravel())[1:] * scale for mask in masks if mask.any()]
+    areas = [_objects(mask) * scale for mask in masks if mask.any()]
     digest = sha256(image.tobytes()).digest() + bytes(str(image.shape), "ascii")
     return Look(digest, shares, borders, np.concatenate(areas) if areas else np.zeros(0))
+
+
+def _objects(mask: np.ndarray) -> np.ndarray:
+    """The areas of a mask's objects in pixels, without specks of less than a hundredth of the largest."""
+    areas = np.bincount(label(mask)[0].ravel())[1:]
+    return areas[100 * areas >= areas.max()]
 
 
 def foreground(looks: Sequence[Look]) -> list[str]:
