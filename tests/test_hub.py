@@ -32,7 +32,7 @@ def test_model_folder_holds_config_weights_and_card(trained_run):
     folder = trained_run / "segmenter" / "model"
     names = {p.name for p in folder.iterdir()}
     assert {"config.json", "README.md", "training_ids.txt", "image_codec.safetensors", "mask_codec.safetensors",
-            "denoiser.safetensors", "LICENSE"} == names  # fmt: skip
+            "denoiser.safetensors", "training_hashes.txt", "LICENSE"} == names  # fmt: skip
     card = (folder / "README.md").read_text()
     for said in ("license:", "Intended use", "Limits", "split", "Not"):
         assert said in card

@@ -37,7 +37,7 @@ def find_model(name: Path | str, **download: Any) -> Path:
 
 def _fetched(repository: str, download: dict[str, Any]) -> Path:
     """The folder of the Hub's cache that holds the files of a model."""
-    wanted = ["*.json", "*.safetensors", "training_ids.txt", "*.md", "LICENSE"]
+    wanted = ["*.json", "*.safetensors", "training_ids.txt", "training_hashes.txt", "*.md", "LICENSE"]
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted, **download))
     except (HfHubHTTPError, HFValidationError, OSError, RuntimeError) as error:
