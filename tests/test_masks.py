@@ -84,6 +84,10 @@ def test_labels_are_chosen(tmp_path):
     for path in (save(tmp_path / "m.png", labels), save(tmp_path / "m.tif", labels.astype(np.float32))):
         with pytest.raises(UserError, match=r"found 0, 1, 2; .*--mask-labels"):
             read_mask(path)
+        with pytest.raises(
+            UserError, match=r"nothing reaches the threshold 128, the mask holds 0, 1, 2; .*--mask-labels"
+        ):
+            read_mask(path, MaskReading(128))
         assert (read_mask(path, MaskReading(labels=(1,))) == (labels == 1)).all()
         assert (read_mask(path, MaskReading(labels=(1, 2))) == (labels > 0)).all()
         assert (read_mask(path, MaskReading(labels=(2,), invert=True)) == (labels != 2)).all()

@@ -17,6 +17,7 @@ from manymask.errors import UserError
 from manymask.files.raster import read_samples
 from manymask.files.samples import Samples, full
 
+_FEW_LABELS = 32  # a mask that stays below holds labels, no shades
 _NEARLY_GREY = 16  # how far the channels of a JPEG may lie apart
 
 
@@ -94,13 +95,14 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
         return colours
     if (colours == colours[:, :, :1]).all():
         return colours[:, :, 0]
-    kinds = np.unique(colours[colours.any(axis=2)], axis=0)
-    if len(kinds) == 1:
+    codes = sum(colours[:, :, k] * 65537.0**k for k in range(3))  # one number for each colour of up to 16 bits
+    kinds = np.count_nonzero(np.unique(codes))
+    if kinds == 1:
         return np.any(colours, axis=2)
     if reading.threshold is not None and int(np.ptp(colours, axis=2).max()) <= _NEARLY_GREY:
         return colours[:, :, 1]
     raise UserError(
-        f"{path}: a mask must be black and white or hold labels, this one has colours ({len(kinds)} beside black); "
+        f"{path}: a mask must be black and white or hold labels, this one has colours ({kinds} beside black); "
         "save it as grey label image or with a palette, and choose with --mask-labels"
     )
 
@@ -118,6 +120,11 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
     if _is_black_and_white(held, reading.threshold):
         return values > 0
     if reading.threshold is not None:
+        if reading.threshold > values.max() and 0 < values.max() < _FEW_LABELS:
+            raise UserError(
+                f"{path}: nothing reaches the threshold {reading.threshold:g}, the mask holds {_shown(held)}; "
+                "choose labels with --mask-labels"
+            )
         return values >= _level(reading.threshold, values)
     raise UserError(
         f"{path}: a mask must hold 0 and one other value, found {_shown(held)}; "
