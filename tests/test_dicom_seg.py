@@ -202,6 +202,12 @@ def without(name):
     return [dataset]
 
 
+def doubled(name):
+    (dataset,) = ct_series(1)
+    setattr(dataset, name, ["1.2.3", "1.2.4"])
+    return [dataset]
+
+
 def volume_without_positions():
     image = enhanced_ct()
     del image.PerFrameFunctionalGroupsSequence
@@ -213,7 +219,9 @@ def volume_without_positions():
     ("datasets", "message"),
     [
         (lambda: without("FrameOfReferenceUID"), "Frame Of Reference"),
-        (lambda: without("StudyInstanceUID"), "has no StudyInstanceUID"),
+        (lambda: without("StudyInstanceUID"), "has no StudyInstanceUID, or several"),
+        (lambda: doubled("SeriesInstanceUID"), "has no SeriesInstanceUID, or several"),
+        (lambda: doubled("SOPInstanceUID"), "has no SOPInstanceUID, or several"),
         (volume_without_positions, "gives one position in the patient for all its 4 frames"),
     ],
 )

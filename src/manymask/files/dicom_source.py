@@ -56,9 +56,13 @@ def sources(pictures: Sequence[Picture]) -> list[Source]:
     for i, picture in enumerate(pictures):
         origin = _frame(picture)
         dataset, number = origin.dataset, origin.number
-        missing = next((name for name in _NEEDED if not dataset.get(name)), None)
+        missing = next(
+            (name for name in _NEEDED if not (isinstance(dataset.get(name), str) and dataset.get(name))), None
+        )
         if missing:
-            raise UserError(f"{picture.name}: its header has no {missing}, which a SEG needs to refer to it")
+            raise UserError(
+                f"{picture.name}: its header has no {missing}, or several, which a SEG needs to refer to it"
+            )
         if not _in_space(dataset, number):
             _check_positions(dataset, picture.name)
             key: tuple[Any, ...] = ("frame", dataset.SOPInstanceUID, number)
