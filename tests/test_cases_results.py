@@ -22,7 +22,7 @@ from manymask.data import phantom
 from manymask.data.case import Batch, pixel_name
 from manymask.datasets import DATASETS
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate
+from manymask.evaluate import Protocol, evaluate, results
 from manymask.files.atomic import write_json
 from manymask.files.result import pairwise_agreement, put_result, write_result
 from manymask.files.summary import write_summary
@@ -322,3 +322,9 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
         Segmenter.from_pretrained(str(tmp_path), temperature=1)
     with pytest.raises(UserError, match="'gpu' is no device"):
         Segmenter(segmenter.trained, device="gpu")
+
+
+def test_results_of_evaluate_name_the_weights(segmenter, store):
+    scores = evaluate(segmenter.model, store, store.ids[:1], Protocol(samples=2, ged_samples=2), progress=False)
+    found = results(segmenter.trained, store, "train", Protocol(), scores)
+    assert found["model"]["weights_sha256"] == segmenter.trained.fingerprint

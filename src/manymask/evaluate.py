@@ -264,7 +264,7 @@ def results(
         "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme),
                  "remark": store.manifest["remark"]},
         "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
-                  "parameters": sum(p.numel() for p in trained.model.parameters())},
+                  "weights_sha256": trained.fingerprint, "parameters": sum(p.numel() for p in trained.model.parameters())},
         "leak": (Leak() if part == "train" else find_leak(trained, store, [case["id"] for case in scores.cases])).record,
         "git": git_revision(),
         "hardware": hardware(),
