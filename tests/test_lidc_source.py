@@ -271,8 +271,10 @@ def test_a_missing_slice_is_said(tcia):
     for path in (tcia / "LIDC-IDRI/LIDC-IDRI-0001").rglob("*.dcm"):
         if path.stem not in ("1-000", "1-001"):
             path.unlink()
+    *whole, broken = read_tcia(tcia).cases
+    assert len(whole) == 6 and broken.id == "LIDC-IDRI-0001"
     with pytest.raises(UserError, match=r"069\.xml outlines a nodule on a slice that its series lacks"):
-        read_tcia(tcia)
+        broken.read()
 
 
 def test_one_reader_with_two_outlines_on_a_nodule_fills_one_slot(tmp_path):
@@ -301,8 +303,21 @@ def test_the_outline_itself_is_outside(closed):
 def test_outline_that_leaves_the_image_is_said(tcia):
     path = next(tcia.rglob("069.xml"))
     path.write_text(path.read_text().replace("<xCoord>15", "<xCoord>95"))
-    with pytest.raises(UserError, match=r"069\.xml: an outline leaves the image"):
-        read_tcia(tcia)
+    with pytest.raises(UserError, match=r"069\.xml: an outline leaves the image; or leave it out with --skip-bad"):
+        prepare("lidc_idri", source=tcia, out=tcia.parent / "store")
+    prepare("lidc_idri", source=tcia, out=tcia.parent / "store", skip_bad=True)
+    assert len(Store(tcia.parent / "store").ids) == 6
+
+
+def test_a_damaged_reading_and_a_damaged_slice_are_reported_together(tcia):
+    (tcia / "bad.xml").write_text("<LidcReadMessage>")
+    slices = sorted((tcia / "LIDC-IDRI/LIDC-IDRI-0001").rglob("*.dcm"))
+    slices[0].write_bytes(slices[0].read_bytes()[:200])
+    source = read_tcia(tcia)
+    assert len(source.cases) >= 6
+    with pytest.raises(UserError, match=r"cases cannot be used") as caught:
+        prepare("lidc_idri", source=tcia, out=tcia.parent / "store")
+    assert "bad.xml is not a reading" in str(caught.value)
 
 
 BOMB = "<!DOCTYPE l [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;&a;'>]><LidcReadMessage>&b;</LidcReadMessage>"

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from manymask.data.case import Case, Source, random_scheme
 from manymask.data.lidc_xml import READERS, Annotation, Contour, Reading, draw, match_readers, read_xml
+from manymask.data.pairs import refused, safe_name
 from manymask.errors import UserError
 from manymask.files.dicom import is_dicom, load_dicom
 from manymask.files.dicom_header import check_size, place_of, readable
@@ -52,27 +54,41 @@ def is_tcia(source: Path) -> bool:
 
 def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
     """The distribution, whole or a part of it. Scheme `patient`: whole patients, 8:1:1, seed 42. Readings without
-    their series are counted in the remark; a source with none at all, or with a slice missing, is a `UserError`."""
-    readings = {r.series_uid: (r, path) for path in _files(source, ".xml") if (r := read_xml(path)) is not None}
-    if not readings:
+    their series are counted in the remark; a source with none at all is a `UserError`. Patients and files that cannot be
+    read become cases that cannot be used."""
+    broken = list[Case]()
+    readings = dict[str, tuple[Reading, Path]]()
+    for path in _files(source, ".xml"):
+        with _reported(path, broken):
+            if (reading := read_xml(path)) is not None:
+                readings[reading.series_uid] = (reading, path)
+    if not readings and not broken:
         raise UserError(f"{source} holds XML but no LidcReadMessage, the readings of LIDC-IDRI's CTs")
-    series = _find_series(source, set(readings))
-    if not series:
+    series = _find_series(source, set(readings), broken)
+    if not series and not broken:
         raise UserError(f"{source} holds {len(readings)} readings but none of the CT series they belong to")
     scans: dict[str, list[str]] = {}
     for uid in sorted(series):
         scans.setdefault(series[uid][0].patient, []).append(uid)
-    cases = [
-        case
-        for patient, uids in sorted(scans.items())
-        for case in _patient_cases(patient, [(*readings[uid], series[uid]) for uid in uids], channels, whole)
-    ]
-    if not cases:
+    cases = list[Case]()
+    for patient, uids in sorted(scans.items()):
+        with _reported(Path(patient), broken):
+            cases += list(_patient_cases(patient, [(*readings[uid], series[uid]) for uid in uids], channels, whole))
+    if not cases and not broken:
         raise UserError(f"{source}: no reader outlined a nodule on the {len(series)} series found")
     missing = len(readings) - len(series)
     remark = f"{missing} of {len(readings)} readings have no CT series here" if missing else ""
     schemes = {"patient": random_scheme({case.id: case.group for case in cases}, 42)}
-    return Source("lidc_idri", cases, schemes, LICENCE, remark)
+    return Source("lidc_idri", [*cases, *broken], schemes, LICENCE, remark)
+
+
+@contextmanager
+def _reported(path: Path, broken: list[Case]) -> Iterator[None]:
+    """What cannot be read becomes a case that cannot be used, so that `prepare` reports all of them at once."""
+    try:
+        yield
+    except UserError as error:
+        broken.append(Case(safe_name(str(path)), safe_name(str(path)), partial(refused, str(error))))
 
 
 def _files(source: Path, suffix: str = "") -> Iterator[Path]:
@@ -83,15 +99,15 @@ def _files(source: Path, suffix: str = "") -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _find_series(source: Path, wanted: set[str]) -> dict[str, list[Slice]]:
+def _find_series(source: Path, wanted: set[str], broken: list[Case]) -> dict[str, list[Slice]]:
     """The wanted series from the headers of every DICOM file, their slices in the order of position."""
     found: dict[str, list[Slice]] = {}
     files = [path for path in _files(source) if path.suffix.lower() in ("", ".dcm")]
     for path in tqdm(files, desc="read headers", unit="file"):
         if not is_dicom(path):
             continue
-        header = load_dicom(path, header_only=True, more=("PatientID",))
-        with readable(str(path)):
+        with _reported(path, broken), readable(str(path)):
+            header = load_dicom(path, header_only=True, more=("PatientID",))
             if str(header.get("SeriesInstanceUID") or "") in wanted:
                 one = _slice(path, header)
                 found.setdefault(one.series_uid, []).append(one)

@@ -93,9 +93,12 @@ def warnings(ids: Sequence[str], looks: Sequence[Look], size: int) -> list[str]:
     elif inverted:
         lines.append(f"{len(inverted)} of {filled} masks cover most of the image and of its border, unlike the others; are "
                      f"they inverted? {listed(inverted)}")  # fmt: skip
-    for kind, value in (("full", 1), ("empty", 0)):
-        odd = [case for case, each in zip(ids, looks, strict=True) if (each.shares == value).any()]
-        if odd and (kind == "full" or looks[0].shares.size == 1):  # one reader of several may well see nothing
+    for kind, odd_one in (
+        ("full", lambda shares: (shares == 1).any()),
+        ("empty", lambda shares: np.nanmax(shares) == 0),
+    ):
+        odd = [case for case, each in zip(ids, looks, strict=True) if odd_one(each.shares)]
+        if odd:  # one reader of several may well see nothing
             lines.append(f"{len(odd)} of {len(ids)} images have a mask that is {kind}: {listed(odd)}")
     return lines + _small_objects(looks, size)
 
