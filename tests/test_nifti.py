@@ -207,6 +207,16 @@ def test_what_is_not_a_number_is_background_and_an_infinite_value_is_named(tmp_p
     refused(save(tmp_path / "big.nii", np.full((12, 10), 1e300)), "infinite")
 
 
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_a_file_that_is_cut_short_is_one_line_however_many_slices_are_gone(tmp_path, name):
+    content = save(tmp_path / name, RNG.integers(0, 9999, (64, 64, 40)).astype(np.int16)).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 4])
+    failed = []
+    kept = len(list(nifti_slices(tmp_path / name, failed=failed.append)))
+    assert 5 <= kept <= 10 and len(failed) == 1
+    assert f"slices from {kept + 1} of 40 on are left out" in str(failed[0])
+
+
 def test_every_volume_of_a_series_in_time_is_taken_and_goes_back(tmp_path):
     series = RNG.integers(0, 99, (12, 10, 3, 2)).astype(np.int16)
     pictures = read_nifti(save(tmp_path / "x.nii.gz", series))

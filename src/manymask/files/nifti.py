@@ -67,11 +67,15 @@ def nifti_slices(
     count = int(np.prod(grid.shape[2:]))
     for index in range(first, count):
         try:
+            plane = _plane(image.dataobj, grid, index, path)
             with decoding(path):
-                values, notes = _values(image.dataobj, grid, index, path)
+                values, notes = _values(plane, grid, index, path)
         except UserError as error:
             if failed is None:
                 raise
+            if isinstance(error, _CutError):
+                failed(UserError(f"{error}: slices from {index + 1} of {count} on are left out"))
+                return
             failed(error)
             continue
         shown, stretched = values, None
@@ -242,9 +246,22 @@ def _first_header(path: Path, nibabel: Any) -> Any:
     raise UserError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
 
 
-def _values(data: Any, grid: _Grid, index: int, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+class _CutError(UserError):
+    """A file that cannot be read on."""
+
+
+def _plane(data: Any, grid: _Grid, index: int, path: Path) -> np.ndarray:
+    """One slice as it lies in the file."""
+    place = np.unravel_index(index, grid.shape[2:], order="F")
+    try:
+        with decoding(path):
+            return np.asarray(data[(slice(None), slice(None), *place)])
+    except UserError as error:
+        raise _CutError(str(error)) from None
+
+
+def _values(plane: np.ndarray, grid: _Grid, index: int, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """One slice, upright, and what is to be said of it."""
-    plane = np.asarray(data[(slice(None), slice(None), *np.unravel_index(index, grid.shape[2:], order="F"))])
     if plane.dtype.fields is not None:
         return to_picture(np.stack([plane[name] for name in ("R", "G", "B")], axis=-1), grid.affine), ()
     values = to_picture(plane, grid.affine)
