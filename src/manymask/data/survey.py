@@ -93,13 +93,11 @@ def warnings(ids: Sequence[str], looks: Sequence[Look], size: int) -> list[str]:
     elif inverted:
         lines.append(f"{len(inverted)} of {filled} masks cover most of the image and of its border, unlike the others; are "
                      f"they inverted? {listed(inverted)}")  # fmt: skip
-    for kind, odd_one in (
-        ("full", lambda shares: (shares == 1).any()),
-        ("empty", lambda shares: np.nanmax(shares) == 0),
-    ):
-        odd = [case for case, each in zip(ids, looks, strict=True) if odd_one(each.shares)]
-        if odd:  # one reader of several may well see nothing
-            lines.append(f"{len(odd)} of {len(ids)} images have a mask that is {kind}: {listed(odd)}")
+    odd = {
+        "have a mask that is full": [case for case, each in zip(ids, looks, strict=True) if (each.shares == 1).any()],
+        "have no foreground": [case for case, each in zip(ids, looks, strict=True) if np.nanmax(each.shares) == 0],
+    }
+    lines += [f"{len(cases)} of {len(ids)} images {what}: {listed(cases)}" for what, cases in odd.items() if cases]
     return lines + _small_objects(looks, size)
 
 
