@@ -193,3 +193,12 @@ def test_an_image_smaller_than_the_region_goes_on_with_its_edge():
 def test_masks_of_a_whole_image_are_scaled_bilinearly_by_pixel_centres():
     view = View(np.zeros((1, 4, 1), np.uint8), [])
     assert view.paste(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 0.25, 0.75, 1]
+
+
+def test_bytes_of_a_region_are_stretched_to_their_very_ends(cropper):
+    """As in training, where nothing is an outlier; that rule is for pixels of more than 8 bits."""
+    size = cropper.recipe.size
+    pixels = np.tile(np.linspace(20, 90, size).astype(np.uint8), (size, 1))
+    pixels[3, 3] = 250
+    seen = look(pixels, cropper.recipe).seen[0]
+    assert seen[0, 3, 3] == 255 and seen[0, 0, -1] == round(70 / 230 * 255)

@@ -12,6 +12,7 @@ from manymask.data.case import Batch, pixel_name
 from manymask.data.store import resize_image
 from manymask.errors import UserError
 from manymask.files.raster import to_channels
+from manymask.files.window import stretch
 from manymask.recipes import Recipe
 
 Point = tuple[int, int]  # x, y: column and row, counted from 0 at the top left
@@ -118,4 +119,4 @@ def _seen(pixels: np.ndarray, region: Region, recipe: Recipe, name: str) -> np.n
 
 def _stretched(pixels: np.ndarray, recipe: Recipe, name: str) -> np.ndarray:
     """From its own minimum to its maximum, on 8 bits, (H, W, C): before rounding where the pixels are deeper."""
-    return to_channels(to_channels(pixels, recipe.channels, name).astype(np.float32), recipe.channels, name)
+    return stretch(to_channels(pixels, recipe.channels, name))
