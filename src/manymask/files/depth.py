@@ -39,7 +39,7 @@ def stretch_note(pixels: np.ndarray) -> str | None:
     cut = int(np.count_nonzero(pixels < low)) + int(np.count_nonzero(pixels > high))
     if not cut:
         return note + "."
-    return note + f"; {cut} outlying values of {pixels.min():g} to {pixels.max():g} were cut off."
+    return note + f"; {cut} outlying values were cut off (the file holds {pixels.min():g} to {pixels.max():g})."
 
 
 def shown_range(pixels: np.ndarray, name: str = "the image") -> tuple[float, float]:

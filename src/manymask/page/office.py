@@ -43,7 +43,7 @@ def examples(segmenters: Mapping[str, Segmenter]) -> list[tuple[str, Picture]]:
 
 
 def _pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(content), formats=("JPEG",)).convert("RGB"))
 
 
 def thumbnails(shown: Sequence[tuple[str, Picture]]) -> str:
