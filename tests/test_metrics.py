@@ -148,10 +148,10 @@ def test_calibration_error_sums_absolute_gaps_over_fifteen_bins():
 
 def test_bootstrap_interval_is_that_of_resampled_groups():
     """The same draws by hand: 95 % of the means of all values of the drawn groups, large groups counting more."""
-    values = [0.1, 0.9, 0.5, 0.2, 0.3, 0.8]
-    groups = ["a", "b", "b", "c", "c", "c"]
-    members = [[0.1], [0.9, 0.5], [0.2, 0.3, 0.8]]
-    drawn = np.random.default_rng(0).integers(3, size=(2000, 3))
+    members = [[0.1], [0.9, 0.5], [0.2, 0.3, 0.8], [0.7], [0.4, 0.0, 0.6, 0.5], [1.0, 0.95]]
+    values = [value for group in members for value in group]
+    groups = [name for name, group in zip("abcdef", members, strict=True) for _ in group]
+    drawn = np.random.default_rng(0).integers(6, size=(2000, 6))
     means = [np.mean([value for k in draw for value in members[k]]) for draw in drawn]
     expected = (np.mean(values), np.quantile(means, 0.025), np.quantile(means, 0.975))
     assert bootstrap(values, groups) == pytest.approx(expected)
