@@ -104,3 +104,11 @@ def test_latents_are_standardised_over_what_the_segmenter_learns(store, tmp_path
         z = codec.encode(readers_consensus(store.batch(store.part(None, "train")).truth()))
     assert torch.allclose(z.mean(dim=(0, 2, 3)), torch.zeros(z.shape[1]), atol=1e-3)
     assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(z.shape[1]), atol=1e-2)
+
+
+def test_without_a_validation_the_averaged_weights_are_exported(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(Fit, "validate", lambda self: None)
+    training = Fit(job(store, tmp_path, steps=2))
+    exported = load_file(training.run() / "codec.safetensors")
+    assert equal(exported, dict(training.ema.module.state_dict()))
+    assert not equal(exported, dict(training.bare.state_dict()))
