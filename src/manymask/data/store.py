@@ -23,6 +23,7 @@ from tqdm import tqdm
 from manymask.data import survey, twins
 from manymask.data.case import PARTS, Batch, Case, Part, Scheme, Source, pixel_name
 from manymask.data.manifest import FORMAT, damaged, open_array, read_manifest
+from manymask.data.pairs import safe_name
 from manymask.data.writer import Writer, room_for
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, write_json
@@ -73,7 +74,11 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
             kept = [case for case in source.cases if case.id in looks]
             about = _describe(source, kept, looks, writer.image_hashes(), size)
             left_out = [f"{len(problems)} left out: " + "; ".join(problems.values())] if problems else []
-            about |= {"readers": writer.readers, "channels": channels, "warnings": left_out + about["warnings"]}
+            about |= {
+                "readers": writer.readers,
+                "channels": channels,
+                "warnings": [safe_name(line) for line in left_out + about["warnings"]],
+            }
             manifest = writer.finish(about)
         write_json(folder / "manifest.json", manifest)
     return Store(out)

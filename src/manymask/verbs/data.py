@@ -38,6 +38,7 @@ def prepare(
         whole_slices: of LIDC-IDRI's DICOM, whole slices in place of a crop around each nodule.
     """
     from manymask import recipes
+    from manymask.data.pairs import safe_name
     from manymask.data.store import prepare as write_store
     from manymask.files.masks import MaskReading
 
@@ -59,7 +60,7 @@ def prepare(
         print(line)
     for name, scheme in store.manifest["schemes"].items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
-    print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {out}")
+    print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {safe_name(str(out))}")
 
 
 def list_recipes() -> None:
