@@ -344,7 +344,7 @@ def report(found: dict[Mutant, bool], left: int) -> str:
     head = ["git", "describe", "--always", "--dirty", "--abbrev=8"]
     revision = subprocess.run(head, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     killed, reasons = sum(found.values()), explanations()
-    stopped = f" The run was stopped before {left} more of the generated ones." if left else ""
+    stopped = f" The run was stopped before {left} more." if left else ""
     lines = ["# Mutation run", "", f"`make mutate` at {revision}: **{killed} of {len(found)} mutants killed "
              f"({100 * killed / len(found):.0f} %)**.{stopped}", "", "| module | killed | of |", "|---|---|---|"]  # fmt: skip
     for module in TESTS:
