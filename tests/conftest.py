@@ -102,7 +102,7 @@ def page_server(tmp_path_factory: pytest.TempPathFactory):
     pytest.importorskip("gradio", reason="the extra `app` is not installed")
     from .page_server import serving
 
-    flags = ("--max-megabytes", "3", "--max-megabytes-at-once", "8", "--max-waiting", "20")
+    flags = ("--max-megabytes", "3", "--max-megabytes-at-once", "8", "--max-waiting", "20", "--max-waiting-each", "21")
     with serving(tmp_path_factory.mktemp("page"), *flags) as server:
         yield server
 

@@ -26,6 +26,7 @@ class Server:
     models: Path  # whole/ and crops/
     folder: Path  # where the server keeps its temporary files
     log: Path
+    process: subprocess.Popen
 
 
 def save_tiny_models(folder: Path) -> None:
@@ -38,7 +39,8 @@ def save_tiny_models(folder: Path) -> None:
 
 @contextmanager
 def serving(place: Path, *flags: str) -> Iterator[Server]:
-    """Ends with a SIGTERM, as a service manager would send; what the server leaves behind then is a failure."""
+    """Ends with a SIGTERM, as a service manager would send; what the server leaves behind then is a failure, and so is
+    any end but a quiet one."""
     save_tiny_models(place / "models")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -46,11 +48,10 @@ def serving(place: Path, *flags: str) -> Iterator[Server]:
     (place / "temporary").mkdir()
     models = [str(place / "models" / name) for name in ("whole", "crops")]
     command = [sys.executable, "-m", "manymask.cli", "serve", "--model", *models, "--port", str(port), *flags]
-    server = Server(f"http://127.0.0.1:{port}", port, place / "models", place / "temporary", place / "log")
-    with server.log.open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(server.folder), "OMP_NUM_THREADS": "1"}
-        )
+    environment = {**os.environ, "TMPDIR": str(place / "temporary"), "OMP_NUM_THREADS": "1"}
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    server = Server(f"http://127.0.0.1:{port}", port, place / "models", place / "temporary", place / "log", process)
     try:
         for _ in range(1800):
             if "end with Ctrl+C" in server.log.read_text() or process.poll() is not None:
@@ -60,5 +61,6 @@ def serving(place: Path, *flags: str) -> Iterator[Server]:
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        status = process.wait(60)
+    assert status == 0 and "terminate" not in server.log.read_text()
     assert not list(server.folder.glob("manymask-*")), "the server left files behind"

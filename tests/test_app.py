@@ -1,6 +1,8 @@
 """`manymask serve` over HTTP: what a caller gets, what is refused and how, what stays behind."""
 
 import json
+import signal
+import socket
 import sys
 import time
 import zipfile
@@ -23,7 +25,7 @@ gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is 
 @pytest.fixture(scope="module")
 def client(page_server):
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(gradio_client.Client, page_server.url, verbose=False).result()
+        found = pool.submit(gradio_client.Client, page_server.url, verbose=False, httpx_kwargs={"timeout": 60}).result()
     yield found
     found.close()
 
@@ -51,8 +53,8 @@ def test_caller_gets_the_masks_that_segment_draws(client, page_server, image, tm
         assert (drawn != (expected.masks[k] >= 0.5).numpy()).mean() < 1e-3
     assert abs(facts["area_consensus"] - int(expected.consensus.sum())) <= 5
     result = json.loads((tmp_path / "lesion/result.json").read_text())
-    assert result["areas"] == facts["areas"] and result["threshold"] == 0.4 and result["seed"] == 4
-    assert result["area_consensus"] == facts["area_consensus"] and facts["samples"] == len(facts["areas"]) == 3
+    assert result["threshold"] == 0.4 and result["seed"] == 4 and facts["samples"] == len(facts["areas"]) == 3
+    assert facts == {**result, "agreement": result["pairwise_iou"], "saved_as": "PNG"}
 
 
 def test_documented_endpoints_are_the_only_public_ones(client):
@@ -119,6 +121,7 @@ def write(path: Path, kind: str) -> Path:
         ("good", {"form": "DICOM SEG"}, "DICOM SEG needs another source"),
         ("good", {"slice_number": 2}, "there is no slice 2"),
         ("good", {"model": "../../etc"}, "is not in the list|there is no model"),
+        ("good", {"sampler": "magic"}, "no sampler 'magic'; choose one of the model's own, DDPM"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_message(client, page_server, image, tmp_path, kind, wanted, message):
@@ -174,6 +177,94 @@ def test_many_files_at_once_are_refused_before_they_are_kept(page_server, announ
     assert httpx.get(page_server.url).status_code == 200
 
 
+def test_program_that_passes_a_path_is_answered_in_words(client, page_server):
+    """Not with nothing, and its path, which may name a patient, is not logged."""
+    for paths in (["/data/MUSTERFRAU_Erika.dcm"], ["MUSTERFRAU"], [{"path": "/data/MUSTERFRAU_Erika.dcm"}]):
+        data = [paths, "whole", 1, 0, "", 0, "", "", 1, 0.5, "PNG"]
+        event = httpx.post(f"{page_server.url}/gradio_api/call/segment", json={"data": data}).json()["event_id"]
+        told = httpx.get(f"{page_server.url}/gradio_api/call/segment/{event}", timeout=60).text
+        assert "event: error" in told and "handle_file" in told
+    logged = page_server.log.read_text()
+    assert "MUSTERFRAU" not in logged and "Traceback" not in logged
+
+
+def test_upload_that_breaks_off_leaves_nothing(page_server):
+    def held():
+        return {p for p in page_server.folder.rglob("*") if p.is_file()}
+
+    before = held()
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="files"; filename="MUSTERFRAU.png"\r\n\r\n'
+    )
+    with socket.create_connection(("127.0.0.1", page_server.port)) as line:
+        line.sendall(head.encode() + bytes(500_000))
+        for _ in range(300):
+            if held() - before:
+                break
+            time.sleep(0.1)
+        assert held() - before, "the upload has begun"
+    for _ in range(300):
+        if not held() - before:
+            break
+        time.sleep(0.1)
+    assert not held() - before
+    logged = page_server.log.read_text()
+    assert "Traceback" not in logged and "MUSTERFRAU" not in logged
+
+
+def test_page_is_served_under_its_own_names_and_in_no_frame(page_server):
+    assert httpx.get(page_server.url, headers={"Host": "evil.example"}).status_code == 421
+    answer = httpx.get(page_server.url)
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    parts = {"files": ("a.png", b"1")}
+    foreign = httpx.post(f"{page_server.url}/gradio_api/upload", files=parts, headers={"Origin": "http://evil.example"})
+    assert foreign.status_code == 403
+
+
+def begin(server, client, image, samples=16, steps=1000):
+    """The id of a long drawing that has begun."""
+    file = gradio_client.handle_file(str(image))
+    with image.open("rb") as content:
+        path = httpx.post(f"{server.url}/gradio_api/upload", files={"files": (image.name, content)}).json()[0]
+    data = [[{**file, "path": path}], "whole", samples, 0, "DDPM", steps, "", "", 1, 0.5, "PNG"]
+    return httpx.post(f"{server.url}/gradio_api/call/segment", json={"data": data}).json()["event_id"]
+
+
+def test_caller_who_leaves_frees_the_line(client, page_server, image):
+    start = time.monotonic()
+    call(client, image, samples=1, sampler="DDPM", steps=200)
+    short = time.monotonic() - start  # the long drawing takes 80 times as long
+    event = begin(page_server, client, image)
+    with httpx.stream("GET", f"{page_server.url}/gradio_api/call/segment/{event}", timeout=60) as answer:
+        assert answer.status_code == 200
+        time.sleep(0.5)
+    start = time.monotonic()
+    call(client, image, samples=1, sampler="DDPM", steps=200)
+    assert time.monotonic() - start < 15 * short
+
+
+def test_server_that_is_ended_while_it_draws_ends_quietly(client, tmp_path, image):
+    from .page_server import serving
+
+    with serving(tmp_path) as server:
+        event = begin(server, client, image)
+        with httpx.stream("GET", f"{server.url}/gradio_api/call/segment/{event}", timeout=60) as answer:
+            time.sleep(0.5)
+            server.process.send_signal(signal.SIGINT)
+            told = "".join(answer.iter_text())
+        assert "server is closing" in told and server.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("port", [0, 80_000, -1])
+def test_port_out_of_range_is_one_line(port):
+    from manymask.page.serve import serve
+
+    with pytest.raises(UserError, match="--port must lie in 1 … 65535"):
+        serve([], "127.0.0.1", port, Limits())
+
+
 def test_only_this_computer_is_served_unless_told(page_server):
     table = Path("/proc/net/tcp")
     if not table.exists():
@@ -182,13 +273,13 @@ def test_only_this_computer_is_served_unless_told(page_server):
     assert {a for a in addresses if a.endswith(f":{page_server.port:04X}")} == {f"0100007F:{page_server.port:04X}"}
 
 
-def test_fifty_at_once_get_an_answer_or_a_polite_refusal(client, page_server, image):
+def test_many_at_once_get_an_answer_or_a_polite_refusal(client, page_server, image):
     """One drawing at a time, twenty in line, the others are asked to come again; and the server goes on."""
-    with ThreadPoolExecutor(50) as pool:
-        jobs = [pool.submit(call, client, image, samples=1, steps=1, seed=k) for k in range(50)]
+    with ThreadPoolExecutor(35) as pool:
+        jobs = [pool.submit(call, client, image, samples=1, steps=1, seed=k) for k in range(35)]
         errors = [str(job.exception()) for job in jobs if job.exception() is not None]
-    assert all("queue" in error.lower() and "full" in error.lower() for error in errors), errors
-    assert 50 - len(errors) >= 15
+    assert not [error for error in errors if "full" not in error.lower()]
+    assert 35 - len(errors) >= 15
     assert len(call(client, image)[0]["areas"]) == 2
     assert "Traceback" not in page_server.log.read_text()
 

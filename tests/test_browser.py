@@ -51,6 +51,19 @@ def visit(browser, page_server):
     assert not errors
 
 
+@pytest.fixture(scope="module")
+def visit_drawn(browser, page_server):
+    """One page with a finished drawing, for tests that only look."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(page_server.url)
+    page.click(".mm-examples button >> nth=0")
+    drawn(page, 5, "phantom")
+    yield page
+    context.close()
+
+
 @pytest.fixture
 def lesion(tmp_path):
     """150 × 90 pixels: larger than the region of the crop model."""
@@ -60,12 +73,30 @@ def lesion(tmp_path):
 
 def upload(page, path):
     page.set_input_files("#mm-upload input[type=file]", path)
-    page.wait_for_selector(".mm-stage:not([hidden])")
+
+
+def drawn(page, masks, name=""):
+    """Waits for a finished drawing of `name`: an image is drawn as soon as it is there."""
+    page.wait_for_function(f"document.querySelector('.mm-status').textContent.startsWith({name!r})", timeout=PATIENCE)
+    page.wait_for_function(DRAWN % (masks + 1), timeout=PATIENCE)
 
 
 def draw(page, masks):
     page.click("#mm-draw")
-    page.wait_for_function(DRAWN % (masks + 1), timeout=PATIENCE)
+    drawn(page, masks)
+
+
+def choose_model(page, name):
+    page.click("label:has-text('Model') input, input[aria-label='Model']")
+    page.get_by_role("option", name=name).click()
+
+
+def draw_slowly(page):
+    """Begins a drawing that nobody would wait for."""
+    page.click("text=More settings")
+    page.get_by_label("Steps").fill("1000")
+    page.click("#mm-draw")
+    page.wait_for_selector("#mm-stop", state="visible")
 
 
 def consensus(page) -> str:
@@ -80,7 +111,7 @@ def pixels(page, selector) -> str:
 def test_upload_draw_move_the_threshold_download(visit, lesion, tmp_path):
     page = visit()
     upload(page, lesion)
-    draw(page, 5)
+    drawn(page, 5, "lesion")
     assert page.locator(".mm-areas button").count() == 6 and "5 masks" in page.inner_text(".mm-status")
     before, picture, sent = consensus(page), pixels(page, ".mm-main canvas"), len(visit.asked)
     slider = page.locator("#mm-threshold")
@@ -103,8 +134,7 @@ def test_upload_draw_move_the_threshold_download(visit, lesion, tmp_path):
 def test_outline_of_a_mask_can_be_hidden_by_keyboard(visit):
     page = visit()
     page.click(".mm-examples button >> nth=0")
-    page.wait_for_selector(".mm-stage:not([hidden])")
-    draw(page, 5)
+    drawn(page, 5, "phantom")
     shown = pixels(page, ".mm-main canvas")
     page.focus(".mm-areas [data-k='2']")
     page.keyboard.press("Enter")
@@ -113,18 +143,122 @@ def test_outline_of_a_mask_can_be_hidden_by_keyboard(visit):
 
 
 def test_click_says_where_a_model_of_regions_looks(visit, lesion):
+    """A click leaves a square before anything is drawn; its × takes it away again."""
     page = visit()
     upload(page, lesion)
-    page.click("label:has-text('Model') input, input[aria-label='Model']")
-    page.get_by_role("option", name="crops").click()
+    drawn(page, 5, "lesion")
+    assert not page.locator("#mm-regions").is_visible(), "a model of whole images has no regions"
+    choose_model(page, "crops")
     page.wait_for_selector(".mm-clickable canvas")
     page.click("#mm-draw")
     page.get_by_text("say where to look").wait_for()
-    box = page.locator(".mm-main canvas").bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 100.5 / 150, box["y"] + box["height"] * 45.5 / 90)
-    page.wait_for_function("document.querySelector('#mm-regions textarea, #mm-regions input').value == '100,45'")
+    assert "--roi" not in page.content()
+    plain, box = pixels(page, ".mm-main canvas"), page.locator(".mm-main canvas").bounding_box()
+
+    def click(x, y, off=(0, 0)):
+        page.mouse.click(box["x"] + box["width"] * x / 150 + off[0], box["y"] + box["height"] * y / 90 + off[1])
+
+    def has(text):
+        page.wait_for_function(
+            "t => document.querySelector('#mm-regions textarea, #mm-regions input').value == t", arg=text
+        )
+
+    click(40.5, 45.5)
+    has("40,45")
+    marked = pixels(page, ".mm-main canvas")
+    assert marked != plain, "the click leaves a mark"
+    click(100.5, 45.5)
+    has("40,45; 100,45")
+    click(72, 13, off=(-10, 10))  # the × in the corner of the first square, 64 pixels wide
+    has("100,45")
+    page.keyboard.press("Escape")
+    has("")
+    page.wait_for_timeout(100)
+    assert pixels(page, ".mm-main canvas") == plain
+    click(100.5, 45.5)
+    has("100,45")
     draw(page, 5)
     page.wait_for_selector(".mm-zoom:not([hidden])")
+
+
+def test_stop_shows_while_drawing_and_stops(visit, lesion):
+    page = visit()
+    upload(page, lesion)
+    drawn(page, 5, "lesion")
+    assert not page.locator("#mm-stop").is_visible()
+    draw_slowly(page)
+    page.wait_for_function("document.querySelector('.mm-status').textContent.startsWith('Drawing mask 2 of 5')")
+    page.click("#mm-stop")
+    page.wait_for_selector("#mm-stop", state="hidden")
+    assert "1 mask, then stopped" in page.inner_text(".mm-status")
+    assert page.is_enabled(".mm-download"), "what was drawn can be had"
+
+
+def test_new_image_replaces_the_old_one_and_a_bad_file_changes_nothing(visit, lesion, tmp_path):
+    page, other = visit(), tmp_path / "other.png"
+    Image.fromarray(phantom.draw(3).image[:, :, 0]).save(other)
+    (tmp_path / "notes.txt").write_text("hello")
+    upload(page, lesion)
+    drawn(page, 5, "lesion")
+    upload(page, tmp_path / "notes.txt")
+    page.get_by_text("notes.txt is not an image").wait_for()
+    upload(page, other)
+    drawn(page, 5, "other: 5 masks")
+    assert not page.get_by_label("Image", exact=True).is_visible(), "one image has no slider"
+    upload(page, [lesion, other])
+    drawn(page, 5, "lesion (image 1 of 2): 5 masks")
+    page.locator("input[type=number][aria-label*='Image']").fill("2")
+    page.wait_for_function("document.querySelector('.mm-status').textContent.startsWith('other (image 2 of 2)')")
+
+
+def test_image_can_be_removed_and_the_examples_come_back(visit, lesion, page_server):
+    page = visit()
+    upload(page, lesion)
+    drawn(page, 5, "lesion")
+    page.click(".mm-remove")
+    page.wait_for_selector(".mm-examples button")
+    assert not page.locator(".mm-stage").is_visible()
+    page.click("#mm-draw")
+    page.get_by_text("choose an image first").wait_for()
+    page.click(".mm-examples button >> nth=1")
+    drawn(page, 5, "phantom")
+
+
+@pytest.mark.parametrize("width", [390, 640, 700, 820, 960, 1024, 1180, 1250, 1440])
+def test_threshold_can_be_moved_at_every_width(visit_drawn, width):
+    page = visit_drawn
+    page.set_viewport_size({"width": width, "height": 900})
+    slider = page.locator("#mm-threshold").bounding_box()
+    assert slider["width"] >= 200 and slider["x"] >= 0 and slider["x"] + slider["width"] <= width
+    assert page.locator(".mm-main canvas").bounding_box()["width"] >= 250
+    page.mouse.click(slider["x"] + 0.75 * slider["width"], slider["y"] + slider["height"] / 2)
+    assert 0.7 <= float(page.input_value("#mm-threshold")) <= 0.8
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_opening_waits_for_nobody_and_the_line_is_shown(visit, lesion):
+    """While somebody else draws, an image opens at once; its drawing says how many come first, and follows."""
+    first, second = visit(), visit()
+    upload(first, lesion)
+    drawn(first, 5, "lesion")
+    draw_slowly(first)
+    upload(second, lesion)
+    second.wait_for_function("document.querySelector('.mm-status').textContent.startsWith('Waiting: one drawing')")
+    assert second.locator(".mm-main canvas").is_visible() and second.locator("#mm-stop").is_visible()
+    second.click("#mm-stop")
+    second.wait_for_selector("#mm-stop", state="hidden")
+    second.click("#mm-draw")
+    second.wait_for_function("document.querySelector('.mm-status').textContent.startsWith('Waiting: one drawing')")
+    first.click("#mm-stop")
+    drawn(second, 5, "lesion")
+
+
+def test_what_was_left_out_is_said_on_the_page(visit, lesion, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    page = visit()
+    upload(page, [lesion, tmp_path / "notes.txt"])
+    drawn(page, 5, "lesion")
+    assert page.inner_text(".mm-warnings li").startswith("notes.txt is not an image")
 
 
 def test_unreadable_file_is_one_message(visit, tmp_path):
@@ -139,8 +273,7 @@ def test_unreadable_file_is_one_message(visit, tmp_path):
 def test_phone_shows_everything_within_its_width(visit, scheme):
     page = visit(390, 844, scheme)
     page.click(".mm-examples button >> nth=0")
-    page.wait_for_selector(".mm-stage:not([hidden])")
-    draw(page, 5)
+    drawn(page, 5, "phantom")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for part in (".mm-main canvas", ".mm-confidence canvas", "#mm-threshold", ".mm-download", ".mm-warning"):
         box = page.locator(part).bounding_box()

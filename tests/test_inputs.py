@@ -176,3 +176,22 @@ def test_without_an_extra_its_files_name_it_and_the_others_are_read(mixed, monke
     with pytest.raises(UserError, match=rf"manymask\[{extra}\]"):
         list(read_pictures([mixed / name]))
     assert [p.name for p in read_pictures([mixed / "lesion.png"])] == ["lesion"]
+
+
+@pytest.mark.parametrize("name", ["IM0", "a.nii.gz"])
+def test_a_picture_without_its_pixels_keeps_shape_and_header_alone(mixed, name):
+    picture = next(read_pictures([mixed / name]))
+    light = picture.light()
+    assert light.pixels.shape == picture.pixels.shape and not light.pixels.any() and light.pixels.base.nbytes <= 8
+    if name == "IM0":
+        assert "PixelData" not in light.origin.dataset and "PixelData" in picture.origin.dataset
+        assert light.origin.dataset.SOPInstanceUID == picture.origin.dataset.SOPInstanceUID
+    else:
+        assert light.origin.values is None and light.origin.header is picture.origin.header
+
+
+def test_a_file_that_announces_more_frames_than_it_holds_is_one_line(tmp_path):
+    save(tmp_path / "x.dcm", slice_at(0, NumberOfFrames=500))
+    (entry,) = find_inputs([tmp_path]).inputs
+    failed = []
+    assert len(entry) == 500 and not list(entry.pictures(failed=failed.append)) and len(failed) == 1

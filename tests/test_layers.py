@@ -32,7 +32,7 @@ FLOORS = (
     "experiments", "measure", "pictures", "sweeps", "task",
     "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",
     "reproduce",
-    "page.scene", "page.desk", "page.office", "page.app", "page.serve",
+    "page.line", "page.door", "page.uploads", "page.scene", "page.desk", "page.office", "page.app", "page.patches", "page.serve",
     "verbs.data", "verbs.train", "verbs.use", "verbs.score", "verbs.experiments", "cli",
 )  # fmt: skip
 PACKAGES = {"files", "data", "report", "page", "verbs"}  # no more than a line each

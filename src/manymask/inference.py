@@ -257,7 +257,7 @@ class _Run:
             empty += flat
             self.bar.update()
             if kept is not None:
-                yield replace(picture, name=kept.folder.name), kept
+                yield replace(picture, name=kept.folder.name).light(), kept
         if empty and empty == seen:
             raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
         if empty:

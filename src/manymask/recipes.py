@@ -215,6 +215,11 @@ def _regions(row: Recipe) -> Recipe:
     return replace(row, margin=(128 - row.size) // 2, crop=True, stretch=True, window="values")
 
 
+def _maybe_nothing(row: Recipe) -> Recipe:
+    """Whether there is anything to outline is answered by itself."""
+    return replace(row, segmenter=replace(row.segmenter, presence=True))  # type: ignore[arg-type]
+
+
 # name: data set, size, channels, weight of positive pixels, …
 ROWS: dict[str, Recipe] = {
     "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader", turns=1),
@@ -223,7 +228,7 @@ ROWS: dict[str, Recipe] = {
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "polyps":             _fast("polyps",       128, 3, 5,  _ENDOSCOPE),
     "lidc_idri":          _regions(_fast("lidc_idri",  96, 1, 50, _NODULE)),
-    "lidc_idri_readers":  _regions(_fast("lidc_idri",  96, 1, 50, _NODULE, "reader", DDPM(10), 8)),
+    "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri",  96, 1, 50, _NODULE, "reader", DDPM(10), 8))),
     "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
     "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),

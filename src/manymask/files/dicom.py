@@ -85,8 +85,8 @@ class Series:
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         """Decodes one frame after the other; a file is held while its frames are wanted. A frame that cannot be read is
-        told to `failed`, and the others go on; without it, it ends the series."""
-        path, dataset = None, None
+        told to `failed`, once a file, and the others go on; without it, it ends the series."""
+        path, dataset, told = None, None, ""
         for place, frame in enumerate(self.frames, start=1):
             try:
                 if frame.path is None or frame.path != path or dataset is None:
@@ -99,7 +99,9 @@ class Series:
             except UserError as error:
                 if failed is None:
                     raise
-                failed(error)
+                if str(error) != told:
+                    failed(error)
+                told = str(error)
                 continue
             yield Picture(pixels, name, measured.spacing, DicomFrame(dataset, frame.number), measured.notes + notes)
 

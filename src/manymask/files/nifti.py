@@ -49,6 +49,12 @@ def count_slices(path: Path) -> int:
     return int(np.prod(_checked_header(path, nibabel).get_data_shape()[2:]))
 
 
+def slice_size(path: Path) -> tuple[int, int]:
+    """(H, W) of the slices, from the header alone."""
+    width, height = _checked_header(path, _nibabel()).get_data_shape()[:2]
+    return int(height), int(width)
+
+
 def nifti_slices(
     path: Path, window: Window | None = None, first: int = 0, failed: Callable[[UserError], None] | None = None
 ) -> Iterator[Picture]:

@@ -1,9 +1,11 @@
 """What is segmented, wherever it came from: pixels, a name that is safe to write, and the way back to the source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+
+_PIXELS = 0x7FE00000  # the group that pixels of DICOM stand in, behind all else
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,16 @@ class Picture:
     spacing: tuple[float, float] | None = None
     origin: DicomFrame | NiftiSlice | None = None
     notes: tuple[str, ...] = ()
+
+    def light(self) -> "Picture":
+        """Without the pixels, which read as 0: what a SEG or a volume needs once its masks are drawn."""
+        origin = self.origin
+        if isinstance(origin, NiftiSlice):
+            origin = replace(origin, values=None)
+        elif isinstance(origin, DicomFrame) and int(origin.dataset.get("NumberOfFrames") or 1) == 1:
+            origin = replace(origin, dataset=origin.dataset[:_PIXELS])  # frames of one file share it with its pixels
+        nothing = np.broadcast_to(self.pixels.dtype.type(0), self.pixels.shape)
+        return replace(self, pixels=nothing, origin=origin)
 
 
 class Drawn(Protocol):

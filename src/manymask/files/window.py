@@ -45,11 +45,14 @@ def parse_window(text: str) -> Window:
 def stretch(values: np.ndarray, shown: np.ndarray | None = None, whole: bool = True) -> np.ndarray:
     """Any values (H, W) as uint8 from minimum (0) to maximum (255), both taken over the pixels in `shown`; where not
     `whole`, isolated outliers are left aside (`depth.shown_range`)."""
-    among = values if shown is None else values[shown]
+    among = values if shown is None or shown.all() else values[shown]
     if among.size == 0 or among.min() == among.max():
         return np.zeros(values.shape, np.uint8)
     low, high = (float(among.min()), float(among.max())) if whole else shown_range(among)
-    return to_byte((values.astype(np.float32) - low) / (high - low))
+    share = values.astype(np.float32)
+    share -= low
+    share /= high - low
+    return to_byte(share)
 
 
 def fixed(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
@@ -65,8 +68,10 @@ def fixed(values: np.ndarray, centre: float, width: float, function: str = "LINE
 
 
 def to_byte(share: np.ndarray) -> np.ndarray:
-    """[0, 1] to 0 … 255, what lies outside cut off."""
-    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    """[0, 1] to 0 … 255, what lies outside cut off. Large images are the rule: no copies but this one."""
+    scaled = np.clip(share, 0, 1)
+    scaled *= 255
+    return np.round(scaled, out=scaled).astype(np.uint8)
 
 
 def header_window(header: Any) -> tuple[float, float, str] | None:

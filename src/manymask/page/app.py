@@ -1,6 +1,8 @@
 """The page in the browser, and the same for programs: the office joined to components by Gradio (extra `app`)."""
 
-from collections.abc import Iterator
+import itertools
+import re
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +13,31 @@ import gradio as gr
 from manymask.errors import UserError
 from manymask.files.picture import Picture
 from manymask.page import desk
-from manymask.page.desk import Opened
+from manymask.page.desk import Opened, Order
+from manymask.page.line import LeftError, StoppedError
 from manymask.page.office import SAMPLERS, Office, order_of, plainly, thumbnails
+from manymask.page.uploads import KEPT
 
-KEPT = 3600  # seconds: what a caller without a browser leaves behind goes after that
 HEAD = """<header class="mm-head"><h1>manymask</h1><p>Many plausible outlines of one lesion: see where experts might
 differ.</p><p class="mm-warning"><b>Research use only.</b> Not for diagnosis or treatment.</p></header>"""
 FETCH = """(file) => { const link = document.createElement("a"); link.href = file.url;
 link.download = file.orig_name || "manymask.zip"; document.body.append(link); link.click(); link.remove(); }"""
 ENDED = "() => { window.dispatchEvent(new Event('manymask-ended')); }"
+
+
+EVENT = re.compile("[0-9a-f]{32}")  # the visit of a caller of `/call/segment` is the event itself
+
+
+def client_of(request: gr.Request) -> str:
+    """The address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+def place_of(found: Opened | Picture, number: int) -> str:
+    """`slice 3 of 20`; nothing where there is one picture alone."""
+    if isinstance(found, Picture) or len(found) == 1:
+        return ""
+    return f"{found.kind.lower()} {number} of {len(found)}"
 
 
 def text_of(name: str) -> str:
@@ -28,54 +46,104 @@ def text_of(name: str) -> str:
 
 
 class Events:
-    """What happens on the page. Every method answers with the values of the components that it is wired to."""
+    """What happens on the page. Every method answers with the values of the components that it is wired to.
+
+    Every scene carries a stamp, and so does a finished drawing: what comes late never stands for something newer.
+    """
 
     def __init__(self, office: Office) -> None:
         self.office = office
+        self.stamps = itertools.count(1)
 
     def _show(self, found: Opened | Picture, place: int, window: str, name: str) -> Any:
         """The image alone; what was drawn before is gone."""
         model = self.office.segmenter(name)
-        shown = self.office.shown(found, place, window)
-        count = 1 if isinstance(found, Picture) else len(found)
-        slider = gr.update(maximum=max(2, count), value=place, visible=count > 1)
-        return found, desk.preview(model, shown).value(), None, slider
+        scene = desk.preview(model, self.office.shown(found, place, window))
+        count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
+        scene.place, scene.warnings = place_of(found, place), (*self.office.notices(found), *scene.warnings)
+        slider = gr.update(maximum=max(2, count), value=place, visible=count > 1, label=kind)
+        return found, scene.value(stamp=next(self.stamps)), None, slider
 
     def drop(self, paths: list[str] | None, window: str, name: str, request: gr.Request) -> Any:
+        """New files in place of what was there."""
         with plainly(self.office.folder):
             mine = [Path(path) for path in paths or []]
+            self.office.line.leave(request.session_hash or "")
             self.office.remember(request.session_hash, mine)
             found = desk.open_files(mine, self.office.limits)
-            return (*self._show(found, (len(found) + 1) // 2, window, name), "")
+            first = 1 if found.kind == "Image" else (len(found) + 1) // 2
+            return (*self._show(found, first, window, name), self._regions(name))
 
-    def example(self, window: str, name: str, event: gr.EventData) -> Any:
+    def example(self, window: str, name: str, event: gr.EventData, request: gr.Request) -> Any:
         with plainly(self.office.folder):
+            self.office.line.leave(request.session_hash or "")
             _, picture = self.office.examples[int(event.number) % len(self.office.examples)]
-            return (*self._show(picture, 1, window, name), "")
+            return (*self._show(picture, 1, window, name), self._regions(name))
 
-    def change(self, found: Opened | Picture | None, place: float, window: str, name: str) -> Any:
+    def change(self, found: Opened | Picture | None, place: float, window: str, name: str, request: gr.Request) -> Any:
         """Another slice, window or model."""
         with plainly(self.office.folder):
-            return gr.skip() if found is None else self._show(found, int(place), window, name)
+            self.office.line.leave(request.session_hash or "")
+            if found is None:
+                return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name)
+            return (*self._show(found, int(place), window, name), self._regions(name))
 
-    def pick(self, text: str, event: gr.EventData) -> str:
-        """One more region of interest."""
-        known = [part.strip() for part in (text or "").split(";") if part.strip()]
-        return "; ".join([*known, f"{int(event.x)},{int(event.y)}"])
+    def remove(self, name: str, request: gr.Request) -> Any:
+        """The image goes, from the server too; the page is as it was at first."""
+        self.office.forget(request.session_hash)
+        return None, {"stamp": next(self.stamps)}, None, gr.update(visible=False), self._regions(name)
 
-    def draw(self, found: Any, place: float, window: str, name: str, *wanted: Any) -> Iterator[Any]:
+    def _regions(self, name: str) -> Any:
+        """The box of regions: empty, and only there for a model that has regions."""
+        return gr.update(value="", visible=self.office.segmenter(name).recipe.crop)
+
+    def pick(self, event: gr.EventData) -> str:
+        """The regions as they are marked in the browser."""
+        return str(event.regions)[:200]
+
+    def draw(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
+             regions: Any, request: gr.Request) -> Any:  # fmt: skip
+        """The masks as they come."""
         with plainly(self.office.folder):
             if found is None:
                 raise UserError("choose an image first: drop one, or pick an example")
-            order = order_of(self.office.limits, *wanted)
-            for scene, share, done in self.office.draw(found, int(place), window, name, order):
-                yield scene.value(share), done
+            order = order_of(self.office.limits, samples, seed, sampler, steps, regions)
+            yield from self._drawn(found, int(place), window, name, order, request)
 
-    def save(self, done: desk.Drawing | None, request: gr.Request, event: gr.EventData) -> str:
+    def draw_at_once(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any,
+                     steps: Any, regions: Any, request: gr.Request) -> Any:  # fmt: skip
+        """The same without a click, unless the model must first be shown where to look."""
+        recipe = self.office.segmenter(name).recipe
+        if found is not None and not recipe.crop:
+            yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, request)
+
+    def _drawn(self, found: Any, place: int, window: str, name: str, order: Order, request: gr.Request) -> Any:
+        visit, stamp = request.session_hash or "", next(self.stamps)
+        self.office.line.leave(visit)
+        with suppress(LeftError), self.office.line.place(visit, client_of(request)) as ticket:
+            told = 0
+            try:
+                while ahead := ticket.ahead(1.0 if told else 0.0):
+                    ticket.check()
+                    if ahead != told:
+                        told = ahead
+                        yield {"stamp": stamp, "waiting": ahead}, gr.skip()
+                for scene, share, done in self.office.draw(found, place, window, name, order, ticket.check):
+                    if done is not None:
+                        ticket.check_left()
+                    scene.place = place_of(found, place)
+                    yield scene.value(share, stamp), done and (stamp, done)
+            except StoppedError:
+                yield {"stamp": stamp, "waiting": 0}, gr.skip()
+
+    def stop(self, request: gr.Request) -> None:
+        self.office.line.stop(request.session_hash or "")
+
+    def save(self, done: Any, request: gr.Request, event: gr.EventData) -> str:
         with plainly(self.office.folder):
-            if done is None:
+            if done is None or done[0] != event.stamp:
                 raise UserError("there is nothing to download yet: draw some masks first")
-            return str(self.office.pack(done, float(event.threshold), event.form, request.session_hash))
+            return str(self.office.pack(done[1], float(event.threshold), event.form, request.session_hash)[0])
 
     def leave(self, request: gr.Request) -> None:
         self.office.forget(request.session_hash)
@@ -83,18 +151,23 @@ class Events:
     def segment(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any,
                 window: Any, slice_number: Any, threshold: Any, form: Any, request: gr.Request) -> Any:  # fmt: skip
         """Draws masks of an image (a list of files: one image, or the slices of a series); returns facts and a ZIP."""
-        office = self.office
-        with plainly(self.office.folder):
+        office, visit = self.office, request.session_hash or ""
+        with plainly(office.folder):
             mine = [Path(path) for path in paths or []]
-            office.remember(request.session_hash, mine)
+            office.remember(visit, mine)
             order = order_of(office.limits, samples, seed, sampler, steps, regions)
             threshold = desk.check_threshold(threshold)
-            found = desk.open_files(mine, office.limits)
-            *_, (scene, _, done) = office.draw(found, desk.check_number(slice_number), window or "", model, order)
-            archive = office.pack(done, threshold, form, request.session_hash)
-            at = min(99, max(1, round(threshold * 100)))
-            told = {"areas": scene.areas, "area_consensus": scene.curve[at], "agreement": scene.agreement}
-            return {**done.facts, **told, "threshold": threshold, "saved_as": form}, str(archive)
+            try:
+                with office.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
+                    ticket.wait()
+                    found = desk.open_files(mine, office.limits)
+                    place = desk.check_number(slice_number)
+                    *_, (_, _, done) = office.draw(found, place, window or "", model, order, ticket.check)
+                    ticket.check()
+            finally:
+                office.age(mine)
+            archive, facts = office.pack(done, threshold, form, visit)
+            return {**facts, "agreement": facts["pairwise_iou"], "saved_as": form}, str(archive)
 
     def models(self) -> dict[str, Any]:
         """The models by name: input size, channels, whether they need a region of interest, what they learnt from."""
@@ -106,13 +179,13 @@ class Events:
 
 def _controls(office: Office) -> SimpleNamespace:
     names, limits = list(office.segmenters), office.limits
-    crops = any(model.recipe.crop for model in office.segmenters.values())
+    crops = office.segmenters[names[0]].recipe.crop
     own = next(iter(SAMPLERS))
     c = SimpleNamespace()
-    c.dropped = gr.File(label="Image", file_count="multiple", height=150, elem_id="mm-upload")
+    c.dropped = gr.File(label="Image, or the files of a series", file_count="multiple", height=150, elem_id="mm-upload")
     c.number = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False, interactive=True)
     c.model = gr.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1, interactive=True)
-    c.regions = gr.Textbox("", label="Where to look", info="Click on the image, or type X,Y; X,Y … in pixels.",
+    c.regions = gr.Textbox("", label="Where to look", info="Click on the image, × removes; or type X,Y; X,Y … in pixels.",
                            visible=crops, interactive=True, max_length=200, elem_id="mm-regions")  # fmt: skip
     c.samples = gr.Slider(1, limits.masks, 5, step=1, label="Masks", interactive=True)
     c.go = gr.Button("Draw masks", variant="primary", elem_id="mm-draw")
@@ -135,7 +208,7 @@ def build(office: Office) -> Any:
             with gr.Column(scale=3, min_width=300):
                 controls.viewer = gr.HTML(
                     {}, html_template=text_of("page.html").replace("EXAMPLES", thumbnails(office.examples)),
-                    js_on_load=text_of("page.js"), apply_default_css=False, elem_id="mm-viewer",
+                    js_on_load=text_of("ink.js") + text_of("page.js"), apply_default_css=False, elem_id="mm-viewer",
                 )  # fmt: skip
         _wire(controls, Events(office), page)
     return page
@@ -153,24 +226,27 @@ def _asked_by_programs(office: Office) -> list[Any]:
 
 
 def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
-    """Which event changes what. Whatever decodes or draws waits in one line, one at a time."""
-    heavy: dict[str, Any] = {"concurrency_id": "drawing", "concurrency_limit": 1, "show_progress": "hidden"}
+    """Which event changes what. Drawings wait in the office's own line; opening and saving never wait for them."""
+    light: dict[str, Any] = {"concurrency_id": "opening", "concurrency_limit": 2, "show_progress": "hidden"}
+    heavy: dict[str, Any] = {"concurrency_id": "drawing", "concurrency_limit": None, "show_progress": "hidden"}
     private: dict[str, Any] = {"api_visibility": "private"}
+    at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
     opened, drawing = gr.State(None, time_to_live=KEPT), gr.State(None, time_to_live=KEPT)
-    archive, scene = gr.File(visible=False), [opened, c.viewer, drawing, c.number]
-    c.dropped.upload(events.drop, [c.dropped, c.window, c.model], [*scene, c.regions], **heavy, **private)
-    c.viewer.example(events.example, [c.window, c.model], [*scene, c.regions], **heavy, **private)
+    archive, scene = gr.File(visible=False), [opened, c.viewer, drawing, c.number, c.regions]
+    inputs = [opened, c.number, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.regions]
+
+    dropped = c.dropped.upload(events.drop, [c.dropped, c.window, c.model], scene, **light, **private)
+    dropped.then(None, None, c.dropped, js="() => null", **private)  # refused or not: the next drop replaces
+    chosen = c.viewer.example(events.example, [c.window, c.model], scene, **light, **private)
+    for begun in (dropped.success, chosen.success):
+        begun(events.draw_at_once, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
     for changed in (c.number.input, c.window.change, c.model.change):
-        changed(
-            events.change, [opened, c.number, c.window, c.model], scene, trigger_mode="always_last", **heavy, **private
-        )
-    c.viewer.pick(events.pick, c.regions, c.regions, queue=False, show_progress="hidden", **private)
-    wanted = [c.samples, c.seed, c.sampler, c.steps, c.regions]
-    inputs = [opened, c.number, c.window, c.model, *wanted]
-    working = c.go.click(events.draw, inputs, [c.viewer, drawing], **heavy, **private)
-    working.then(None, None, None, js=ENDED, **private)
-    c.stop.click(None, None, None, cancels=[working], js=ENDED, **private)
-    saved = c.viewer.save(events.save, drawing, archive, **heavy, **private)
+        changed(events.change, inputs[:4], scene, trigger_mode="always_last", **light, **private)
+    c.viewer.remove(events.remove, c.model, scene, **at_once)
+    c.viewer.pick(events.pick, None, c.regions, trigger_mode="multiple", **at_once)
+    c.go.click(events.draw, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
+    c.stop.click(events.stop, None, None, **at_once)
+    saved = c.viewer.save(events.save, drawing, archive, **light, **private)
     saved.success(None, archive, None, js=FETCH, **private)
     page.unload(events.leave)
 

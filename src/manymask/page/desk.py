@@ -4,7 +4,8 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,18 +14,20 @@ import torch
 from torch import Tensor
 
 from manymask.choices import SamplerName
-from manymask.consensus import fuse
 from manymask.errors import UserError
+from manymask.files.atomic import read_json
 from manymask.files.dicom_seg import segmentations, write_segmentations
 from manymask.files.inputs import Input, Nifti, Raster, find_inputs
-from manymask.files.nifti import count_slices, write_nifti
+from manymask.files.nifti import count_slices, slice_size, write_nifti
 from manymask.files.picture import DicomFrame, NiftiSlice, Picture
 from manymask.files.raster import claimed_size, to_channels
 from manymask.files.result import write_result
 from manymask.files.source import source_of
 from manymask.files.window import NAMED, parse_window
 from manymask.hub import Segmentation, Segmenter
+from manymask.page.line import StoppedError
 from manymask.page.scene import Scene
+from manymask.record import Record
 from manymask.regions import Point, View
 from manymask.samplers import Sampler, choose
 
@@ -34,8 +37,9 @@ WINDOWS = ("as the file says", *NAMED, "full")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may ask for: megabytes a file and in one upload, files, million pixels an image, masks, regions,
-    seconds of drawing; and how many may wait in line."""
+    """What one visitor may ask for: megabytes per file and per upload, files, million pixels per image, masks, regions,
+    seconds of drawing; how many may wait in line, in all and per client; and what may lie on the server's disk:
+    megabytes in all, files per client."""
 
     upload: int = 200
     at_once: int = 1000
@@ -45,6 +49,9 @@ class Limits:
     regions: int = 8
     seconds: float = 300
     waiting: int = 20
+    waiting_each: int = 8
+    kept: int = 4000
+    kept_files: int = 3000
 
 
 @dataclass(frozen=True)
@@ -60,51 +67,85 @@ class Order:
 
 @dataclass(frozen=True)
 class Opened:
-    """What was dropped: its pictures, of which one is decoded at a time."""
+    """What was dropped: its pictures, of which one is decoded at a time. notices: what was left out, and why."""
 
     entries: tuple[Input, ...]
     counts: tuple[int, ...]
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def picture(self, number: int, window: str) -> Picture:
-        """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
-        if not 1 <= number <= len(self):
-            raise UserError(f"there is no slice {number}: the file has {len(self)}")
-        chosen = parse_window("header" if window in ("", WINDOWS[0]) else window)
+    @property
+    def kind(self) -> str:
+        """What one of its pictures is called."""
+        return "Image" if all(isinstance(entry, Raster) for entry in self.entries) else "Slice"
+
+    def _find(self, number: int) -> tuple[Input, int]:
+        """The entry that holds picture `number`, counted from 1, and its place in it, from 0."""
         place = number - 1
         for entry, count in zip(self.entries, self.counts, strict=True):
-            if place < count:
-                if isinstance(entry, Raster):
-                    return next(entry.pictures(chosen))
-                if isinstance(entry, Nifti):
-                    return next(entry.pictures(chosen, first=place))
-                return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
+            if 0 <= place < count:
+                return entry, place
             place -= count
-        raise AssertionError
+        raise UserError(f"there is no slice {number}: the file has {len(self)}")
+
+    def picture(self, number: int, window: str) -> Picture:
+        """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
+        entry, place = self._find(number)
+        chosen = parse_window("header" if window in ("", WINDOWS[0]) else window)
+        if isinstance(entry, Raster):
+            return next(entry.pictures(chosen))
+        if isinstance(entry, Nifti):
+            return next(entry.pictures(chosen, first=place))
+        return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
+
+    def file(self, number: int) -> str | None:
+        """The name of the file that picture `number` is in; DICOM is known by its UIDs."""
+        entry, _ = self._find(number)
+        return entry.path.name if isinstance(entry, Raster | Nifti) else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is segmented: the same image through the window that people and the model see it by; the name of its file;
+    notices: what was left out beside it."""
+
+    shown: Picture
+    seen: Picture
+    file: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Drawing:
     """A finished drawing, kept small until it is asked for: `drawn` (regions, n, S, S) at the model's size."""
 
-    picture: Picture
+    segmenter: Segmenter
+    subject: Subject
     view: View
     drawn: Tensor
-    facts: Mapping[str, Any]
+    record: Record
+    seconds: float
 
     def result(self, threshold: float) -> Segmentation:
         """At the image's own size, cut at `threshold`."""
-        masks = self.view.paste(self.drawn)
-        return Segmentation(**vars(fuse(masks, threshold)), masks=masks, image=self.view.image,
-                            seconds=dict(self.facts["seconds"]), regions=self.view.regions)  # fmt: skip
+        record, spent = replace(self.record, threshold=threshold), {"total": round(self.seconds, 3)}
+        return self.segmenter.answer(self.subject.seen, self.view, self.view.paste(self.drawn), record, spent)
+
+    def facts(self, found: Segmentation) -> dict[str, Any]:
+        """What result.json tells beside the areas."""
+        height, width = found.image.shape[:2]
+        made = found.record.facts() if found.record else {}
+        return {"input": self.subject.shown.name, **made, "warnings": [*self.subject.notices, *found.warnings],
+                "width": width, "height": height, "spacing": self.subject.shown.spacing, "seconds": found.seconds,
+                "mean_entropy_bits": float(found.entropy.mean())}  # fmt: skip
 
     def forms(self) -> tuple[Form, ...]:
         """What it can be saved as, the most fitting first."""
-        if isinstance(self.picture.origin, DicomFrame):
+        if isinstance(self.subject.shown.origin, DicomFrame):
             return ("DICOM SEG", "PNG")
-        return ("NIfTI", "PNG") if isinstance(self.picture.origin, NiftiSlice) else ("PNG",)
+        return ("NIfTI", "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG",)
 
 
 def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
@@ -114,14 +155,23 @@ def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
     if len(paths) > limits.files:
         raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
     found = find_inputs(paths)
-    for problem in found.problems:
-        raise UserError(problem)
-    entries = found.inputs
-    for entry in entries:
-        if isinstance(entry, Raster):
-            claim = claimed_size(entry.path)
-            check_size(claim.height, claim.width, limits)
-    return Opened(tuple(entries), tuple(_count(entry) for entry in entries))
+    if not found.inputs:
+        raise UserError("; ".join(found.problems[:3]))
+    for entry in found.inputs:
+        for height, width in claimed_sizes(entry):
+            check_size(height, width, limits)
+    counts = tuple(_count(entry) for entry in found.inputs)
+    return Opened(tuple(found.inputs), counts, (*found.problems, *found.remarks))
+
+
+def claimed_sizes(entry: Input) -> set[tuple[int, int]]:
+    """(H, W) as the headers say, before anything is decoded."""
+    if isinstance(entry, Raster):
+        claim = claimed_size(entry.path)
+        return {(claim.height, claim.width)}
+    if isinstance(entry, Nifti):
+        return {slice_size(entry.path)}
+    return {(int(frame.header.get("Rows") or 0), int(frame.header.get("Columns") or 0)) for frame in entry.frames}
 
 
 def _count(entry: Input) -> int:
@@ -149,7 +199,7 @@ def preview(segmenter: Segmenter, picture: Picture) -> Scene:
     """The picture alone."""
     colour = 3 if picture.pixels.ndim == 3 and picture.pixels.shape[2] > 1 else 1
     crop = segmenter.recipe.size if segmenter.recipe.crop else 0
-    return Scene(to_channels(picture.pixels, colour), picture.name, picture.spacing, crop)
+    return Scene(to_channels(picture.pixels, colour), picture.name, picture.spacing, crop, warnings=picture.notes)
 
 
 def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
@@ -180,39 +230,41 @@ def check_order(order: Order, picture: Picture, segmenter: Segmenter, limits: Li
 
 
 def draw(
-    segmenter: Segmenter, shown: Picture, picture: Picture, order: Order, limits: Limits
+    segmenter: Segmenter, subject: Subject, order: Order, limits: Limits, check: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Scene, float, Drawing | None]]:
     """The scene after every mask, with the share that is done; the last time with the finished drawing.
 
-    shown and picture: the same image through the window that people and the model see it by.
+    check: called before each step; ends with the masks that are there when it raises `StoppedError`, with an error when
+    it raises anything else.
     """
-    sampler = check_order(order, picture, segmenter, limits)
+    sampler = check_order(order, subject.seen, segmenter, limits)
     start = time.monotonic()
-    view = segmenter.look(picture, order.rois)
-    scene = replace(preview(segmenter, shown), total=order.samples, regions=view.regions)
+    view = segmenter.look(subject.seen, order.rois)
+    scene = replace(preview(segmenter, subject.shown), total=order.samples, regions=view.regions)
+    scene.warnings = (*subject.notices, *subject.seen.notes)
     yield scene, 0.0, None
 
     def watch(share: float) -> None:
+        check()
         if time.monotonic() - start > limits.seconds:
             raise UserError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
 
-    parts, total = list[Tensor](), torch.zeros(view.image.shape[:2])
-    for part in segmenter.draw(view, order.samples, order.seed, sampler, watch=watch):
-        mask = view.paste(part)[0]
-        parts.append(part)
-        total += mask
-        scene.add(mask)
-        yield scene, len(parts) / order.samples, None
-    drawn = torch.cat(parts, dim=1)
+    parts = list[Tensor]()
+    with suppress(StoppedError):
+        for part in segmenter.draw(view, order.samples, order.seed, sampler, watch=watch):
+            parts.append(part)
+            scene.add(view.paste(part)[0])
+            yield scene, len(parts) / order.samples, None
+    if not parts:
+        yield scene, 1.0, None
+        return
+    source = source_of(subject.shown, subject.file)
+    record = segmenter.record(source, len(parts), order.seed, sampler, rois=order.rois)
     seconds = time.monotonic() - start
-    scene.finish(total / order.samples, (drawn >= 0.5).transpose(0, 1).numpy(), seconds)
-    height, width = view.image.shape[:2]
-    record = segmenter.record(source_of(shown), order.samples, order.seed, sampler, rois=order.rois)
-    found = segmenter.answer(picture, view, view.paste(drawn), record, {"total": round(seconds, 3)})
-    facts = {"input": picture.name, **record.facts(), "warnings": list(found.warnings), "width": width, "height": height,
-             "spacing": picture.spacing, "seconds": found.seconds}  # fmt: skip
-    drawing = Drawing(shown, view, drawn, facts)
-    scene.forms = drawing.forms()
+    drawing = Drawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
+    found = drawing.result(0.5)
+    scene.finish(found, seconds)
+    scene.warnings, scene.forms = (*subject.notices, *found.warnings), drawing.forms()
     yield scene, 1.0, drawing
 
 
@@ -235,26 +287,25 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> Path:
+def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[Path, dict[str, Any]]:
     """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
-    the same as NIfTI or DICOM SEG, if asked for."""
+    the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it."""
     threshold = check_threshold(threshold)
     if form not in drawing.forms():
         raise UserError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
-    found = drawing.result(threshold)
-    facts = {**drawing.facts, "threshold": threshold, "mean_entropy_bits": float(found.entropy.mean())}
-    name = re.sub(r"[^\w.-]+", "_", drawing.picture.name)[:80].strip("._") or "image"
+    found, shown = drawing.result(threshold), drawing.subject.shown
+    facts = drawing.facts(found)
+    name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"
     with tempfile.TemporaryDirectory(dir=folder) as work:
         inside = Path(work) / name
         maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
-        image = to_channels(drawing.picture.pixels, found.image.shape[2])
-        write_result(inside, image, *maps, facts, drawing.picture.spacing)
+        write_result(inside, to_channels(shown.pixels, found.image.shape[2]), *maps, facts, shown.spacing)
         if form == "NIfTI":
-            write_nifti(inside, [drawing.picture], [found])
+            write_nifti(inside, [shown], [found])
         elif form == "DICOM SEG":
-            write_segmentations(inside, segmentations([drawing.picture], [found], facts))
+            write_segmentations(inside, segmentations([shown], [found], facts))
         archive = folder / f"{name}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for path in sorted(inside.iterdir()):
                 file.write(path, f"{name}/{path.name}")
-    return archive
+        return archive, read_json(inside / "result.json")

@@ -1,30 +1,41 @@
 """One office for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
 
 import io
+import os
 import re
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
 
+from manymask.choices import SamplerName
 from manymask.data import phantom
 from manymask.errors import UserError
 from manymask.files.dicom import seen_through
 from manymask.files.picture import Picture
 from manymask.hub import Segmenter
 from manymask.page import desk
-from manymask.page.desk import Limits, Opened, Order
+from manymask.page.desk import Limits, Opened, Order, Subject
+from manymask.page.door import log_error
+from manymask.page.line import Line
 from manymask.page.scene import data_url
+from manymask.page.uploads import KEPT, RESULT_KEPT
 
-SAMPLERS = {"the model's own": None, "DDPM": "ddpm", "DDIM": "ddim", "PLMS": "plms", "DPM-Solver++": "dpm-solver"}
+SAMPLERS: dict[str, SamplerName | None] = {
+    "the model's own": None,
+    "DDPM": "ddpm",
+    "DDIM": "ddim",
+    "PLMS": "plms",
+    "DPM-Solver++": "dpm-solver",
+}
 
 
 def examples(segmenters: Mapping[str, Segmenter]) -> list[tuple[str, Picture]]:
@@ -61,6 +72,7 @@ class Office:
     def __init__(self, segmenters: Mapping[str, Segmenter], limits: Limits, folder: Path) -> None:
         self.segmenters, self.limits, self.folder = dict(segmenters), limits, folder
         self.examples = examples(segmenters)
+        self.line = Line(limits.waiting, limits.waiting_each)
         self.visits: dict[str, set[Path]] = {}
         self.lock = threading.Lock()
 
@@ -72,7 +84,8 @@ class Office:
             self.visits.setdefault(visit or "", set()).update(paths)
 
     def forget(self, visit: str | None) -> None:
-        """Removes what a visit left, unless another visitor holds the same file."""
+        """Ends what a visit draws and removes what it left, unless another visitor holds the same file."""
+        self.line.leave(visit or "")
         with self.lock:
             gone = self.visits.pop(visit or "", set())
             held = {path for paths in self.visits.values() for path in paths}
@@ -95,22 +108,43 @@ class Office:
             return opened
         return desk.check_picture(opened.picture(number, window), self.limits)
 
-    def pictures(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> tuple[Picture, Picture]:
+    def subject(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> Subject:
         """The image as people see it and as the model does."""
         shown = self.shown(opened, number, window)
-        return shown, seen_through(shown, model.recipe.window)
+        file = None if isinstance(opened, Picture) else opened.file(number)
+        return Subject(shown, seen_through(shown, model.recipe.window), file, tuple(self.notices(opened)))
 
-    def draw(self, opened: Opened | Picture, number: int, window: str, name: str, order: Order) -> Iterator[Any]:
+    def draw(
+        self, opened: Opened | Picture, number: int, window: str, name: str, order: Order, check: Callable[[], None]
+    ) -> Iterator[Any]:
         """See `desk.draw`."""
         model = self.segmenter(name)
-        shown, picture = self.pictures(opened, number, window, model)
-        yield from desk.draw(model, shown, picture, order, self.limits)
+        yield from desk.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
 
-    def pack(self, drawing: desk.Drawing, threshold: float, form: Any, visit: str | None) -> Path:
+    def notices(self, opened: Opened | Picture) -> list[str]:
+        """What was left out of what was dropped."""
+        return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
+
+    def pack(
+        self, drawing: desk.Drawing, threshold: float, form: Any, visit: str | None
+    ) -> tuple[Path, dict[str, Any]]:
         """See `desk.pack`; the archive goes when the visit ends."""
-        archive = desk.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
+        archive, facts = desk.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
         self.remember(visit, [archive])
-        return archive
+        return archive, facts
+
+    def age(self, paths: Sequence[Path]) -> None:
+        """What a program uploaded and has used goes soon; it uploads anew each time."""
+        when = time.time() - KEPT + RESULT_KEPT
+        for path in paths:
+            with suppress(OSError):
+                if path.is_relative_to(self.folder):
+                    os.utime(path, (when, when))
+
+
+def plain(text: str, folder: Path) -> str:
+    """With files of `folder` named as their owner knows them, and the command line's flags in the page's words."""
+    return re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", text).replace("--roi X,Y", "a region X,Y")
 
 
 @contextmanager
@@ -122,24 +156,31 @@ def plainly(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", str(error))
-        raise gr.Error(escape(text, quote=False), title="This did not work", print_exception=False) from None
+        raise gr.Error(
+            escape(plain(str(error), folder), quote=False), title="This did not work", print_exception=False
+        ) from None
     except MemoryError:
         raise gr.Error("The image is too large for this server.", print_exception=False) from None
     except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
-        print(f"manymask: {type(error).__name__} at {place}", file=sys.stderr)
+        log_error(error)
         raise gr.Error("Something unforeseen went wrong with this image.", print_exception=False) from None
 
 
 def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> Order:
+    """What is to be drawn, from what a visitor or a program gave. `UserError` for what makes no sense."""
     try:
         if not 0 <= int(seed or 0) < 2**63:
             raise UserError("the seed must lie between 0 and 2^63 - 1")
-        kind, count = SAMPLERS.get(sampler or "the model's own", sampler), int(steps or 0) or None
-        return Order(int(samples), int(seed or 0), kind, count, desk.read_points(regions or "", limits))
+        count = int(steps or 0) or None
+        return Order(int(samples), int(seed or 0), _sampler(sampler), count, desk.read_points(regions or "", limits))
     except (TypeError, ValueError, OverflowError):
         raise UserError("masks, seed and steps must be whole numbers") from None
+
+
+def _sampler(name: Any) -> SamplerName | None:
+    known = {label.lower(): kind for label, kind in SAMPLERS.items()}
+    known |= {kind: kind for kind in get_args(SamplerName)}
+    wanted = str(name or "the model's own").strip().lower()
+    if wanted not in known:
+        raise UserError(f"there is no sampler {str(name)[:40]!r}; choose one of {', '.join(SAMPLERS)}")
+    return known[wanted]

@@ -3,66 +3,12 @@
 const find = (selector) => element.querySelector(selector);
 const CONFIDENCE = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 const DISAGREEMENT = ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"];
-const view = { scene: null, picture: null, grids: [], paths: [], hidden: new Set(), zoomed: true, at: 0.5 };
+const BLANK = { scene: null, picture: null, grids: [], paths: [], mean: null, border: null, confidence: null, disagreement: null, marks: [], waiting: 0 };
+const view = { ...BLANK, hidden: new Set(), zoomed: true, at: 0.5, stamp: 0 };
 
-async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-function load(address) {
-  return new Promise((done, fail) => {
-    const image = new Image();
-    image.onload = () => done(image);
-    image.onerror = fail;
-    image.src = address;
-  });
-}
-
-// the border of grid ≥ level between the pixels (marching squares); outside the picture is 0
-const SIDES = [[], [3, 0], [0, 1], [3, 1], [1, 2], [3, 0, 1, 2], [0, 2], [3, 2], [2, 3], [0, 2], [0, 1, 2, 3], [1, 2], [1, 3], [0, 1], [0, 3], []];
-function outline(grid, width, height, level) {
-  const path = new Path2D();
-  const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : grid[y * width + x]);
-  for (let y = -1; y < height; y++) {
-    for (let x = -1; x < width; x++) {
-      const [a, b, c, d] = [at(x, y), at(x + 1, y), at(x + 1, y + 1), at(x, y + 1)];
-      const sides = SIDES[(a >= level) | ((b >= level) << 1) | ((c >= level) << 2) | ((d >= level) << 3)];
-      for (let k = 0; k < sides.length; k++) {
-        const [px, py] = [[x + (level - a) / (b - a), y], [x + 1, y + (level - b) / (c - b)],
-                          [x + (level - d) / (c - d), y + 1], [x, y + (level - a) / (d - a)]][sides[k]];
-        if (k % 2) path.lineTo(px + 0.5, py + 0.5);
-        else path.moveTo(px + 0.5, py + 0.5);
-      }
-    }
-  }
-  return path;
-}
-
-function colours(anchors) {
-  const parts = anchors.map((text) => [1, 3, 5].map((k) => parseInt(text.slice(k, k + 2), 16)));
-  return Array.from({ length: 256 }, (_, i) => {
-    const place = (i / 255) * (parts.length - 1);
-    const low = Math.min(Math.floor(place), parts.length - 2);
-    return parts[low].map((value, k) => value + (parts[low + 1][k] - value) * (place - low));
-  });
-}
 const LUTS = { confidence: colours(CONFIDENCE), disagreement: colours(DISAGREEMENT) };
 find(".mm-confidence .mm-scale i").style.background = "linear-gradient(90deg," + CONFIDENCE.join(",") + ")";
 find(".mm-disagreement .mm-scale i").style.background = "linear-gradient(90deg," + DISAGREEMENT.join(",") + ")";
-
-function heat(values, width, height, lut, top) {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [width, height];
-  const image = new ImageData(width, height);
-  values.forEach((value, i) => {
-    const [r, g, b] = lut[Math.max(0, Math.min(255, Math.round((value / top) * 255)))];
-    image.data.set([r, g, b, 255], 4 * i);
-  });
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
-}
 
 // confidence and disagreement, in [0, 255], from the masks so far
 function fuse() {
@@ -126,6 +72,36 @@ function stroke(context, path, pixel, colour, width, edge) {
   context.restore();
 }
 
+// the region about a mark, moved to lie within the image: left, top, right, bottom
+function around([x, y]) {
+  const { crop, width, height } = view.scene;
+  const [left, top] = [[x, width], [y, height]].map(([centre, side]) => Math.min(Math.max(centre - Math.floor(crop / 2), 0), Math.max(side - crop, 0)));
+  return [left, top, Math.min(left + crop, width), Math.min(top + crop, height)];
+}
+
+// the × of a square stands in its corner: its middle and half its side, in pixels of the image
+const corner = (right, top, pixel) => [right - 10 * pixel, top + 10 * pixel, 9 * pixel];
+
+function square(context, [left, top, right, bottom], pixel, removable) {
+  for (const [ink, dash] of [["rgba(0,0,0,0.7)", []], ["#ffffff", [5 * pixel, 4 * pixel]]]) {
+    [context.strokeStyle, context.lineWidth] = [ink, 1.5 * pixel];
+    context.setLineDash(dash);
+    context.strokeRect(left, top, right - left, bottom - top);
+  }
+  context.setLineDash([]);
+  if (!removable) return;
+  const [x, y, half] = corner(right, top, pixel);
+  context.fillStyle = "rgba(0,0,0,0.75)";
+  context.fillRect(x - half, y - half, 2 * half, 2 * half);
+  [context.strokeStyle, context.lineWidth] = ["#ffffff", 2 * pixel];
+  context.beginPath();
+  for (const way of [1, -1]) {
+    context.moveTo(x - 4 * pixel, y - way * 4 * pixel);
+    context.lineTo(x + 4 * pixel, y + way * 4 * pixel);
+  }
+  context.stroke();
+}
+
 const colour = (k) => view.scene.palette[k % view.scene.palette.length];
 
 function paint() {
@@ -137,9 +113,8 @@ function paint() {
     if (!view.hidden.has(k)) stroke(context, path, pixel, colour(k), 2, true);
   });
   if (view.border && !view.hidden.has("consensus")) stroke(context, view.border, pixel, "#ffffff", 3, true);
-  [context.strokeStyle, context.lineWidth] = ["#ffffff", 1.5 * pixel];
-  context.setLineDash([5 * pixel, 4 * pixel]);
-  for (const [left, top, right, bottom] of scene.regions) context.strokeRect(left, top, right - left, bottom - top);
+  if (!view.marks.length) for (const region of scene.regions) square(context, region, pixel, false);
+  for (const mark of view.marks) square(context, around(mark), pixel, true);
   for (const name of ["confidence", "disagreement"]) {
     if (!view[name]) continue;
     const [map, dot] = easel(find(".mm-" + name + " canvas"), 0.6 * window.innerHeight);
@@ -210,16 +185,20 @@ function cut() {
 function tell() {
   const { scene } = view;
   const done = scene.masks.length;
-  const working = scene.total > 0 && scene.progress < 1 && !view.ended;
+  const waiting = view.waiting > 0 && !view.ended;
+  const working = waiting || (scene.total > 0 && scene.progress < 1 && !view.ended);
   document.body.classList.toggle("mm-busy", working);
   find(".mm").classList.toggle("mm-working", working);
   find(".mm-progress i").style.width = 100 * scene.progress + "%";
   find(".mm-progress").setAttribute("aria-valuenow", String(Math.round(100 * scene.progress)));
-  find(".mm-status").textContent = working
-    ? "Drawing mask " + Math.min(done + 1, scene.total) + " of " + scene.total + " …"
-    : done ? scene.name + ": " + done + (done > 1 ? " masks" : " mask") + (scene.curve.length ? " in " + scene.seconds.toFixed(1) + " s" : ", then stopped")
-    : scene.name + ", " + scene.width + " × " + scene.height + " px";
-  find(".mm-hint").textContent = done ? "one colour a mask, white the consensus"
+  const name = scene.name + (scene.place ? " (" + scene.place + ")" : "");
+  find(".mm-status").textContent = waiting
+    ? "Waiting: " + (view.waiting > 1 ? view.waiting + " drawings come" : "one drawing comes") + " before yours …"
+    : working ? "Drawing mask " + Math.min(done + 1, scene.total) + " of " + scene.total + " …"
+    : done ? name + ": " + done + (done > 1 ? " masks" : " mask") + (done < scene.total ? ", then stopped" : " in " + scene.seconds.toFixed(1) + " s")
+    : name + ", " + scene.width + " × " + scene.height + " px";
+  find(".mm-warnings").replaceChildren(...scene.warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  find(".mm-hint").textContent = done ? "one colour per mask, the consensus in white"
     : scene.crop && Math.max(scene.width, scene.height) > scene.crop ? "click where to look, then draw" : "";
   find(".mm-zoom").hidden = !(done && scene.regions.length && Math.max(scene.width, scene.height) > scene.crop);
   find(".mm-main").classList.toggle("mm-clickable", scene.crop > 0);
@@ -236,12 +215,32 @@ function tell() {
   }
 }
 
+// back to the page as it was at first
+function clear() {
+  Object.assign(view, BLANK, { grids: [], paths: [], marks: [] });
+  view.hidden.clear();
+  document.body.classList.remove("mm-busy");
+  find(".mm-areas").replaceChildren();
+  find(".mm-download").disabled = true;
+  find(".mm-empty").hidden = false;
+  find(".mm-stage").hidden = true;
+}
+
 let turn = Promise.resolve();
 async function show(scene) {
-  if (!scene || !scene.image) return;
+  if (!scene || !scene.stamp || scene.stamp < view.stamp) return;
+  view.stamp = scene.stamp;
+  view.waiting = scene.waiting || 0;
+  if (scene.waiting !== undefined) {
+    view.ended = scene.waiting === 0;
+    if (view.scene) tell();
+    return;
+  }
+  if (!scene.image) return clear();
   const old = view.scene;
   const other = !old || old.image !== scene.image;
   if (other) view.picture = await load(scene.image);
+  if (!scene.total) view.marks = [];
   if (other || scene.masks.length < view.grids.length || scene.masks[0] !== old.masks[0]) {
     Object.assign(view, { grids: [], paths: [], mean: null, border: null, confidence: null, disagreement: null });
     view.hidden.clear();
@@ -272,7 +271,8 @@ find(".mm-zoom").addEventListener("click", (event) => {
   event.target.setAttribute("aria-pressed", String(view.zoomed));
   paint();
 });
-find(".mm-download").addEventListener("click", () => trigger("save", { threshold: view.at, form: find("#mm-form").value }));
+find(".mm-download").addEventListener("click", () => trigger("save", { threshold: view.at, form: find("#mm-form").value, stamp: view.scene.stamp }));
+find(".mm-remove").addEventListener("click", () => trigger("remove"));
 for (const button of element.querySelectorAll(".mm-examples button")) {
   button.addEventListener("click", () => trigger("example", { number: Number(button.dataset.k) }));
 }
@@ -283,11 +283,48 @@ function pixelAt(event) {
   const place = [x + ((event.clientX - box.left) / box.width) * width, y + ((event.clientY - box.top) / box.height) * height];
   return place.map((value, k) => Math.max(0, Math.min(Math.floor(value), (k ? view.scene.height : view.scene.width) - 1)));
 }
+function mark(marks) {
+  view.marks = marks;
+  trigger("pick", { regions: marks.map((place) => place.join(",")).join("; ") });
+  paint();
+}
 find(".mm-main canvas").addEventListener("click", (event) => {
   if (!view.scene || !view.scene.crop) return;
   const [x, y] = pixelAt(event);
-  trigger("pick", { x, y });
+  const pixel = frame()[2] / event.target.getBoundingClientRect().width;
+  const hit = view.marks.findLastIndex((place) => {
+    const [, top, right] = around(place);
+    const [across, down, half] = corner(right, top, pixel);
+    return Math.abs(x + 0.5 - across) <= half && Math.abs(y + 0.5 - down) <= half;
+  });
+  mark(hit < 0 ? [...view.marks, [x, y]] : view.marks.filter((_, k) => k !== hit));
 });
+find(".mm-main canvas").addEventListener("keydown", (event) => {
+  if (view.marks.length && ["Escape", "Delete", "Backspace"].includes(event.key)) mark(view.marks.slice(0, -1));
+});
+// what is typed is marked too
+document.addEventListener("input", (event) => {
+  if (!view.scene || !event.target.closest || !event.target.closest("#mm-regions")) return;
+  view.marks = [...event.target.value.matchAll(/(\d+)\s*[, ]\s*(\d+)/g)].map((found) => [Number(found[1]), Number(found[2])]);
+  paint();
+});
+
+// an image may be dropped anywhere, or pasted
+function hand(files) {
+  const input = document.querySelector("#mm-upload input[type=file]");
+  if (!input || !files.length) return false;
+  input.files = files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+  return true;
+}
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  if (event.target.closest && event.target.closest("#mm-upload")) return;
+  event.preventDefault();
+  hand(event.dataTransfer.files);
+});
+document.addEventListener("paste", (event) => hand(event.clipboardData.files));
+
 for (const canvas of element.querySelectorAll("canvas")) {
   canvas.addEventListener("pointermove", (event) => {
     if (!view.scene) return;

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from manymask.files.result import PALETTE, pairwise_agreement
+from manymask.hub import Segmentation
 from manymask.regions import Region
 
 SHOWN = 1024  # pixels along the longer side of the picture as shown
@@ -52,6 +53,8 @@ class Scene:
     spacing: tuple[float, float] | None = None
     crop: int = 0  # side of a region of interest, 0 if the model takes whole images
     total: int = 0  # masks to come
+    place: str = ""  # "slice 3 of 20", if there are several
+    warnings: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     grid: tuple[int, int] = (1, 1)  # columns and rows of the masks as sent
     masks: list[str] = field(default_factory=list)
@@ -73,24 +76,24 @@ class Scene:
         self.grid = (small.shape[1], small.shape[0])
         self.masks.append(base64.b64encode(zlib.compress(small.tobytes(), 3)).decode())
 
-    def finish(self, confidence: Tensor, drawn: np.ndarray, seconds: float) -> None:
-        """The area of the consensus at every stop of the slider, in pixels of the image; how well the masks agree.
-
-        confidence: (H, W); drawn: bool (n, …), the masks at any one size.
-        """
-        found, _ = np.histogram(confidence.numpy(), bins=np.linspace(0, 1, LEVELS + 1, dtype=np.float32))
-        self.curve = np.concatenate([found[::-1].cumsum()[::-1], [int((confidence >= 1).sum())]]).tolist()
-        self.agreement = pairwise_agreement(drawn.reshape(len(drawn), -1, drawn.shape[-1]))
+    def finish(self, found: Segmentation, seconds: float) -> None:
+        """The area of the consensus at every stop of the slider, in pixels of the image; how well the masks agree: the
+        numbers of `result.json`."""
+        stops = (torch.arange(LEVELS + 1, dtype=torch.float64) / LEVELS).to(found.confidence.dtype)
+        reached = torch.bucketize(found.confidence.flatten(), stops, right=True)  # how many stops lie at or below it
+        held = torch.bincount(reached, minlength=LEVELS + 2)
+        self.curve = held.flip(0).cumsum(0).flip(0)[1:].tolist()
+        self.agreement = pairwise_agreement((found.masks >= 0.5).numpy())
         self.seconds = seconds
 
-    def value(self, progress: float = 1.0) -> dict[str, Any]:
-        """What `page.js` reads; everything JSON."""
+    def value(self, progress: float = 1.0, stamp: int = 0) -> dict[str, Any]:
+        """What `page.js` reads; everything JSON. stamp: the browser leaves scenes older than the one it shows."""
         height, width = self.pixels.shape[:2]
         return {
-            "image": self.image, "name": self.name, "width": width, "height": height, "spacing": self.spacing,
-            "crop": self.crop, "total": self.total, "progress": progress, "grid": self.grid, "masks": list(self.masks),
-            "forms": self.forms,
-            "areas": list(self.areas), "curve": self.curve, "agreement": self.agreement, "seconds": self.seconds,
+            "stamp": stamp, "image": self.image, "name": self.name, "place": self.place, "warnings": self.warnings,
+            "width": width, "height": height, "spacing": self.spacing, "crop": self.crop, "total": self.total,
+            "progress": progress, "grid": self.grid, "masks": list(self.masks), "areas": list(self.areas),
+            "curve": self.curve, "agreement": self.agreement, "seconds": self.seconds, "forms": self.forms,
             "regions": [[r.left, r.top, r.right, r.bottom] for r in self.regions],
             "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE],
         }  # fmt: skip

@@ -91,6 +91,10 @@ def serve(
     max_megabytes_at_once: int = 1000,
     max_megapixels: float = 25,
     max_waiting: int = 20,
+    max_waiting_each: int = 8,
+    max_megabytes_kept: int = 4000,
+    max_files_each: int = 3000,
+    allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
 ) -> None:
     """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
 
@@ -102,12 +106,20 @@ def serve(
         max_megabytes_at_once: of all that is uploaded at a time.
         max_megapixels: million pixels of one image.
         max_waiting: how many may wait in line; who comes after them is asked to come again.
+        max_waiting_each: how many of these may be of one address.
+        max_megabytes_kept: of all uploads and results together that lie on the disk.
+        max_files_each: how many uploaded files of one address may lie on the disk.
+        allow_host: a further name that browsers may call this server by, such as the one of a proxy before it; give it
+            several times for several names.
     """
     from manymask.page.desk import Limits
     from manymask.page.serve import serve as serve_page
 
-    limits = Limits(max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting)
-    serve_page(model, host, port, limits)
+    limits = Limits(
+        max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting,
+        waiting_each=max_waiting_each, kept=max_megabytes_kept, kept_files=max_files_each,
+    )  # fmt: skip
+    serve_page(model, host, port, limits, allow_host)
 
 
 def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:

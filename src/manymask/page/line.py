@@ -1,0 +1,132 @@
+"""The line in front of the model: one drawing at a time, in the order of arrival. No Gradio in here."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from manymask.errors import UserError
+
+FAREWELL = "the server is closing; try again later"
+SILENCE = 30.0  # seconds after which a caller who never asked for the answer counts as gone
+
+
+class StoppedError(UserError):
+    """The visitor wants no more masks; those that are there count."""
+
+
+class LeftError(UserError):
+    """Nobody waits for this drawing any more."""
+
+
+class Ticket:
+    """A place in the line. `check` ends a drawing that nobody waits for any more.
+
+    heard: whether the caller is known to listen; a caller who does not begin to within `SILENCE` has left.
+    """
+
+    def __init__(self, line: "Line", visit: str, client: str, heard: bool = True) -> None:
+        self.visit, self.client, self.heard = visit, client, heard
+        self._line = line
+        self._came = time.monotonic()
+        self._ended: UserError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the next `check` raises."""
+        return self._ended is not None or (not self.heard and time.monotonic() - self._came > SILENCE)
+
+    def check(self) -> None:
+        """`StoppedError`, `LeftError`, or another `UserError` when the server is closing."""
+        if self.ended:
+            raise self._ended or LeftError("stopped: nobody asked for the answer")
+
+    def check_left(self) -> None:
+        """`LeftError` if nobody waits any more; not for a visitor who stopped."""
+        if isinstance(self._ended, LeftError):
+            raise self._ended
+
+    def end(self, error: UserError) -> None:
+        """The next `check` raises `error`."""
+        self._ended = self._ended or error
+
+    def ahead(self, seconds: float = 0.0) -> int:
+        """How many drawings come first; waits up to `seconds` for that to change."""
+        return self._line.ahead(self, seconds)
+
+    def wait(self) -> None:
+        """Returns when this ticket is the first; `UserError` as in `check`."""
+        while self.ahead(1.0):
+            self.check()
+        self.check()
+
+
+class Line:
+    """At most `longest` wait behind the drawing in progress, at most `each` drawings belong to one client."""
+
+    def __init__(self, longest: int, each: int) -> None:
+        self.longest, self.each = longest, each
+        self._tickets: list[Ticket] = []
+        self._moved = threading.Condition()
+        self._closed = False
+
+    @contextmanager
+    def place(self, visit: str, client: str, heard: bool = True) -> Iterator[Ticket]:
+        """A place at the end of the line, given up at the end of the block. `UserError` where there is none."""
+        ticket = Ticket(self, visit, client, heard)
+        with self._moved:
+            self._check_room(client)
+            self._tickets.append(ticket)
+        try:
+            yield ticket
+        finally:
+            with self._moved:
+                self._tickets.remove(ticket)
+                self._moved.notify_all()
+
+    def _check_room(self, client: str) -> None:
+        if self._closed:
+            raise UserError(FAREWELL)
+        if len(self._tickets) > self.longest:
+            raise UserError(f"the queue is full: {self.longest} are waiting; try again in a minute")
+        if sum(ticket.client == client for ticket in self._tickets) >= self.each:
+            raise UserError(
+                f"{self.each} drawings of yours are in the queue, which is full for you: wait for one of them"
+            )
+
+    def ahead(self, ticket: Ticket, seconds: float) -> int:
+        """See `Ticket.ahead`."""
+        with self._moved:
+            before = self._tickets.index(ticket)
+            if before and seconds:
+                self._moved.wait_for(lambda: self._tickets.index(ticket) != before or ticket.ended, seconds)
+            return self._tickets.index(ticket)
+
+    def listen(self, visit: str) -> None:
+        """The caller of this visit listens for the answer."""
+        with self._moved:
+            for ticket in self._tickets:
+                ticket.heard = ticket.heard or ticket.visit == visit
+
+    def stop(self, visit: str) -> None:
+        """Ends what a visitor has in the line, who keeps the masks that are there."""
+        self._end(StoppedError("stopped"), visit)
+
+    def leave(self, visit: str) -> None:
+        """Ends what a visitor has in the line, who has gone or wants something else."""
+        self._end(LeftError("stopped: the caller has left"), visit)
+
+    def _end(self, error: UserError, visit: str | None = None) -> None:
+        with self._moved:
+            for ticket in self._tickets:
+                if visit is None or ticket.visit == visit:
+                    ticket.end(error)
+            self._moved.notify_all()
+
+    def close(self, patience: float) -> bool:
+        """Ends every drawing and takes no more; whether all of them had ended within `patience` seconds."""
+        with self._moved:
+            self._closed = True
+        self._end(UserError(FAREWELL))
+        with self._moved:
+            return self._moved.wait_for(lambda: not self._tickets, patience)
