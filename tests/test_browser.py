@@ -228,6 +228,7 @@ def test_image_can_be_removed_and_the_examples_come_back(visit, lesion, page_ser
 def test_threshold_can_be_moved_at_every_width(visit_drawn, width):
     page = visit_drawn
     page.set_viewport_size({"width": width, "height": 900})
+    page.locator("#mm-threshold").scroll_into_view_if_needed()
     slider = page.locator("#mm-threshold").bounding_box()
     assert slider["width"] >= 200 and slider["x"] >= 0 and slider["x"] + slider["width"] <= width
     assert page.locator(".mm-main canvas").bounding_box()["width"] >= 250
