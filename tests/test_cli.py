@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manymask import __version__, cli
 from manymask.data import phantom
+from manymask.errors import Interruption, UserError
 
 from .conftest import run
 
@@ -69,16 +71,33 @@ def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run
         (["segment", "IMAGES", "--model", "MODEL", "--out", "FILE"], "grey.png is a file; --out names a folder"),
         (["prepare", "isic2018", "--out", "o"], "needs --source"),
         (["prepare", "nonsense", "--out", "o"], "there is no recipe 'nonsense'"),
+        (["prepare", "isic", "--out", "o"], "did you mean isic2018"),
+        (["segement", "a.jpg"], "there is no verb 'segement'; did you mean segment?"),
+        (["serve", "--model", "MODEL", "--port", "80000"], "--port must lie in 1 … 65535, not 80000"),
+        (["serve", "--model", "nowhere"], "nowhere: no such model folder"),
+        (["serve", "--model", "RUNS"], "is no model: it has no config.json"),
+        (["evaluate", "--model", "models/lost", "--data", "STORE"], "models/lost: no such model folder"),
+        (["train", "phantom", "segmentor", "--data", "d", "--run", "r"], "did you mean segmenter?"),
+        (
+            ["train", "phantom", "mask-codec", "--data", "STORE", "--run", "r", "--recipe.size", "-3"],
+            "recipe.size: -3 must lie",
+        ),
         (["train", "phantom"], "usage: manymask train RECIPE"),
         (["train", "phantom", "everything", "--data", "d", "--run", "r"], "'everything' is no stage"),
         (["train", "phantom", "segmenter", "--data", "nowhere", "--run", "r"], "nowhere is no prepared data set"),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_two(
-    monkeypatch, trained_run, images, tmp_path, capsys, arguments, message
+    monkeypatch, trained_run, store, images, tmp_path, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    places = {"MODEL": str(trained_run), "IMAGES": str(images), "FILE": str(images / "grey.png")}
+    places = {
+        "MODEL": str(trained_run),
+        "STORE": str(store.folder),
+        "RUNS": str(trained_run.parent),
+        "IMAGES": str(images),
+        "FILE": str(images / "grey.png"),
+    }
     assert run(monkeypatch, *(places.get(a, a) for a in arguments)) == 2
     said = capsys.readouterr().err.strip()
     assert message in said and said.startswith("manymask: ") and "\n" not in said and "Traceback" not in said
@@ -136,3 +155,44 @@ def test_demo_learns_how_often_the_halo_belongs(monkeypatch, tmp_path):
     assert (tmp_path / "demo/figure.png").exists() and (tmp_path / "demo/model/config.json").exists()
     assert many["mean_absolute_error"] < min(0.2, best["mean_absolute_error"])
     assert many["rank_correlation"] > 0.8 and many["undecided_with_both_answers"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "status"),
+    [
+        (UserError("a.png is damaged\nbeyond repair"), "a.png is damaged beyond repair", 2),
+        (OSError(28, "No space left on device", "/out/x.png"), "/out/x.png: No space left on device", 2),
+        (MemoryError(), "not enough memory", 2),
+        (RecursionError(), "nested too deeply", 2),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (Interruption(15, "stopped at step 3; the same command goes on"), "stopped at step 3; the same", 143),
+        (TypeError("odd"), "TypeError: odd (a fault of the program; MANYMASK_DEBUG=1", 1),
+    ],
+)
+def test_every_error_is_one_line_and_a_trace_only_on_request(monkeypatch, capsys, error, message, status):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert run(monkeypatch, "recipes") == status
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("manymask: ") and said.count("\n") == 1
+    monkeypatch.setenv("MANYMASK_DEBUG", "1")
+    with pytest.raises(type(error)):
+        run(monkeypatch, "recipes")
+
+
+def test_module_runs_and_tells_its_version():
+    done = subprocess.run([sys.executable, "-m", "manymask", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith(f"manymask {__version__}") and "torch" in done.stdout
+
+
+def test_reader_who_leaves_early_is_no_error():
+    command = f"{sys.executable} -m manymask --version | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "141" and done.stderr == ""
+
+
+def test_path_that_is_no_unicode_can_be_printed(monkeypatch, capsys):
+    assert run(monkeypatch, "segment", "l\udce9sion.png", "--model", "nowhere", "--out", "o") == 2
+    assert capsys.readouterr().err.count("\n") == 1

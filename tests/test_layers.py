@@ -33,7 +33,7 @@ FLOORS = (
     "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",
     "reproduce",
     "page.line", "page.door", "page.uploads", "page.scene", "page.desk", "page.office", "page.app", "page.patches", "page.serve",
-    "verbs.data", "verbs.train", "verbs.use", "verbs.score", "verbs.experiments", "cli",
+    "verbs.data", "verbs.train", "verbs.use", "verbs.score", "verbs.experiments", "cli", "__main__",
 )  # fmt: skip
 PACKAGES = {"files", "data", "report", "page", "verbs"}  # no more than a line each
 SOURCE = Path(manymask.__file__).parent

@@ -1,7 +1,8 @@
 """The one kind of error that a user is meant to read."""
 
+import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -42,6 +43,18 @@ def at_least_one(flag: str, value: int | None) -> None:
     """`UserError` for a flag that counts something and counts nothing."""
     if value is not None and value < 1:
         raise UserError(f"{flag} must be at least 1, not {value}")
+
+
+def in_range(flag: str, value: float | None, low: float, high: float) -> None:
+    """`UserError` for a flag outside of what it may be."""
+    if value is not None and not low <= value <= high:
+        raise UserError(f"{flag} must lie in {low} … {high}, not {value}")
+
+
+def guesses(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` with the known words that are most like this one; empty where none is."""
+    near = difflib.get_close_matches(word, list(known), 3, 0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 class Interruption(KeyboardInterrupt):

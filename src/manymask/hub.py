@@ -143,8 +143,6 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     title = Path(name).resolve().name
     folder = find_model(name, **download)
     place = folder / "config.json"
-    if not place.exists():
-        raise UserError(f"{folder} is no model: it has no config.json (a model folder is made by `manymask train`)")
     config = read_object(own_file(place), MOST_CONFIG)
     if config.get("format") != FORMAT:
         raise UserError(f"{place}: format {config.get('format')!r:.40}, this version reads {FORMAT}")

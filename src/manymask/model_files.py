@@ -31,8 +31,12 @@ def find_model(name: Path | str, **download: Any) -> Path:
     if not folder.exists():
         hint = "" if Path(name).is_absolute() else "; a model of the Hugging Face Hub is named hf://ORG/NAME"
         raise UserError(f"{name}: no such model folder{hint}")
-    candidates = (folder, folder / "segmenter" / "model", folder / "model")
-    return next((place for place in candidates if (place / "config.json").exists()), folder)
+    for place in (folder, folder / "segmenter" / "model", folder / "model"):
+        if (place / "config.json").exists():
+            return place
+    inside = ", ".join(str(place.parent) for place in sorted(folder.glob("*/config.json"))[:4])
+    hint = f"; it holds models: name one of {inside}" if inside else " (a model folder is made by `manymask train`)"
+    raise UserError(f"{folder} is no model: it has no config.json{hint}")
 
 
 def _fetched(repository: str, download: dict[str, Any]) -> Path:

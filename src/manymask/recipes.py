@@ -19,7 +19,7 @@ from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom, po
 from manymask.data.augment import Augment
 from manymask.data.case import Source
 from manymask.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
-from manymask.errors import UserError
+from manymask.errors import UserError, guesses
 from manymask.losses import MSE, WeightedCE
 from manymask.networks import Network, NNUNet, Pyramid, ResUNet, UNet, UNetPlusPlus
 from manymask.prob_unet import ProbUNet
@@ -265,9 +265,11 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The row of this name, or `UserError` listing them."""
+    """The row of this name, or `UserError` with those that are like it."""
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+        raise UserError(
+            f"there is no recipe {name!r}{guesses(name, RECIPES)} (`manymask recipes` lists all {len(RECIPES)})"
+        )
     return RECIPES[name]
 
 

@@ -22,7 +22,7 @@ import torch
 
 from manymask.choices import Precision
 from manymask.data.store import Store
-from manymask.errors import UserError
+from manymask.errors import Interruption, UserError
 from manymask.evaluate import Protocol, evaluate, fitting, held_out_cases, results, spread
 from manymask.experiments import Rules, sampler_of
 from manymask.files.atomic import read_json, write_json
@@ -142,3 +142,6 @@ def run(phase: str, folder: Path, place: Path) -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except Interruption as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)

@@ -2,7 +2,7 @@
 
 import tyro
 
-from manymask.errors import UserError
+from manymask.errors import UserError, guesses
 
 
 def train(arguments: list[str]) -> None:
@@ -20,7 +20,7 @@ def train(arguments: list[str]) -> None:
         raise UserError(usage)
     name, stage, *rest = arguments
     if stage not in recipes.STAGES:
-        raise UserError(f"{stage!r} is no stage; {usage}")
+        raise UserError(f"{stage!r} is no stage{guesses(stage, recipes.STAGES)}; {usage}")
     row = recipes.recipe(name)
     options = tyro.cli(
         TrainOptions,

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from manymask.choices import SamplerName
-from manymask.errors import UserError, at_least_one
+from manymask.errors import UserError, at_least_one, in_range
 
 
 def segment(
@@ -112,9 +112,15 @@ def serve(
         allow_host: a further name that browsers may call this server by, such as the one of a proxy before it; give it
             several times for several names.
     """
+    from manymask.model_files import find_model
     from manymask.page.desk import Limits
     from manymask.page.serve import serve as serve_page
 
+    in_range("--port", port, 1, 65535)
+    for flag, value in (("--max-megabytes", max_megabytes), ("--max-waiting", max_waiting)):
+        at_least_one(flag, value)
+    for folder in model:
+        find_model(folder)
     limits = Limits(
         max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting,
         waiting_each=max_waiting_each, kept=max_megabytes_kept, kept_files=max_files_each,

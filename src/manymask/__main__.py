@@ -1,0 +1,5 @@
+"""`python -m manymask`."""
+
+from manymask.cli import main
+
+main()
