@@ -88,7 +88,7 @@ class Fit:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
-        self.progress, self.stop = Progress(), Deferred()
+        self.progress, self.begun, self.stop = Progress(), 0, Deferred()
         self.folder.claim()
         if self.folder.last.exists():
             self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
@@ -171,6 +171,7 @@ class Fit:
 
     def _steps(self, bar: tqdm, max_minutes: float | None) -> None:
         start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
+        self.begun = self.progress.step
         if self.progress.step and self.progress.step % self.training.validate_every == 0:
             self.validate()  # which an interruption may have left out
         while self.progress.step < self.training.steps:
@@ -204,7 +205,7 @@ class Fit:
 
     def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
         line = {name: float(value.detach()) for name, value in logs.items()}
-        rate = (bar.n - bar.initial) * self.training.batch / (time.monotonic() - start)
+        rate = (self.progress.step - self.begun) * self.training.batch / (time.monotonic() - start)
         shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}
         if max_minutes is not None:
             shown["minutes left"] = f"{max(0.0, max_minutes - (time.monotonic() - start) / 60):.1f}"
