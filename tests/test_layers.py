@@ -30,7 +30,7 @@ FLOORS = (
     "agreement", "evaluate", "invariance", "show", "publish",
     "run_folder", "optim", "job", "train", "demo",
     "experiments", "measure", "pictures", "sweeps", "task",
-    "report.paper", "report.table", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",
+    "report.paper", "report.table", "report.shape", "report.collect", "report.tables", "report.plots", "report.curves", "report.write",
     "reproduce",
     "page.line", "page.door", "page.uploads", "page.scene", "page.desk", "page.office", "page.app", "page.patches", "page.serve",
     "verbs.data", "verbs.train", "verbs.use", "verbs.score", "verbs.experiments", "cli", "__main__",

@@ -1,6 +1,7 @@
 """The report: tables from small results whose every figure is known."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -165,3 +166,54 @@ def test_pictures_are_drawn_of_phantoms_and_never_of_cvc(trained_run, store, tmp
     source = Source("cvc_clinicdb", cases, {"random": random_scheme({c.id: c.id for c in cases}, 0)}, "")
     guarded = prepare(source, tmp_path / "cvc", 64, 1)
     assert draw_figures(model, guarded, guarded.ids, tmp_path / "drawn") == [] and not (tmp_path / "drawn").exists()
+
+
+DAMAGE = [
+    ("experiment.json", lambda e: [], "experiment.json holds a list"),
+    ("experiment.json", lambda e: {**e, "rows": [*e["rows"], 3]}, r"experiment\.rows\[\d+\] is no object"),
+    ("experiment.json", lambda e: {**e, "rows": []}, "has no rows"),
+    ("experiment.json", lambda e: {k: v for k, v in e.items() if k != "data"}, "experiment lacks data"),
+    (
+        "experiment.json",
+        lambda e: {**e, "rules": {**e["rules"], "samples": "5"}},
+        "experiment.rules.samples is no finite number",
+    ),
+    ("experiment.json", lambda e: {**e, "rows": [{**e["rows"][0], "cell": "../../x"}]}, "lies outside of its folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), DAMAGE)
+def test_damaged_experiment_is_told_and_the_report_of_the_others_is_made(run, tmp_path, capsys, name, change, message):
+    other = run / "isic2018"
+    shutil.copytree(run / "cvc_clinicdb", other)
+    put(other / name, change(json.loads((other / name).read_text())))
+    text = write_report([run], tmp_path / "out").read_text()
+    said = capsys.readouterr().err
+    assert re.search(message, said) and said.startswith(f"manymask: {other / name}") and said.count("\n") == 1
+    assert "## cvc_clinicdb" in text and "0.800 (0.790 – 0.820)" in text
+    with pytest.raises(UserError, match=message):
+        write_report([other], tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("metrics", "dice"), 0.8, "result.metrics.dice is no object"),
+        (("metrics", "dice", "mean"), "high", "result.metrics.dice.mean is no finite number"),
+        (("metrics", "dice", "low"), float("nan"), "result.metrics.dice.low is no finite number"),
+        (("training", "steps"), None, "result.training.steps is no finite number"),
+        (("curve",), {}, "result.curve is no list"),
+        (("cases",), "all", "result.cases is no list"),
+    ],
+)
+def test_damaged_result_is_named_and_the_other_rows_are_there(run, tmp_path, keys, value, message):
+    path = run / "cvc_clinicdb/cells/ours/result.json"
+    content = json.loads(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    put(path, content)
+    text = write_report([run], tmp_path / "out").read_text()
+    assert "0.700 (0.690 – 0.720)" in text and "| damaged |" in text
+    assert f"- `cvc_clinicdb/ours`: {path}: {message}" in text

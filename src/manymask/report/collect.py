@@ -1,18 +1,19 @@
 """Reads what `reproduce` left: experiments, the rows of their tables, and the results behind them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from manymask.errors import UserError
-from manymask.files.atomic import read_json
+from manymask.files.atomic import read_object
+from manymask.report.shape import EXPERIMENT, FAILED, RESULT, check
 from manymask.report.table import NOT_RUN
 
 
 @dataclass(frozen=True)
 class Found:
-    """A task's result.json, or why there is none: `status` is `done`, `failed` or `not run`."""
+    """A task's result.json, or why there is none: `status` is `done`, `failed`, `damaged` or `not run`."""
 
     folder: Path
     status: str
@@ -79,23 +80,42 @@ class Experiment:
 
 
 def find(folder: Path) -> Found:
-    """What a task's folder holds."""
-    if (folder / "result.json").exists():
-        return Found(folder, "done", read_json(folder / "result.json"))
-    if (folder / "failed.json").exists():
-        return Found(folder, "failed", {}, read_json(folder / "failed.json")["error"])
+    """What a task's folder holds; a file that cannot be read counts as `damaged`."""
+    try:
+        if (folder / "result.json").exists():
+            return Found(folder, "done", _read(folder / "result.json", RESULT))
+        if (folder / "failed.json").exists():
+            return Found(folder, "failed", {}, _read(folder / "failed.json", FAILED)["error"])
+    except UserError as error:
+        return Found(folder, "damaged", {}, str(error))
     return Found(folder, NOT_RUN, {})
 
 
-def collect(runs: Sequence[Path]) -> list[Experiment]:
-    """The experiments in these folders, in their order. Raises `UserError` for a folder that holds none."""
+def _read(path: Path, form: dict[str, Any]) -> dict[str, Any]:
+    found = read_object(path)
+    check(found, form, f"{path}: {path.stem}")
+    return found
+
+
+def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Experiment]:
+    """The experiments in these folders, in their order. An experiment.json that cannot be read is told and passed over.
+
+    Raises `UserError` for a folder that holds none, and where none can be read.
+    """
     found: dict[Path, Experiment] = {}
+    wrong: list[str] = []
     for run in runs:
         places = sorted(p.parent for p in (run / "experiment.json", *run.glob("*/experiment.json")) if p.exists())
         if not places:
             raise UserError(f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it")
         for place in places:
-            found.setdefault(place.resolve(), _experiment(place))
+            try:
+                found.setdefault(place.resolve(), _experiment(place))
+            except UserError as error:
+                wrong.append(str(error))
+                tell(str(error))
+    if not found:
+        raise UserError(wrong[0])
     return _told_apart(list(found.values()))
 
 
@@ -111,10 +131,19 @@ def _told_apart(experiments: list[Experiment]) -> list[Experiment]:
 
 
 def _experiment(folder: Path) -> Experiment:
-    facts = read_json(folder / "experiment.json")
+    path = folder / "experiment.json"
+    facts = _read(path, EXPERIMENT)
+    if not facts["rows"]:
+        raise UserError(f"{path} has no rows")
+    rows = facts["rows"]
+    places = {f"cells/{row['cell']}" for row in rows} | {place for row in rows for place in row["codecs"].values()}
+    strange = next((place for place in places if ".." in Path(place).parts or Path(place).is_absolute()), None)
+    if strange is not None:
+        raise UserError(f"{path} names {strange!r}, which lies outside of its folder")
+    tasks = {place: find(folder / place) for place in places}
     lines = [
-        Line(row["table"], row["name"], row["label"], row["cell"], find(folder / "cells" / row["cell"]),
-             {stage: find(folder / place) for stage, place in row["codecs"].items()})
-        for row in facts["rows"]
+        Line(row["table"], row["name"], row["label"], row["cell"], tasks[f"cells/{row['cell']}"],
+             {stage: tasks[place] for stage, place in row["codecs"].items()})
+        for row in rows
     ]  # fmt: skip
     return Experiment(folder, facts, lines, facts["recipe"])

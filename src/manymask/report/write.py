@@ -1,6 +1,7 @@
 """`manymask report`: results → report.md with its tables (CSV beside) and figures (PNG)."""
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ CAPTIONS = (
 def write_report(runs: Sequence[Path], out: Path, model: Path | None = None, data: Path | None = None) -> Path:
     """Fills `out` from what `reproduce` left in `runs` and returns report.md. Figures 1, 2 and 4 are drawn from `model` on
     `data` where given, else taken from the runs; never from data whose licence forbids it."""
-    experiments = collect(runs)
+    experiments = collect(runs, lambda line: print(f"manymask: {line}", file=sys.stderr))
     out.mkdir(parents=True, exist_ok=True)
     parts = ["# Report", "", *[line for e in experiments for line in _setting(e)], *_failures(experiments)]
     tables = all_tables(experiments)
@@ -72,7 +73,7 @@ def _setting(e: Experiment) -> list[str]:
         "95 % intervals from 2,000 bootstrap draws of whole groups",
         f"- {where if done else 'nothing was run'}; {e.facts['precision']} in training, "
         f"{_revisions(e)}",
-        "- `not run`: not run; `failed`: see below; `–`: there is no such figure", "",
+        "- `not run`: not run; `failed`, `damaged`: see below; `–`: there is no such figure", "",
     ]  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def _revisions(e: Experiment) -> str:
 
 
 def _failures(experiments: Sequence[Experiment]) -> list[str]:
-    failed = [task for e in experiments for task in e.tasks() if task.status == "failed"]
+    failed = [task for e in experiments for task in e.tasks() if task.status in ("failed", "damaged")]
     lines = [f"- `{task.folder.parent.parent.name}/{task.folder.name}`: {task.error}" for task in failed]
     return ["## Failed", "", *lines, ""] if lines else []
 
