@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,8 @@ step, place = train.Fit.step, Path({run!r})
 
 def slow(self):
     found = step(self)
-    (place / f"process{{self.accelerator.process_index}}").write_text(str(os.getpid()))
+    if self.progress.step == 1:
+        (place / f"process{{self.accelerator.process_index}}").write_text(str(os.getpid()))
     (place / f"step{{self.progress.step}}").touch()
     time.sleep({seconds})
     return found
@@ -52,13 +54,25 @@ cli.main()
 """
 
 
-def start(store, run, seconds=0.2, launch=()) -> subprocess.Popen:
-    """The command line in a process of its own, training a codec with slow steps."""
-    (run / "script.py").write_text(SCRIPT.format(store=str(store.folder), run=str(run), seconds=seconds))
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "CUDA_VISIBLE_DEVICES": "",
-                                "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    command = [sys.executable, *launch, str(run / "script.py")]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(store, tmp_path):
+    """Starts the command line in a process of its own, training a codec with slow steps; ends it with the test."""
+    started = []
+
+    def begin(seconds=0.2, launch=()) -> subprocess.Popen:
+        (tmp_path / "script.py").write_text(SCRIPT.format(store=str(store.folder), run=str(tmp_path), seconds=seconds))
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "CUDA_VISIBLE_DEVICES": "",
+                                    "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
+        command = [sys.executable, *launch, str(tmp_path / "script.py")]
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        started.append(subprocess.Popen(command, env=environment, **streams))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def wait_for(process: subprocess.Popen, path: Path) -> None:
@@ -72,8 +86,8 @@ def stopped_at(said: str) -> list[int]:
     return [int(step) for step in re.findall(r"manymask: stopped at step (\d+); the same command goes on", said)]
 
 
-def test_sigterm_finishes_the_step_and_saves_it_and_no_second_trainer_gets_in(store, tmp_path):
-    process = start(store, tmp_path)
+def test_sigterm_finishes_the_step_and_saves_it_and_no_second_trainer_gets_in(store, tmp_path, start):
+    process = start()
     wait_for(process, tmp_path / "step2")
     with pytest.raises(UserError, match="another process trains there"):
         Fit(job(store, tmp_path, steps=300))
@@ -91,8 +105,8 @@ def test_sigterm_finishes_the_step_and_saves_it_and_no_second_trainer_gets_in(st
     assert all(torch.equal(v, whole.ema.state_dict()[k]) for k, v in going_on.ema.state_dict().items())
 
 
-def test_second_interrupt_ends_at_once(store, tmp_path):
-    process = start(store, tmp_path, seconds=60)
+def test_second_interrupt_ends_at_once(tmp_path, start):
+    process = start(seconds=60)
     wait_for(process, tmp_path / "step1")
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -101,11 +115,11 @@ def test_second_interrupt_ends_at_once(store, tmp_path):
     assert process.wait(timeout=30) == -signal.SIGINT
 
 
-def test_several_processes_stop_after_one_step(store, tmp_path):
+def test_several_processes_stop_after_one_step(store, tmp_path, start):
     """The signal comes to one of the two alone."""
     port = str(29900 + os.getpid() % 90)
     launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port)
-    process = start(store, tmp_path, launch=launch)
+    process = start(launch=launch)
     wait_for(process, tmp_path / "step21")  # beyond the first line of the log
     os.kill(int((tmp_path / "process1").read_text()), signal.SIGTERM)
     _, said = process.communicate(timeout=120)
@@ -183,10 +197,10 @@ def test_lock_that_a_killed_process_left_is_no_trouble(store, tmp_path):
 def test_sigterm_while_preparing_leaves_nothing_half_done(monkeypatch, tmp_path, capsys):
     draw = phantom.draw
 
-    def interrupted(number, *rest):
+    def interrupted(number, **options):
         if number == 20:
             os.kill(os.getpid(), signal.SIGTERM)
-        return draw(number, *rest)
+        return draw(number, **options)
 
     monkeypatch.setattr(phantom, "draw", interrupted)
     assert run(monkeypatch, "prepare", "phantom", "--out", tmp_path / "store") == 143
