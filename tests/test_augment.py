@@ -109,3 +109,12 @@ def test_a_window_is_real_pixels_wherever_it_lies():
 def test_rotation_and_shift_fill_nothing_in_a_window():
     wild = Augment(flip=False, rotate=45, shift=0.5)
     assert torch.allclose(wild(marked(), 24).image, torch.ones(()))
+
+
+def test_a_stretched_window_spans_all_grey_values():
+    grey = batch().image * 0.5 + 0.25
+    after = Augment(flip=False)(
+        Batch(["0"] * 8, grey, (grey[:, :1] > 0.5).float(), TrainingNoise(0, 3)), 16, stretched=True
+    )
+    assert torch.allclose(after.image.amin(dim=(1, 2, 3)), torch.zeros(8), atol=1e-6)
+    assert torch.allclose(after.image.amax(dim=(1, 2, 3)), torch.ones(8), atol=1e-6)

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from manymask import Segmenter
 from manymask.data import phantom
+from manymask.data.case import Case, Source
+from manymask.data.store import prepare
 from manymask.errors import UserError
+from manymask.evaluate import fitting
 from manymask.files.picture import Picture
 from manymask.hub import TrainedModel, load_model, save_model
 from manymask.provenance import Provenance
@@ -202,3 +205,22 @@ def test_bytes_of_a_region_are_stretched_to_their_very_ends(cropper):
     pixels[3, 3] = 250
     seen = look(pixels, cropper.recipe).seen[0]
     assert seen[0, 3, 3] == 255 and seen[0, 0, -1] == round(70 / 230 * 255)
+
+
+def test_a_region_shows_what_evaluation_sees_through_its_window(tmp_path):
+    """The middle of a stored crop, cut and stretched, is the region about the middle of the same pixels."""
+    pixels = np.random.default_rng(0).integers(40, 200, (32, 32, 1), dtype=np.uint8)
+    pixels[0, 0], pixels[-1, -1] = 0, 255  # brightest and darkest lie outside of the window
+    cases = [Case(str(i), str(i), lambda i=i: (pixels + np.uint8(i), np.ones((1, 32, 32), bool))) for i in range(3)]
+    store = prepare(
+        Source("lidc_idri", cases, {"patient": {"train": ["0"], "val": ["1"], "test": ["2"]}}, ""),
+        tmp_path / "s",
+        32,
+        1,
+    )
+    row = replace(RECIPES["lidc_idri"], size=24, margin=4)
+    seen = fitting(row, store, (2, -3)).batch(["0"])
+    region = look(pixels, row, [(16 - 3, 16 + 2)])
+    assert torch.equal(seen.image, region.batch().image)
+    assert seen.image.min() == 0 and seen.image.max() == 1
+    assert seen.noise_names == region.batch().noise_names, "so segment and evaluate draw the same masks"

@@ -249,7 +249,7 @@ def fitting(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)) -> S
         )
     if any(offset) and not recipe.margin:
         raise UserError("--offsets are for models that were trained on windows of larger crops")
-    return store if store.cut or not recipe.margin else store.window(recipe.size, offset)
+    return store if store.cut or not recipe.margin else store.window(recipe.size, offset, recipe.stretch)
 
 
 def results(

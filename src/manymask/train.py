@@ -116,7 +116,8 @@ class Fit:
         share = self.training.batch // world
         ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch)[rank * share :][:share]
         noise = TrainingNoise(self.training.seed, step, rank, world)
-        return self.augment(self.job.store.batch(ids, noise).to(self.accelerator.device), self.job.recipe.size)
+        whole, recipe = self.job.store.batch(ids, noise).to(self.accelerator.device), self.job.recipe
+        return self.augment(whole, recipe.size, recipe.stretch)
 
     def step(self) -> dict[str, Tensor]:
         """One optimiser step; returns what the model logs."""

@@ -34,16 +34,18 @@ class Augment:
     zoom: float = 0.0
     inset: float = 0.0
 
-    def __call__(self, batch: Batch, size: int | None = None) -> Batch:
+    def __call__(self, batch: Batch, size: int | None = None, stretched: bool = False) -> Batch:
         """The batch, augmented: masks stay in {0, 1}, images in [0, 1]; draws come from the batch's noise.
 
-        size: side of the result in pixels; smaller than the image, a window of real pixels is drawn out of it, anywhere.
+        size: side of the result in pixels; smaller than the image, a window of real pixels is drawn out of it, anywhere, and
+        `stretched` from its own minimum to its maximum.
         """
         image, masks = batch.image, batch.truth()
         draw = batch.noise.uniform(len(image), 12)
         image, masks = self._mirror(image, masks, draw)
         if size is not None and size < image.shape[-1]:
             image, masks = self._window(image, masks, size, draw)
+            image = _stretched(image) if stretched else image
         elif self.rotate or self.scale or self.shift:
             image, masks = self._warp(image, masks, 2 * draw[:, 4:8] - 1)
         if self.brightness or self.contrast or self.colour:
@@ -112,6 +114,12 @@ class Augment:
         mean = image.mean(dim=(1, 2, 3), keepdim=True)
         gain = 1 + self.contrast * draw[:, :1] + self.colour * draw[:, 2:]
         return ((image - mean) * gain + mean + self.brightness * draw[:, 1:2]).clamp(0, 1)
+
+
+def _stretched(image: Tensor) -> Tensor:
+    """Each of (B, C, H, W) from its own minimum (0) to its maximum (1)."""
+    low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
+    return (image - low) / (high - low).clamp(min=1e-6)
 
 
 WINDOWS = 8  # places tried for a window without a lesion

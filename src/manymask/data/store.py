@@ -27,6 +27,7 @@ from manymask.data.pairs import safe_name
 from manymask.data.writer import Writer, room_for
 from manymask.errors import UserError
 from manymask.files.atomic import atomic_folder, write_json
+from manymask.files.window import stretch
 from manymask.noise import TrainingNoise
 
 
@@ -175,6 +176,7 @@ class Store:
         self.read_by = None if read_by is None else np.array(read_by, dtype=bool)
         self.stored: tuple[int, int] = self.images.shape[2:]
         self.cut: tuple[slice, ...] = ()
+        self.stretched = False
         self.warnings: list[str] = self.manifest["warnings"]
 
     def holds(self, data_hash: str) -> bool:
@@ -211,6 +213,8 @@ class Store:
         order = np.argsort(rows)  # a memory map likes to be read forwards
         back = np.argsort(order)
         pixels = self.images[np.take(rows, order)][back]
+        if self.stretched:
+            pixels = np.stack([stretch(each) for each in pixels])
         image, names = torch.from_numpy(pixels).float().div_(255), [pixel_name(each) for each in pixels]
         masks = torch.from_numpy(self.masks[np.take(rows, order)][back]).float()
         read_by = None if self.read_by is None else torch.from_numpy(self.read_by[rows])
@@ -241,9 +245,10 @@ class Store:
         shares = self.masks[row].mean(axis=(1, 2))
         return shares if self.read_by is None else shares[self.read_by[row]]
 
-    def window(self, size: int, offset: tuple[int, int] = (0, 0)) -> "Store":
-        """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs.
-        For images stored at their native scale. `UserError` where the window leaves the image."""
+    def window(self, size: int, offset: tuple[int, int] = (0, 0), stretched: bool = False) -> "Store":
+        """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs,
+        `stretched` from its own minimum to its maximum as a region of interest is. For images stored at their native scale.
+        `UserError` where the window leaves the image."""
         inner = copy(self)
         margin = (self.images.shape[-1] - size) // 2
         if margin < 0 or max(map(abs, offset)) > margin:
@@ -253,6 +258,7 @@ class Store:
         top, left = (margin + step for step in offset)
         inner.cut = (slice(top, top + size), slice(left, left + size))
         inner.images, inner.masks = (x[:, :, *inner.cut] for x in (self.images, self.masks))
+        inner.stretched = stretched
         return inner
 
     def native_masks(self, case: str) -> np.ndarray:
