@@ -211,13 +211,11 @@ def test_a_region_shows_what_evaluation_sees_through_its_window(tmp_path):
     """The middle of a stored crop, cut and stretched, is the region about the middle of the same pixels."""
     pixels = np.random.default_rng(0).integers(40, 200, (32, 32, 1), dtype=np.uint8)
     pixels[0, 0], pixels[-1, -1] = 0, 255  # brightest and darkest lie outside of the window
-    cases = [Case(str(i), str(i), lambda i=i: (pixels + np.uint8(i), np.ones((1, 32, 32), bool))) for i in range(3)]
-    store = prepare(
-        Source("lidc_idri", cases, {"patient": {"train": ["0"], "val": ["1"], "test": ["2"]}}, ""),
-        tmp_path / "s",
-        32,
-        1,
-    )
+    mask = np.zeros((1, 32, 32), bool)
+    mask[:, 12:20, 12:20] = True
+    cases = [Case(str(i), str(i), lambda i=i: (pixels // np.uint8(i + 1), mask)) for i in range(3)]
+    scheme = {"patient": {"train": ["0"], "val": ["1"], "test": ["2"]}}
+    store = prepare(Source("lidc_idri", cases, scheme, ""), tmp_path / "store", 32, 1)
     row = replace(RECIPES["lidc_idri"], size=24, margin=4)
     seen = fitting(row, store, (2, -3)).batch(["0"])
     region = look(pixels, row, [(16 - 3, 16 + 2)])
