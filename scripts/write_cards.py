@@ -83,19 +83,25 @@ def _off_centre(results: Path, trained: TrainedModel) -> Iterator[tuple[str, str
 
 
 def _level_sets(results: Path) -> Iterator[tuple[str, str, str]]:
-    found = _json(results / "level-sets.json")
-    if found is None:
+    """What the drawn masks are worth beside answers that draw nothing: on all that was scored, else on the few images of
+    level-sets.json."""
+    scored, few = _json(results / "results.json"), _json(results / "level-sets.json")
+    if "level_sets" in scored["baselines"]:
+        file, masks, blanks = "results.json", scored["protocol"]["ged_samples"], "blanks"
+        found = {"drawn": scored["metrics"], **scored["baselines"]}
+    elif few is not None:
+        file, masks, blanks, found = "level-sets.json", few["protocol"]["masks"], "blank_4", few["all"]
+    else:
         return
-    every, masks = found["all"], found["protocol"]["masks"]
     for name, what in (
-        ("drawn", f"GED², HM-IoU of {masks} drawn masks ({every['drawn']['ged']['n']} images)"),
+        ("drawn", f"GED², HM-IoU of {masks} drawn masks ({found['drawn']['ged']['n']} images)"),
         ("level_sets", f"… of the mean of these masks, cut at {masks} levels: one map, nothing drawn"),
-        ("blank_4", "… of the drawn masks, four replaced by empty ones on every image"),
+        (blanks, f"… of the drawn masks, {masks // 4} replaced by empty ones on every image"),
     ):
-        if name == "blank_4" and every[name]["ged"]["mean"] > every["drawn"]["ged"]["mean"]:
+        if name == blanks and found[name]["ged"]["mean"] > found["drawn"]["ged"]["mean"]:
             continue  # the model draws as many empty masks by itself
-        ged, hm_iou = (f"{every[name][metric]['mean']:.3f}" for metric in ("ged", "hm_iou"))
-        yield what, f"{ged}, {hm_iou}", "level-sets.json"
+        ged, hm_iou = (f"{found[name][metric]['mean']:.3f}" for metric in ("ged", "hm_iou"))
+        yield what, f"{ged}, {hm_iou}", file
 
 
 def _by_readers(results: Path) -> Iterator[tuple[str, str, str]]:

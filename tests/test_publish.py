@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from manymask.card import measured
 from manymask.denoisers import PyramidUNet
 from manymask.errors import UserError
 from manymask.evaluate import Protocol, evaluate
@@ -34,6 +35,16 @@ def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_pat
     assert "## Measured on test" in (tmp_path / "model" / "README.md").read_text()
     assert (tmp_path / "results" / "mask-codec" / "results.json").exists()
     assert (tmp_path / "results" / "figure.png").exists() and (tmp_path / "results" / "worst.png").exists()
+
+
+def test_card_says_what_a_surface_distance_leaves_out_and_how_calibrated_it_is_near_the_lesion():
+    metrics = {"dice": {"mean": 0.5, "n": 10}, "hd95": {"mean": 3.0, "n": 6, "skipped": 4, "missed": 3, "false": 1},
+               "ece": {"mean": 0.01, "near_lesion": 0.25}}  # fmt: skip
+    run = {"metrics": metrics, "data": {"scheme": "random"}, "protocol": {"samples": 5}, "git": "abc"}
+    rows = measured({"segmenter": [run]})
+    assert "(6 of 10; 3 answered with nothing; 1 answered where nothing is) | 3.0000 |" in rows
+    assert "| segmenter | ECE | 0.0100 |" in rows
+    assert "| segmenter | ECE within 5 px of the readers' masks | 0.2500 |" in rows
 
 
 def test_worst_cases_are_named_worst_first(trained_run, store, tmp_path):

@@ -87,7 +87,9 @@ def _purpose(stage: Stage, purpose: str) -> str:
 NAMES = {
     "dice": "Dice of the consensus", "iou": "IoU", "hd95": "HD95, px, where neither mask is empty",
     "dice_all_slots_filled": "Dice, all readers marked",
-    "dice_majority": "Dice against the majority", "ged": "GED²", "hm_iou": "HM-IoU", "ece": "ECE", "brier": "Brier",
+    "dice_majority": "Dice against the majority", "ged": "GED²", "ged_unbiased": "GED², unbiased", "hm_iou": "HM-IoU",
+    "threshold_jaccard": "threshold Jaccard", "mean_dice_256": "Dice, mean over 256 cuts of the map",
+    "ece": "ECE", "near_lesion": "ECE within 5 px of the readers' masks", "brier": "Brier",
     "psnr": "PSNR, dB", "ssim": "SSIM",
 }  # fmt: skip
 OF_CODECS = {"dice": "Dice of the reconstruction"}
@@ -107,7 +109,8 @@ def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "|---|---|---|---|---|",
     ]
     for stage, runs in metrics.items():
-        lines += [row for name in NAMES if (row := _measured_row(stage, name, [run["metrics"] for run in runs]))]
+        scores = [_flat(run["metrics"]) for run in runs]
+        lines += [row for name in NAMES if (row := _measured_row(stage, name, scores))]
     brief = metrics["segmenter"][0]
     for name, label in BASELINES.items():
         dice = brief.get("baselines", {}).get(name, {}).get("dice")
@@ -125,6 +128,12 @@ def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join([*lines, "", f"{facts}, scored by revision {revisions}. {remark}In full: `metrics.json`.", ""])
 
 
+def _flat(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics with the ECE near the lesion, where it was measured, as one of its own."""
+    near = metrics.get("ece", {}).get("near_lesion")
+    return metrics if near is None else {**metrics, "near_lesion": {"mean": near}}
+
+
 def _measured_row(stage: str, name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """A row of the table, empty where this was not measured."""
     if "mean" not in runs[0].get(name, ()):
@@ -140,6 +149,10 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 
 def _cases(value: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """Over how many cases a mean is, where these are not all."""
+    """Over how many cases a mean is, where these are not all, and how many a surface distance cannot rate."""
     every = metrics.get("dice", {}).get("n")
-    return f" ({value['n']} of {every})" if every and "n" in value and value["n"] != every else ""
+    if not every or value.get("n", every) == every:
+        return ""
+    kinds = (("missed", "answered with nothing"), ("false", "answered where nothing is"))
+    unrated = "".join(f"; {value[kind]} {said}" for kind, said in kinds if value.get(kind))
+    return f" ({value['n']} of {every}{unrated})"
