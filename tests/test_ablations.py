@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask import cli
 from manymask.bottlenecks import FSQ, KL, VQ
 from manymask.denoisers import ConcatUNet, PyramidUNet
 from manymask.guidance import PairClassifier
@@ -17,7 +16,7 @@ from manymask.recipes import STAGES
 from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
 from manymask.segmenters import LatentDiffusion
 
-from .conftest import perturb, tiny_recipe
+from .conftest import perturb, run, tiny_recipe
 from .test_every_model import SIZE, batch
 
 BASE = replace(tiny_recipe(), segmenter=LatentDiffusion(ConcatUNet((8, 8), 1), Diffusion("x0"), DDIM(2), "reader"))
@@ -79,8 +78,7 @@ def test_thirty_samples_begin_with_the_first_five():
 
 
 def train(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["manymask", "train", *map(str, arguments)])
-    cli.main()
+    assert run(monkeypatch, "train", *arguments) == 0
 
 
 SHORT = (

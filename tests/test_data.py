@@ -180,8 +180,11 @@ def test_masks_cut_at_a_threshold_when_asked(tmp_path):
     for i in range(10):
         save(tmp_path / "images" / f"{i}.png", photo())
         save(tmp_path / "masks" / f"{i}.png", np.full((40, 48), 10 * i, np.uint8))
-    source = folder.read(tmp_path, reading=MaskReading(50))
-    assert [bool(case.read()[1].any()) for case in source.cases] == [10 * i >= 50 for i in range(10)]
+    cases = folder.read(tmp_path, reading=MaskReading(50)).cases
+    assert [bool(case.read()[1].any()) for case in (cases[0], *cases[5:])] == [False] + [True] * 5
+    for case in cases[1:5]:
+        with pytest.raises(UserError, match="nothing reaches the threshold 50"):
+            case.read()
 
 
 @given(
