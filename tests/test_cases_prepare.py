@@ -136,6 +136,30 @@ def test_names_are_compared_after_unicode_normalisation_and_without_usual_suffix
     assert [case.id for case in folder.read(tmp_path).cases] == names
 
 
+@pytest.mark.parametrize(("image", "mask"), [("p{}", "p{}-mask"), ("p{}", "p{} Mask"), ("p{}_0000", "p{}")])
+def test_masks_are_paired_by_the_usual_ways_of_naming(tmp_path, image, mask):
+    for k in range(6):
+        save(tmp_path / f"in/images/{image.format(k)}.png", photo(k))
+        save(tmp_path / f"in/masks/{mask.format(k)}.png", blob())
+    store = prepared(tmp_path / "in")
+    assert store.ids == [image.format(k) for k in range(6)] and store.masks.any(axis=(1, 2, 3)).all()
+
+
+def test_what_was_left_out_of_an_image_or_stretched_is_said_once(tmp_path):
+    pairs(tmp_path / "in", "abcdef")
+    for name, brightest in (("a", 30000), ("b", 40000)):
+        pixels = np.linspace(100, brightest, SHAPE[0] * SHAPE[1]).astype(np.uint16).reshape(SHAPE)
+        save(tmp_path / f"in/images/{name}.png", pixels)
+    Image.fromarray(photo(2)).save(
+        tmp_path / "in/images/c.png", format="MPO", save_all=True, append_images=[Image.fromarray(photo(9))]
+    )
+    said = [line for line in prepared(tmp_path / "in").warnings if "such as" in line]
+    assert said == [
+        "2 of 6 images, such as a: The grey values 100 to 30000 were stretched to 0 to 255.",
+        "1 of 6 images, such as c: The file holds 2 pictures; the first was read.",
+    ]
+
+
 def test_names_that_are_no_unicode_become_ids_that_can_be_written(tmp_path):
     for k in range(4):
         name = os.fsdecode(b"l\xe9sion\n%d.png" % k)

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from manymask.errors import UserError
-from manymask.files.raster import SUFFIXES, claimed_size, read_image, read_noted, read_pixels
+from manymask.files.raster import SUFFIXES, claimed_size, is_raster, read_image, read_noted, read_pixels
 from tests.raster_files import png, tiff
 
 HEIGHT, WIDTH = 11, 13  # no multiple of anything
@@ -226,6 +226,47 @@ class TestPages:
         frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
         pixels, notes = read_noted(tmp_path / "a.jpg")
         assert pixels[0, 0, 0] > 200 and notes == ("The file holds 2 pictures; the first was read.",)
+
+
+class TestDamagedJpeg:
+    """Pillow fills what is missing with grey, and says nothing where an end marker stands."""
+
+    def content(self, **options) -> bytes:
+        picture = Image.fromarray(RANDOM.integers(0, 256, (20, 30, 3), dtype=np.uint8)).resize((240, 160))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=90, **options)
+        return buffer.getvalue()
+
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+    def test_cut_short_or_overwritten_is_refused(self, tmp_path, options):
+        whole = self.content(**options)
+        half = len(whole) // 2
+        for broken in (
+            whole[:half],
+            whole[:half] + b"\xff\xd9",
+            whole[:half] + whole[half + 400 :],
+            whole[:half] + b"\xff\xd3" * 200 + whole[half + 400 :],
+        ):
+            with pytest.raises(UserError, match=r"a\.jpg is damaged"):
+                read(tmp_path, broken, "a.jpg")
+
+    def test_bytes_too_many_are_noted(self, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(self.content()[:-2] + bytes(9) + b"\xff\xd9")
+        (note,) = read_noted(tmp_path / "a.jpg")[1]
+        assert note.startswith("The JPEG may be damaged: ") and "extraneous bytes before marker 0xd9" in note
+
+    def test_what_follows_a_whole_picture_does_not_count(self, tmp_path):
+        whole = self.content()
+        assert (read(tmp_path, whole + bytes(500), "a.jpg") == read(tmp_path, whole, "b.jpg")).all()
+
+    def test_a_kind_that_is_not_supported_is_called_a_jpeg(self, tmp_path):
+        content = imagecodecs.jpeg_encode(GREY.astype(np.uint16) * 16, bitspersample=12)
+        with pytest.raises(UserError, match="a JPEG that is not supported"):
+            read(tmp_path, content, "a.jpg")
+
+    @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPEG"])
+    def test_other_endings_of_the_same(self, tmp_path, suffix):
+        assert is_raster(tmp_path / f"a{suffix}")
 
 
 class TestPng:

@@ -64,7 +64,7 @@ def test_the_note_says_from_where_to_where():
 def test_what_is_no_number_is_refused(value):
     pixels = SMOOTH.astype(np.float32)
     pixels[0, 0] = value
-    with pytest.raises(UserError, match=r"x\.tif: the image holds values that are not numbers"):
+    with pytest.raises(UserError, match=r"x\.tif holds values that are not numbers"):
         to_bytes(pixels, "x.tif")
 
 

@@ -79,7 +79,7 @@ def test_nan_in_a_float_image_is_said(tmp_path):
     pixels = np.ones((8, 8), np.float32)
     pixels[3, 3] = np.nan
     tifffile.imwrite(tmp_path / "nan.tif", pixels)
-    with pytest.raises(UserError, match=r"nan\.tif: the image holds values that are not numbers"):
+    with pytest.raises(UserError, match=r"nan\.tif holds values that are not numbers"):
         read_image(tmp_path / "nan.tif", 1)
     with pytest.raises(UserError, match=r"nan\.tif: the mask holds values that are not numbers"):
         read_mask(tmp_path / "nan.tif")

@@ -129,6 +129,22 @@ def test_results_masks_and_loops_of_links_are_not_taken_for_images(tmp_path):
     assert sorted(line.rsplit(": ", 1)[1] for line in found.remarks) == ["passed over"] * 2
 
 
+def test_a_link_to_itself_is_one_problem_and_ends_nothing(tmp_path):
+    Image.fromarray(PHOTO).save(tmp_path / "lesion.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    found = find_inputs([tmp_path])
+    assert [entry.path.name for entry in found.inputs] == ["lesion.png"]
+    assert found.problems == [f"{tmp_path / 'loop.png'}: no such file or folder"]
+
+
+@pytest.mark.parametrize("name", ["lesion", "lesion.heic", "IMG_1.2.3"])
+def test_an_image_is_known_by_its_content_whatever_its_name(tmp_path, name):
+    Image.fromarray(PHOTO).save(tmp_path / name, format="PNG")
+    for given_path in (tmp_path, tmp_path / name):
+        (picture,) = read_pictures([given_path])
+        assert (picture.pixels == PHOTO).all()
+
+
 def test_a_file_given_twice_is_taken_once(tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     found = find_inputs([tmp_path / "a.png", tmp_path, tmp_path / "a.png"])

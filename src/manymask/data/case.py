@@ -23,13 +23,15 @@ class Case:
 
     `read` gives the image, uint8 (H, W, C), and the masks, bool (R, H, W), at native size. `group` is what must not
     cross a split: the patient, the video sequence, or the image itself. `read_by` says for each of the R slots whether
-    its reader read the image (empty: all did); the mask of one who did not is empty and counts for nothing.
+    its reader read the image (empty: all did); the mask of one who did not is empty and counts for nothing. `notes` holds
+    what is to be said of the image once it was read.
     """
 
     id: str
     group: str
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
     read_by: tuple[bool, ...] = ()
+    notes: list[str] = field(default_factory=list, compare=False)
 
 
 @dataclass(frozen=True)

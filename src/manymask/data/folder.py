@@ -57,8 +57,8 @@ def _cases(
     if len(sections) > 1 and unsplit:
         folders = listed(sorted(str(section.images.folder) for section in sections), 6)
         raise UserError(
-            f"{source} holds several folders of images: {folders}; give one of them as --source, or call the folders "
-            "train, val and test"
+            f"{source} holds several folders of images: {folders}; give one of them as --source, call the folders "
+            "train, val and test, or move what belongs together into images/NAME and masks/NAME"
         )
     if len(set(parts.values())) < 2:
         return cases, {}

@@ -1,6 +1,7 @@
 """Images and masks that belong together by name: the common ground of the file-based data sets."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ import numpy as np
 
 from manymask.data.case import Case
 from manymask.errors import UserError
+from manymask.files.depth import stretch_note
 from manymask.files.masks import MaskReading, read_mask
-from manymask.files.raster import is_raster, read_image
+from manymask.files.raster import is_raster, read_noted, to_channels
 
-MASK_SUFFIXES = ("_mask", "_segmentation", "_seg", "_lesion", "_label", "_gt")
+_MASK_SUFFIX = re.compile(r"[-_ .](mask|segmentation|seg|lesion|label|gt)$", re.IGNORECASE)
+_CHANNEL = "_0000"  # nnU-Net calls the images so of one channel, and masks without it
 
 
 def find_folder(source: Path, *places: str) -> Path:
@@ -94,10 +97,8 @@ class Images:
 
 
 def _without_suffix(name: str, names: Mapping[str, object]) -> str:
-    for suffix in MASK_SUFFIXES:
-        if name.lower().endswith(suffix) and name[: -len(suffix)] in names:
-            return name[: -len(suffix)]
-    return name
+    bare = _MASK_SUFFIX.sub("", name)
+    return next((image for image in (bare, name + _CHANNEL) if image in names), name)
 
 
 def paired_cases(
@@ -119,8 +120,9 @@ def paired_cases(
         found = [reader.get(name, []) for reader in readers]
         message = _complaint(pictures.folder, paths, found, masks)
         drawn = [each[0] if each else None for each in found]
-        read = partial(refused, message) if message else partial(load, paths[0], drawn, channels, reading)
-        cases.append(Case(name, group(name), read, tuple(path is not None for path in drawn)))
+        notes = list[str]()
+        read = partial(refused, message) if message else partial(load, paths[0], drawn, channels, reading, notes)
+        cases.append(Case(name, group(name), read, tuple(path is not None for path in drawn), notes))
     lone = {name: paths[0] for reader in readers for name, paths in reader.items() if name not in pictures.by_name}
     for name, path in sorted(lone.items()):
         cases.append(Case(name, group(name), partial(refused, f"{path} has no image in {pictures.folder}")))
@@ -145,13 +147,20 @@ def refused(message: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load(
-    image: Path, masks: Sequence[Path | None], channels: int, reading: MaskReading | None = None
+    image: Path,
+    masks: Sequence[Path | None],
+    channels: int,
+    reading: MaskReading | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image and its masks from their files, an empty mask where there is none.
 
-    Masks of another size than the image are a `UserError`.
+    Masks of another size than the image are a `UserError`. `notes` becomes what reading the image leaves to be said.
     """
-    pixels = read_image(image, channels)
+    samples, said = read_noted(image)
+    if notes is not None:
+        notes[:] = [*said, *filter(None, [stretch_note(samples, str(image))])]
+    pixels = to_channels(samples, channels, str(image))
     drawn = []
     for path in masks:
         mask = np.zeros(pixels.shape[:2], bool) if path is None else read_mask(path, reading)

@@ -110,7 +110,7 @@ def _describe(
     ids, found = [case.id for case in cases], [looks[case.id] for case in cases]
     equal = twins.equal_images({case: looks[case].pixels for case in ids})
     groups = twins.joined_groups({case.id: case.group for case in cases}, equal)
-    schemes, said = dict[str, Scheme](), [*source.notes, *survey.warnings(ids, found, size)]
+    schemes, said = dict[str, Scheme](), [*source.notes, *survey.noted(cases), *survey.warnings(ids, found, size)]
     if equal:
         said.append(f"{len(equal)} image(s) are there several times: " + survey.listed([" = ".join(e) for e in equal]))
     for name, whole in source.schemes.items():

@@ -82,6 +82,15 @@ def refuse_useless(looks: Sequence[Look]) -> None:
     )
 
 
+def noted(cases: Sequence[Case]) -> list[str]:
+    """What reading the images left to be said, a line for each kind."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for case in cases:
+        for note in case.notes:
+            kinds.setdefault(re.sub(r"\S*\d\S*", "0", note), []).append((case.id, note))
+    return [f"{len(found)} of {len(cases)} images, such as {found[0][0]}: {found[0][1]}" for found in kinds.values()]
+
+
 def warnings(ids: Sequence[str], looks: Sequence[Look], size: int) -> list[str]:
     """What of the masks is worth a look, a line each."""
     filled = sum(int((each.shares > 0).sum()) for each in looks)

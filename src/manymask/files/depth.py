@@ -30,11 +30,11 @@ def to_bytes(pixels: np.ndarray, name: str = "the image") -> np.ndarray:
     return _stretched(pixels, low, high)
 
 
-def stretch_note(pixels: np.ndarray) -> str | None:
+def stretch_note(pixels: np.ndarray, name: str = "the image") -> str | None:
     """How `to_bytes` stretches these pixels, in a sentence; None for bytes, which stay as they are."""
     if pixels.dtype in (np.uint8, bool):
         return None
-    low, high = shown_range(pixels)
+    low, high = shown_range(pixels, name)
     note = f"{STRETCHED} {low:g} to {high:g} were stretched to 0 to 255"
     cut = int(np.count_nonzero(pixels < low)) + int(np.count_nonzero(pixels > high))
     if not cut:
@@ -46,7 +46,7 @@ def shown_range(pixels: np.ndarray, name: str = "the image") -> tuple[float, flo
     """The values that become 0 and 255."""
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():  # of NaN, minimum and maximum are NaN
-        raise UserError(f"{name}: the image holds values that are not numbers (NaN or infinite)")
+        raise UserError(f"{name} holds values that are not numbers (NaN or infinite)")
     sample = pixels.reshape(-1)[:: max(1, pixels.size // _LOOK)]
     inner_low, inner_high = (float(v) for v in np.quantile(sample, (_SHARE, 1 - _SHARE), method="nearest"))
     if len(np.unique(sample[(sample >= inner_low) & (sample <= inner_high)])) < _LEVELS:

@@ -13,7 +13,7 @@ from manymask.files.dicom import Failed, Series, dicom_series, is_dicom
 from manymask.files.dicom_file import is_dicomdir
 from manymask.files.nifti import is_nifti, nifti_slices
 from manymask.files.picture import Picture
-from manymask.files.raster import is_raster, read_noted
+from manymask.files.raster import holds_raster, is_raster, read_noted
 from manymask.files.window import Window
 
 _KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
@@ -29,7 +29,7 @@ class Raster:
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         pixels, notes = read_noted(self.path)
-        stretched = stretch_note(pixels)
+        stretched = stretch_note(pixels, str(self.path))
         yield Picture(pixels, self.path.stem, notes=(*notes, stretched) if stretched else notes)
 
 
@@ -63,11 +63,11 @@ class _Files:
     single: list[Input] = field(default_factory=list)
     named: list[Path] = field(default_factory=list)  # DICOM
     lying: list[Path] = field(default_factory=list)  # DICOM in folders
-    known: set[Path] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
 
     def again(self, path: Path) -> bool:
         """Whether the same file came before."""
-        where = path.resolve()
+        where = os.path.realpath(path)  # unlike Path.resolve, no error for links that lead to themselves
         seen = where in self.known
         self.known.add(where)
         return seen
@@ -97,7 +97,7 @@ def find_inputs(paths: Iterable[Path]) -> Found:
             found.problems.append(problem)
         elif files.again(path):
             found.remarks.append(f"{path} was given before: taken once")
-        elif is_raster(path) or is_nifti(path):
+        elif _is_picture(path):
             files.single.append(_file(path))
         elif is_dicomdir(path) if is_dicom(path) else False:
             found.remarks.append(f"{path} is a table of contents: its folder is read")
@@ -117,7 +117,11 @@ def find_inputs(paths: Iterable[Path]) -> Found:
 
 
 def _file(path: Path) -> Input:
-    return Raster(path) if is_raster(path) else Nifti(path)
+    return Nifti(path) if is_nifti(path) else Raster(path)
+
+
+def _is_picture(path: Path) -> bool:
+    return is_raster(path) or is_nifti(path) or (holds_raster(path) and not is_dicom(path))
 
 
 def without_password(text: str) -> str:
@@ -140,7 +144,7 @@ def _take_folder(folder: Path, files: _Files, found: Found) -> None:
     others, images = list[Path](), False
     for path in _walk(folder, found):
         seen, problem = files.again(path), _not_readable(path)
-        known = is_raster(path) or is_nifti(path)
+        known = _is_picture(path)
         if (problem is None and not known and not is_dicom(path)) or (problem and not (known or _may_be_dicom(path))):
             others.append(path)
             continue

@@ -71,7 +71,9 @@ def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
             "choose the indices of the foreground with --mask-labels"
         )
     if (used > 0).sum() > 1:
-        raise UserError(f"{path} holds the labels {_shown(used)}; choose with --mask-labels, such as {int(used[-1])}")
+        raise UserError(
+            f"{path} holds the labels {_shown(used)}; choose with --mask-labels, such as {int(used[used > 0][0])}"
+        )
     return found.values > 0
 
 

@@ -1,5 +1,6 @@
 """PNG, JPEG, BMP, WebP and GIF through Pillow, which is offered these formats and no other."""
 
+import re
 import struct
 import warnings
 import zlib
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from manymask.errors import UserError, decoding
+from manymask.errors import UserError, decoding, one_line
 from manymask.files.samples import PIXEL_LIMIT, Claim, Samples, check_claim
 
 Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
@@ -19,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 _MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F")
 _ORIENTATION = 274
 _PNG_PARTS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+_JPEG_DAMAGE = re.compile("premature end|bad huffman|found marker|inconsistent progression", re.IGNORECASE)
 
 
 def read_pillow(path: Path) -> Samples:
@@ -30,6 +33,8 @@ def read_pillow(path: Path) -> Samples:
         if content:
             _check_sums(path, content)
         image.load()
+        if image.format in ("JPEG", "MPO"):
+            notes = (*notes, *_check_jpeg(path, path.read_bytes()))
         orientation = image.getexif().get(_ORIENTATION, 1)
         found = _from_png(content) if content and _needs_libpng(content, image) else from_pillow(image)
         return Samples(found.values, found.palette, found.alpha, notes=notes).turned(orientation)
@@ -85,13 +90,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         try:
             image = Image.open(path, formats=FORMATS)
         except UnidentifiedImageError:
-            raise UserError(f"{path} is not an image that can be read (PNG, JPEG, TIFF, BMP, WebP or GIF)") from None
+            raise UserError(_not_identified(path)) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise UserError(
                 f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down or cut out a part first"
             ) from None
         with image:
             yield image
+
+
+def _not_identified(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(3) == b"\xff\xd8\xff":
+            return f"{path} is a JPEG that is not supported (more than 8 bits per sample, lossless) or damaged; save it as PNG"
+    return f"{path} is not an image that can be read (PNG, JPEG, TIFF, BMP, WebP or GIF)"
 
 
 def _claim(image: Image.Image) -> Claim:
@@ -117,6 +129,18 @@ def _check_sums(path: Path, png: bytes) -> None:
         if name in _PNG_PARTS and view[end : end + 4] != struct.pack(">I", zlib.crc32(view[place + 4 : end])):
             raise UserError(f"{path} is damaged or cut short: the checksum of its {name.decode()} is wrong")
         place = end + 4
+
+
+def _check_jpeg(path: Path, jpeg: bytes) -> tuple[str, ...]:
+    """Pillow fills what is missing of a damaged JPEG with grey and says nothing; libjpeg's own warnings tell."""
+    try:
+        simplejpeg.decode_jpeg(jpeg, "GRAY", min_height=1, min_width=1)  # an eighth of the size: all codes, few pixels
+    except ValueError as warning:
+        said = one_line(warning)
+        if _JPEG_DAMAGE.search(said):
+            raise UserError(f"{path} is damaged or cut short ({said})") from None
+        return (f"The JPEG may be damaged: {said}.",) if "extraneous" in said else ()
+    return ()
 
 
 def _needs_libpng(png: bytes, image: Image.Image) -> bool:

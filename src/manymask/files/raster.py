@@ -1,6 +1,7 @@
 """PNG, JPEG, TIFF, BMP, WebP and GIF in, PNG out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is
 known."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,13 +17,23 @@ from manymask.files.samples import PIXEL_LIMIT as PIXEL_LIMIT
 from manymask.files.samples import Claim, Samples, check_claim
 from manymask.files.tiff import claimed_tiff, read_tiff
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif")
+_HEADS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF.{4}WEBP", re.DOTALL)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_raster(path: Path) -> bool:
     """Whether the name ends like an image that `read_image` reads; hidden files do not count."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def holds_raster(path: Path) -> bool:
+    """Whether a file of another name, or of none, starts like an image that `read_image` reads."""
+    try:
+        with path.open("rb") as file:
+            return _HEADS.match(file.read(12)) is not None
+    except OSError:
+        return False
 
 
 def list_rasters(folder: Path) -> list[Path]:
