@@ -427,6 +427,16 @@ def test_stacks_of_several_orientations_in_one_series_are_all_taken(tmp_path):
     assert "2 stacks of different orientation" in listing.remarks[0]
 
 
+def test_a_series_of_scouts_alone_is_taken_whole(tmp_path):
+    scouts = [
+        slice_at(z, ImageOrientationPatient=way, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+        for way in (AXIAL, SAGITTAL)
+        for z in (0.0, 5.0)
+    ]
+    listing = dicom_series([save(tmp_path / f"{k}", made) for k, made in enumerate(scouts)])
+    assert [len(entry) for entry in listing.series] == [2, 2] and not listing.problems
+
+
 @pytest.mark.parametrize("field", ["EchoTime", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", None])
 def test_phases_and_echoes_at_one_position_are_stacks_of_their_own(tmp_path, field):
     paths = []

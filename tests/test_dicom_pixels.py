@@ -260,3 +260,48 @@ def test_masked_bits_are_those_of_gdcm(tmp_path, syntax):
     noisy = RNG.integers(0, 1 << 16, (64, 72)).astype(np.uint16)
     path = save(tmp_path / "x.dcm", twelve_bits(noisy, syntax))
     assert (decode(dcmread(path), 1, "x").values == by_gdcm(path)).all()
+
+
+GREY = np.arange(3072, dtype=np.uint16).reshape(48, 64) % 1000
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_more_pixels_than_the_header_speaks_of_are_no_single_image(compressed):
+    made = dataset(GREY, NumberOfFrames=3)
+    made.PixelData = GREY.tobytes() * 3
+    if compressed:
+        made.compress(JPEGLSLossless, encapsulate_ext=False, generate_instance_uid=False)
+    del made.NumberOfFrames
+    with pytest.raises(UserError, match="holds the pixels of 3 frames, but its header speaks of 1"):
+        frame_values(made)
+
+
+@pytest.mark.parametrize("frames", [None, 0, 2, 5])
+def test_frames_that_are_described_and_not_there_or_not_counted_are_refused(frames):
+    made = dataset(GREY, NumberOfFrames=frames)
+    made.PixelData = GREY.tobytes() * 3
+    made.PerFrameFunctionalGroupsSequence = [Dataset(), Dataset(), Dataset()]
+    with pytest.raises(UserError, match=f"its header describes 3 frames, but speaks of {frames or 1}"):
+        pictures_of([made])
+
+
+def test_what_a_header_leaves_out_has_its_default_and_colours_have_no_sign():
+    colours = np.stack([GREY // 4, 249 - GREY // 4, GREY // 8], axis=-1).astype(np.uint8)
+    (seen,) = pictures_of([dataset(colours, PlanarConfiguration=None, PixelRepresentation=1)])
+    assert (seen.pixels == colours).all()
+    for said in (None, "monochrome2"):
+        assert (frame_values(dataset(GREY, PhotometricInterpretation=said, SamplesPerPixel=None)) == GREY).all()
+    with pytest.raises(UserError, match="its header lacks PixelRepresentation"):
+        frame_values(dataset(GREY, PixelRepresentation=None))
+
+
+def test_a_slope_of_zero_is_no_scale():
+    with pytest.raises(UserError, match="its rescale slope is 0"):
+        frame_values(dataset(GREY, RescaleSlope=0, RescaleIntercept=7))
+
+
+@pytest.mark.parametrize("centre", [-3000, 30000])
+def test_a_window_of_the_file_that_shows_nothing_is_left_aside_with_a_word(centre):
+    (seen,) = pictures_of([dataset(GREY, WindowCenter=centre, WindowWidth=100)])
+    assert (seen.pixels.min(), seen.pixels.max()) == (0, 255)
+    assert seen.notes[-1].endswith("0 to 999 were stretched to 0 to 255. The window of the file shows none of them.")

@@ -56,6 +56,11 @@ def test_calibrated_spacing_is_taken_and_said():
         assert found.spacing == (0.1, 0.1) and "calibrated" in found.notes[0]
 
 
+def test_a_spacing_that_differs_by_rounding_alone_is_not_calibrated():
+    fields = {"ImagerPixelSpacing": [0.1, 0.1], "EstimatedRadiographicMagnificationFactor": 1.6}
+    assert measure(mammogram(PixelSpacing=[0.10001, 0.1], **fields)).spacing == (0.1 / 1.6, 0.1 / 1.6)
+
+
 def test_a_scanned_film_has_no_size_in_the_patient():
     found = measure(dataset(GREY, Modality="OT", NominalScannedPixelSpacing=[0.1, 0.1]))
     assert found.spacing is None and "scanned film" in found.notes[0]

@@ -211,3 +211,19 @@ def test_a_file_that_announces_more_frames_than_it_holds_is_one_line(tmp_path):
     (entry,) = find_inputs([tmp_path]).inputs
     failed = []
     assert len(entry) == 500 and not list(entry.pictures(failed=failed.append)) and len(failed) == 1
+
+
+def test_images_of_formats_that_are_not_read_are_a_problem_not_no_images(mixed):
+    for name in ("brain.hdr", "brain.img"):
+        (mixed / name).write_bytes(b"\x5c\x01\0\0" + bytes(344))
+    (problem,) = find_inputs([mixed]).problems
+    assert problem.startswith(f"{mixed}: 2 image(s) of a format that is not read (brain.hdr, brain.img): convert it")
+    (problem,) = find_inputs([mixed / "brain.hdr"]).problems
+    assert "brain.hdr is an image of a format that is not read: convert it to PNG, TIFF or NIfTI (.nii.gz)" in problem
+
+
+def test_images_without_pixels_are_one_line_for_all(mixed):
+    for number in range(3):
+        save(mixed / f"bare{number}.dcm", slice_at(float(number), PixelData=None, Rows=None, Columns=None))
+    (problem,) = find_inputs([mixed]).problems
+    assert problem == f"{mixed / 'bare0.dcm'} and 2 more: this is a CT Image without pixel data"

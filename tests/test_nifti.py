@@ -296,3 +296,28 @@ def test_values_stay_the_files_own_through_any_window(tmp_path):
     for a, b in zip(plain, windowed, strict=True):
         assert b.pixels.dtype == np.uint8 and (seen_through(b, "values").pixels == a.pixels).all()
     assert count_slices(path) == len(plain) == 2
+
+
+@pytest.mark.parametrize("zeros", [((76 + 4, 12), (254, 2)), ((280, 48),)], ids=["pixdim", "sform"])
+def test_pixels_of_no_size_have_no_area(tmp_path, caplog, zeros):
+    path = save(tmp_path / "x.nii", VOLUME)
+    content = bytearray(path.read_bytes())
+    for place, length in zeros:
+        content[place : place + length] = bytes(length)
+    path.write_bytes(content)
+    picture = read_nifti(path)[0]
+    assert picture.spacing is None and "Its pixels have the size 0: no mm² are given." in picture.notes
+    assert not caplog.records
+
+
+def test_values_that_single_precision_cannot_tell_apart_are_named(tmp_path):
+    path = save(tmp_path / "x.nii", VOLUME.astype(np.float64) + 1e12)
+    refused(path, "differ by too little for single precision")
+
+
+def test_a_name_that_hides_the_compression_is_said(tmp_path):
+    plain = save(tmp_path / "x.nii", VOLUME)
+    (tmp_path / "y.nii.gz").write_bytes(plain.read_bytes())
+    refused(tmp_path / "y.nii.gz", "is not compressed: rename it so that it ends in .nii")
+    plain.write_bytes(gzip.compress(plain.read_bytes()))
+    refused(plain, "is compressed: rename it so that it ends in .nii.gz")

@@ -16,6 +16,7 @@ from manymask.errors import UserError
 from manymask.files.depth import STRETCHED
 from manymask.files.dicom_file import is_dicom, load_dicom, pydicom_quiet
 from manymask.files.dicom_header import (
+    check_frames,
     check_size,
     count_frames,
     not_a_picture,
@@ -135,7 +136,7 @@ def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> Listing:
             header = load_dicom(path, header_only=True)
             with readable(str(path)):
                 what = not_a_picture(header)
-            if skip_others and what is not None and "pixel data" not in what:
+            if skip_others and what is not None:
                 others.setdefault(what, []).append(path)
                 continue
             found = _frames(header, path, str(path))
@@ -150,7 +151,11 @@ def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> Listing:
             _leave_out_copy(path, first, listing)
     for what, passed in others.items():
         more = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
-        listing.remarks.append(f"{passed[0]}{more}: this is {what}: passed over")
+        line = f"{passed[0]}{more}: this is {what}"
+        if "pixel data" in what:  # an image whose pixels were taken out
+            listing.problems.append(line)
+        else:
+            listing.remarks.append(f"{line}: passed over")
     listing.add(frames)
     return listing
 
@@ -181,6 +186,7 @@ def _frames(header: Any, path: Path | None, label: str) -> list[Frame]:
         if what is not None:
             raise UserError(f"{label}: this is {what}")
         check_size(header, label)
+        check_frames(header, label)
         numbers = range(1, count_frames(header) + 1)
         return [Frame(header, number, path, label, place_of(header, number)) for number in numbers]
 

@@ -20,6 +20,7 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _DECODERS = ("pylibjpeg", "pydicom", "pillow", "pyjpegls", "gdcm")
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 _MAYBE_LOSSY = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
+_STREAMS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # JPEG and JPEG-LS, JPEG 2000
 _SEQUENTIAL = (b"\xff\xc0", b"\xff\xc1")
 
 
@@ -44,6 +45,7 @@ def decode(dataset: Any, number: int, label: str) -> Stored:
         raise UserError(f"{label} has no pixel data: they were taken out, or the file is cut short")
     syntax = transfer_syntax(dataset, label)
     _check_colour(dataset, label)
+    _check_fields(dataset, label)
     decoder = _decoder(syntax, label)
     if syntax.is_encapsulated:
         dataset, number = _single_frame(dataset, number, label)
@@ -79,6 +81,36 @@ def _check_colour(dataset: Any, label: str) -> None:
     said, samples = photometric_of(dataset), int(dataset.get("SamplesPerPixel") or 1)
     if said not in _GREY + _COLOUR or (samples != 1) != (said in _COLOUR):
         raise UserError(f"{label}: {said[:20]} pixels of {samples} sample(s) are not supported")
+    dataset.PhotometricInterpretation, dataset.SamplesPerPixel = said, samples  # what is not written is the default
+    if samples > 1:
+        dataset.PixelRepresentation = 0  # no colour is below zero
+        if dataset.get("PlanarConfiguration") is None:
+            dataset.PlanarConfiguration = 0
+
+
+def _check_fields(dataset: Any, label: str) -> None:
+    """Whether the header says what is needed, and the pixel data are not of more frames than it says."""
+    for name in ("BitsStored", "PixelRepresentation"):
+        if dataset.get(name) is None:
+            raise UserError(f"{label}: its header lacks {name}, without which its grey values are not known")
+    with readable(label, "is damaged: its pixel data are cut short"):
+        said = count_frames(dataset)
+        held = _count_held(dataset, said)
+    if held > said:
+        raise UserError(f"{label} holds the pixels of {held} frames, but its header speaks of {said}")
+
+
+def _count_held(dataset: Any, said: int) -> int:
+    """The number of frames whose pixels are there, as far as that can be told without decoding."""
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
+
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated)
+        return len(dataset.PixelData) * 8 // bits
+    listed = len(parse_basic_offsets(dataset.PixelData))
+    if said > 1:
+        return listed
+    return max(listed, sum(fragment.startswith(_STREAMS) for fragment in generate_fragments(dataset.PixelData)))
 
 
 def _decoder(syntax: Any, label: str) -> str:

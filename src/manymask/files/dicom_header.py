@@ -95,6 +95,13 @@ def count_frames(header: Any) -> int:
     return max(1, int(header.get("NumberOfFrames") or 1))
 
 
+def check_frames(header: Any, label: str) -> None:
+    """Refuses a file that describes other frames than it says to hold: some would be left out, or read by no scale."""
+    described = len(header.get("PerFrameFunctionalGroupsSequence") or [])
+    if described and described != count_frames(header):
+        raise UserError(f"{label}: its header describes {described} frames, but speaks of {count_frames(header)}")
+
+
 def group(header: Any, number: int, name: str) -> Any:
     """Item of the functional group `name` for frame `number` (from 1), its own or shared, else the header itself."""
     own = header.get("PerFrameFunctionalGroupsSequence") or []

@@ -73,6 +73,8 @@ def modality(stored: np.ndarray, dataset: Any, number: int, label: str) -> np.nd
         with np.errstate(over="ignore", invalid="ignore"):
             values = stored * np.float32(1 if slope is None else slope)
             values += np.float32(0 if intercept is None else intercept)
+        if slope is not None and float(slope) == 0:
+            raise UserError(f"{label}: its rescale slope is 0, which would make all grey values one")
     if not np.isfinite(values).all():
         raise UserError(f"{label}: the rescale slope or intercept is not a number")
     return values
@@ -92,7 +94,11 @@ def _shade(stored: Stored, dataset: Any, number: int, window: Window, label: str
             return to_byte(table(np.round(values)) / np.float32(2**table.bits - 1)), None
     own = header_window(place)
     if own is not None:
-        return fixed(values, *own), None
+        grey = fixed(values, *own)
+        if np.ptp(grey) > 0 or np.ptp(values) == 0:
+            return grey, None
+        note = stretch_note(values[shown]) if shown.any() else None
+        return stretch(values, shown, whole=False), note and f"{note} The window of the file shows none of them."
     if stored.values.dtype == np.uint8 and (values == stored.values).all():
         bits = int(dataset.get("BitsStored") or 8)  # eight bits without a window are shown as they are
         return stored.values.copy() if bits == 8 else to_byte(values / np.float32(2**bits - 1)), None

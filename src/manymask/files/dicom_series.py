@@ -78,10 +78,13 @@ def _parallel(frames: list[Frame], found: Stacks) -> list[list[Frame]]:
         else:
             home.append(frame)
     main = max(groups, key=lambda group: (not _is_scout(group), len(group)))
-    kept = [group for group in groups if group is main or not (_is_scout(group) or len(group) < min(2, len(main)))]
+    beside = not _is_scout(main)  # a series of scouts alone is what is wanted
+    kept = [g for g in groups if g is main or not ((beside and _is_scout(g)) or len(g) < min(2, len(main)))]
     for group in groups:
         if group not in kept:
-            what = "a scout" if _is_scout(group) else f"of another {_difference(group[0], main[0])} (a scout?)"
+            what = (
+                "a scout" if beside and _is_scout(group) else f"of another {_difference(group[0], main[0])} (a scout?)"
+            )
             labels = dict.fromkeys(frame.label for frame in group)
             found.problems += [f"{label} is {what} among the images of its series: left out" for label in labels]
     if len(kept) > 1:

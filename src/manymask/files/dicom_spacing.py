@@ -59,7 +59,8 @@ def _measure(header: Any, number: int) -> Measure:
 
 
 def _projection(header: Any, said: tuple[float, float] | None, detector: tuple[float, float] | None) -> Measure:
-    if said is not None and (text(header, "PixelSpacingCalibrationType") or detector not in (None, said)):
+    differs = said is not None and detector is not None and not np.allclose(said, detector, rtol=1e-3)
+    if said is not None and (differs or text(header, "PixelSpacingCalibrationType")):
         return Measure(said, ("The spacing was calibrated, as the file says, and holds in one plane of the patient.",))
     flat = detector or said
     if flat is None:

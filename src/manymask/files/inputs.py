@@ -17,6 +17,10 @@ from manymask.files.raster import holds_raster, is_raster, read_noted
 from manymask.files.window import Window
 
 _KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
+# images, by the names of their files, that nothing here reads
+_FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".heic", ".heif", ".avif", ".jp2",
+            ".j2k", ".jxl", ".psd", ".svs", ".ndpi", ".czi", ".mrxs", ".vsi", ".lif", ".nd2")  # fmt: skip
+_CONVERT = "convert it to PNG, TIFF or NIfTI (.nii.gz)"
 _RESULT = "result.json"  # what `segment` leaves in its folders: its own output is no input
 _NAMES_SHOWN = 4
 
@@ -104,6 +108,8 @@ def find_inputs(paths: Iterable[Path]) -> Found:
             _take_folder(path.parent, files, found)
         elif is_dicom(path):
             files.named.append(path)
+        elif path.suffix.lower() in _FOREIGN:
+            found.problems.append(f"{path} is an image of a format that is not read: {_CONVERT}")
         else:
             found.problems.append(f"{path} is not an image that can be read ({_KINDS})")
     found.inputs += files.single
@@ -155,7 +161,12 @@ def _take_folder(folder: Path, files: _Files, found: Found) -> None:
             files.single.append(_file(path))
         elif not seen and not is_dicomdir(path):
             files.lying.append(path)
-    if not images:
+    foreign = [path for path in others if path.suffix.lower() in _FOREIGN]
+    others = [path for path in others if path not in foreign]
+    if foreign:
+        kinds = _by_kind(foreign)
+        found.problems.append(f"{folder}: {len(foreign)} image(s) of a format that is not read ({kinds}): {_CONVERT}")
+    if not images and not foreign:
         found.problems.append(f"{folder} holds no image ({_KINDS})")
     elif others:
         found.remarks.append(f"{folder}: {len(others)} file(s) passed over, no images: {_by_kind(others)}")

@@ -10,6 +10,7 @@ rule). A file of several volumes is read volume after volume.
 """
 
 import gzip
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from manymask.files.window import Window, fixed
 
 SUFFIXES = (".nii", ".nii.gz")
 _OFFSET_LIMIT = 1 << 26  # bytes of header and extensions that stand before the voxels
+_LEAST_STEPS = 256  # of single precision, from the darkest to the brightest
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code: unknown, metre, millimetre, micrometre
 _GEOMETRY = ("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
              "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")  # fmt: skip
@@ -65,10 +67,10 @@ def nifti_slices(
     is no NIfTI image of sensible size.
     """
     nibabel = _nibabel()
-    _checked_header(path, nibabel)
+    written = _checked_header(path, nibabel)
     with decoding(path):
         image = nibabel.load(path, keep_file_open=True)
-        grid = _grid(image, path)
+        grid = _grid(image, written, path)
     stem = path.name[: -len(next(s for s in reversed(SUFFIXES) if path.name.lower().endswith(s)))]
     count = int(np.prod(grid.shape[2:]))
     for index in range(first, count):
@@ -133,7 +135,8 @@ class _Grid:
     notes: tuple[str, ...]
 
 
-def _grid(image: Any, path: Path) -> _Grid:
+def _grid(image: Any, written: Any, path: Path) -> _Grid:
+    """written: the header as it lies in the file; nibabel puts 1 in place of sizes of 0."""
     affine = np.asarray(image.affine, dtype=np.float64)
     shape = tuple(int(n) for n in image.shape)
     if not np.isfinite(affine).all():
@@ -145,8 +148,10 @@ def _grid(image: Any, path: Path) -> _Grid:
     if scale is None:
         notes += (f"Its unit of length has the unknown code {unit}: no mm² are given.",)
     across, down = (float(np.linalg.norm(affine[:3, axis])) for axis in (0, 1))
-    if min(across, down) <= 0 or scale is None:
+    if scale is None:
         return _Grid(affine, shape, None, notes)
+    if min(across, down) <= 0 or not (int(header["sform_code"]) or np.all(np.abs(written["pixdim"][1:3]) > 0)):
+        return _Grid(affine, shape, None, (*notes, "Its pixels have the size 0: no mm² are given."))
     if abs(float(affine[:3, 0] @ affine[:3, 1])) > 0.01 * across * down:
         return _Grid(affine, shape, None, (*notes, "Its rows and columns are not at right angles: no mm² are given."))
     return _Grid(affine, shape, (down * scale, across * scale), notes)
@@ -203,6 +208,7 @@ def _nibabel() -> Any:
         import nibabel
     except ImportError:
         raise UserError("NIfTI files need the extra `nifti`: pip install 'manymask[nifti]'") from None
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it prints what it mends in a header
     return nibabel
 
 
@@ -235,21 +241,23 @@ def _checked_header(path: Path, nibabel: Any) -> Any:
 
 
 def _first_header(path: Path, nibabel: Any) -> Any:
-    try:
+    zipped, header = False, None
+    with suppress(Exception):
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
-        if zipped != path.name.lower().endswith(".gz"):
-            raise ValueError
         with gzip.open(path) if zipped else path.open("rb") as file:
             head = file.read(540)
         size = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
         if 540 in size and head[4:8] == b"n+2\0":
-            return nibabel.Nifti2Header(head, check=False)
-        if 348 in size and head[344:348] == b"n+1\0":
-            return nibabel.Nifti1Header(head[:348], check=False)
-    except Exception:
-        pass
-    raise UserError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
+            header = nibabel.Nifti2Header(head, check=False)
+        elif 348 in size and head[344:348] == b"n+1\0":
+            header = nibabel.Nifti1Header(head[:348], check=False)
+    if header is None:
+        raise UserError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
+    if zipped != path.name.lower().endswith(".gz"):
+        how, ending = ("compressed", ".nii.gz") if zipped else ("not compressed", ".nii")
+        raise UserError(f"{path} is {how}: rename it so that it ends in {ending}")
+    return header
 
 
 class _CutError(UserError):
@@ -277,11 +285,20 @@ def _values(plane: np.ndarray, grid: _Grid, index: int, path: Path) -> tuple[np.
     if not np.isfinite(values[measured]).all() or np.abs(values[measured]).max(initial=0) > np.finfo(np.float32).max:
         where = _suffix(grid.shape, index).lstrip("-")
         raise UserError(f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for")
+    _check_precision(values[measured], path)
     values = values.astype(np.float32)
     if measured.all():
         return values, ()
     values[~measured] = values[measured].min() if measured.any() else 0
     return values, (f"{1 - measured.mean():.1%} of the pixels are not numbers (NaN): taken as background.",)
+
+
+def _check_precision(values: np.ndarray, path: Path) -> None:
+    """Values far from 0 beside their range would become a few steps, or one, in single precision."""
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    step = float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
+    if low < high and high - low < _LEAST_STEPS * step:
+        raise UserError(f"{path}: its values, about {float(high):.3g}, differ by too little for single precision")
 
 
 def _suffix(shape: tuple[int, ...], index: int) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import re
 from contextlib import suppress
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,6 +163,9 @@ class Events:
                     ticket.wait()
                     found = desk.open_files(mine, office.limits)
                     place = desk.check_number(slice_number)
+                    if len(found) > 1:
+                        taken = f"This is {place_of(found, place)}: slice_number chooses another."
+                        found = replace(found, notices=(*found.notices, taken))
                     *_, (_, _, done) = office.draw(found, place, window or "", model, order, ticket.check)
                     ticket.check()
             finally:
