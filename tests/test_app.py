@@ -79,6 +79,7 @@ def test_nifti_comes_back_as_nifti(client, tmp_path):
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.diag([0.5, 2, 3, 1])), tmp_path / "scan.nii.gz")
     facts, archive = call(client, tmp_path / "scan.nii.gz", slice_number=3, form="NIfTI")
     assert facts["spacing"] == [2.0, 0.5]
+    assert "This is slice 3 of 3: slice_number chooses another." in facts["warnings"]
     with zipfile.ZipFile(archive) as file:
         names = {Path(name).name for name in file.namelist()}
     assert {"mask-01.nii.gz", "consensus.nii.gz", "confidence.nii.gz", "mask-01.png", "result.json"} <= names
