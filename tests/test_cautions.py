@@ -151,16 +151,20 @@ def test_image_smaller_than_its_region_is_said_to_go_on():
     assert said == "The image has 120×100 pixels: the region of 128×128 goes on with those of its edge."
 
 
-def test_empty_consensus_tells_how_many_masks_are_empty():
+def test_empty_consensus_tells_whether_masks_marked_anything():
     nothing = torch.zeros(240, 320, dtype=torch.bool)
     masks = torch.zeros(5, 240, 320)
     masks[1, 5, 5] = 0.6
     (said,) = warned(SKIN, Picture(COLOUR, "x"), (), nothing, masks)
-    assert said == "The consensus is empty: 4 of 5 masks mark nothing."
+    partly = "The consensus is empty: no pixel reaches the threshold, though 1 of 5 masks marked something."
+    assert said == partly
     (said,) = warned(NODULE, CT, [MIDDLE], nothing, masks)
     assert said.endswith(" The model expects the lesion in the middle of its region.")
     (said,) = warned(ANYWHERE, CT, [MIDDLE], nothing, masks)
-    assert said == "The consensus is empty: 4 of 5 masks mark nothing."
+    assert said == partly
+    masks[1, 5, 5] = 0.49
+    (said,) = warned(SKIN, Picture(COLOUR, "x"), (), nothing, masks)
+    assert said == "The consensus is empty: no mask marks anything."
 
 
 def test_what_lies_off_the_middle_is_said_of_models_that_know_the_middle():

@@ -1,9 +1,11 @@
 """Consensus, by its definition."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manymask import consensus
 from manymask.consensus import fuse, level_sets, majority, random_reader, readers_consensus, training_target
 
 
@@ -68,3 +70,16 @@ def test_training_target_is_the_consensus_or_the_chosen_slot():
     assert training_target(masks, "consensus", choice).item() == 1
     assert training_target(masks, "reader", choice).item() == 0
     assert training_target(masks, "reader", torch.tensor([0.65])).item() == 1
+
+
+@pytest.mark.parametrize("block", [1, 100, 10_000])
+def test_maps_are_those_of_the_whole_image_bit_for_bit(monkeypatch, block):
+    """Computed in blocks: of one value, of a hundred with some left over, and one that is larger than the image."""
+    masks = torch.rand(2, 5, 37, 41, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(consensus, "_BLOCK", block)
+    found = fuse(masks, 0.4)
+    p = masks.mean(dim=1)
+    assert torch.equal(found.confidence, p) and torch.equal(found.consensus, p >= 0.4)
+    assert torch.equal(found.votes, (masks >= 0.5).float().mean(dim=1))
+    assert torch.equal(found.entropy, -(p * p.log2() + (1 - p) * (1 - p).log2()))
+    assert torch.allclose(fuse(masks.transpose(-1, -2)).entropy, found.entropy.transpose(-1, -2))

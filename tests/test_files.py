@@ -181,3 +181,15 @@ def test_agreement_of_one_mask_is_undefined():
 def test_masks_are_written_black_and_white(tmp_path):
     write_png(tmp_path / "m.png", np.eye(4, dtype=bool))
     assert set(np.unique(np.asarray(Image.open(tmp_path / "m.png")))) == {0, 255}
+
+
+def test_masks_that_were_cut_before_leave_the_same_result(tmp_path):
+    rng = np.random.default_rng(0)
+    image, masks = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8), rng.random((3, 20, 30), dtype=np.float32)
+    confidence = masks.mean(0)
+    for name, given in (("whole", masks), ("cut", masks >= 0.5)):
+        write_result(tmp_path / name, image, given, confidence, confidence >= 0.5, {})
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
+    written = np.asarray(Image.open(tmp_path / "cut/confidence.png"))
+    assert (written == np.round(confidence * 65535).astype(np.uint16)).all()

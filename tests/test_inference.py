@@ -20,7 +20,7 @@ from manymask.errors import UserError
 from manymask.files.dicomweb import archive_series
 from manymask.files.nifti import nifti_slices, read_nifti, write_nifti
 from manymask.hub import TrainedModel, load_model, save_model
-from manymask.inference import Kept, find_entries, parse_roi
+from manymask.inference import Kept, Tally, find_entries, parse_roi
 from manymask.provenance import Provenance
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
 
@@ -231,3 +231,29 @@ def test_address_hides_who_one_is(monkeypatch):
     monkeypatch.setenv("MANYMASK_DICOMWEB_USER", "reader")
     monkeypatch.setenv("MANYMASK_DICOMWEB_PASSWORD", "word")
     assert archive_series("http://[::1]:80/studies/1/series/2").credentials == ("reader", "word")
+
+
+def test_warnings_are_said_once_a_kind_with_the_first_image_and_their_count(capsys):
+    tally = Tally()
+    for name, warnings in (("a.png", ["It is enlarged 2.0 times."]), ("b.png", []),
+                           ("c.png", ["It is enlarged 3.5 times.", "It is grey."])):  # fmt: skip
+        tally.warn(name, warnings)
+    assert not capsys.readouterr().err
+    tally.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "manymask: warning: It is enlarged 2.0 times. (2 images: a.png, …)",
+        "manymask: warning: c.png: It is grey.",
+    ]
+
+
+def test_warning_names_the_file_of_a_picture_and_the_folder_of_what_is_anonymous(
+    monkeypatch, drawing_model, tmp_path, capsys
+):
+    path = tmp_path / "Doe.png"
+    Image.fromarray(phantom.draw(3).image[:, :, 0][:20, ::2]).save(path)
+    arguments = ["segment", path, "--model", drawing_model, "--out", tmp_path / "out"]
+    assert run(monkeypatch, *arguments) == 0
+    assert f"warning: {path}: The image has" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--anonymise") == 0
+    said = capsys.readouterr().err
+    assert "warning: image-0001: The image has" in said and "Doe" not in said

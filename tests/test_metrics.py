@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
+from manymask import metrics
 from manymask.metrics import (
     Reliability,
     bootstrap,
@@ -20,6 +21,7 @@ from manymask.metrics import (
     mean_dice,
     near_lesion,
     overlap,
+    pairwise_iou,
     psnr,
     ssim,
     summary,
@@ -185,3 +187,13 @@ def test_mean_dice_averages_over_256_levels():
     assert mean_dice(confidence, truth) == pytest.approx(np.mean(by_hand))
     empty = np.zeros((1, 4), bool)
     assert mean_dice(np.zeros((1, 4)), empty) == pytest.approx(255 / 256), "nothing where nothing is, but for level 0"
+
+
+@pytest.mark.parametrize("block", [1, 7, 77])
+def test_iou_counted_in_blocks_is_that_of_whole_masks(monkeypatch, block):
+    rng = np.random.default_rng(0)
+    first, second = rng.random((3, 7, 11)) < 0.5, rng.random((4, 7, 11)) < 0.3
+    first[0] = second[0] = False
+    monkeypatch.setattr(metrics, "_BLOCK", block)
+    expected = np.array([[iou_by_hand(a, b) for b in second] for a in first], np.float32)
+    assert (pairwise_iou(first, second) == expected).all()

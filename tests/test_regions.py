@@ -222,3 +222,11 @@ def test_a_region_shows_what_evaluation_sees_through_its_window(tmp_path):
     assert torch.equal(seen.image, region.batch().image)
     assert seen.image.min() == 0 and seen.image.max() == 1
     assert seen.noise_names == region.batch().noise_names, "so segment and evaluate draw the same masks"
+
+
+def test_pasting_leaves_what_was_drawn_as_it_is():
+    """Where the image has the model's own size, too."""
+    drawn = torch.tensor([[[[-0.5, 1.5], [0.25, 1.0]]]])
+    view = View(np.zeros((2, 2, 1), np.uint8), [])
+    assert view.paste(drawn).flatten().tolist() == [0, 1, 0.25, 1]
+    assert drawn.flatten().tolist() == [-0.5, 1.5, 0.25, 1.0]

@@ -120,12 +120,13 @@ def _drawn(recipe: Recipe, view: View, masks: Tensor, consensus: Tensor) -> Iter
     """What the masks themselves give away."""
     centred = recipe.crop and not recipe.margin
     if not consensus.any():
-        empty = int((masks < 0.5).flatten(1).all(dim=1).sum())
+        marked = int((masks.flatten(1).amax(dim=1) >= 0.5).sum())
+        why = f"no pixel reaches the threshold, though {marked} of {len(masks)} masks marked something"
         hint = " The model expects the lesion in the middle of its region." if centred else ""
-        yield f"The consensus is empty: {empty} of {len(masks)} masks mark nothing.{hint}"
+        yield f"The consensus is empty: {why if marked else 'no mask marks anything'}.{hint}"
         return
     looked = sum((r.bottom - r.top) * (r.right - r.left) for r in view.regions) or consensus.numel()
-    share = int(consensus.sum()) / looked
+    share = int(consensus.count_nonzero()) / looked
     if share > 0.9:
         yield f"The consensus covers {100 * share:.0f} % of what the model saw: check that it is more than background."
     for region in view.regions:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 Target = Literal["consensus", "reader"]
+_BLOCK = 1 << 18  # values that are computed at once, so that large images need little memory beside their maps
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,25 @@ def cut(confidence: Tensor, threshold: float) -> Tensor:
 def fuse(masks: Tensor, threshold: float = 0.5) -> Consensus:
     """Masks (…, n, H, W) with probabilities in [0, 1] → their consensus; the mean at 0.5 as in the paper."""
     confidence = masks.mean(dim=-3)
-    p = confidence.clamp(1e-7, 1 - 1e-7)
-    entropy = -(p * p.log2() + (1 - p) * (1 - p).log2())
+    votes = torch.zeros_like(confidence)
+    for mask in masks.unbind(dim=-3):
+        votes += mask >= 0.5
     return Consensus(
         confidence=confidence,
         consensus=cut(confidence, threshold),
-        votes=(masks >= 0.5).to(masks.dtype).mean(dim=-3),
+        votes=votes.div_(masks.shape[-3]),
         disagreement=masks.std(dim=-3, correction=0),
-        entropy=entropy,
+        entropy=_entropy(confidence),
     )
+
+
+def _entropy(confidence: Tensor) -> Tensor:
+    """Bits, element by element."""
+    entropy = torch.empty_like(confidence, memory_format=torch.contiguous_format)
+    for bits, part in zip(entropy.flatten().split(_BLOCK), confidence.flatten().split(_BLOCK), strict=True):
+        p = part.clamp(1e-7, 1 - 1e-7)
+        bits.copy_(-(p * p.log2() + (1 - p) * (1 - p).log2()))
+    return entropy
 
 
 def readers_consensus(masks: Tensor) -> Tensor:

@@ -76,15 +76,15 @@ class Kept:
 @dataclass
 class Tally:
     """How it went, counted in images; `incomplete`: series whose images were segmented, but whose SEG or NIfTI could not
-    be made or stored; `replaced`: earlier results of the same images. What did not work is said at once, on stderr, and so
-    is the first warning of each kind."""
+    be made or stored; `replaced`: earlier results of the same images. What did not work is said at once, on stderr;
+    warnings at the end, each kind once."""
 
     done: int = 0
     failed: int = 0
     incomplete: int = 0
     stored: int = 0
     replaced: int = 0
-    warned: dict[str, tuple[str, int]] = field(default_factory=dict)  # kind → its first text, how many images
+    warned: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # kind → first text, its image, how many
 
     def fail(self, error: UserError) -> None:
         self.failed += 1
@@ -96,16 +96,13 @@ class Tally:
 
     def warn(self, label: str, warnings: Sequence[str]) -> None:
         for warning in warnings:
-            text, count = self.warned.get(kind(warning), (warning, 0))
-            self.warned[kind(warning)] = (text, count + 1)
-            if not count:
-                say(f"warning: {label}: {warning}")
+            text, first, count = self.warned.get(kind(warning), (warning, label, 0))
+            self.warned[kind(warning)] = (text, first, count + 1)
 
     def close(self) -> None:
-        """How many images each warning of several is about."""
-        for text, count in self.warned.values():
-            if count > 1:
-                say(f"warning: {count} images like this: {text}")
+        """The warnings: of each kind its first sentence, the first image, and how many there are."""
+        for text, first, count in self.warned.values():
+            say(f"warning: {first}: {text}" if count == 1 else f"warning: {text} ({count} images: {first}, …)")
 
     def lines(self, out: Path) -> list[str]:
         """What is said at the end, on stdout."""
@@ -277,12 +274,15 @@ class _Run:
         file = entry.path.name if isinstance(entry, (Raster, Nifti)) else None
         source = replace(source, file=file) if ask.anonymiser is None else source.anonymous()
         record = replace(result.record, source=source)
+        # no more than the cut masks is kept of them: the probabilities take four times the room
+        result = replace(result, masks=result.masks >= 0.5)
         folder = self.write(picture, result, record)
         self.tally.done += 1
-        label = str(getattr(entry, "path", picture.name)) if ask.anonymiser is None else folder.name
+        label = str(entry.path) if isinstance(entry, Raster) and ask.anonymiser is None else folder.name
         self.tally.warn(label, result.warnings)
-        drawn = result.masks.numpy() >= 0.5
-        return Kept(drawn, result.confidence.numpy(), result.consensus.numpy(), folder, record, result.warnings)
+        return Kept(
+            result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy(), folder, record, result.warnings
+        )
 
     def write(self, picture: Picture, result: Segmentation, record: Record) -> Path:
         """OUT/NAME: the PNGs and result.json of one picture."""

@@ -12,6 +12,8 @@ from scipy.ndimage import binary_dilation
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+_BLOCK = 1 << 18  # pixels that are compared at once
+
 
 def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """Dice and IoU of two bool masks (H, W); two empty masks agree fully."""
@@ -48,10 +50,14 @@ def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """IoU of every mask of (n, H, W) with every one of (m, H, W), (n, m); IoU(∅, ∅) = 1."""
-    a, b = (m.reshape(len(m), -1).astype(np.float32) for m in (first, second))
-    both = a @ b.T
-    either = a.sum(1)[:, None] + b.sum(1)[None, :] - both
-    return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+    a, b = (m.reshape(len(m), -1) for m in (first, second))
+    both, total = np.zeros((2, len(a), len(b)))
+    for start in range(0, a.shape[1], _BLOCK):  # floats of all pixels would take four times the room of the masks
+        one, other = (m[:, start : start + _BLOCK].astype(np.float32) for m in (a, b))
+        both += one @ other.T
+        total += one.sum(1)[:, None] + other.sum(1)[None, :]
+    either = total - both
+    return np.where(either > 0, both / np.maximum(either, 1), 1.0).astype(np.float32)
 
 
 def ged(drawn: np.ndarray, readers: np.ndarray) -> float:

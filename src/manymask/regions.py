@@ -51,7 +51,7 @@ class View:
         height, width = self.image.shape[:2]
         if not self.regions:
             scaled = F.interpolate(drawn, size=(height, width), mode="bilinear", align_corners=False)
-            return scaled[0].clamp(0, 1)
+            return scaled[0].clamp_(0, 1)
         masks = drawn.new_zeros(drawn.shape[1], height, width)
         for part, region in zip(drawn, self.regions, strict=True):
             top, left, bottom, right = _inside(region, part.shape[-1])

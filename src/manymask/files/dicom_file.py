@@ -10,7 +10,7 @@ from typing import Any
 from manymask.errors import UserError
 from manymask.files.dicom_decode import inflates_beyond
 from manymask.files.dicom_header import readable
-from manymask.files.raster import PIXEL_LIMIT
+from manymask.files.samples import PIXEL_LIMIT
 
 _DEFLATED_LIMIT = 4 * PIXEL_LIMIT  # bytes
 _SUFFIXES = (".dcm", ".dicom", ".ima")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from manymask.errors import UserError
-from manymask.files.raster import PIXEL_LIMIT
+from manymask.files.samples import PIXEL_LIMIT
 
 # all frames of one object together, in samples: 2,000 CT slices of 512² fit
 VOLUME_LIMIT = 600_000_000

@@ -24,7 +24,7 @@ from manymask.files.atomic import atomic_file
 from manymask.files.depth import stretch_note
 from manymask.files.dicom_header import SMALLEST_SIDE, VOLUME_LIMIT
 from manymask.files.picture import Drawn, NiftiSlice, Picture
-from manymask.files.raster import PIXEL_LIMIT
+from manymask.files.samples import PIXEL_LIMIT
 from manymask.files.window import Window, fixed
 
 SUFFIXES = (".nii", ".nii.gz")

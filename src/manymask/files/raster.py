@@ -13,7 +13,6 @@ from manymask.errors import UserError, decoding
 from manymask.files.atomic import atomic_file
 from manymask.files.depth import to_bytes
 from manymask.files.pillow import claimed_pillow, from_pillow, read_pillow
-from manymask.files.samples import PIXEL_LIMIT as PIXEL_LIMIT
 from manymask.files.samples import Claim, Samples, check_claim
 from manymask.files.tiff import claimed_tiff, read_tiff
 

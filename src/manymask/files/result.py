@@ -55,6 +55,14 @@ def pairwise_agreement(masks: np.ndarray) -> float | None:
     return float(pairwise_iou(masks, masks)[np.triu_indices(len(masks), 1)].mean())
 
 
+def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
+    """A map (H, W) in [0, 1] as uint16, 65535 = 1; row by row, since the floats between take four times the room."""
+    deep = np.empty(confidence.shape, np.uint16)
+    for row, values in zip(deep, confidence, strict=True):
+        row[:] = np.round(values * 65535)
+    return deep
+
+
 def measured(areas: list[int], consensus: int, spacing: tuple[float, float] | None) -> dict[str, Any]:
     """Areas of the masks in mm², with mean and standard deviation, where the spacing (mm) is known; else nothing."""
     if spacing is None:
@@ -92,11 +100,12 @@ def fill_result(
 ) -> None:
     """Writes mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png, result.json.
 
-    masks (n, H, W) and confidence (H, W) are probabilities; consensus (H, W) is bool; `facts` go into the JSON, areas
-    in mm² with them where `spacing` (mm between rows, between columns) is known; who made it (`Record.facts`) also into
-    the text of each PNG. Without `show` there is no overlay, the one file in which the image itself can be seen.
+    masks (n, H, W) are probabilities, or bool where they were cut at ½; confidence (H, W) is a probability; consensus
+    (H, W) is bool; `facts` go into the JSON, areas in mm² with them where `spacing` (mm between rows, between columns)
+    is known; who made it (`Record.facts`) also into the text of each PNG. Without `show` there is no overlay, the one
+    file in which the image itself can be seen.
     """
-    drawn = masks >= 0.5
+    drawn = masks if masks.dtype == bool else masks >= 0.5
     areas, agreed = drawn.sum(axis=(1, 2)).tolist(), int(consensus.sum())
     content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
                "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
@@ -104,7 +113,7 @@ def fill_result(
     text = png_text(facts)
     for k, mask in enumerate(drawn, start=1):
         write_png(folder / f"mask-{k:02}.png", mask, text)
-    write_png(folder / "confidence.png", np.round(confidence * 65535).astype(np.uint16), text)
+    write_png(folder / "confidence.png", sixteen_bits(confidence), text)
     write_png(folder / "consensus.png", consensus, text)
     if show:
         write_png(folder / "overlay.png", overlay(image, drawn, consensus), text)
