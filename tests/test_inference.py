@@ -89,8 +89,8 @@ def test_volume_leaves_slices_and_nifti_and_passes_over_empty_slices(monkeypatch
     nibabel.save(nibabel.Nifti1Image(volume, AFFINES[1]), tmp_path / "brain.nii.gz")
     out = tmp_path / "out"
     assert run(monkeypatch, "segment", tmp_path / "brain.nii.gz", "--model", drawing_model, "--out", out) == 0
-    said = capsys.readouterr().out
-    assert "3 of 3 image(s)" in said and "1 flat slice(s) left out" in said
+    said = capsys.readouterr()
+    assert "3 of 3 image(s)" in said.out and "1 flat slice(s) left out (brain-slice-0004): all" in said.err
     names = {f"brain-slice-{k:04}" for k in (1, 2, 3)} | {"brain"}
     assert {p.name for p in out.iterdir()} == names | {"summary.csv"}
     consensus = np.asarray(nibabel.load(out / "brain/consensus.nii.gz").dataobj)

@@ -241,7 +241,7 @@ class _Run:
 
     def pictures(self, entry: Entry) -> Iterator[tuple[Picture, Kept]]:
         """Segments the pictures of one entry and writes each one's folder."""
-        empty, seen = 0, 0
+        empty, seen = list[str](), 0
         for picture in _named(entry, self.request, self.passed):
             seen += 1
             kept: Kept | None = None
@@ -251,14 +251,15 @@ class _Run:
                 # above the head, below the feet: volumes have such slices
                 flat = picture.origin is not None and bool(told.pixels.min() == told.pixels.max())
                 kept = None if flat else self.draw(entry, picture, told)
-            empty += flat
+            empty += [picture.name] if flat else []
             self.bar.update()
             if kept is not None:
                 yield replace(picture, name=kept.folder.name).light(), kept
-        if empty and empty == seen:
+        if empty and len(empty) == seen:
             raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
         if empty:
-            tqdm.write(f"{empty} flat slice(s) left out: all their pixels are equal")
+            names = ", ".join(empty[:3]) + (" …" if len(empty) > 3 else "")
+            say(f"{len(empty)} flat slice(s) left out ({names}): all their pixels are equal")
 
     def passed(self, error: UserError) -> None:
         """A picture that could not be read."""
