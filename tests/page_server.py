@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,15 @@ class Server:
     folder: Path  # where the server keeps its temporary files
     log: Path
     process: subprocess.Popen
+
+    def held(self) -> dict[Path, int]:
+        """What lies on the server's disk, with sizes; files and folders may go while one looks."""
+        found = {}
+        for folder, _, names in os.walk(self.folder):
+            for path in (Path(folder, name) for name in names):
+                with suppress(FileNotFoundError):
+                    found[path] = path.stat().st_size
+        return found
 
 
 def save_tiny_models(folder: Path) -> None:

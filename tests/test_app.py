@@ -154,18 +154,18 @@ def test_files_of_the_server_are_out_of_reach(client, page_server, image):
 
 
 def test_upload_beyond_the_limit_is_refused_before_it_is_kept(page_server):
-    before = sum(p.stat().st_size for p in page_server.folder.rglob("*") if p.is_file())
+    before = sum(page_server.held().values())
     answer = httpx.post(
         f"{page_server.url}/gradio_api/upload", files={"files": ("big.png", bytes(4_000_000))}, timeout=60
     )
-    after = sum(p.stat().st_size for p in page_server.folder.rglob("*") if p.is_file())
+    after = sum(page_server.held().values())
     assert answer.status_code == 413 and after - before < 3_000_000
 
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_many_files_at_once_are_refused_before_they_are_kept(page_server, announced):
     def held():
-        return sum(p.stat().st_size for p in page_server.folder.rglob("*") if p.is_file())
+        return sum(page_server.held().values())
 
     before = held()
     parts = [("files", (f"{k}.png", bytes(2_900_000))) for k in range(4)]
@@ -191,7 +191,7 @@ def test_program_that_passes_a_path_is_answered_in_words(client, page_server):
 
 def test_upload_that_breaks_off_leaves_nothing(page_server):
     def held():
-        return {p for p in page_server.folder.rglob("*") if p.is_file()}
+        return set(page_server.held())
 
     before = held()
     head = (
@@ -290,11 +290,11 @@ def test_uploads_go_when_the_visit_ends(page_server, image):
     path = image.rename(image.with_name(name))
     visitor = gradio_client.Client(page_server.url, verbose=False)
     call(visitor, path)
-    held = [p.name for p in page_server.folder.rglob("leaves-nothing*") if p.is_file()]
+    held = [path.name for path in page_server.held()]
     assert name in held and "leaves-nothing.zip" in held
     visitor.close()
     for _ in range(300):
-        if not [p for p in page_server.folder.rglob("leaves-nothing*") if p.is_file()]:
+        if not [path for path in page_server.held() if path.name.startswith("leaves-nothing")]:
             return
         time.sleep(0.1)
     pytest.fail("the upload is still there")

@@ -240,7 +240,8 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     inputs = [opened, c.number, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.regions]
 
     dropped = c.dropped.upload(events.drop, [c.dropped, c.window, c.model], scene, **light, **private)
-    dropped.then(None, None, c.dropped, js="() => null", **private)  # refused or not: the next drop replaces
+    for ended in (dropped.success, dropped.failure):  # refused or not: the next drop replaces
+        ended(None, None, c.dropped, js="() => null", **private)
     chosen = c.viewer.example(events.example, [c.window, c.model], scene, **light, **private)
     for begun in (dropped.success, chosen.success):
         begun(events.draw_at_once, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)

@@ -156,9 +156,8 @@ def plainly(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise gr.Error(
-            escape(plain(str(error), folder), quote=False), title="This did not work", print_exception=False
-        ) from None
+        said = escape(plain(str(error), folder), quote=False)
+        raise gr.Error(said, duration=None, print_exception=False) from None  # stands until something newer is shown
     except MemoryError:
         raise gr.Error("The image is too large for this server.", print_exception=False) from None
     except Exception as error:

@@ -229,6 +229,7 @@ function clear() {
 let turn = Promise.resolve();
 async function show(scene) {
   if (!scene || !scene.stamp || scene.stamp < view.stamp) return;
+  if (scene.stamp > view.stamp) for (const button of document.querySelectorAll("[data-testid=toast-close]")) button.click();
   view.stamp = scene.stamp;
   view.waiting = scene.waiting || 0;
   if (scene.waiting !== undefined) {

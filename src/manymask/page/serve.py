@@ -90,7 +90,8 @@ def _launch(page: Any, office: Office, host: str, port: int, hosts: Sequence[str
     theme = gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=font, font_mono=["monospace"]
     ).set(body_text_color_subdued="#64748b", button_primary_background_fill="#0072b2",
-          button_primary_background_fill_hover="#005a8e", slider_color="#0072b2")  # fmt: skip
+          button_primary_background_fill_hover="#005a8e", button_primary_background_fill_dark="#0072b2",
+          button_primary_background_fill_hover_dark="#005a8e", slider_color="#0072b2")  # fmt: skip
     page.launch(
         server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
         allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=20, enable_monitoring=False,
