@@ -36,12 +36,16 @@ def context(browser):
 
 
 @pytest.fixture
-def visit(context, page_server):
-    """Opens the page; at the end: no error in the console, nothing asked of another machine."""
-    pages, asked, errors = [], [], []
+def visit(browser, context, page_server):
+    """Opens the page; at the end: no error in the console, nothing asked of another machine. A second visit in a test
+    is that of another browser: one browser has six connections to a server, and each page holds some."""
+    pages, others, asked, errors = [], [], [], []
 
     def go(width=1280, height=900, scheme="light"):
-        page = context.new_page()
+        if pages:
+            others.append(browser.new_context())
+            others[-1].set_default_timeout(PATIENCE)
+        page = (others[-1] if others else context).new_page()
         pages.append(page)
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=scheme)
@@ -54,8 +58,8 @@ def visit(context, page_server):
 
     go.asked = asked
     yield go
-    for page in pages:
-        page.close()
+    for opened in (*pages, *others):
+        opened.close()
     assert not [url for url in asked if not url.startswith((page_server.url, "data:", "blob:"))]
     assert not errors
 
