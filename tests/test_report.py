@@ -124,6 +124,14 @@ def test_table_one_scores_a_weighted_codec_at_both_thresholds(run):
     assert rows["mask (MSE)"][6:10] == [0.99, 0.989, 0.976, 38.0] and rows["mask (Focal)"][2] == "not run"
 
 
+def test_a_lone_damaged_experiment_is_told_once(run):
+    (run / "cvc_clinicdb/experiment.json").write_text("3")
+    told = []
+    with pytest.raises(UserError, match="holds a int"):
+        collect([run], told.append)
+    assert told == []
+
+
 def test_report_is_whole_and_names_what_failed(run, tmp_path):
     text = write_report([run], tmp_path / "report").read_text()
     assert "`cvc_clinicdb/unetpp`: ended with status -9: killed" in text

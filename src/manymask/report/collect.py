@@ -113,7 +113,8 @@ def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: Non
                 found.setdefault(place.resolve(), _experiment(place))
             except UserError as error:
                 wrong.append(str(error))
-                tell(str(error))
+    for line in wrong if found else wrong[1:]:
+        tell(line)
     if not found:
         raise UserError(wrong[0])
     return _told_apart(list(found.values()))
