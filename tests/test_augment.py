@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.data.augment import WINDOWS, Augment, _columns, quarter_turn, quarter_turn_back
+from manymask.data.augment import WINDOWS, Augment, quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
 from manymask.noise import TrainingNoise
 
@@ -67,15 +67,38 @@ def marked(n=256, corner=12):
     return Batch([str(i) for i in range(n)], torch.ones(n, 3, 32, 32), mask, TrainingNoise(0, 3))
 
 
+def drawn_for_windows(n):
+    """What `Augment._frame` draws for each of n cases: which, empty, size and places."""
+    noise = TrainingNoise(0, 3)
+    noise.uniform(n, 12)  # for flips and turns
+    draw = noise.uniform(n, 4 + 2 * WINDOWS)
+    return draw[:, 0], draw[:, 1], draw[:, 2], draw[:, 4:].reshape(n, WINDOWS, 2)
+
+
 def test_half_of_the_windows_are_looked_for_where_no_lesion_is():
     after = Augment(flip=False, zoom=1.0)(marked(1024, corner=0))
-    empty = (after.masks.sum(dim=(1, 2, 3)) == 0).float().mean()
-    _, _, size, place = _columns(TrainingNoise(0, 3).uniform(1024, 4 + 2 * WINDOWS))
+    empty = after.masks.sum(dim=(1, 2, 3)) == 0
+    _, looked_for, size, place = drawn_for_windows(1024)
     side = 0.3 + 0.5 * size[:, None]
     free = (((2 * place - 1) * (1 - side[..., None])).amax(dim=2) - side) > -0.5  # a window's near edge past the lesion
-    expected = 0.5 * free.any(dim=1).float().mean() + 0.5 * free[:, 0].float().mean()
-    assert abs(empty - expected) < 0.04
+    expected = torch.where(looked_for < 0.5, free.any(dim=1), free[:, 0])
+    assert (empty == expected).float().mean() > 0.98
     assert torch.allclose(after.image, torch.ones(())), "a window shows real pixels alone"
+
+
+def test_a_window_lies_where_it_was_drawn():
+    """x_in = side · x_out + centre, in a picture whose pixels tell their column."""
+    ramp = torch.arange(32.0).expand(64, 1, 32, 32) / 31
+    _, _, size, place = drawn_for_windows(64)
+    after = Augment(flip=False, zoom=1.0)(
+        Batch(["0"] * 64, ramp.clone(), torch.zeros(64, 1, 32, 32), TrainingNoise(0, 3))
+    )
+    side = 0.3 + 0.5 * size
+    centre = (2 * place[:, 0, 0] - 1) * (1 - side)
+    middle = 31 * after.image[:, 0, 16, 15:17].mean(dim=1)
+    assert torch.allclose(middle, ((centre + 1) * 32 - 1) / 2, atol=1e-3)
+    step = 31 * (after.image[:, 0, 16, 16] - after.image[:, 0, 16, 15])
+    assert torch.allclose(step, side, atol=1e-3)
 
 
 def test_an_inset_keeps_the_whole_frame_smaller_and_black_around():

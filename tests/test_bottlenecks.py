@@ -124,3 +124,10 @@ def test_fsq_snaps_to_its_grid_and_counts_its_bits():
     assert bottleneck.snap(z).flatten().tolist() == [-1, -0.5, 0, 0.5, 1]
     _, loss, logs = bottleneck(torch.zeros(1, 2, 1, 1))
     assert float(loss) == 0 and float(logs["bits"]) == pytest.approx(2 * math.log2(5))
+
+
+def test_first_codes_are_vectors_of_the_encoder_not_values_of_several_places():
+    h = torch.tensor([1.0, 2, 3]).repeat_interleave(4).reshape(1, 3, 2, 2)  # every place holds (1, 2, 3)
+    model = VQ(codes=8).build(3).train()
+    model(h)
+    assert torch.allclose(model.codebook, torch.tensor([1.0, 2, 3]).expand(8, 3), atol=0.02)

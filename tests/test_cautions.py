@@ -116,7 +116,7 @@ def test_resolution_far_from_training(shape, expected):
         ((0.40, 1.12), None),
         ((0.1, 0.1), "The pixels measure 0.1 mm, but the model was trained on 0.46 to 0.98 mm"),
         ((0.7, 1.2), "The pixels measure 0.7 × 1.2 mm, but"),
-        (None, "The pixel spacing is not known: the model fits images of 0.46 to 0.98 mm per pixel alone."),
+        (None, "The pixel spacing is not known: the model only fits images of 0.46 to 0.98 mm per pixel."),
     ],
 )
 def test_pixel_spacing_far_from_training(spacing, expected):

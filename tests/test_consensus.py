@@ -32,6 +32,8 @@ def test_readers_consensus_counts_only_filled_slots():
     assert readers_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]]
     assert majority(masks)[0, 0].tolist() == [[1, 0], [0, 0]]
     assert readers_consensus(torch.zeros(1, 4, 2, 2)).sum() == 0
+    masks[0, 2, 1, 1] = masks[0, 2, 1, 0] = 1
+    assert readers_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]], "one of three who marked is no half"
 
 
 def test_random_reader_takes_every_slot():

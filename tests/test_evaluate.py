@@ -19,6 +19,7 @@ from manymask.evaluate import (
     results,
 )
 from manymask.hub import load_model
+from manymask.metrics import overlap
 from manymask.provenance import Provenance, git_revision
 
 
@@ -113,6 +114,10 @@ def test_codec_scores_are_those_of_table_one(store, trained_run):
     scores = evaluate(codec, store, store.ids[:4], Protocol(), progress=False)
     assert set(scores.metrics) == {"dice", "iou", "dice_unsnapped", "ssim", "psnr"}
     assert leading_score(codec, 4)[0] == "dice"
+    original = codec.reconstruct(store.batch(store.ids[:1]))[0]
+    unsnapped = codec.decode(codec.encode(original))[0, 0].detach().numpy() >= 0.5
+    assert scores.cases[0]["dice_unsnapped"] == overlap(unsnapped, original[0, 0].numpy() >= 0.5)[0]
+    assert leading_score(load_model(trained_run / "image-codec").model, 4)[0] == "psnr"
 
 
 def test_a_window_shows_the_stored_pixels_off_the_middle(store):

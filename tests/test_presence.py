@@ -75,3 +75,26 @@ def test_the_diffusion_learns_marked_masks_alone(model):
     terms = model(asked(torch.zeros(2, 4, 64, 64)))
     assert terms["denoising"] == 0 and terms["presence"] > 0
     assert model(asked(torch.ones(2, 4, 64, 64)))["denoising"] > 0
+
+
+def test_the_share_is_the_mean_over_the_turns_of_each_image(model):
+    """Rows stand turn by turn: images a, b as they are, then both turned."""
+    share = torch.tensor([0.0, 1.0, 0.5, 1.0])
+    model.presence.forward = lambda features: torch.logit(share, eps=1e-6)
+    with torch.inference_mode():
+        drawn = model.predict(asked(None), 16, 0)
+    assert (drawn.flatten(2).amax(dim=2) > 0).sum(dim=1).tolist() == [4, 16]
+
+
+def test_presence_is_learnt_from_the_mean_over_the_readers_drawn(model):
+    last = model.train().presence.head[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, 1.0)
+    p = torch.tensor(1.0).sigmoid()
+    assert model(asked(torch.ones(2, 4, 64, 64)))["presence"].item() == pytest.approx(-p.log().item(), abs=1e-6)
+    assert model(asked(torch.zeros(2, 4, 64, 64)))["presence"].item() == pytest.approx(-(1 - p).log().item(), abs=1e-6)
+
+
+def test_strata_are_numbers_below_one():
+    drawn = strata(0, [str(i) for i in range(50)], range(40))
+    assert drawn.min() >= 0 and drawn.max() < 1

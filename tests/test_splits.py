@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from manymask.data import folder
-from manymask.data.case import content_hash, random_scheme
+from manymask.data.case import Batch, content_hash, random_scheme
 
 
 def singles(count: int) -> dict[str, str]:
@@ -58,3 +59,9 @@ def test_own_folder_groups_by_what_stands_before_two_underscores(tmp_path, group
 
 def test_content_hash_names_its_kind_and_depends_on_every_byte():
     assert content_hash(b"ab", b"c") == content_hash(b"abc") == "sha256:ba7816bf8f01cfea"
+
+
+def test_noise_is_named_by_pixels_where_they_are_known():
+    image = torch.zeros(2, 1, 4, 4)
+    assert Batch(["a", "b"], image, names=["c", "d"]).noise_names == ["c", "d"]
+    assert Batch(["a", "b"], image).noise_names == ["a", "b"]

@@ -90,7 +90,7 @@ def _scale(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
         return
     low, high = use.spacing_mm
     if picture.spacing is None:
-        yield f"The pixel spacing is not known: the model fits images of {low:g} to {high:g} mm per pixel alone."
+        yield f"The pixel spacing is not known: the model only fits images of {low:g} to {high:g} mm per pixel."
     elif not 0.85 * low <= min(picture.spacing) <= max(picture.spacing) <= 1.15 * high:
         mm = " × ".join(f"{x:.3g}" for x in dict.fromkeys(picture.spacing))
         yield f"The pixels measure {mm} mm, but the model was trained on {low:g} to {high:g} mm: lesions show at another size."
