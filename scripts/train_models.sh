@@ -25,6 +25,7 @@ MODELS='
 cvc_clinicdb          | cvc_clinicdb-256 | cvc_clinicdb-256           | pranet       |
 cvc_clinicdb_sequence | cvc_clinicdb-256 | cvc_clinicdb-256           | sequence     |
 isic2018              | isic2018         | isic2018-imagenet          | training-ids |
+polyps                | polyps-256       | polyps-256                 | pranet       |
 lidc_idri             | lidc_idri        | lidc_idri-imagenet         | patient      |
 lidc_idri_readers     | lidc_idri        | lidc_idri_readers-imagenet | patient      | lidc_idri
 '
