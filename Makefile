@@ -17,13 +17,14 @@ $(VENV)/.test: $(VENV)/.base
 	@touch $@
 
 demo: $(VENV)/.base
-	$(BIN)/manymask segment src/manymask/page/examples --model models/isic2018 --out demo/isic2018
+	$(BIN)/manymask segment src/manymask/serving/static/examples --model models/isic2018 --out demo/isic2018
 	$(BIN)/manymask demo --out demo
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 test: lint
 	$(BIN)/python -m pytest

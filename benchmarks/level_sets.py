@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import tyro
 
-from manymask.consensus import level_sets
 from manymask.data.store import Store
-from manymask.evaluate import held_out_cases, split_of, spread
-from manymask.files.atomic import write_json
-from manymask.hub import TrainedModel, load_model
+from manymask.ensemble import level_sets
+from manymask.evaluation.held_out import held_out_cases, split_of, spread
+from manymask.hub.model_folder import TrainedModel, load_model
+from manymask.io.atomic import write_json
 from manymask.metrics import ged, hungarian_iou, summary
-from manymask.provenance import git_revision, hardware
+from manymask.runtime import git_revision, hardware
 
 BATCH = 4  # images
 BLANKS = (2, 4, 6, 8)  # of 16 masks

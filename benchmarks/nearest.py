@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from manymask.consensus import readers_consensus
 from manymask.data.case import Part
+from manymask.data.raters import readers_consensus
 from manymask.data.store import Store
-from manymask.files.atomic import write_json
+from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
-from manymask.provenance import git_revision
+from manymask.runtime import git_revision
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import torch
 import tyro
 from level_sets import BATCH
 
-from manymask.consensus import fuse
 from manymask.data.case import Batch
 from manymask.data.store import Store, resize_image
-from manymask.evaluate import fitting, held_out_cases, split_of, spread
-from manymask.files.atomic import write_json
-from manymask.hub import load_model
-from manymask.provenance import git_revision, hardware
+from manymask.ensemble import fuse
+from manymask.evaluation.held_out import fitting, held_out_cases, split_of, spread
+from manymask.hub.model_folder import load_model
+from manymask.io.atomic import write_json
+from manymask.runtime import git_revision, hardware
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ import torch
 import tyro
 from level_sets import BATCH, context
 
-from manymask.consensus import fuse, readers_consensus
 from manymask.data.case import Batch
+from manymask.data.raters import readers_consensus
 from manymask.data.store import Store
-from manymask.evaluate import held_out_cases, spread
-from manymask.files.atomic import write_json
-from manymask.hub import load_model
+from manymask.ensemble import fuse
+from manymask.evaluation.held_out import held_out_cases, spread
+from manymask.hub.model_folder import load_model
+from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
 
 WINDOW = 96

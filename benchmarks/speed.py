@@ -15,10 +15,10 @@ import tyro
 
 from manymask.data.augment import quarter_turn
 from manymask.data.case import Batch
-from manymask.hub import load_model
-from manymask.noise import SampleNoise, TrainingNoise
-from manymask.optim import faster_precision
+from manymask.hub.model_folder import load_model
 from manymask.recipes import recipe
+from manymask.rng import SampleNoise, TrainingNoise
+from manymask.runtime import faster_precision
 
 
 @dataclass

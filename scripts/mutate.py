@@ -33,27 +33,27 @@ CPU_SECONDS = 90  # a mutant that takes longer hangs, and is killed
 
 # module: its test files, the quickest first
 CORE: dict[str, tuple[str, ...]] = {
-    "process": ("process", "samplers"),
-    "samplers": ("process", "samplers"),
-    "bottlenecks": ("bottlenecks", "codec"),
-    "losses": ("losses",),
+    "diffusion.process": ("process", "samplers"),
+    "diffusion.samplers": ("process", "samplers"),
+    "nn.quantizers": ("bottlenecks", "codec"),
+    "nn.losses": ("losses",),
     "metrics": ("metrics",),
-    "consensus": ("consensus",),
-    "noise": ("noise", "process", "presence"),
-    "guidance": ("guidance", "training_loss"),
-    "codec": ("codec",),
-    "segmenters": ("training_loss", "segmenters", "guidance", "presence"),
-    "optim": ("optim",),
-    "evaluate": ("scoring", "evaluate"),
+    "ensemble": ("consensus",),
+    "rng": ("noise", "process", "presence"),
+    "diffusion.guidance": ("guidance", "training_loss"),
+    "models.autoencoder": ("codec",),
+    "models.latent_diffusion": ("training_loss", "segmenters", "guidance", "presence"),
+    "training.optim": ("optim",),
+    "evaluation.evaluator": ("scoring", "evaluate"),
     "data.augment": ("augment_values", "augment"),
     "data.case": ("splits",),
 }
 # of these only the hand-made mutants are run
 EDGE: dict[str, tuple[str, ...]] = {
-    "data.folder": ("splits",),
-    "train": ("selection",),
-    "regions": ("regions",),
-    "files.dicom_seg": ("dicom_seg",),
+    "data.datasets.folder": ("splits",),
+    "training.trainer": ("selection",),
+    "inference.preprocess": ("regions",),
+    "io.dicom.seg": ("dicom_seg",),
 }
 TESTS = CORE | EDGE
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from manymask import card
-from manymask.hub import TrainedModel, load_model
+from manymask.hub import model_card as card
+from manymask.hub.model_folder import TrainedModel, load_model
 
 ROOT = Path(__file__).parent.parent
 OBJECT = {"lidc_idri": "nodule", "cvc_clinicdb": "polyp", "isic2018": "lesion"}

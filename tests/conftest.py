@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from manymask import cli
-from manymask.codec import Autoencoder
-from manymask.data import phantom
+from manymask.cli import main as cli
 from manymask.data.case import Source, random_scheme
+from manymask.data.datasets import phantom
 from manymask.data.store import Store, prepare
-from manymask.denoisers import PyramidUNet
-from manymask.losses import MSE, WeightedCE
-from manymask.process import Diffusion
+from manymask.diffusion.process import Diffusion
+from manymask.diffusion.samplers import DDIM
+from manymask.models.autoencoder import Autoencoder
+from manymask.models.denoisers import PyramidUNet
+from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.nn.losses import MSE, WeightedCE
 from manymask.recipes import Recipe, Training
-from manymask.samplers import DDIM
-from manymask.segmenters import LatentDiffusion
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
 
@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def trained_run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with all three stages trained for two steps."""
-    from manymask.train import Job, fit
+    from manymask.training.trainer import Job, fit
 
     run = tmp_path_factory.mktemp("run")
     short = shortened(recipe, 2)
@@ -68,8 +68,8 @@ def trained_run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def drawing_model(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose masks are neither empty nor full, nor equal: what two steps of training do not give."""
-    from manymask.hub import TrainedModel, save_model
-    from manymask.provenance import Provenance
+    from manymask.hub.model_folder import TrainedModel, save_model
+    from manymask.hub.provenance import Provenance
 
     folder = tmp_path_factory.mktemp("drawing") / "model"
     with torch.random.fork_rng():

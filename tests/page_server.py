@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from manymask.hub import TrainedModel, save_model
-from manymask.provenance import Provenance
+from manymask.hub.model_folder import TrainedModel, save_model
+from manymask.hub.provenance import Provenance
 
 from .conftest import perturb, tiny_recipe
 
@@ -56,7 +56,7 @@ def serving(place: Path, *flags: str) -> Iterator[Server]:
         port = free.getsockname()[1]
     (place / "temporary").mkdir()
     models = [str(place / "models" / name) for name in ("whole", "crops")]
-    command = [sys.executable, "-m", "manymask.cli", "serve", "--model", *models, "--port", str(port), *flags]
+    command = [sys.executable, "-m", "manymask.cli.main", "serve", "--model", *models, "--port", str(port), *flags]
     environment = {**os.environ, "TMPDIR": str(place / "temporary"), "OMP_NUM_THREADS": "1"}
     with (place / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

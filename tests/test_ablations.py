@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.bottlenecks import FSQ, KL, VQ
-from manymask.denoisers import ConcatUNet, PyramidUNet
-from manymask.guidance import PairClassifier
-from manymask.hub import load_model
-from manymask.losses import MSE, Dice, Focal, WeightedCE
-from manymask.process import Diffusion, Flow
+from manymask.diffusion.guidance import PairClassifier
+from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
+from manymask.hub.model_folder import load_model
+from manymask.models.denoisers import ConcatUNet, PyramidUNet
+from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.nn.losses import MSE, Dice, Focal, WeightedCE
+from manymask.nn.quantizers import FSQ, KL, VQ
 from manymask.recipes import STAGES
-from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
-from manymask.segmenters import LatentDiffusion
 
 from .conftest import perturb, run, tiny_recipe
 from .test_every_model import SIZE, batch

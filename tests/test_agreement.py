@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from manymask.agreement import blind_and_human, rivals, set_scores
-from manymask.evaluate import _collect
+from manymask.evaluation.evaluator import _collect
+from manymask.evaluation.rater_agreement import blind_and_human, rivals, set_scores
 
 
 def strip(*widths):

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from manymask import Segmenter
-from manymask.data import phantom
+from manymask.data.datasets import phantom
 from manymask.errors import UserError
-from manymask.page.desk import Limits
+from manymask.serving.service import Limits
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is not installed")
 
@@ -260,7 +260,7 @@ def test_server_that_is_ended_while_it_draws_ends_quietly(client, tmp_path, imag
 
 @pytest.mark.parametrize("port", [0, 80_000, -1])
 def test_port_out_of_range_is_one_line(port):
-    from manymask.page.serve import serve
+    from manymask.serving.server import serve
 
     with pytest.raises(UserError, match="--port must lie in 1 … 65535"):
         serve([], "127.0.0.1", port, Limits())
@@ -301,10 +301,10 @@ def test_uploads_go_when_the_visit_ends(page_server, image):
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch, tmp_path):
-    from manymask.page.serve import serve
+    from manymask.serving.server import serve
 
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "manymask.page.app", raising=False)
+    monkeypatch.delitem(sys.modules, "manymask.serving.app", raising=False)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     with pytest.raises(UserError, match=r"manymask\[app\]"):
         serve([tmp_path], "127.0.0.1", 1, Limits())

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from manymask.errors import UserError
-from manymask.files import atomic
-from manymask.files.atomic import PREFIX, atomic_file, atomic_folder, read_json, sweep, write_json
+from manymask.io import atomic
+from manymask.io.atomic import PREFIX, atomic_file, atomic_folder, read_json, sweep, write_json
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from manymask.files import atomic
+from manymask.io import atomic
 {patch}
 with atomic.atomic_folder(Path(sys.argv[1]), ours="mark") as beside:
     (beside / "mark").write_text("new")

@@ -7,7 +7,7 @@ import torch
 
 from manymask.data.augment import WINDOWS, Augment, quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
-from manymask.noise import TrainingNoise
+from manymask.rng import TrainingNoise
 
 EVERYTHING = Augment(turn=True, rotate=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
 

@@ -5,7 +5,7 @@ import torch
 
 from manymask.data.augment import Augment
 from manymask.data.case import Batch
-from manymask.noise import TrainingNoise
+from manymask.rng import TrainingNoise
 
 STILL = {"flip": False}
 

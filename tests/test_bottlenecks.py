@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.vq_model import VectorQuantizer
 
-from manymask.bottlenecks import FSQ, KL, VQ
+from manymask.nn.quantizers import FSQ, KL, VQ
 
 
 def test_vq_equals_diffusers_value_and_gradients():

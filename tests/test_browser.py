@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from manymask.data import phantom
+from manymask.data.datasets import phantom
 
 api = pytest.importorskip("playwright.sync_api", reason="the extra `test` is not installed: no playwright")
 CHROMIUM = shutil.which("chromium")

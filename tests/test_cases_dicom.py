@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import generate_uid
 
-from manymask.data import phantom
+from manymask.data.datasets import phantom
 from tests.dicom_files import dataset, save, slice_at
 from tests.dicom_sources import ct_series, enhanced_ct
 

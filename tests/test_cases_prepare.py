@@ -14,19 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
-from manymask.consensus import random_reader
-from manymask.data import folder, layout
 from manymask.data import store as stores
 from manymask.data.case import Source, random_scheme
-from manymask.data.lidc_xml import read_xml
-from manymask.data.phantom import read as phantoms
+from manymask.data.datasets import folder, layout
+from manymask.data.datasets.lidc_xml import read_xml
+from manymask.data.datasets.phantom import read as phantoms
+from manymask.data.raters import random_reader
 from manymask.data.store import Store, prepare
 from manymask.data.twins import hashes_as_text, hashes_from_text, image_hashes, near_pairs
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, held_out_cases, results
-from manymask.files.atomic import read_json, write_json
-from manymask.files.masks import MaskReading
-from manymask.hub import load_model, save_model
+from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.evaluation.held_out import held_out_cases
+from manymask.hub.model_folder import load_model, save_model
+from manymask.io.atomic import read_json, write_json
+from manymask.io.masks import MaskReading
 
 from .conftest import run
 

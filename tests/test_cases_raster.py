@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from manymask.errors import UserError
-from manymask.files.raster import SUFFIXES, claimed_size, is_raster, read_image, read_noted, read_pixels
+from manymask.io.raster import SUFFIXES, claimed_size, is_raster, read_image, read_noted, read_pixels
 from tests.raster_files import png, tiff
 
 HEIGHT, WIDTH = 11, 13  # no multiple of anything

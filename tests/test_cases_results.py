@@ -16,19 +16,20 @@ import torch
 from PIL import Image
 
 import manymask
-from manymask import Segmenter, inference
-from manymask.consensus import cut
-from manymask.data import phantom
+from manymask import Segmenter
 from manymask.data.case import Batch, pixel_name
-from manymask.datasets import DATASETS
+from manymask.data.datasets import phantom
+from manymask.ensemble import cut
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate, results
-from manymask.files.atomic import write_json
-from manymask.files.result import pairwise_agreement, put_result, write_result
-from manymask.files.summary import write_summary
-from manymask.hub import load_model
-from manymask.provenance import git_revision
-from manymask.record import SourceRecord, pixel_hash
+from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.hub.intended_use import DATASETS
+from manymask.hub.model_folder import load_model
+from manymask.inference import batch as inference
+from manymask.inference.outputs import pairwise_agreement, put_result, write_result
+from manymask.inference.summary import write_summary
+from manymask.io.atomic import write_json
+from manymask.io.record import SourceRecord, pixel_hash
+from manymask.runtime import git_revision
 
 from .conftest import run
 
@@ -309,7 +310,7 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
         (tmp_path / "many.dcm", {}, r"many\.dcm holds several pictures"),
         ([grey, grey], {}, "an image is a path, an array, .* not a list"),
         (None, {}, "not a NoneType"),
-        (grey, {"sampler": "ddim"}, r"a sampler is an object such as manymask\.samplers\.DDIM"),
+        (grey, {"sampler": "ddim"}, r"a sampler is an object such as manymask\.diffusion\.samplers\.DDIM"),
         (grey, {"samples": "5"}, "samples must be a whole number, not '5'"),
         (grey, {"seed": 0.5}, r"seed must be a whole number, not 0\.5"),
         (grey, {"threshold": 2}, "threshold must lie between 0 and 1, not 2"),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from manymask.cautions import cautions, in_colour, kind
-from manymask.datasets import DATASETS, Intended
-from manymask.files.picture import DicomFrame, Picture
+from manymask.hub.intended_use import DATASETS, Intended
+from manymask.inference.cautions import cautions, in_colour, kind
+from manymask.inference.preprocess import look
+from manymask.io.image import DicomFrame, Picture
 from manymask.recipes import RECIPES
-from manymask.regions import look
 
 SKIN, POLYP = RECIPES["isic2018"], RECIPES["cvc_clinicdb"]
 ANYWHERE = replace(RECIPES["lidc_idri"], size=128, margin=16)  # trained on windows: the object may lie off the middle

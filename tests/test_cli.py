@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manymask import __version__, cli
-from manymask.data import phantom
+from manymask import __version__
+from manymask.cli import main as cli
+from manymask.data.datasets import phantom
 from manymask.errors import Interruption, UserError
 
 from .conftest import run
@@ -138,7 +139,7 @@ def test_recipes_are_listed(monkeypatch, capsys):
 
 def test_help_comes_without_waiting_for_torch():
     code = (
-        "import sys; from manymask.cli import main\n"
+        "import sys; from manymask.cli.main import main\n"
         "sys.argv = ['manymask', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    assert 'torch' not in sys.modules"
     )

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.bottlenecks import FSQ, KL, VQ
-from manymask.codec import Autoencoder, Pixels
 from manymask.data.case import Batch
-from manymask.losses import MSE, Dice, Focal, WeightedCE
-from manymask.noise import TrainingNoise
+from manymask.models.autoencoder import Autoencoder, Pixels
+from manymask.nn.losses import MSE, Dice, Focal, WeightedCE
+from manymask.nn.quantizers import FSQ, KL, VQ
+from manymask.rng import TrainingNoise
 
 from .conftest import perturb
 

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manymask import consensus
-from manymask.consensus import fuse, level_sets, majority, random_reader, readers_consensus, training_target
+from manymask import ensemble as consensus
+from manymask.data.raters import majority, random_reader, readers_consensus, training_target
+from manymask.ensemble import fuse, level_sets
 
 
 @given(st.integers(1, 6), st.integers(0, 100))

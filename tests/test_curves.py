@@ -3,10 +3,10 @@
 import pytest
 
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate
-from manymask.files.atomic import read_json
-from manymask.hub import load_model
-from manymask.report.curves import STEPS, curves
+from manymask.evaluation.evaluator import Protocol, evaluate
+from manymask.experiments.report.curves import STEPS, curves
+from manymask.hub.model_folder import load_model
+from manymask.io.atomic import read_json
 
 
 def test_curve_holds_what_the_evaluator_finds(drawing_model, store, tmp_path):

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from manymask.data.case import PARTS, Source, random_scheme
+from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from manymask.data.store import Store, prepare, resize_image, resize_mask
 from manymask.errors import UserError
-from manymask.files.masks import MaskReading
+from manymask.io.masks import MaskReading
 
 RNG = np.random.default_rng(0)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from manymask.data import phantom
 from manymask.data.case import Batch
-from manymask.demo import RIVAL, best_single_mask, halo_agreement, nested_masks, table_rows
-from manymask.losses import WeightedCE
+from manymask.data.datasets import phantom
+from manymask.experiments.demo import RIVAL, best_single_mask, halo_agreement, nested_masks, table_rows
+from manymask.nn.losses import WeightedCE
 from manymask.recipes import recipe
 
 IDS = [f"phantom-{i:05}" for i in range(24)]

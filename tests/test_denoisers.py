@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from manymask.blocks import UNet
-from manymask.codec import Pixels
-from manymask.denoisers import MedSegDiff, SegDiff
-from manymask.denoisers.medsegdiff import Attend, FFParser
-from manymask.denoisers.segdiff import RRDB, DenseBlock
+from manymask.models.autoencoder import Pixels
+from manymask.models.denoisers import MedSegDiff, SegDiff
+from manymask.models.denoisers.medsegdiff import Attend, FFParser
+from manymask.models.denoisers.segdiff import RRDB, DenseBlock
+from manymask.nn.unet import UNet
 
 from .conftest import perturb
 

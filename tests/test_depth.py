@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from manymask.errors import UserError
-from manymask.files.depth import shown_range, stretch_note, to_bytes
+from manymask.io.depth import shown_range, stretch_note, to_bytes
 
 SMOOTH = np.linspace(720, 3296, 160 * 240).reshape(160, 240).astype(np.uint16)
 

@@ -29,11 +29,11 @@ from pydicom.uid import (
 )
 
 from manymask.errors import UserError
-from manymask.files.dicom import dicom_series, is_dicom, parse_window, pictures_of, read_dicom, seen_through
-from manymask.files.dicom_decode import inflates_beyond, stream_size
-from manymask.files.dicom_pixels import frame_values
-from manymask.files.picture import Picture
-from manymask.files.window import Window, fixed
+from manymask.io.dicom.decode import inflates_beyond, stream_size
+from manymask.io.dicom.pixels import frame_values
+from manymask.io.dicom.series import dicom_series, is_dicom, parse_window, pictures_of, read_dicom, seen_through
+from manymask.io.image import Picture
+from manymask.io.window import Window, fixed
 from tests.dicom_files import PATIENT, dataset, save, slice_at
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"  # they come in pydicom's wheel
@@ -377,7 +377,7 @@ def test_a_stream_larger_than_its_header_is_refused(tmp_path):
 
 
 def test_a_deflate_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("manymask.files.dicom_file._DEFLATED_LIMIT", 20 << 20)
+    monkeypatch.setattr("manymask.io.dicom.file._DEFLATED_LIMIT", 20 << 20)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     megabyte = b"\0" * (1 << 20)
     bomb = b"".join(packer.compress(megabyte) for _ in range(21)) + packer.flush()

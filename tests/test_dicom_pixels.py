@@ -12,11 +12,11 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from manymask.errors import UserError
-from manymask.files.dicom import load_dicom, pictures_of, seen_through
-from manymask.files.dicom_decode import decode
-from manymask.files.dicom_pixels import frame_values, render
-from manymask.files.dicom_tables import _expanded
-from manymask.files.window import Window
+from manymask.io.dicom.decode import decode
+from manymask.io.dicom.pixels import frame_values, render
+from manymask.io.dicom.series import load_dicom, pictures_of, seen_through
+from manymask.io.dicom.tables import _expanded
+from manymask.io.window import Window
 from tests.dicom_files import dataset, save, slice_at
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"  # they come in pydicom's wheel

@@ -10,11 +10,11 @@ import pydicom
 import pytest
 
 from manymask.errors import UserError
-from manymask.files.anonymise import KEY_VARIABLE, Anonymiser
-from manymask.files.dicom import pictures_of
-from manymask.files.dicom_seg import _kinds, segmentations, write_segmentations
-from manymask.files.picture import Picture
-from manymask.files.result import PALETTE
+from manymask.io.dicom.deidentify import KEY_VARIABLE, Anonymiser
+from manymask.io.dicom.seg import _kinds, segmentations, write_segmentations
+from manymask.io.dicom.series import pictures_of
+from manymask.io.image import Picture
+from manymask.io.palette import PALETTE
 from tests.dicom_sources import CT, PHOTOGRAPH, SECONDARY, base, cine, ct_series, enhanced_ct, photograph
 
 from .conftest import run

@@ -5,8 +5,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from manymask.files.dicom import pictures_of
-from manymask.files.dicom_spacing import measure
+from manymask.io.dicom.series import pictures_of
+from manymask.io.dicom.spacing import measure
 from tests.dicom_files import dataset, slice_at
 
 GREY = np.arange(256, dtype=np.uint16).reshape(16, 16)

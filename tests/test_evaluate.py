@@ -7,20 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from manymask.consensus import readers_consensus
+from manymask.data.raters import readers_consensus
 from manymask.errors import UserError
-from manymask.evaluate import (
-    Protocol,
-    evaluate,
-    fitting,
-    held_out_cases,
-    leading_score,
-    refuse_seen,
-    results,
-)
-from manymask.hub import load_model
+from manymask.evaluation.evaluator import Protocol, evaluate, leading_score, results
+from manymask.evaluation.held_out import fitting, held_out_cases, refuse_seen
+from manymask.hub.model_folder import load_model
+from manymask.hub.provenance import Provenance
 from manymask.metrics import overlap
-from manymask.provenance import Provenance, git_revision
+from manymask.runtime import git_revision
 
 
 class Oracle(nn.Module):

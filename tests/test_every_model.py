@@ -5,24 +5,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.bottlenecks import FSQ, KL, VQ
-from manymask.codec import Pixels
-from manymask.data import phantom
 from manymask.data.case import Batch, Source
+from manymask.data.datasets import phantom
 from manymask.data.store import prepare
-from manymask.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
-from manymask.evaluate import Protocol, evaluate
-from manymask.guidance import PairClassifier
-from manymask.hub import TrainedModel, load_model, save_model
-from manymask.losses import Dice, Focal, WeightedCE
-from manymask.networks import NNUNet, Pyramid, ResUNet, UNet, UNetPlusPlus
-from manymask.noise import TrainingNoise
-from manymask.prob_unet import ProbUNet
-from manymask.process import Diffusion, Flow
-from manymask.provenance import Provenance
-from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
-from manymask.segmenters import LatentDiffusion, OneToOne
-from manymask.train import Job, fit
+from manymask.diffusion.guidance import PairClassifier
+from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
+from manymask.evaluation.evaluator import Protocol, evaluate
+from manymask.hub.model_folder import TrainedModel, load_model, save_model
+from manymask.hub.provenance import Provenance
+from manymask.models.autoencoder import Pixels
+from manymask.models.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
+from manymask.models.deterministic import NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
+from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.models.prob_unet import ProbUNet
+from manymask.nn.losses import Dice, Focal, WeightedCE
+from manymask.nn.quantizers import FSQ, KL, VQ
+from manymask.rng import TrainingNoise
+from manymask.training.trainer import Job, fit
 
 from .conftest import perturb, tiny_recipe
 

@@ -90,7 +90,7 @@ def test_card_of_a_shipped_model_is_what_was_measured(name):
 
 def test_every_frame_of_pranets_test_part_is_of_a_video_in_training():
     """What README and card say of the split."""
-    from manymask.data.cvc_clinicdb import PRANET_TEST, sequence_of
+    from manymask.data.datasets.cvc_clinicdb import PRANET_TEST, sequence_of
 
     train = {int(name) for name in (ROOT / "models/cvc_clinicdb/training_ids.txt").read_text().split()}
     videos = {sequence_of(frame) for frame in train}

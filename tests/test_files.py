@@ -8,10 +8,10 @@ import tifffile
 from PIL import Image
 
 from manymask.errors import UserError
-from manymask.files.atomic import atomic_file, atomic_folder, read_json, write_json
-from manymask.files.masks import read_mask
-from manymask.files.raster import read_image, write_png
-from manymask.files.result import outline, overlay, pairwise_agreement, write_result
+from manymask.inference.outputs import outline, overlay, pairwise_agreement, write_result
+from manymask.io.atomic import atomic_file, atomic_folder, read_json, write_json
+from manymask.io.masks import read_mask
+from manymask.io.raster import read_image, write_png
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])

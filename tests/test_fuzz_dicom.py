@@ -20,11 +20,11 @@ from pydicom.uid import (
 )
 
 from manymask.errors import UserError
-from manymask.files.dicom import seen_through
-from manymask.files.dicom_seg import segmentations
-from manymask.files.inputs import find_inputs
-from manymask.files.nifti import write_nifti
-from manymask.files.picture import DicomFrame, Picture
+from manymask.io.dicom.seg import segmentations
+from manymask.io.dicom.series import seen_through
+from manymask.io.image import DicomFrame, Picture
+from manymask.io.inputs import find_inputs
+from manymask.io.nifti import write_nifti
 from tests.dicom_files import PATIENT
 from tests.dicom_sources import base, cine, ct_series, enhanced_ct, photograph
 from tests.test_dicom_spacing import region

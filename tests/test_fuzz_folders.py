@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from manymask.errors import UserError
-from manymask.hub import load_model
-from manymask.report.write import write_report
-from manymask.run_folder import RunFolder, load_checkpoint, saved_progress
-from manymask.train import Fit
+from manymask.experiments.report.write import write_report
+from manymask.hub.model_folder import load_model
+from manymask.training.checkpoint import RunFolder, load_checkpoint, saved_progress
+from manymask.training.trainer import Fit
 
 from .conftest import tiny_recipe
 from .test_report import run  # noqa: F401

@@ -16,8 +16,8 @@ import tifffile
 from PIL import Image
 
 from manymask.errors import UserError
-from manymask.files.masks import MaskReading, read_mask
-from manymask.files.raster import claimed_size, read_image
+from manymask.io.masks import MaskReading, read_mask
+from manymask.io.raster import claimed_size, read_image
 from tests.raster_files import png, tiff
 
 EXTREMES = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)

@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 
 import manymask
-from manymask.consensus import fuse
 from manymask.data.case import Batch
-from manymask.hub import load_model
+from manymask.ensemble import fuse
+from manymask.hub.model_folder import load_model
 
 from .test_every_model import CODECS, SEGMENTERS, answer, batch, build
 
 ROOT = Path(__file__).parent.parent
 RECORD = Path(__file__).with_name("golden.json")
-EXAMPLE = Path(manymask.__file__).parent / "page" / "examples" / "ISIC_0010249.jpg"
+EXAMPLE = Path(manymask.__file__).parent / "serving" / "static" / "examples" / "ISIC_0010249.jpg"
 SHIPPED = sorted(path.name for path in (ROOT / "models").iterdir() if (path / "config.json").exists())
 TOLERANCE = 1e-5
 

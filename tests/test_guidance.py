@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from manymask.diffusion.guidance import PairClassifier, classifier_free, classifier_guided
+from manymask.diffusion.process import Diffusion, Flow
 from manymask.errors import UserError
-from manymask.guidance import PairClassifier, classifier_free, classifier_guided
-from manymask.process import Diffusion, Flow
 
 from .conftest import perturb
 from .test_every_model import batch, build

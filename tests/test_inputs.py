@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from manymask.errors import UserError
-from manymask.files.dicom_pixels import render_noted
-from manymask.files.inputs import find_inputs, read_pictures
-from manymask.files.window import parse_window
+from manymask.io.dicom.pixels import render_noted
+from manymask.io.inputs import find_inputs, read_pictures
+from manymask.io.window import parse_window
 from tests.dicom_files import PATIENT, dataset, save, slice_at
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
@@ -53,7 +53,7 @@ def test_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     for k in range(4):
         save(tmp_path / f"{k}.dcm", slice_at(k))
     decoded = []
-    monkeypatch.setattr("manymask.files.dicom.render_noted", lambda *a: decoded.append(1) or render_noted(*a))
+    monkeypatch.setattr("manymask.io.dicom.series.render_noted", lambda *a: decoded.append(1) or render_noted(*a))
     pictures = read_pictures([tmp_path])
     assert not decoded
     next(pictures)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from manymask.bottlenecks import FSQ, KL, VQ
-from manymask.invariance import SHIFT, TRANSFORMS, invariance, rotate, shift
+from manymask.evaluation.invariance import SHIFT, TRANSFORMS, invariance, rotate, shift
+from manymask.nn.quantizers import FSQ, KL, VQ
 
 from .conftest import perturb, tiny_recipe
 from .test_every_model import SIZE, batch

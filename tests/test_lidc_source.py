@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from manymask.data import lidc_idri
-from manymask.data.lidc_tcia import read_tcia
-from manymask.data.lidc_xml import Contour, draw, match_readers, read_xml
+from manymask.cli.data import prepare
+from manymask.data.datasets import lidc_idri
+from manymask.data.datasets.lidc_tcia import read_tcia
+from manymask.data.datasets.lidc_xml import Contour, draw, match_readers, read_xml
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.files.window import fixed
-from manymask.verbs.data import prepare
+from manymask.io.window import fixed
 from tests.dicom_files import PATIENT, save, slice_at
 
 NAMESPACE = "http://www.nih.gov"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from manymask.losses import MSE, Dice, Focal, WeightedCE
+from manymask.nn.losses import MSE, Dice, Focal, WeightedCE
 
 
 def test_weighted_ce_equals_hand_computed_value():

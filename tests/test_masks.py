@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from manymask.errors import UserError
-from manymask.files.masks import MaskReading, read_mask
+from manymask.io.masks import MaskReading, read_mask
 
 SHAPE = np.zeros((8, 10), bool)
 SHAPE[2:5, 3:9] = True

@@ -12,9 +12,9 @@ HEIGHT, WIDTH = 2400, 2500
 SCRIPT = """
 import sys
 from pathlib import Path
-from manymask.files.inputs import find_inputs
-from manymask.hub import Segmenter
-from manymask.inference import Request, segment_all
+from manymask.io.inputs import find_inputs
+from manymask.inference.segmenter import Segmenter
+from manymask.inference.batch import Request, segment_all
 
 def kilobytes(name):
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]

@@ -12,17 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manymask.errors import UserError
-from manymask.files.dicom import seen_through
-from manymask.files.nifti import (
-    count_slices,
-    is_nifti,
-    nifti_slices,
-    read_nifti,
-    to_picture,
-    to_plane,
-    write_nifti,
-)
-from manymask.files.window import parse_window
+from manymask.io.dicom.series import seen_through
+from manymask.io.nifti import count_slices, is_nifti, nifti_slices, read_nifti, to_picture, to_plane, write_nifti
+from manymask.io.window import parse_window
 
 RNG = np.random.default_rng(0)
 VOLUME = RNG.integers(-1000, 2000, (12, 10, 4)).astype(np.int16)

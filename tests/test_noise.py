@@ -2,7 +2,7 @@
 
 import torch
 
-from manymask.noise import SampleNoise, TrainingNoise, seed_of
+from manymask.rng import SampleNoise, TrainingNoise, seed_of
 
 
 def test_sample_noise_depends_on_seed_case_and_sample_alone():

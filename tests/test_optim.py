@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from manymask.optim import batch_ids, bf16_is_faster, clipping_groups, learning_rate, warm_started_ema
 from manymask.recipes import Training
+from manymask.runtime import bf16_is_faster
+from manymask.training.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_half_precision_is_taken_where_its_best_time_is_shorter_by_a_tenth(monke
     """Of four times each, the third is the best."""
     lengths = [scale * length for scale in (half, single) for length in (9, 5, 1, 7)]
     ticks = iter([tick for length in lengths for tick in (100.0, 100.0 + length)])
-    monkeypatch.setattr("manymask.optim.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr("manymask.runtime.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     assert bf16_is_faster() is faster
 
 

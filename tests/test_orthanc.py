@@ -181,7 +181,7 @@ def test_what_goes_wrong_with_an_archive_is_told_in_one_line(
 
 
 def test_series_too_large_is_refused_before_it_is_fetched(known, monkeypatch, drawing_model, tmp_path, capsys):
-    from manymask.files import dicomweb
+    from manymask.io.dicom import web as dicomweb
 
     _, address = stored_series(known, 3)
     monkeypatch.setattr(DICOMwebClient, "iter_series", lambda *a, **k: pytest.fail("fetched"))

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from manymask.errors import UserError
-from manymask.files.picture import Picture
-from manymask.hub import Segmenter
-from manymask.page import desk
-from manymask.page.door import Departures, Door
-from manymask.page.line import LeftError, Line, StoppedError
-from manymask.page.uploads import KEPT, RESULT_KEPT, Store, Uploads
+from manymask.inference.segmenter import Segmenter
+from manymask.io.image import Picture
+from manymask.serving import service as desk
+from manymask.serving.door import Departures, Door
+from manymask.serving.line import LeftError, Line, StoppedError
+from manymask.serving.uploads import KEPT, RESULT_KEPT, Store, Uploads
 
 # the line ------------------------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ def test_line_is_bounded_in_all_and_per_client():
 
 
 def test_who_leaves_ends_the_drawing_and_who_never_listens_too(monkeypatch):
-    monkeypatch.setattr("manymask.page.line.SILENCE", 0.02)
+    monkeypatch.setattr("manymask.serving.line.SILENCE", 0.02)
     line = Line(5, 5)
     with (
         line.place("a", "x") as ticket,

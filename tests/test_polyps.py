@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manymask.data import polyps
+from manymask.data.datasets import polyps
 from manymask.errors import UserError
 
 FRAMES = {

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manymask.data.case import Batch
-from manymask.noise import TrainingNoise, strata
-from manymask.presence import Presence, mean_over_marked
-from manymask.segmenters import LatentDiffusion
+from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.models.presence import Presence, mean_over_marked
+from manymask.rng import TrainingNoise, strata
 
 from .conftest import tiny_recipe
 

@@ -6,8 +6,8 @@ from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as torch_kl
 
 from manymask.data.case import Batch
-from manymask.noise import SampleNoise
-from manymask.prob_unet import kl_divergence
+from manymask.models.prob_unet import kl_divergence
+from manymask.rng import SampleNoise
 
 from .test_every_model import SIZE, batch, build
 

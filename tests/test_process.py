@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from manymask.diffusion.process import Diffusion, Flow, stratified
+from manymask.diffusion.samplers import DDIM, DDPM, Euler, choose
 from manymask.errors import UserError
-from manymask.noise import SampleNoise, TrainingNoise
-from manymask.process import Diffusion, Flow, stratified
-from manymask.samplers import DDIM, DDPM, Euler, choose
+from manymask.rng import SampleNoise, TrainingNoise
 
 ALMOST_ONE = 1 - 2**-24
 

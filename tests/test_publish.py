@@ -5,20 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.card import measured
-from manymask.denoisers import PyramidUNet
+from manymask.diffusion.samplers import DDPM
 from manymask.errors import UserError
-from manymask.evaluate import Protocol, evaluate
-from manymask.files.atomic import read_json
-from manymask.hub import load_model, save_model
-from manymask.licences import LICENCES, licence
-from manymask.losses import WeightedCE
-from manymask.provenance import Provenance
-from manymask.publish import Drawing, publish
-from manymask.run_folder import saved_progress
-from manymask.samplers import DDPM
-from manymask.segmenters import LatentDiffusion, OneToOne
-from manymask.train import Job, fit
+from manymask.evaluation.evaluator import Protocol, evaluate
+from manymask.evaluation.publish import Drawing, publish
+from manymask.hub.licenses import LICENCES, licence
+from manymask.hub.model_card import measured
+from manymask.hub.model_folder import load_model, save_model
+from manymask.hub.provenance import Provenance
+from manymask.io.atomic import read_json
+from manymask.models.denoisers import PyramidUNet
+from manymask.models.deterministic import OneToOne
+from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.nn.losses import WeightedCE
+from manymask.training.checkpoint import saved_progress
+from manymask.training.trainer import Job, fit
 
 
 def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_path):

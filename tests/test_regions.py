@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manymask import Segmenter
-from manymask.data import phantom
 from manymask.data.case import Case, Source
+from manymask.data.datasets import phantom
 from manymask.data.store import prepare
+from manymask.diffusion.samplers import DDPM
 from manymask.errors import UserError
-from manymask.evaluate import fitting
-from manymask.files.picture import Picture
-from manymask.hub import TrainedModel, load_model, save_model
-from manymask.provenance import Provenance
+from manymask.evaluation.held_out import fitting
+from manymask.hub.model_folder import TrainedModel, load_model, save_model
+from manymask.hub.provenance import Provenance
+from manymask.inference.preprocess import Region, View, look
+from manymask.io.image import Picture
 from manymask.recipes import RECIPES
-from manymask.regions import Region, View, look
-from manymask.samplers import DDPM
 
 from .conftest import perturb
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from manymask.data import phantom
 from manymask.data.case import Source, random_scheme
+from manymask.data.datasets import phantom
 from manymask.data.store import prepare
 from manymask.errors import UserError
-from manymask.experiments import matrix
-from manymask.hub import load_model
-from manymask.pictures import draw_figures
-from manymask.report.collect import collect
-from manymask.report.table import Column, Table, count, share
-from manymask.report.tables import table_1, table_2
-from manymask.report.write import write_report
+from manymask.experiments.figures import draw_figures
+from manymask.experiments.matrix import matrix
+from manymask.experiments.report.collect import collect
+from manymask.experiments.report.table import Column, Table, count, share
+from manymask.experiments.report.tables import table_1, table_2
+from manymask.experiments.report.write import write_report
+from manymask.hub.model_folder import load_model
 
 
 def interval(mean):

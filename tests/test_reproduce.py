@@ -4,17 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from manymask import experiments
+from manymask.config import from_dict, to_dict
+from manymask.diffusion.process import Flow
 from manymask.errors import UserError
-from manymask.experiments import Rules, matrix, minutes, resized, selected, stages
-from manymask.files.atomic import read_json
-from manymask.networks import ResUNet
-from manymask.process import Flow
+from manymask.experiments import matrix as experiments
+from manymask.experiments.cell import Task, begin, spread
+from manymask.experiments.matrix import Rules, matrix, minutes, resized, selected, stages
+from manymask.experiments.runner import Plan, codec_names, plan_pieces, reproduce, run_task
+from manymask.io.atomic import read_json
+from manymask.models.deterministic import OneToOne, ResUNet
 from manymask.recipes import RECIPES
-from manymask.reproduce import Plan, codec_names, plan_pieces, reproduce, run_task
-from manymask.segmenters import OneToOne
-from manymask.settings import from_dict, to_dict
-from manymask.task import Task, begin, spread
 
 from .conftest import run, shortened
 

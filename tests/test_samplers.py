@@ -9,10 +9,10 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
 from manymask.errors import UserError
-from manymask.noise import TrainingNoise
-from manymask.process import Diffusion, Flow
-from manymask.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
+from manymask.rng import TrainingNoise
 
 SHAPE = (2, 3, 4, 4)
 PROCESS = Diffusion("epsilon")

@@ -17,24 +17,15 @@ from torch import nn
 
 from manymask.data.case import Case, Source
 from manymask.data.store import Store, prepare
+from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.errors import UserError
-from manymask.evaluate import (
-    Protocol,
-    Scores,
-    evaluate,
-    held_out_cases,
-    leading_score,
-    resize_map,
-    results,
-    split_of,
-    spread,
-)
-from manymask.hub import TrainedModel
+from manymask.evaluation.evaluator import Protocol, Scores, evaluate, leading_score, resize_map, results
+from manymask.evaluation.held_out import held_out_cases, split_of, spread
+from manymask.evaluation.plots import metrics_table
+from manymask.hub.model_folder import TrainedModel
+from manymask.hub.provenance import Provenance
 from manymask.metrics import summary
-from manymask.provenance import Provenance
-from manymask.samplers import DDIM, DDPM
-from manymask.segmenters import LatentDiffusion
-from manymask.show import metrics_table
+from manymask.models.latent_diffusion import LatentDiffusion
 
 READERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
 SIDE, NATIVE = 4, 8

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.codec import Pixels
 from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
-from manymask.denoisers import ConcatUNet, PyramidUNet
+from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.samplers import DDIM, DDPM, Euler
 from manymask.errors import UserError
-from manymask.networks import NNUNet, supervised
-from manymask.process import Diffusion, Flow
+from manymask.models.autoencoder import Pixels
+from manymask.models.denoisers import ConcatUNet, PyramidUNet
+from manymask.models.deterministic import NNUNet, OneToOne, supervised
+from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.recipes import RECIPES, STAGES
-from manymask.samplers import DDIM, DDPM, Euler
-from manymask.segmenters import LatentDiffusion, OneToOne
 
 from .conftest import tiny_recipe
 from .test_every_model import SEGMENTERS, SIZE, batch, build

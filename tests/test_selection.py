@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from manymask.consensus import readers_consensus
-from manymask.evaluate import Scores
-from manymask.guidance import PairClassifier
-from manymask.hub import load_model
-from manymask.optim import clipping_groups
-from manymask.train import Fit, Job, fit
+from manymask.data.raters import readers_consensus
+from manymask.diffusion.guidance import PairClassifier
+from manymask.evaluation.evaluator import Scores
+from manymask.hub.model_folder import load_model
+from manymask.training.optim import clipping_groups
+from manymask.training.trainer import Fit, Job, fit
 
 from .conftest import shortened, tiny_recipe
 
@@ -37,8 +37,8 @@ def scored(monkeypatch, scores: list[float]) -> list[dict[str, torch.Tensor]]:
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return Scores({"dice": {"mean": next(left)}}, [])
 
-    monkeypatch.setattr("manymask.train.evaluate", evaluate)
-    monkeypatch.setattr("manymask.train.draw_batch", lambda *_, **__: None)
+    monkeypatch.setattr("manymask.training.trainer.evaluate", evaluate)
+    monkeypatch.setattr("manymask.training.trainer.draw_batch", lambda *_, **__: None)
     return seen
 
 

@@ -6,10 +6,10 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from manymask.config import difference, from_dict, to_dict
 from manymask.errors import UserError
 from manymask.limits import limits_of
 from manymask.recipes import RECIPES, Recipe
-from manymask.settings import difference, from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from manymask import train
-from manymask.cli import explain
-from manymask.data import phantom
+from manymask.cli.main import explain
+from manymask.data.datasets import phantom
 from manymask.errors import Interruption, UserError
 from manymask.signals import Deferred
-from manymask.train import Fit, fit
+from manymask.training import trainer as train
+from manymask.training.trainer import Fit, fit
 
 from .conftest import run
 from .test_train import job, same, stopped_after
@@ -29,9 +29,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import os, time
 from pathlib import Path
-from manymask import cli, train
+from manymask.cli import main as cli
+from manymask.training import trainer as train
 from manymask.data.store import Store
-from manymask.job import Job
+from manymask.training.initialization import Job
 from tests.conftest import shortened, tiny_recipe
 
 step, place = train.Fit.step, Path({run!r})

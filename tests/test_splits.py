@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from manymask.data import folder
 from manymask.data.case import Batch, content_hash, random_scheme
+from manymask.data.datasets import folder
 
 
 def singles(count: int) -> dict[str, str]:

@@ -16,13 +16,13 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from manymask.config import to_dict
 from manymask.errors import UserError
-from manymask.hub import load_model
-from manymask.losses import WeightedCE
-from manymask.optim import batch_ids, learning_rate, warm_started_ema
+from manymask.hub.model_folder import load_model
+from manymask.nn.losses import WeightedCE
 from manymask.recipes import Training
-from manymask.settings import to_dict
-from manymask.train import Fit, Job, fit
+from manymask.training.optim import batch_ids, learning_rate, warm_started_ema
+from manymask.training.trainer import Fit, Job, fit
 
 from .conftest import shortened, tiny_recipe
 
@@ -64,7 +64,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from manymask.data.store import Store
-import manymask.train as train
+import manymask.training.trainer as train
 train.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step, so that a kill hits some write
 from conftest import shortened, tiny_recipe
 train.fit(train.Job(shortened(tiny_recipe(), 60), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
@@ -95,7 +95,7 @@ import json, os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from manymask.data.store import Store
-from manymask.train import Fit, Job
+from manymask.training.trainer import Fit, Job
 from conftest import tiny_recipe
 import torch
 torch.set_num_threads(1)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from manymask.codec import Pixels
 from manymask.data.case import Batch
-from manymask.denoisers import ConcatUNet
-from manymask.guidance import PairClassifier, PairNetwork
-from manymask.noise import TrainingNoise
-from manymask.process import Diffusion
-from manymask.samplers import DDIM
-from manymask.segmenters import DiffusionSegmenter, LatentDiffusion
+from manymask.diffusion.guidance import PairClassifier, PairNetwork
+from manymask.diffusion.process import Diffusion
+from manymask.diffusion.samplers import DDIM
+from manymask.models.autoencoder import Pixels
+from manymask.models.denoisers import ConcatUNet
+from manymask.models.latent_diffusion import DiffusionSegmenter, LatentDiffusion
+from manymask.rng import TrainingNoise
 
 IMAGES, LEVELS, SIDE = 3, 4, 8
 

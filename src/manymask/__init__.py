@@ -2,17 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Segmenter"]
+from manymask._version import __version__
+
+__all__ = ["Segmenter", "__version__"]
 
 if TYPE_CHECKING:
-    from manymask.hub import Segmenter
+    from manymask.inference.segmenter import Segmenter
 
 
 def __getattr__(name: str) -> Any:
     """`Segmenter` is imported when first asked for: the command line's help should not wait for torch."""
     if name == "Segmenter":
-        from manymask.hub import Segmenter
+        from manymask.inference.segmenter import Segmenter
 
         return Segmenter
     raise AttributeError(name)

@@ -1,5 +1,5 @@
 """`python -m manymask`."""
 
-from manymask.cli import main
+from manymask.cli.main import main
 
 main()

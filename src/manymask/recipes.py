@@ -13,19 +13,19 @@ from typing import Literal
 import torch
 from torch import nn
 
-from manymask.codec import Autoencoder, CodecSetting, Pixels
-from manymask.consensus import Target
-from manymask.data import cvc_clinicdb, folder, isic2018, lidc_idri, phantom, polyps
 from manymask.data.augment import Augment
 from manymask.data.case import Source
-from manymask.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
+from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, phantom, polyps
+from manymask.data.raters import Target
+from manymask.diffusion.process import Diffusion
+from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.errors import UserError, guesses
-from manymask.losses import MSE, WeightedCE
-from manymask.networks import Network, NNUNet, Pyramid, ResUNet, UNet, UNetPlusPlus
-from manymask.prob_unet import ProbUNet
-from manymask.process import Diffusion
-from manymask.samplers import DDIM, DDPM
-from manymask.segmenters import LatentDiffusion, OneToOne, SegmenterSetting
+from manymask.models.autoencoder import Autoencoder, CodecSetting, Pixels
+from manymask.models.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
+from manymask.models.deterministic import Network, NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
+from manymask.models.latent_diffusion import LatentDiffusion, SegmenterSetting
+from manymask.models.prob_unet import ProbUNet
+from manymask.nn.losses import MSE, WeightedCE
 
 Stage = Literal["image-codec", "mask-codec", "segmenter"]
 STAGES: tuple[Stage, ...] = ("image-codec", "mask-codec", "segmenter")

@@ -1,1 +1,1 @@
-"""Data sets: each file reads one official layout into a `Source`; `store.prepare` turns a source into a `Store`."""
+"""Cases, prepared stores, augmentation, and the data sets they come from."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymask.data.case import Batch
-from manymask.noise import TrainingNoise
+from manymask.rng import TrainingNoise
 
 
 @dataclass(frozen=True)

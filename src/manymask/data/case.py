@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manymask.noise import TrainingNoise
+from manymask.rng import TrainingNoise
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

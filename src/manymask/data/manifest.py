@@ -11,7 +11,7 @@ import numpy as np
 
 from manymask.data.case import PARTS
 from manymask.errors import UserError, one_line
-from manymask.files.atomic import read_json
+from manymask.io.atomic import read_json
 
 FORMAT = 2
 MASK_LIMIT = 2**31  # pixels of all native masks of a case

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from manymask.data import survey, twins
 from manymask.data.case import PARTS, Batch, Case, Part, Scheme, Source, pixel_name
+from manymask.data.datasets.pairs import safe_name
 from manymask.data.manifest import FORMAT, damaged, open_array, read_manifest
-from manymask.data.pairs import safe_name
 from manymask.data.writer import Writer, room_for
 from manymask.errors import UserError
-from manymask.files.atomic import atomic_folder, write_json
-from manymask.files.window import stretch
-from manymask.noise import TrainingNoise
+from manymask.io.atomic import atomic_folder, write_json
+from manymask.io.window import stretch
+from manymask.rng import TrainingNoise
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import label
 
 from manymask.data.case import Case
-from manymask.data.pairs import listed
+from manymask.data.datasets.pairs import listed
 from manymask.errors import UserError
 
 SMALL_MEDIAN = 12  # px at model size

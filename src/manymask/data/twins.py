@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from manymask.data.case import PARTS, Part, Scheme
-from manymask.data.pairs import listed
+from manymask.data.datasets.pairs import listed
 from manymask.errors import UserError
 
 BITS = 128

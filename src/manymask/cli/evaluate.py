@@ -1,0 +1,143 @@
+"""`evaluate`, `curves` and `publish`: what a model is worth."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from manymask.choices import SamplerName
+from manymask.errors import at_least_one
+
+if TYPE_CHECKING:
+    from manymask.data.case import Batch
+    from manymask.evaluation.evaluator import Protocol
+    from manymask.hub.model_folder import TrainedModel
+
+
+def evaluate(
+    *,
+    model: Path,
+    data: Path,
+    out: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    scheme: str | None = None,
+    offsets: tuple[int, ...] = (),
+    samples: int = 5,
+    ged_samples: int = 16,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    turns: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> None:
+    """Score a model on a part of the split it was trained with; print a table, leave results.json and a figure.
+
+    Args:
+        model: a model folder, or a run folder.
+        data: the prepared store.
+        out: gets results.json and figure.png.
+        split: the part; cases that the model was trained on are refused unless it is `train`.
+        scheme: the split of the store; by default the one that the model was trained with.
+        offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
+        samples: how many masks make the consensus.
+        ged_samples: how many are held against several readers, for GED² and HM-IoU.
+        sampler: the model's own if not given.
+        steps: of the sampler; the model's own number if not given.
+        turns: over how many flips and quarter turns the masks are spread; the model's own number if not given.
+        seed: of the drawn masks.
+        limit: score so many cases only, evenly spaced over the part.
+    """
+    from manymask.data.store import Store
+    from manymask.evaluation.evaluator import Protocol, results
+    from manymask.evaluation.evaluator import evaluate as score
+    from manymask.evaluation.held_out import fitting, held_out_cases, spread
+    from manymask.evaluation.publish import Drawing
+    from manymask.hub.model_folder import load_model
+
+    for flag, value in (("--samples", samples), ("--ged-samples", ged_samples), ("--limit", limit)):
+        at_least_one(flag, value)
+    trained = Drawing(turns, sampler, steps).of(load_model(model))
+    store = fitting(trained.recipe, Store(data))
+    protocol = Protocol(samples, ged_samples, seed=seed)
+    ids = spread(held_out_cases(trained, store, split, scheme), limit)
+    moved = {n: fitting(trained.recipe, Store(data), (n, n)) for n in offsets}
+    found = results(trained, store, split, protocol, score(trained.model, store, ids, protocol), scheme)
+    found["off_centre"] = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
+    _print_tables(found)
+    if out is not None:
+        _write(out, found, trained, store.batch(spread(ids, 6)), protocol)
+
+
+def _print_tables(found: dict[str, Any]) -> None:
+    """The model's metrics, those of the baselines on the same cases, and those off the middle."""
+    from rich.console import Console
+
+    from manymask.evaluation.plots import metrics_table
+
+    data, protocol = found["data"], found["protocol"]
+    title = f"{data['name']} · {protocol['split']} of split {data['scheme']} · {len(found['cases'])} cases"
+    tables = {f"{title} · {protocol['samples']} masks": found["metrics"]}
+    tables |= {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found["baselines"].items()}
+    tables |= {f"{n} pixels off the middle": each for n, each in found["off_centre"].items()}
+    for heading, metrics in tables.items():
+        Console().print(metrics_table(metrics, heading))
+
+
+def _write(out: Path, found: dict[str, Any], trained: "TrainedModel", batch: "Batch", protocol: "Protocol") -> None:
+    from manymask.evaluation.plots import draw_batch
+    from manymask.io.atomic import write_json
+
+    write_json(out / "results.json", found)
+    draw_batch(trained.model, batch, out / "figure.png", min(protocol.samples, 8), protocol.seed, protocol.sampler)
+    print(f"results.json and figure.png → {out}")
+
+
+def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> None:
+    """Draw how a model's answers depend on their use: calibration, Dice against the number of masks, steps and time.
+
+    Args:
+        model: the model folder, or the run folder of a segmenter.
+        data: the prepared store; its test part is scored.
+        out: gets curves.json and curves.png.
+        cases: score so many test cases, evenly spaced; all if not given.
+    """
+    from manymask.experiments.report.curves import curves as draw
+
+    at_least_one("--cases", cases)
+    draw(model, data, out, cases)
+    print(f"{out / 'curves.png'} and {out / 'curves.json'} written")
+
+
+def publish(
+    *,
+    run: Path,
+    data: Path,
+    model: Path,
+    out: Path,
+    seeds: int = 1,
+    cases: int | None = None,
+    turns: int | None = None,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    mask_codec: Path | None = None,
+) -> None:
+    """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
+
+    Args:
+        run: the run folder with all stages.
+        data: the prepared store.
+        model: the model folder that is written.
+        out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
+        seeds: how many seeds the masks are drawn with.
+        cases: score so many test cases, evenly spaced; all if not given.
+        turns: over how many flips and quarter turns of the image the shipped model spreads its masks; as trained if not given.
+        sampler: that the shipped model draws with; as trained if not given.
+        steps: of that sampler.
+        mask_codec: the run's mask codec after more training of its decoder alone (`--recipe.codec-training.part decoder`).
+    """
+    from manymask.evaluation.publish import Drawing
+    from manymask.evaluation.publish import publish as write
+
+    for flag, value in (("--seeds", seeds), ("--cases", cases)):
+        at_least_one(flag, value)
+    found = write(run, data, model, out, seeds, cases, Drawing(turns, sampler, steps), mask_codec)
+    dice = found["segmenter"][0]["metrics"]["dice"]
+    print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")

@@ -1,0 +1,142 @@
+"""`segment`, `serve` and `demo`: what a trained model is for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from manymask.choices import SamplerName
+from manymask.errors import UserError, at_least_one, in_range
+
+
+def segment(
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional],
+    /,
+    *,
+    model: Path,
+    out: Path,
+    samples: int = 5,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    threshold: float = 0.5,
+    roi: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    window: str | None = None,
+    anonymise: bool = False,
+    store: bool = False,
+    fractional: bool = False,
+) -> int:
+    """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
+
+    Args:
+        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
+            (https://HOST/dicom-web/studies/UID/series/UID).
+        model: a model folder, or a run folder.
+        out: gets one folder for each image, and one for each series or volume.
+        samples: how many masks are drawn.
+        sampler: the model's own if not given.
+        steps: of the sampler, 1 … 1000; the model's own number if not given.
+        seed: the same seed gives the same masks.
+        threshold: where the confidence map is cut into the consensus.
+        roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; give it several times for
+            several regions.
+        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: through which grey values people look, and a
+            model that has no window of its own.
+        anonymise: leave out of all that is written what tells who the patient is.
+        store: put the SEGs of a DICOMweb series into its study; without it the archive is only read.
+        fractional: write the confidence map as a FRACTIONAL SEG too, which some viewers refuse or hang on.
+    """
+    from manymask.diffusion.samplers import choose
+    from manymask.hub.model_folder import load_model
+    from manymask.inference import batch as inference
+    from manymask.inference.segmenter import Segmenter
+    from manymask.io.dicom.deidentify import Anonymiser
+    from manymask.io.window import parse_window
+
+    _check_segment(model, out, samples, threshold)
+    rois, shown = [inference.parse_roi(text) for text in roi], parse_window(window) if window else None
+    entries, found = inference.find_entries(inputs)
+    archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
+    if anonymise and store and archives:
+        raise UserError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
+    tally = inference.Tally()
+    inference.announce(found, tally)
+    if not entries:
+        return 2
+    segmenter = Segmenter(load_model(model))
+    chosen, anonymiser = choose(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
+    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store, fractional)
+    inference.segment_all(segmenter, entries, request, tally)
+    for line in tally.lines(out):
+        print(line)
+    return 2 if tally.failed or tally.incomplete else 0
+
+
+def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
+    from manymask.hub.weights import find_model
+
+    at_least_one("--samples", samples)
+    if not 0 < threshold < 1:
+        raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
+    find_model(model)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a folder")
+
+
+def serve(
+    *,
+    model: tuple[Path, ...],
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 200,
+    max_megabytes_at_once: int = 1000,
+    max_megapixels: float = 25,
+    max_waiting: int = 20,
+    max_waiting_each: int = 8,
+    max_megabytes_kept: int = 4000,
+    max_files_each: int = 3000,
+    allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
+
+    Args:
+        model: one model folder or more.
+        host: who can reach it: 127.0.0.1 is this computer alone, 0.0.0.0 the network. There is no password.
+        port: the page's.
+        max_megabytes: of one uploaded file.
+        max_megabytes_at_once: of all that is uploaded at a time.
+        max_megapixels: million pixels of one image.
+        max_waiting: how many may wait in line; who comes after them is asked to come again.
+        max_waiting_each: how many of these may be of one address.
+        max_megabytes_kept: of all uploads and results together that lie on the disk.
+        max_files_each: how many uploaded files of one address may lie on the disk.
+        allow_host: a further name that browsers may call this server by, such as the one of a proxy before it; give it
+            several times for several names.
+    """
+    from manymask.hub.weights import find_model
+    from manymask.serving.server import serve as serve_page
+    from manymask.serving.service import Limits
+
+    in_range("--port", port, 1, 65535)
+    for flag, value in (("--max-megabytes", max_megabytes), ("--max-waiting", max_waiting)):
+        at_least_one(flag, value)
+    for folder in model:
+        find_model(folder)
+    limits = Limits(
+        max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting,
+        waiting_each=max_waiting_each, kept=max_megabytes_kept, kept_files=max_files_each,
+    )  # fmt: skip
+    serve_page(model, host, port, limits, allow_host)
+
+
+def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
+    """The whole way on the built-in phantom set: prepare, train, segment, evaluate. Minutes on a CPU.
+
+    Args:
+        out: gets figure.png, results.json and model/.
+        minutes: of training, for all models together.
+        seed: of the drawn masks.
+    """
+    from manymask.experiments.demo import run
+
+    run(out, minutes, seed)

@@ -1,0 +1,36 @@
+"""`train`, whose flags depend on the recipe."""
+
+import tyro
+
+from manymask.errors import UserError, guesses
+
+
+def train(arguments: list[str]) -> None:
+    """`manymask train RECIPE STAGE --data DIR --run DIR …`: the flags depend on the recipe's own settings."""
+    from manymask import recipes
+    from manymask.training.initialization import TrainOptions
+    from manymask.training.trainer import fit
+
+    usage = f"usage: manymask train RECIPE {{{'|'.join(recipes.STAGES)}}} --data DIR --run DIR"
+    usage += " (add --help after the stage for every setting)"
+    if {"-h", "--help"} & set(arguments[:2]):
+        print(usage)
+        return
+    if len(arguments) < 2:
+        raise UserError(usage)
+    name, stage, *rest = arguments
+    if stage not in recipes.STAGES:
+        raise UserError(f"{stage!r} is no stage{guesses(stage, recipes.STAGES)}; {usage}")
+    row = recipes.recipe(name)
+    options = tyro.cli(
+        TrainOptions,
+        prog=f"manymask train {name} {stage}",
+        args=rest,
+        default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    print(f"model → {fit(options.job(stage), options.max_minutes)}")
+
+
+def train_help() -> None:
+    """Train a stage: RECIPE {image-codec|mask-codec|segmenter} --data DIR --run DIR; resumes by itself."""

@@ -1,0 +1,1 @@
+"""One module per data set: each reads one official layout into a `Source`."""

@@ -1,0 +1,53 @@
+"""LIDC-IDRI (Armato et al. 2011) as nodule slices: 128×128 crops of CT at native scale, four readers' masks each.
+
+From the source, the distribution of The Cancer Imaging Archive (`lidc_tcia.py`), or from the copy cut into slices:
+DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no reader
+filled holds an empty mask, and a slot is not a reader's identity.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from manymask.data.case import Case, Source, random_scheme
+from manymask.data.datasets.lidc_tcia import LICENCE, is_tcia, read_tcia
+from manymask.data.datasets.lidc_xml import READERS
+from manymask.data.datasets.pairs import load, refused
+from manymask.errors import UserError
+from manymask.io.masks import MaskReading
+
+
+def read(source: Path, channels: int = 1, reading: MaskReading | None = None, whole: bool = False) -> Source:
+    """Either layout; `whole` slices only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder")
+    root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
+    if root is None and is_tcia(source):
+        return read_tcia(source, channels, whole)
+    if root is None:
+        inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
+        raise UserError(
+            f"{source}: expected CT series with the readers' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}"
+        )
+    if whole:
+        raise UserError(f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive")
+    cases = [_case(image, channels, reading) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
+    for mask in sorted(root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png")):
+        if not (image := mask.parents[1] / "images" / mask.name).exists():
+            cases.append(Case(_name(image), image.parents[2].name, partial(refused, f"{mask} has no image {image}")))
+    if not cases:
+        raise UserError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png")
+    scheme = random_scheme({case.id: case.group for case in cases}, 42)
+    return Source("lidc_idri", cases, {"patient": scheme}, LICENCE)
+
+
+def _case(image: Path, channels: int, reading: MaskReading | None) -> Case:
+    masks = [image.parents[1] / f"mask-{k}" / image.name for k in range(READERS)]
+    missing = next((path for path in masks if not path.exists()), None)
+    read = partial(load, image, masks, channels, reading)
+    if missing is not None:
+        read = partial(refused, f"{image} has no mask {missing}")
+    return Case(_name(image), image.parents[2].name, read)
+
+
+def _name(image: Path) -> str:
+    return f"{image.parents[2].name}/{image.parents[1].name}/{image.stem}"

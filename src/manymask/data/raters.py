@@ -1,0 +1,44 @@
+"""Several raters of one image: their consensus, and what a network is trained on."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Target = Literal["consensus", "reader"]
+
+
+def readers_consensus(masks: Tensor) -> Tensor:
+    """Readers' masks (B, R, H, W) in {0, 1} → (B, 1, H, W): the mean of the non-empty ones ≥ 0.5, empty if all are.
+
+    The paper "averages" four LIDC readers; over all four slots a third of its targets would be empty.
+    """
+    present = masks.flatten(2).amax(dim=2) > 0
+    filled = present.sum(dim=1).clamp(min=1)[:, None, None]
+    return (masks.sum(dim=1) / filled >= 0.5).to(masks.dtype)[:, None]
+
+
+def majority(masks: Tensor) -> Tensor:
+    """All slots, empty ones included: (B, R, H, W) → (B, 1, H, W), the mean ≥ 0.5."""
+    return (masks.mean(dim=1, keepdim=True) >= 0.5).to(masks.dtype)
+
+
+def random_reader(masks: Tensor, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
+    """One slot of each row: masks (B, R, H, W), uniform numbers (B,) in [0, 1) → (B, 1, H, W).
+
+    read_by: bool (B, R), the slots to choose from; all if None.
+    """
+    slot = (choice.to(masks.device) * masks.shape[1]).long()
+    if read_by is not None:
+        own = read_by.to(masks.device)
+        first = (~own).long().argsort(dim=1, stable=True)  # the slots of those who read come first
+        slot = first.gather(1, (choice.to(own.device) * own.sum(dim=1)).long()[:, None])[:, 0]
+    return masks[torch.arange(len(masks), device=masks.device), slot][:, None]
+
+
+def training_target(masks: Tensor, target: Target, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
+    """The mask to learn from, (B, 1, H, W): the readers' consensus, or one reader's slot at random, empty ones included.
+
+    `choice` (B,) holds uniform numbers in [0, 1); `read_by` (B, R) tells who read an image: others are never drawn.
+    """
+    return readers_consensus(masks) if target == "consensus" else random_reader(masks, choice, read_by)

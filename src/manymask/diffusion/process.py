@@ -1,0 +1,154 @@
+"""The forward process in latent space (Eq. 2–3) and what a network predicts of it.
+
+Either process is z_t = a_t z_0 + s_t ε, and `level(t)` gives (a_t, s_t); times run from T (or 1), where all is noise, to 0.
+`latest` is the last time whose a is not 0, `steps` the most that a sampler may take.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from manymask.rng import TrainingNoise
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The variance-preserving process of DDPM with a linear β schedule, and the network's target: ε, x₀ or v.
+
+    a_t = √γ_t and s_t = √(1−γ_t) with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1. late: in training t = T u^(1/late) for
+    u uniform; above 1 the noisy times come more often, in which only the image tells what the mask is.
+    """
+
+    prediction: Literal["epsilon", "x0", "v"] = "epsilon"
+    steps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    late: float = 1.0
+
+    @property
+    def latest(self) -> int:
+        return self.steps
+
+    @cached_property
+    def gamma(self) -> Tensor:
+        """γ_0 … γ_T, (T + 1,), float64 on the CPU."""
+        beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+        return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
+
+    def level(self, t: int) -> tuple[float, float]:
+        """(√γ_t, √(1−γ_t)) in double precision."""
+        gamma = float(self.gamma[t])
+        return gamma**0.5, (1 - gamma) ** 0.5
+
+    def clock(self, t: Tensor) -> Tensor:
+        """What the network is told of t: a number in [0, 1000]."""
+        return t
+
+    @cached_property
+    def _tables(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]:
+        """√γ and √(1−γ) once for each device and type, so that no step waits for a transfer."""
+        return {}
+
+    def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√γ_t and √(1−γ_t) for t (B,) on the device of `like` (B, …), shaped and typed to multiply it."""
+        key = (like.device, like.dtype)
+        if key not in self._tables:
+            self._tables[key] = (self.gamma.sqrt().to(like), (1 - self.gamma).sqrt().to(like))
+        shape = (-1, *[1] * (like.dim() - 1))
+        signal, sigma = self._tables[key]
+        return signal[t].reshape(shape), sigma[t].reshape(shape)
+
+    def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
+        """Steps 1 … T for `levels` noise levels of each image, image by image."""
+        u = stratified(noise, images, levels)
+        return 1 + (self.steps * u ** (1 / self.late)).long().clamp(max=self.steps - 1)
+
+    def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """z_t (Eq. 3)."""
+        signal, sigma = self.scales(t, z0)
+        return signal * z0 + sigma * epsilon
+
+    def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """What the network shall output: ε (Eq. 4), z_0, or v = √γ ε − √(1−γ) z_0 (Salimans & Ho 2022)."""
+        if self.prediction == "epsilon":
+            return epsilon
+        if self.prediction == "x0":
+            return z0
+        signal, sigma = self.scales(t, z0)
+        return signal * epsilon - sigma * z0
+
+    def estimate(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(ẑ_0, ε̂) from the network's output at z_t; inverts Eq. 3 for whichever of them was not predicted."""
+        signal, sigma = self.scales(t, z)
+        if self.prediction == "epsilon":
+            return (z - sigma * output) / signal, output
+        if self.prediction == "x0":
+            return output, (z - signal * output) / sigma
+        return signal * z - sigma * output, sigma * z + signal * output
+
+    def knots(self, steps: int) -> list[int]:
+        """`trailing` spacing: T = t_0 > … > t_steps = 0, so that the last step lands on γ = 1 (Lin et al. 2024)."""
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
+        return [round(self.steps * (steps - i) / steps) for i in range(steps + 1)]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Flow matching along straight lines (Lipman et al. 2022; Liu et al. 2022): z_t = (1−t) z_0 + t ε, t in [0, 1].
+
+    The network predicts the velocity dz/dt = ε − z_0; a sampler follows it from t = 1 to 0.
+    """
+
+    prediction: ClassVar[str] = "velocity"
+    steps: ClassVar[int] = 1000
+    latest: ClassVar[float] = 0.999
+
+    def level(self, t: float) -> tuple[float, float]:
+        """(1 − t, t)."""
+        return 1 - t, t
+
+    def clock(self, t: Tensor) -> Tensor:
+        """What the network is told of t: a number in [0, 1000]."""
+        return 1000 * t
+
+    def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
+        """Times, uniform on [0, 1), for `levels` noise levels of each image, image by image."""
+        return stratified(noise, images, levels)
+
+    def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """z_t."""
+        t = _beside(t, z0)
+        return (1 - t) * z0 + t * epsilon
+
+    def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """ε − z_0, whatever t."""
+        return epsilon - z0
+
+    def estimate(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(ẑ_0, ε̂) from the velocity at z_t: z_t − t v and z_t + (1−t) v."""
+        t = _beside(t, z)
+        return z - t * output, z + (1 - t) * output
+
+    def knots(self, steps: int) -> list[float]:
+        """1 = t_0 > … > t_steps = 0, equally spaced."""
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
+        return [(steps - i) / steps for i in range(steps + 1)]
+
+
+def stratified(noise: TrainingNoise, images: int, levels: int) -> Tensor:
+    """(images · levels,) numbers, each uniform on [0, 1), those of one image evenly spread, so that every image is seen
+    under much noise and under little at every step."""
+    return ((noise.uniform(images)[:, None] + torch.arange(levels) / levels) % 1).flatten()
+
+
+def _beside(t: Tensor, like: Tensor) -> Tensor:
+    """Times (B,) shaped and typed to multiply `like` (B, …)."""
+    return t.to(like).reshape(-1, *[1] * (like.dim() - 1))
+
+
+Process = Diffusion | Flow

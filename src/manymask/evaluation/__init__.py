@@ -1,0 +1,1 @@
+"""Scores of a model on held-out cases, and what they are compared with."""

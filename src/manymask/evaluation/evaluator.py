@@ -1,0 +1,232 @@
+"""One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from manymask.config import to_dict
+from manymask.data.case import Batch, Part
+from manymask.data.raters import majority, readers_consensus
+from manymask.data.store import Store
+from manymask.diffusion.samplers import Sampler
+from manymask.evaluation.held_out import split_of
+from manymask.evaluation.leakage import Leak, find_leak
+from manymask.evaluation.rater_agreement import blind_and_human, rivals, set_scores
+from manymask.hub.model_folder import TrainedModel
+from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
+from manymask.models.autoencoder import Codec
+from manymask.runtime import default_device, git_revision, hardware
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is evaluated. `ged_samples` are drawn where there are several readers; the first `samples` of them
+    make the consensus, which is the same as drawing that many alone."""
+
+    samples: int = 5
+    ged_samples: int = 16
+    seed: int = 0
+    sampler: Sampler | None = None
+    batch: int = 4  # images; on a CPU more masks at once fall out of the cache (8 take 1.2 times as long an image)
+    native: bool = True  # against the masks at their native size, with surface distances; else at model size, quicker
+    bf16: bool = False  # the model's part of the work in half precision
+
+    def drawn(self, readers: int) -> int:
+        """How many masks are drawn of a case that so many readers marked."""
+        return max(self.samples, self.ged_samples) if readers > 1 else self.samples
+
+
+@dataclass
+class Scores:
+    """What an evaluation found: `metrics` and `baselines` by name, `cases` one by one, the reliability diagrams."""
+
+    metrics: dict[str, Any]
+    cases: list[dict[str, Any]]
+    baselines: dict[str, Any] = field(default_factory=dict)
+    reliability: dict[str, Any] = field(default_factory=dict)
+    seconds_per_image: float = 0.0
+
+
+def evaluate(
+    model: nn.Module,
+    store: Store,
+    ids: Sequence[str],
+    protocol: Protocol,
+    device: str | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Scores of a codec or a segmenter on these cases, on a GPU if there is one."""
+    device = device or default_device()
+    model.to(device).eval()
+    batches = (store.batch(ids[i : i + protocol.batch]).to(device) for i in range(0, len(ids), protocol.batch))
+    with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
+        if isinstance(model, Codec):
+            return _codec_scores(model, store, _counted(batches, bar), protocol)
+        return _segmenter_scores(model, store, _counted(batches, bar), protocol)
+
+
+def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        bar.update(len(batch.ids))
+
+
+def _collect(store: Store, cases: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    groups = [store.groups[case["id"]] for case in cases]
+    return {name: dict(summary([case[name] for case in cases], groups)) for name in names if name in cases[0]}
+
+
+@torch.inference_mode()
+def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
+    cases = []
+    for batch in batches:
+        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
+            original, snapped = model.reconstruct(batch)
+            decoded = model.decode(model.encode(original)) if protocol.native and model.decodes_unsnapped else snapped
+        for case, x, y, drawn in zip(batch.ids, *(t.cpu() for t in (original, snapped, decoded)), strict=True):
+            row: dict[str, Any] = {"id": case, "psnr": psnr(y, x), "ssim": ssim(y, x)}
+            if model.setting.subject == "mask":
+                truth = x[0].numpy() >= THRESHOLD
+                row["dice"], row["iou"] = overlap(y[0].numpy() >= THRESHOLD, truth)
+                if decoded is not snapped:
+                    row["dice_unsnapped"] = overlap(drawn[0].numpy() >= THRESHOLD, truth)[0]
+            cases.append(row)
+    return Scores(_collect(store, cases, ("dice", "iou", "dice_unsnapped", "ssim", "psnr")), cases)
+
+
+class _Segmentations:
+    """Scores cases one after another and keeps what is pooled over all of them."""
+
+    def __init__(self, store: Store, protocol: Protocol) -> None:
+        self.store, self.protocol = store, protocol
+        self.pooled = np.zeros(2)  # intersection, sum of areas
+        # what a surface distance cannot say: an empty answer to a lesion, an answer where there is none
+        self.left_out = {"missed": 0, "false": 0}
+        self.everywhere, self.near_lesion = Reliability(), Reliability()
+
+    def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
+        """One case: drawn (n, S, S) probabilities, the masks (R, S, S) at model size of those who read it."""
+        native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
+        few = drawn[: self.protocol.samples]
+        confidence = few.mean(axis=0)
+        readers = torch.from_numpy(native[None].astype(np.float32))
+        truth = readers_consensus(readers)[0, 0].numpy() > 0
+        upscaled = resize_map(confidence, truth.shape)
+        answer = upscaled >= THRESHOLD
+        dice, iou = overlap(answer, truth)
+        self.pooled += (answer & truth).sum(), answer.sum() + truth.sum()
+        self.left_out["missed"] += bool(truth.any() and not answer.any())
+        self.left_out["false"] += bool(answer.any() and not truth.any())
+        frequency = native.mean(axis=0)
+        self._calibrate(upscaled, frequency, near_lesion(native))
+        model_dice, model_iou = overlap(confidence >= THRESHOLD, readers_consensus(masks[None])[0, 0].numpy() > 0)
+        distance = hd95(answer, truth) if self.protocol.native else None
+        row = {"id": case, "dice": dice, "iou": iou, "threshold_jaccard": threshold_jaccard(iou),
+               "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
+               "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
+               "spread": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
+        return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if self.store.readers > 1 else {})
+
+    def _several_readers(
+        self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
+    ) -> dict[str, Any]:
+        """Scores that need several readers; GED and HM-IoU take all who read, empty masks included, at model size."""
+        filled = int(native.any(axis=(1, 2)).sum())
+        voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
+        dice = overlap(answer, voted)[0]
+        row: dict[str, Any] = {"readers": filled, "dice_majority": dice if filled >= 2 else None}
+        return row | set_scores(drawn[: self.protocol.ged_samples], masks)
+
+    def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, near: np.ndarray) -> None:
+        self.everywhere.add(confidence.ravel(), frequency.ravel())
+        self.near_lesion.add(confidence[near], frequency[near])
+
+    def scores(self, cases: list[dict[str, Any]]) -> Scores:
+        """All cases together."""
+        names = ("dice", "iou", "threshold_jaccard", "mean_dice_256", "hd95",
+                 "dice_model_size", "iou_model_size", "brier", "spread", "ged", "ged_unbiased",
+                 "hm_iou", "sample_distance", "reader_distance", "dice_majority")  # fmt: skip
+        metrics = _collect(self.store, cases, names)
+        both, total = self.pooled
+        metrics["dice"]["pooled"] = float(2 * both / max(total, 1))
+        metrics["iou"]["pooled"] = float(both / max(total - both, 1))
+        metrics["hd95"] |= self.left_out
+        everywhere, near = self.everywhere, self.near_lesion
+        metrics["ece"] = {"mean": everywhere.error, "near_lesion": near.error, "bins": everywhere.bins}
+        full = [case for case in cases if case.get("readers") == self.store.readers]
+        if full:
+            metrics["dice_all_slots_filled"] = _collect(self.store, full, ("dice",))["dice"]
+        diagrams = {"everywhere": everywhere, "near_lesion": near}
+        curves = {
+            k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
+        }
+        return Scores(metrics, cases, reliability=curves)
+
+
+def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A map (S, S) at another size, bilinear."""
+    if values.shape == shape:
+        return values
+    tensor = torch.from_numpy(values)[None, None]
+    return F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
+    tally, cases, seconds = _Segmentations(store, protocol), [], 0.0
+    several, count = store.readers > 1, protocol.drawn(store.readers)
+    for batch in batches:
+        start = time.perf_counter()
+        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
+            drawn = model.predict(batch, count, protocol.seed, protocol.sampler).float().cpu().numpy()
+        seconds += time.perf_counter() - start
+        masks = batch.readers_masks()
+        cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
+    scores = tally.scores(cases)
+    scores.seconds_per_image = seconds / max(len(cases), 1)
+    if several:
+        summarise = partial(_collect, store)
+        scores.baselines = rivals(cases, summarise) | blind_and_human(store, [case["id"] for case in cases], summarise)
+    return scores
+
+
+def leading_score(model: nn.Module, readers: int) -> tuple[str, Callable[[Scores], float]]:
+    """The one number by which checkpoints are compared (higher is better): its name, and how to read it off."""
+    if isinstance(model, Codec):
+        name = "dice" if model.setting.subject == "mask" else "psnr"
+        return name, lambda scores: float(scores.metrics[name]["mean"])
+    if readers > 1 and getattr(getattr(model, "setting", None), "target", None) == "reader":
+        return "1 - ged", lambda scores: 1 - float(scores.metrics["ged"]["mean"])
+    return "dice", lambda scores: float(scores.metrics["dice"]["mean"])
+
+
+def results(
+    trained: TrainedModel, store: Store, part: Part, protocol: Protocol, scores: Scores, scheme: str | None = None
+) -> dict[str, Any]:
+    """All that `results.json` holds: the scores with everything that is needed to get them again."""
+    sampler = protocol.sampler or getattr(trained.model.setting, "sampler", None)
+    return {
+        "metrics": scores.metrics,
+        "baselines": scores.baselines,
+        "protocol": to_dict(protocol) | {"sampler": to_dict(sampler), "split": part},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme),
+                 "remark": store.manifest["remark"]},
+        "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
+                  "weights_sha256": trained.fingerprint, "parameters": sum(p.numel() for p in trained.model.parameters())},
+        "leak": (Leak() if part == "train" else find_leak(trained, store, [case["id"] for case in scores.cases])).record,
+        "git": git_revision(),
+        "hardware": hardware(),
+        "seconds_per_image": scores.seconds_per_image,
+        "masks_per_image": protocol.drawn(store.readers) if trained.stage == "segmenter" else 1,
+        "reliability": scores.reliability,
+        "cases": scores.cases,
+    }  # fmt: skip

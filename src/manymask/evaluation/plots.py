@@ -1,0 +1,92 @@
+"""Tables for the terminal and pictures of cases."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from rich.table import Table
+
+from manymask.data.case import Batch
+from manymask.diffusion.samplers import Sampler
+from manymask.ensemble import fuse
+from manymask.io.atomic import atomic_file
+from manymask.models.autoencoder import Codec
+
+Panel = tuple[str, np.ndarray, str]  # title, picture (H, W) or (H, W, 3), colour map
+
+
+def picture(image: torch.Tensor) -> np.ndarray:
+    """(C, H, W) in [0, 1] as (H, W) or (H, W, 3)."""
+    array = image.detach().float().cpu().clamp(0, 1).numpy()
+    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)
+
+
+def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -> None:
+    """Rows of panels as one PNG; titles stand above the first row alone."""
+    columns = max(len(row) for row in rows)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(cell * columns, cell * (len(rows) + 0.3)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, row in enumerate(rows):
+        for axis, (title, pixels, colours) in zip(axes[i], row, strict=False):
+            top = 0.5 if title == "disagreement" else 1
+            axis.imshow(pixels, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
+            if i == 0:
+                axis.set_title(title, fontsize=7)
+    figure.tight_layout(pad=0.2, w_pad=0.15, h_pad=0.15)
+    with atomic_file(path) as beside:
+        figure.savefig(beside, dpi=160)
+    plt.close(figure)
+
+
+def segmentation_row(image: torch.Tensor, readers: torch.Tensor, drawn: torch.Tensor) -> list[Panel]:
+    """Image (C, H, W), readers (R, H, W) and drawn masks (n, H, W) with confidence, consensus and disagreement."""
+    fused = fuse(drawn.float().cpu())
+    row: list[Panel] = [("image", picture(image), "gray")]
+    row += [
+        (f"reader {k + 1}" if len(readers) > 1 else "truth", m.cpu().numpy(), "gray") for k, m in enumerate(readers)
+    ]
+    row += [(f"mask {k + 1}", mask.float().cpu().numpy(), "gray") for k, mask in enumerate(drawn)]
+    row += [("confidence", fused.confidence.numpy(), "viridis"), ("consensus", fused.consensus.numpy(), "gray")]
+    return [*row, ("disagreement", fused.disagreement.numpy(), "magma")]
+
+
+@torch.inference_mode()
+def draw_batch(
+    model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0, sampler: Sampler | None = None
+) -> None:
+    """A picture of what a model makes of a batch: reconstructions of a codec, drawn masks of a segmenter."""
+    if isinstance(model, Codec):
+        pairs = zip(*model.reconstruct(batch), strict=True)
+        draw_grid([[("original", picture(x), "gray"), ("reconstruction", picture(y), "gray")] for x, y in pairs], path)
+        return
+    drawn = model.predict(batch, samples, seed, sampler)
+    rows = [segmentation_row(batch.image[i], batch.truth()[i], drawn[i]) for i in range(len(batch.ids))]
+    draw_grid(rows, path)
+
+
+def metrics_table(metrics: dict[str, Any], title: str) -> Table:
+    """Mean, interval and pooled value of every metric, for the terminal."""
+    table = Table(title=title)
+    for name in ("metric", "mean", "95 % interval", "pooled", "cases"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for name, value in metrics.items():
+        interval = f"{value['low']:.4f} – {value['high']:.4f}" if "low" in value else ""
+        pooled = f"{value['pooled']:.4f}" if "pooled" in value else ""
+        mean = f"{value['mean']:.4f}" if "mean" in value else "–"
+        table.add_row(name, mean, interval, pooled, _cases(value))
+    return table
+
+
+def _cases(value: dict[str, Any]) -> str:
+    """Over how many cases a mean is, of how many, and what kept the others out of it."""
+    if "n" not in value:
+        return ""
+    of = f" of {value['n'] + value['skipped']}" if "skipped" in value else ""
+    return f"{value['n']}{of}" + "".join(f", {value[why]} {why}" for why in ("missed", "false") if value.get(why))

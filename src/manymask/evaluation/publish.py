@@ -1,0 +1,175 @@
+"""From a run to what is shipped: weights in half precision, scored as shipped, with card, licence and results.
+
+MODEL/    what `hub` writes, and metrics.json (the scores on test, of the codecs too) and LICENSE
+RESULTS/  metrics.json too, results.json, worst.md (the cases it failed worst on), mask-codec/results.json,
+          image-codec/results.json, and where the pictures may be shown figure.png and worst.png
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from manymask.choices import SamplerName
+from manymask.config import using
+from manymask.data.store import Store
+from manymask.data.twins import all_hashes
+from manymask.diffusion.samplers import choose
+from manymask.errors import UserError
+from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.evaluation.plots import draw_batch
+from manymask.hub import model_card as card
+from manymask.hub.model_folder import TrainedModel, load_model, save_model, write_model
+from manymask.hub.provenance import Provenance
+from manymask.io.atomic import atomic_file, atomic_folder, write_json
+from manymask.models.autoencoder import Codec, same_codec
+from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.recipes import Stage
+
+CODECS: tuple[Stage, ...] = ("mask-codec", "image-codec")
+WORST = 10
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the shipped model draws its masks, where validation preferred another way than that it was trained with; what is
+    None stays as it is."""
+
+    turns: int | None = None
+    sampler: SamplerName | None = None
+    steps: int | None = None
+
+    def of(self, trained: TrainedModel) -> TrainedModel:
+        """The model under this setting, weights untouched: its own where nothing is asked for.
+
+        `UserError` for a model without such a setting, turns outside of 1 … 8 and steps outside of the process.
+        """
+        setting: Any = trained.recipe.segmenter
+        if self == Drawing():
+            return trained
+        if trained.stage != "segmenter" or not isinstance(setting, LatentDiffusion):
+            raise UserError("--turns, --sampler and --steps are for diffusion models")
+        turns = setting.turns if self.turns is None else self.turns
+        if not 1 <= turns <= 8:
+            raise UserError(f"--turns must lie in 1 … 8, not {turns}")
+        sampler = choose(self.sampler, self.steps, trained.model) or setting.sampler
+        model: Any = trained.model
+        model.setting = replace(setting, turns=turns, sampler=sampler)
+        return replace(trained, recipe=replace(trained.recipe, segmenter=model.setting))
+
+
+def publish(
+    run: Path,
+    data: Path,
+    model: Path,
+    out: Path,
+    seeds: int = 1,
+    cases: int | None = None,
+    drawing: Drawing = Drawing(),
+    mask_codec: Path | None = None,
+) -> dict[str, Any]:
+    """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
+    writes MODEL and RESULTS. `mask_codec` is one of the same latents whose decoder was trained on.
+
+    Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data, and for
+    a mask codec of other latents.
+    """
+    trained = load_model(run)
+    store = fitting(trained.recipe, Store(data))
+    if trained.stage != "segmenter":
+        raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
+    if not store.holds(trained.provenance.data_hash):
+        raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
+    if mask_codec is not None:
+        trained = _with_decoder(trained, mask_codec)
+    with tempfile.TemporaryDirectory() as scratch:
+        halved = _halved(drawing.of(trained), Path(scratch) / "model")
+    metrics = {
+        "segmenter": [_brief(_scored(halved, store, out if seed == 0 else None, seed, cases)) for seed in range(seeds)]
+    }
+    setting: Any = halved.model.setting
+    if getattr(setting, "turns", 1) > 1:
+        with using(halved.model, replace(setting, turns=1)):
+            metrics["without turns"] = [_brief(_scored(halved, store, None, 0, cases))]
+    for stage in CODECS:
+        codec = getattr(halved.model, stage.replace("-", "_"), None)
+        if isinstance(codec, Codec):
+            part = replace(halved, model=codec, stage=stage, provenance=_of_codec(halved.provenance, stage))
+            metrics[stage] = [_brief(_scored(part, store, out / stage, 0, cases))]
+    with atomic_folder(model, ours="config.json") as beside:
+        write_model(halved, beside, half=True)
+        write_json(beside / "metrics.json", metrics)
+        with (beside / "README.md").open("a", encoding="utf-8") as readme:
+            readme.write(card.measured(metrics))
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _of_codec(own: Provenance, stage: Stage) -> Provenance:
+    """Where a codec of a segmenter comes from; of one older than such notes, only the data are known."""
+    known = own.image_codec if stage == "image-codec" else own.mask_codec
+    return known or replace(own, steps=0, minutes=0.0, git="", score="")
+
+
+def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
+    """The model with the mask codec of this folder, whose decoder alone was trained on."""
+    given, codec = load_model(folder), getattr(trained.model, "mask_codec", None)
+    mine, theirs = trained.provenance, given.provenance
+    if (mine.data_hash, mine.scheme) != (theirs.data_hash, theirs.scheme):
+        raise UserError(f"{folder} was trained on other data or another split")
+    if not (isinstance(codec, Codec) and isinstance(given.model, Codec) and codec.same_latents(given.model)):
+        raise UserError(f"{folder} has other latents: train its decoder alone, from the mask codec of this run")
+    same_codec(given.recipe.mask_codec, trained.recipe.mask_codec, folder)
+    codec.load_state_dict(given.model.state_dict())
+    seen = sorted({*trained.training_ids, *given.training_ids})
+    hashes = all_hashes([trained.training_hashes, given.training_hashes])
+    provenance = replace(mine, mask_codec=theirs)
+    return replace(trained, provenance=provenance, training_ids=seen, training_hashes=hashes)
+
+
+def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
+    """The model as it will be read again: what is scored is what is shipped."""
+    save_model(trained, folder, half=True)
+    return load_model(folder)
+
+
+def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, cases: int | None) -> dict[str, Any]:
+    protocol, ids = Protocol(seed=seed), spread(held_out_cases(trained, store, "test"), cases)
+    scores = evaluate(trained.model, store, ids, protocol)
+    found = results(trained, store, "test", protocol, scores)
+    if out is not None:
+        write_json(out / "results.json", found)
+        if trained.stage == "segmenter":
+            _write_worst(found, out / "worst.md")
+        if trained.licence.pictures:
+            pictures = {"figure": spread(ids, 6)}
+            if trained.stage == "segmenter":
+                pictures["worst"] = [case["id"] for case in _worst(found)]
+            for name, few in pictures.items():
+                draw_batch(trained.model, store.batch(few), out / f"{name}.png")
+    return found
+
+
+def _worst(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of those that are as far off, the ones whose masks agree come first: wrong, and sure of it."""
+    return sorted(found["cases"], key=lambda case: (case["dice"], case["spread"]))[:WORST]
+
+
+def _write_worst(found: Mapping[str, Any], path: Path) -> None:
+    """A table of the worst cases: how far off, and whether the drawn masks knew (their spread)."""
+    lines = ["| case | Dice | IoU | HD95, px | spread of the masks |", "|---|---|---|---|---|"]
+    for case in _worst(found):
+        distance = "–" if case["hd95"] is None else f"{case['hd95']:.1f}"
+        lines.append(f"| {case['id']} | {case['dice']:.3f} | {case['iou']:.3f} | {distance} | {case['spread']:.2f} |")
+    missed = sum(case["dice"] == 0 for case in found["cases"])
+    lines += ["", f"Of {len(found['cases'])} cases {missed} are missed entirely (Dice 0)."]
+    with atomic_file(path) as beside:
+        beside.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores without the cases, and what makes them again."""
+    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "seconds_per_image", "masks_per_image")
+    return {name: found[name] for name in kept}

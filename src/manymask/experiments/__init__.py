@@ -1,0 +1,1 @@
+"""The paper's tables and figures: the matrix of variants, its runs, and the report."""

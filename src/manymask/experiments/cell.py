@@ -1,0 +1,148 @@
+"""One piece of a matrix, a codec or a model: trained in a process of its own, scored in another, so that peak memory is
+its own and a crash takes nothing else down.
+
+FOLDER/task.json       what is to be done; a folder of another task is refused
+FOLDER/STAGE/          the run, as `manymask train` leaves it
+FOLDER/training.json   what the training took
+FOLDER/result.json     the scores: the task is done
+FOLDER/failed.json     why it is not, if it failed; tried again by the next run
+FOLDER/log.txt         all that was said
+"""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from manymask.choices import Precision
+from manymask.config import difference, from_dict, to_dict
+from manymask.data.store import Store
+from manymask.errors import Interruption, UserError
+from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.evaluation.invariance import invariance
+from manymask.evaluation.profiling import clear_peak, peak_memory, seconds_an_image
+from manymask.experiments.figures import draw_figures
+from manymask.experiments.matrix import Rules, sampler_of
+from manymask.experiments.sweeps import codec_variants, sample_curve, sweeps, turned
+from manymask.hub.model_folder import load_model
+from manymask.io.atomic import read_json, write_json
+from manymask.recipes import Recipe, Stage
+from manymask.runtime import default_device, git_revision, hardware
+from manymask.training.checkpoint import saved_progress
+from manymask.training.trainer import Job, fit
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage of a recipe on one split of one store. `codecs` are the folders of the codec tasks it builds on,
+    relative to its own; `main` marks the model that the sweeps and figures are made with."""
+
+    name: str
+    stage: Stage
+    recipe: Recipe
+    data_hash: str
+    scheme: str
+    minutes: float | None
+    rules: Rules
+    precision: Precision
+    codecs: tuple[str, ...] = ()
+    main: bool = False
+
+
+def begin(task: Task, folder: Path) -> None:
+    """Writes task.json, or refuses a folder that holds another task."""
+    path, wanted = folder / "task.json", to_dict(task)
+    if not path.exists():
+        write_json(path, wanted)
+    changed = difference(read_json(path), wanted)
+    if changed:
+        raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
+
+
+def train(task: Task, folder: Path, store: Store) -> None:
+    """Trains what is left of the time (or of the steps) and notes what it took."""
+    for place in task.codecs:
+        stage = next(p.parent.name for p in (folder / place).glob("*-codec/model"))
+        if not (folder / stage / "model").exists():
+            shutil.copytree(folder / place / stage / "model", folder / stage / "model")
+    job = Job(task.recipe, task.stage, store, folder, task.scheme, precision=task.precision)
+    done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
+    left = None if task.minutes is None else max(0.0, task.minutes - done.seconds / 60)
+    if not (job.folder / "model").exists():
+        fit(job, left)
+    done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
+    batch = task.recipe.plan(task.stage)[0].batch
+    write_json(folder / "training.json", {
+        "steps": done.step, "images": done.step * batch, "minutes": done.seconds / 60, "precision": task.precision,
+        "seed": task.recipe.plan(task.stage)[0].seed, "peak_memory": peak_memory(), "hardware": hardware(), "git": git_revision(),
+    })  # fmt: skip
+
+
+def score(task: Task, folder: Path, store: Store) -> None:
+    """Scores the trained model and writes result.json; the sweeps for the main model alone. All samples see the image as
+    it is, so that models that draw many masks are compared by their samples; `turned` has a model that spreads them over
+    turns by its recipe as it is shipped."""
+    rules, trained = task.rules, load_model(folder / task.stage / "model")
+    store = fitting(trained.recipe, store)
+    model: Any = trained.model
+    ids = spread(held_out_cases(trained, store, "test"), rules.cases)
+    turns = getattr(model.setting, "turns", 1)
+    if turns > 1:
+        model.setting = replace(model.setting, turns=1)
+    sampler = sampler_of(task.recipe, rules.steps)
+    protocol = Protocol(rules.samples, sampler=sampler)
+    clear_peak()
+    scores = evaluate(model, store, ids, protocol, progress=False)
+    found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
+    found |= results(trained, store, "test", protocol, scores) | {"peak_memory": peak_memory()}
+    if task.stage != "segmenter":
+        batches = (
+            store.batch(ids[i : i + protocol.batch]).to(default_device()) for i in range(0, len(ids), protocol.batch)
+        )
+        found["invariance"] = invariance(model, batches)
+        write_json(folder / "result.json", found | codec_variants(model, store, ids, protocol, scores))
+        return
+    found["seconds_an_image"] = seconds_an_image(model, store, ids, rules.samples, sampler)
+    if turns > 1:
+        found["turned"] = turned(model, turns, store, ids, protocol)
+    found["seconds_one_pass"] = seconds_an_image(model, store, ids, 1, sampler)
+    counts = range(1, rules.most_samples + 1) if task.main else (1, rules.samples)
+    found["curve"] = sample_curve(model, store, ids, protocol, counts)
+    found |= sweeps(model, store, spread(ids, rules.sweep_cases), rules, task.main)
+    if task.main:
+        draw_figures(model, store, spread(ids, 4), folder / "figures", sampler)
+    write_json(folder / "result.json", found)
+
+
+def _die_with_parent() -> None:
+    """Ends this process if the one that started it is killed, so that no two ever work in one folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def run(phase: str, folder: Path, place: Path) -> None:
+    """The life of a task's process: all output to log.txt, one line and exit status 2 for a user's mistake."""
+    with (folder / "log.txt").open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
+    task: Any = from_dict(Task, read_json(folder / "task.json"), "task")
+    try:
+        (train if phase == "train" else score)(task, folder, Store(place))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except Interruption as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)

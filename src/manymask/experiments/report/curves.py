@@ -1,0 +1,76 @@
+"""How one trained model's answers depend on how it is used: calibration, number of masks, steps and time."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.experiments.matrix import Rules, sampler_of
+from manymask.experiments.report.plots import STYLE, band, calibration_line, logarithmic, reliability_axes, save
+from manymask.experiments.sweeps import sample_curve, under
+from manymask.hub.model_folder import load_model
+from manymask.io.atomic import write_json
+
+STEPS = (1, 2, 3, 5, 10, 20, 50)
+
+
+def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict[str, Any]:
+    """Scores the model on at most `cases` test cases, evenly spaced, under 1 … 30 masks and under 1 … 50 steps of the
+    first sampler without noise that serves its process; writes curves.json and curves.png.
+
+    Returns what curves.json holds. Raises `UserError` for a model that is no diffusion model.
+    """
+    trained, rules = load_model(model), Rules()
+    store = fitting(trained.recipe, Store(data))
+    family = sampler_of(trained.recipe, 1)
+    if trained.stage != "segmenter" or family is None:
+        raise UserError(f"{model} has no sampler, so there is no curve to draw of it")
+    ids = spread(held_out_cases(trained, store, "test"), cases)
+    protocol = Protocol(rules.samples)
+    scores = evaluate(trained.model, store, ids, protocol)
+    found = results(trained, store, "test", protocol, scores)
+    del found["cases"]
+    found["curve"] = sample_curve(trained.model, store, ids, protocol, range(1, rules.most_samples + 1))
+    found["steps"] = [under(replace(family, steps=n), trained.model, store, ids, rules) for n in STEPS]
+    write_json(out / "curves.json", found)
+    draw_curves(found, out / "curves.png")
+    return found
+
+
+def draw_curves(found: dict[str, Any], path: Path) -> None:
+    """Three panels: reliability, Dice against the number of masks, Dice against seconds with the steps written beside."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.7))
+        _reliability(axes[0], found)
+        band(axes[1], [row["n"] for row in found["curve"]], [row["dice"] for row in found["curve"]], "", 0)
+        turns = found["model"]["recipe"]["segmenter"].get("turns", 1)
+        over = f", over {turns} turns of the image" if turns > 1 else ""
+        axes[1].set(xlabel=f"masks n{over}", ylabel="Dice of the consensus (95 % interval)")
+        _front(axes[2], found["steps"], found["protocol"]["samples"])
+        figure.tight_layout(w_pad=1.5)
+        save(figure, path)
+
+
+def _reliability(axis: Axes, found: dict[str, Any]) -> None:
+    reliability_axes(axis, "share of readers")
+    for k, (region, label) in enumerate((("everywhere", "all pixels"), ("near_lesion", "near the lesion"))):
+        error = found["metrics"]["ece"]["mean" if region == "everywhere" else region]
+        calibration_line(axis, found["reliability"][region], f"{label} (ECE {error:.3f})", k)
+    axis.legend(fontsize=6)
+
+
+def _front(axis: Axes, rows: list[dict[str, Any]], samples: int) -> None:
+    """Every point is a number of steps."""
+    rows = sorted(rows, key=lambda row: row["seconds_an_image"])
+    band(axis, [row["seconds_an_image"] for row in rows], [row["dice"] for row in rows], "", 1)
+    for row in rows:
+        place = row["seconds_an_image"], row["dice"]["mean"]
+        axis.annotate(str(row["steps"]), place, (0, -9), textcoords="offset points", fontsize=6, ha="center")
+    logarithmic(axis)
+    axis.set(xlabel=f"seconds, {samples} masks (labels: steps of {rows[0]['sampler']})", ylabel="Dice (95 % interval)")

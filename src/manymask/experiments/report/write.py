@@ -1,0 +1,114 @@
+"""`manymask report`: results → report.md with its tables (CSV beside) and figures (PNG)."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from manymask.data.store import Store
+from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.experiments.figures import FIGURES, draw_figures
+from manymask.experiments.matrix import SHARES
+from manymask.experiments.report import paper
+from manymask.experiments.report.collect import Experiment, collect
+from manymask.experiments.report.plots import all_plots
+from manymask.experiments.report.tables import all_tables
+from manymask.hub.model_folder import load_model
+from manymask.io.atomic import atomic_file
+
+CAPTIONS = (
+    "Figure 1: the forward process in latent space. Above, the mask's latent under more and more noise; below, decoded",
+    "Figure 2: the pipeline. Image, latent, noises, latents, masks, confidence, consensus",
+    "Figure 4: image, truth, two masks, the mean of five at 0.5, confidence",
+)
+
+
+def write_report(runs: Sequence[Path], out: Path, model: Path | None = None, data: Path | None = None) -> Path:
+    """Fills `out` from what `reproduce` left in `runs` and returns report.md. Figures 1, 2 and 4 are drawn from `model` on
+    `data` where given, else taken from the runs; never from data whose licence forbids it."""
+    experiments = collect(runs, lambda line: print(f"manymask: {line}", file=sys.stderr))
+    out.mkdir(parents=True, exist_ok=True)
+    parts = ["# Report", "", *[line for e in experiments for line in _setting(e)], *_failures(experiments)]
+    tables = all_tables(experiments)
+    for table in tables:
+        if not table.blank:
+            _write(out / f"{table.name}.csv", table.csv())
+            parts.append(table.markdown())
+    blank = [f"- {table.title}" for table in tables if table.blank]
+    parts += ["### Not run", "", *blank, ""] if blank else []
+    parts += ["## Figures", ""]
+    if model is not None and data is not None:
+        drawn = _from_model(model, Store(data), out)
+    else:
+        drawn = {name: title for e in experiments for name, title in _from_run(e, out).items()}
+    if not drawn:
+        parts += ["Figures 1, 2 and 4: not run (or of data whose licence forbids passing pictures on).", ""]
+    for name, title in {**drawn, **all_plots(experiments, out)}.items():
+        parts += [f"![{title}]({name})", "", f"*{title}.*", ""]
+    parts += ["## Notes", "", *[f"- {note}" for note in paper.NOTES], ""]
+    _write(out / "report.md", "\n".join(parts))
+    return out / "report.md"
+
+
+def _write(path: Path, content: str) -> None:
+    with atomic_file(path) as beside:
+        beside.write_text(content, encoding="utf-8")
+
+
+def _setting(e: Experiment) -> list[str]:
+    """What the figures of an experiment were made with."""
+    data, rules = e.facts["data"], e.facts["rules"]
+    time = "all steps of its recipe" if rules["minutes"] is None else f"{rules['minutes']:g} minutes of wall time"
+    shares = ", ".join(f"{stage} {share:.0%}" for stage, share in SHARES.items())
+    done = next((found for found in e.tasks() if found.status == "done"), None)
+    machine = done.result["hardware"] if done else {}
+    where = f"{machine.get('gpu') or machine.get('processor')}, {machine.get('threads')} threads, torch {machine.get('torch')}"
+    cases = len(done.result["cases"]) if done else 0
+    return [
+        f"## {e.name}", "",
+        f"- data: {data['name']} at {data['size']}², split `{data['scheme']}`, {data['hash']}. {data['remark']}".rstrip(),
+        f"- every model gets {time}, its codecs included ({shares}; what it does not train falls to the rest); a codec that "
+        "several share is trained once and charged to each",
+        f"- scored on {cases} test cases, {rules['samples']} masks, DDIM with {rules['steps']} steps (flow: Euler), seed 0; "
+        "95 % intervals from 2,000 bootstrap draws of whole groups",
+        f"- {where if done else 'nothing was run'}; {e.facts['precision']} in training, "
+        f"{_revisions(e)}",
+        "- `not run`: not run; `failed`, `damaged`: see below; `–`: there is no such figure", "",
+    ]  # fmt: skip
+
+
+def _revisions(e: Experiment) -> str:
+    """The code that trained and scored: one revision each, or all that had a part in it."""
+    found = [task.result for task in e.tasks() if task.status == "done"]
+
+    def named(revisions: set[str | None]) -> str:
+        return ", ".join(sorted(revision or "outside a checkout" for revision in revisions)) or "nothing yet"
+
+    return f"trained by {named({r['training']['git'] for r in found})}, scored by {named({r['git'] for r in found})}"
+
+
+def _failures(experiments: Sequence[Experiment]) -> list[str]:
+    failed = [task for e in experiments for task in e.tasks() if task.status in ("failed", "damaged")]
+    lines = [f"- `{task.folder.parent.parent.name}/{task.folder.name}`: {task.error}" for task in failed]
+    return ["## Failed", "", *lines, ""] if lines else []
+
+
+def _from_run(e: Experiment, out: Path) -> dict[str, str]:
+    """Figures 1, 2 and 4 as the main model's process drew them."""
+    found = {}
+    for name, caption in zip(FIGURES, CAPTIONS, strict=True):
+        path = e.main().folder / "figures" / name
+        if path.exists():
+            target = f"{Path(name).stem}-{e.name}.png"
+            shutil.copyfile(path, out / target)
+            found[target] = f"{caption} ({e.name})"
+    return found
+
+
+def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
+    trained = load_model(model)
+    store = fitting(trained.recipe, store)
+    ids = held_out_cases(trained, store, "test")
+    drawn = draw_figures(trained.model, store, spread(ids, 4), out)
+    whose = f"{store.name}, by the model {model.name}, which is none of the above"
+    return {path.name: f"{caption} ({whose})" for path, caption in zip(drawn, CAPTIONS, strict=False)}

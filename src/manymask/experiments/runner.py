@@ -1,0 +1,233 @@
+"""`manymask reproduce`: the whole matrix from data to report. What is done is skipped, what was interrupted goes on, what
+fails is noted and the rest goes on.
+
+OUT/RECIPE/experiment.json   rules, data, the rows of every table and the cell that each shows
+OUT/RECIPE/codecs/NAME/      a trained codec each, shared by all cells with equal codec settings; see `task`
+OUT/RECIPE/cells/NAME/       a trained model each
+OUT/report/                  tables and figures over all recipes
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from manymask.choices import Precision
+from manymask.config import difference, to_dict
+from manymask.data.store import Store, prepare
+from manymask.errors import UserError
+from manymask.experiments.cell import Task, begin
+from manymask.experiments.cell import run as run_phase
+from manymask.experiments.matrix import MAIN, Row, Rules, matrix, minutes, selected, stages
+from manymask.experiments.report.write import write_report
+from manymask.io.atomic import read_json, write_json
+from manymask.recipes import READERS, Recipe, Stage, recipe
+from manymask.runtime import faster_precision, git_revision
+
+ERROR_LENGTH = 300
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, on what, where."""
+
+    recipes: tuple[str, ...]
+    out: Path
+    data: Path | None = None
+    source: Path | None = None
+    scheme: str | None = None
+    size: int | None = None
+    only: tuple[str, ...] = ()
+    codecs_only: bool = False
+    rules: Rules = Rules()
+    precision: Precision = "auto"
+
+
+Pieces = dict[str, Task]  # folder below OUT/RECIPE → what is done there, codecs before what builds on them
+
+
+def reproduce(plan: Plan) -> Path:
+    """Runs the matrix of every recipe and writes the report, whose folder is returned."""
+    console = Console()
+    precision = (
+        faster_precision() if plan.precision == "auto" else plan.precision
+    )  # one for all, so that none is favoured
+    work = []
+    for name in plan.recipes:
+        recipe(name)
+        store = find_store(plan, name)
+        other = None if store.stored[0] == recipe(name).stored else store.stored[0]
+        rows = matrix(name, store.readers, other, plan.rules)
+        folder = plan.out / name
+        write_experiment(folder, rows, store, plan, precision)
+        chosen = selected(rows, plan.only)
+        pieces = plan_pieces(rows, chosen, store, plan.scheme, plan.rules, precision)
+        if plan.codecs_only:
+            pieces = {place: task for place, task in pieces.items() if task.stage != "segmenter"}
+        for place, task in pieces.items():
+            begin(task, folder / place)
+            work.append((folder / place, task, store))
+    run_all(work, console)
+    write_report([plan.out / name for name in plan.recipes], plan.out / "report")
+    console.print(f"report → {plan.out / 'report' / 'report.md'}", soft_wrap=True)
+    return plan.out / "report"
+
+
+def find_store(plan: Plan, name: str) -> Store:
+    """The prepared store of a recipe: `data`, or `data/NAME` where several recipes share it, or one made from `source`
+    (the phantom needs none) below the output."""
+    row = recipe(name)
+    if plan.data is not None:
+        inside = plan.data / name
+        store = Store(inside if (inside / "manifest.json").exists() else plan.data)
+        if store.name != row.dataset:
+            raise UserError(f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}")
+        if plan.size not in (None, store.stored[0]):
+            raise UserError(f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}")
+        return store
+    place = plan.out / name / "data"
+    if place.exists():
+        return Store(place)
+    if plan.source is None and row.dataset != "phantom":
+        raise UserError(f"{name} needs --data, a prepared store, or --source, the data set as downloaded")
+    return prepare(READERS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
+
+
+def write_experiment(folder: Path, rows: list[Row], store: Store, plan: Plan, precision: str) -> None:
+    """experiment.json, from which the report knows what could have been run; refuses other rules or other data."""
+    scheme = plan.scheme or store.default_scheme
+    store.part(scheme, "test")
+    shared = {
+        "rules": to_dict(plan.rules), "precision": precision,
+        "data": {"name": store.name, "hash": store.hash, "scheme": scheme, "size": int(store.stored[0]),
+                 "readers": store.readers, "remark": store.manifest["remark"]},
+    }  # fmt: skip
+    path = folder / "experiment.json"
+    if path.exists():
+        changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "rules": _plain(shared["rules"])})
+        if changed:
+            raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
+    tables = [{"table": r.table, "name": r.name, "label": r.label, "cell": r.cell, "codecs": codec_names(rows, r.recipe)}
+              for r in rows]  # fmt: skip
+    write_json(path, {"recipe": folder.name, "git": git_revision(), **shared, "rows": tables})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+
+
+def codec_names(rows: list[Row], wanted: Recipe) -> dict[Stage, str]:
+    """The folder of each codec that a recipe needs, named after the first row of the whole matrix with an equal one."""
+    names: dict[Stage, str] = {}
+    for stage in stages(wanted)[:-1]:
+        first = next(row for row in rows if _same_codec(row.recipe, wanted, stage))
+        names[stage] = f"codecs/{first.name}-{stage.partition('-')[0]}"
+    return names
+
+
+def _same_codec(one: Recipe, other: Recipe, stage: Stage) -> bool:
+    part = stage.replace("-", "_")
+    return (getattr(one, part), *one.plan(stage)) == (getattr(other, part), *other.plan(stage))
+
+
+def plan_pieces(
+    rows: list[Row], chosen: list[Row], store: Store, scheme: str | None, rules: Rules, precision: Precision
+) -> Pieces:
+    """The tasks of the chosen rows, each once. A shared codec gets its part of the budget once, and every model that
+    builds on it is charged for it."""
+    pieces: Pieces = {}
+
+    def task(name: str, stage: Stage, made: Recipe) -> Task:
+        time = minutes(made, stage, rules.minutes)
+        return Task(name, stage, made, store.hash, scheme or store.default_scheme, time, rules, precision)
+
+    for row in chosen:
+        codecs = codec_names(rows, row.recipe)
+        for stage, place in codecs.items():
+            owner = next(r for r in rows if _same_codec(r.recipe, row.recipe, stage))
+            pieces.setdefault(place, task(Path(place).name, stage, owner.recipe))
+        places = tuple(f"../../{place}" for place in codecs.values())
+        model = task(row.cell, "segmenter", row.recipe)
+        pieces[f"cells/{row.cell}"] = replace(model, codecs=places, main=row.cell == MAIN)
+    return pieces
+
+
+def run_all(work: list[tuple[Path, Task, Store]], console: Console) -> None:
+    """One task after another, each alone on the machine, under one display; failures are noted and shown."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as display:
+        bar = display.add_task("matrix", total=len(work))
+        for folder, task, store in work:
+            display.update(bar, description=f"{folder.parents[1].name} · {task.name}")
+            before = (folder / "result.json").exists()
+            run_task(folder, task, store, lambda phase, t=task: display.update(bar, description=f"{t.name} · {phase}"))  # type: ignore[misc]
+            if not before:
+                console.print(outcome(folder, task), soft_wrap=True)
+            display.advance(bar)
+
+
+def run_task(folder: Path, task: Task, store: Store, tell: Callable[[str], None] = lambda phase: None) -> None:
+    """Trains and scores a task, each in a process of its own, skipping what is done; leaves result.json or
+    failed.json."""
+    (folder / "failed.json").unlink(missing_ok=True)
+    lame = next((place for place in task.codecs if not (folder / place / "result.json").exists()), None)
+    if lame is not None:
+        write_json(folder / "failed.json", {"phase": "train", "error": f"its codec {Path(lame).name} failed"})
+        return
+    for phase, product in (("train", "training.json"), ("score", "result.json")):
+        if (folder / product).exists():
+            continue
+        tell(phase)
+        status = _process(phase, folder, store)
+        if status != 0 or not (folder / product).exists():
+            write_json(folder / "failed.json", {"phase": phase, "error": _last_words(folder / "log.txt", status)})
+            return
+
+
+def _process(phase: str, folder: Path, store: Store) -> int:
+    """The exit status of a task's own process, forked from a server that has all imported but done nothing yet."""
+    context: Any = multiprocessing.get_context(START)
+    context.set_forkserver_preload(["manymask.experiments.cell"])
+    child = context.Process(target=run_phase, args=(phase, folder.resolve(), store.folder.resolve()))
+    child.start()
+    try:
+        child.join()
+    finally:  # interrupted: it must not outlive us
+        if child.is_alive():
+            child.terminate()
+            child.join()
+    return int(child.exitcode)
+
+
+def _last_words(log: Path, status: int) -> str:
+    lines = [
+        line.strip() for line in log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    ]
+    said = next((line for line in reversed(lines) if line), "nothing")
+    return f"ended with status {status}: {said[:ERROR_LENGTH]}"
+
+
+def outcome(folder: Path, task: Task) -> str:
+    """A line on what came of a task."""
+    if not (folder / "result.json").exists():
+        return f"[red]failed[/] {task.name}: {read_json(folder / 'failed.json')['error']} ({folder / 'log.txt'})"
+    found = read_json(folder / "result.json")
+    took, metrics = found["training"], found["metrics"]
+    name = next(name for name in ("dice", "psnr") if name in metrics)
+    memory = max(took["peak_memory"].values()) / 2**30
+    return (
+        f"[green]done[/] {task.name}: {name} {metrics[name]['mean']:.3f}, {took['steps']:,} steps, {took['images']:,} images, "
+        f"{took['minutes']:.1f} min, {found['model']['parameters'] / 1e6:.2f} M parameters, {memory:.1f} GiB"
+    )

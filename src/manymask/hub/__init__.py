@@ -1,0 +1,1 @@
+"""Model folders: weights, configuration, provenance, licence and card."""

@@ -1,0 +1,156 @@
+"""Models on disk and in the hand: `Segmenter` is what users hold, a model folder is what they share.
+
+MODEL/config.json          the recipe, the stage, what it was trained on, what it is for
+MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec, …)
+MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
+MODEL/training_hashes.txt  what their images look like, so that a test on them under other names is noticed
+MODEL/README.md            the model card
+MODEL/LICENSE              the terms of the data it was trained on
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from manymask.config import from_dict, to_dict
+from manymask.data.twins import hashes_as_text, hashes_from_text
+from manymask.errors import UserError
+from manymask.hub import model_card as card
+from manymask.hub.intended_use import Intended, intended, read_intended
+from manymask.hub.licenses import Licence, licence
+from manymask.hub.provenance import Provenance
+from manymask.hub.weights import find_model, outline, own_file, read_weights
+from manymask.io.atomic import atomic_file, atomic_folder, read_object, write_json
+from manymask.io.record import ModelRecord
+from manymask.io.tensors import write_tensors, writing
+from manymask.io.text import read_text
+from manymask.recipes import Recipe, Stage, name_of
+
+FORMAT = 1
+MOST_CONFIG = 1_000_000
+
+
+@dataclass
+class TrainedModel:
+    """A model of any stage with all that is saved beside it. name: of its folder; use: what it is for, by default that of
+    its data set; training_hashes: of the images it has seen (`data.twins`), None where they are not known."""
+
+    model: nn.Module
+    recipe: Recipe
+    stage: Stage
+    provenance: Provenance
+    training_ids: list[str]
+    name: str = ""
+    use: Intended | None = None
+    training_hashes: np.ndarray | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and values of all weights as they are used, in hexadecimal digits: whether
+        stored whole or in half precision, equal weights have equal fingerprints. Computed once."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            values = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def intended(self) -> Intended:
+        return intended(self.recipe.dataset) if self.use is None else self.use
+
+    @property
+    def record(self) -> ModelRecord:
+        """What a result tells of its model."""
+        use = self.intended
+        about = (use.purpose, use.modality, use.trained_on)
+        recipe = name_of(self.recipe)
+        return ModelRecord(self.name or recipe, recipe, self.recipe.dataset, self.fingerprint, *about)
+
+    @property
+    def licence(self) -> Licence:
+        """The terms of all the data, and of the pretrained weights, that it has seen."""
+        encoder = self.recipe.encoder if self.stage == "segmenter" else "own"
+        return licence(*(self.provenance.data_sets or (self.recipe.dataset,)), encoder=encoder)
+
+
+def _parts(model: nn.Module, stage: Stage) -> dict[str, nn.Module]:
+    return dict(model.named_children()) if stage == "segmenter" else {"codec": model}
+
+
+def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
+    """Fills an existing folder; `half` stores floating-point weights in half precision."""
+    for name, part in _parts(trained.model, trained.stage).items():
+        tensors = part.state_dict()
+        if half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        if tensors:
+            write_tensors(folder / f"{name}.safetensors", tensors, {"format": "pt"})
+    config = {"format": FORMAT, "stage": trained.stage, "recipe": to_dict(trained.recipe)}
+    use = {k: v for k, v in to_dict(trained.intended).items() if k != "kind"}
+    write_json(folder / "config.json", {**config, **use, "provenance": to_dict(trained.provenance)})
+    terms = trained.licence
+    text = card.write(
+        trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), terms.tag, use["purpose"]
+    )
+    _write(folder / "training_ids.txt", "\n".join(trained.training_ids) + "\n")
+    if trained.training_hashes is not None:
+        _write(folder / "training_hashes.txt", hashes_as_text(trained.training_hashes))
+    _write(folder / "README.md", text)
+    _write(folder / "LICENSE", terms.text)
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path), atomic_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
+    """Writes a model folder whole or not at all, replacing an older one."""
+    with atomic_folder(folder, ours="config.json") as beside:
+        write_model(trained, beside, half)
+
+
+def load_model(name: Path | str, **download: Any) -> TrainedModel:
+    """A model folder, or a run folder with one inside; see `find_model` for other names.
+
+    A stranger's folder is checked before anything is built: sizes of files, settings within the bounds of `limits`, and
+    the shapes of all weights. Raises `UserError` that names what is missing or wrong.
+    """
+    title = Path(name).resolve().name
+    folder = find_model(name, **download)
+    place = folder / "config.json"
+    config = read_object(own_file(place), MOST_CONFIG)
+    if config.get("format") != FORMAT:
+        raise UserError(f"{place}: format {config.get('format')!r:.40}, this version reads {FORMAT}")
+    if not {"recipe", "stage"} <= set(config):
+        raise UserError(f"{place} names no recipe or no stage: the model folder is not complete")
+    recipe = from_dict(Recipe, config["recipe"], f"{place}: recipe")
+    stage = from_dict(Stage, config["stage"], f"{place}: stage")
+    provenance = from_dict(Provenance, config.get("provenance", {}), f"{place}: provenance")
+    ids = folder / "training_ids.txt"
+    if not ids.exists():
+        raise UserError(f"{ids} is missing: without it nothing tells which cases the model has seen")
+    training_ids = read_text(own_file(ids)).split("\n")[:-1]
+    weights = read_weights(_parts(outline(recipe, stage, place), stage), folder)
+    model = recipe.build(stage)
+    for part_name, part in _parts(model, stage).items():
+        part.load_state_dict(weights.get(part_name, {}))
+    use = read_intended(config, recipe.dataset, str(place))
+    hashes = _read_hashes(folder / "training_hashes.txt")
+    return TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
+
+
+def _read_hashes(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        return hashes_from_text(read_text(own_file(path)))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): copy the model folder again") from None

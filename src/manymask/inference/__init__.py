@@ -1,0 +1,1 @@
+"""From an image or a folder of images to drawn masks and result files."""

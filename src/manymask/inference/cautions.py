@@ -1,0 +1,153 @@
+"""What a reader of a result must know before trusting it, in whole sentences: `Segmentation.warnings`.
+
+A warning never changes a mask. Sentences of one kind differ in their numbers alone; `kind` tells kinds apart.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manymask.hub.intended_use import Intended
+from manymask.inference.preprocess import Point, Region, View
+from manymask.io.image import DicomFrame, Picture
+from manymask.recipes import Recipe
+
+# what DICOM's Modality means in the words of `Intended.modality`
+_MODALITIES = {
+    "CT": "CT", "MR": "MR", "US": "ultrasound", "IVUS": "ultrasound", "PT": "PET", "NM": "nuclear medicine",
+    "CR": "X-ray", "DX": "X-ray", "MG": "X-ray", "RF": "X-ray", "XA": "X-ray", "PX": "X-ray", "IO": "X-ray",
+    "RG": "X-ray", "ES": "endoscopy", "XC": "photograph", "DMS": "dermoscopy", "OP": "fundus photograph",
+    "OPT": "optical coherence tomography", "SM": "slide microscopy", "GM": "microscopy", "ECG": "ECG",
+}  # fmt: skip
+_COLOUR = {"dermoscopy", "endoscopy", "photograph"}
+_ALIKE = {
+    "photograph": {"dermoscopy", "endoscopy"}
+}  # an external camera stands behind many a dermatoscope and endoscope
+MIDDLE = 1 / 16  # of a region's side: how far off its middle a model of centred crops still finds its object
+
+
+def cautions(
+    use: Intended, recipe: Recipe, picture: Picture, view: View, rois: Sequence[Point], masks: Tensor, consensus: Tensor
+) -> tuple[str, ...]:
+    """All warnings on one result: masks (n, H, W) of probabilities, consensus (H, W)."""
+    found = [
+        *picture.notes,
+        *_foreign(use, recipe, picture),
+        *_scale(use, recipe, picture),
+        *_moved(recipe, view, rois),
+        *_drawn(recipe, view, masks, consensus),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def kind(warning: str) -> str:
+    """Equal for warnings that differ in their numbers alone."""
+    return re.sub(r"\d+(?:[.,]\d+)*", "#", warning)
+
+
+def in_colour(pixels: np.ndarray) -> bool:
+    """Whether an image shows colours: three channels that differ by more than compression makes them."""
+    if pixels.ndim != 3 or pixels.shape[2] < 3:
+        return False
+    step = max(1, min(pixels.shape[:2]) // 256)
+    some = pixels[::step, ::step, :3].astype(np.float32)
+    return bool(np.ptp(some, axis=2).mean() > 0.01 * max(float(np.ptp(some)), 1e-12))
+
+
+def _foreign(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
+    """A model on what it is not for: by DICOM's Modality, else by colour."""
+    trained = " and ".join(use.modality)
+    code = ""
+    if isinstance(picture.origin, DicomFrame):
+        code = str(picture.origin.dataset.get("Modality") or "").strip().upper()
+    shown = _MODALITIES.get(code)
+    if use.modality and shown and not {shown, *_ALIKE.get(shown, ())} & set(use.modality):
+        yield f"The image is {shown}, but the model was trained on {trained}: its masks may mean nothing here."
+        return
+    coloured = in_colour(picture.pixels)
+    if coloured and use.modality and not set(use.modality) & _COLOUR:
+        yield f"The image is in colour, but the model was trained on {trained}: its masks may mean nothing here."
+    elif coloured and recipe.channels == 1:
+        yield "The image is in colour and was turned to grey, which is all that the model takes."
+    elif not coloured and use.modality and set(use.modality) <= _COLOUR:
+        yield f"The image is grey, but the model was trained on colour images ({trained}): its masks may mean nothing here."
+
+
+def _scale(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
+    """Resolution far from training."""
+    height, width = picture.pixels.shape[:2]
+    if not recipe.crop:
+        if 2 * min(height, width) <= recipe.size:
+            factor = recipe.size / min(height, width)
+            yield f"The image has {width}×{height} pixels and is enlarged {factor:.1f} times for the model: too little detail."
+        if max(height, width) > 3 * min(height, width):
+            yield f"The image has {width}×{height} pixels: the model sees it squeezed into a square, unlike in training."
+        return
+    if not use.spacing_mm:
+        return
+    low, high = use.spacing_mm
+    if picture.spacing is None:
+        yield f"The pixel spacing is not known: the model only fits images of {low:g} to {high:g} mm per pixel."
+    elif not 0.85 * low <= min(picture.spacing) <= max(picture.spacing) <= 1.15 * high:
+        mm = " × ".join(f"{x:.3g}" for x in dict.fromkeys(picture.spacing))
+        yield f"The pixels measure {mm} mm, but the model was trained on {low:g} to {high:g} mm: lesions show at another size."
+
+
+def _moved(recipe: Recipe, view: View, rois: Sequence[Point]) -> Iterator[str]:
+    """Regions near the edge: moved inwards, or continued with the pixels of the edge."""
+    if not recipe.crop:
+        return
+    height, width = view.image.shape[:2]
+    for x, y in rois:
+        off = [
+            abs(_clamped(at, side, recipe.size) - at) for at, side in ((x, width), (y, height)) if side > recipe.size
+        ]
+        if any(off):
+            yield f"The region about {x},{y} is at the edge and was moved by {max(off)} pixels: the point is not its middle."
+    if min(height, width) < recipe.size:
+        yield f"The image has {width}×{height} pixels: the region of {recipe.size}×{recipe.size} goes on with those of its edge."
+
+
+def _clamped(at: int, side: int, size: int) -> int:
+    """Where the middle of a region about `at` comes to lie."""
+    return min(max(at - size // 2, 0), side - size) + size // 2
+
+
+def _drawn(recipe: Recipe, view: View, masks: Tensor, consensus: Tensor) -> Iterator[str]:
+    """What the masks themselves give away."""
+    centred = recipe.crop and not recipe.margin
+    if not consensus.any():
+        marked = int((masks.flatten(1).amax(dim=1) >= 0.5).sum())
+        why = f"no pixel reaches the threshold, though {marked} of {len(masks)} masks marked something"
+        hint = " The model expects the lesion in the middle of its region." if centred else ""
+        yield f"The consensus is empty: {why if marked else 'no mask marks anything'}.{hint}"
+        return
+    looked = sum((r.bottom - r.top) * (r.right - r.left) for r in view.regions) or consensus.numel()
+    share = int(consensus.count_nonzero()) / looked
+    if share > 0.9:
+        yield f"The consensus covers {100 * share:.0f} % of what the model saw: check that it is more than background."
+    for region in view.regions:
+        yield from _in_region(region, consensus, recipe.size if centred else None)
+
+
+def _in_region(region: Region, consensus: Tensor, centred: int | None) -> Iterator[str]:
+    """centred: the side of regions that the model knows their object in the middle of."""
+    height, width = consensus.shape
+    part = consensus[region.top : region.bottom, region.left : region.right]
+    if not part.any():
+        return
+    x, y = (region.left + region.right) // 2, (region.top + region.bottom) // 2
+    sides = ((part[0], region.top > 0), (part[-1], region.bottom < height),
+             (part[:, 0], region.left > 0), (part[:, -1], region.right < width))  # fmt: skip
+    if any(inner and bool(line.any()) for line, inner in sides):
+        yield f"The consensus touches the border of the region about {x},{y}: what lies outside was not looked at."
+    middle = torch.nonzero(part).float().mean(dim=0) + torch.tensor([region.top, region.left])
+    off = float((middle - torch.tensor([y, x])).norm())
+    if centred and off > centred * MIDDLE:
+        yield (
+            f"What was found lies {off:.0f} pixels off the middle of the region about {x},{y}: "
+            f"beyond {centred * MIDDLE:.0f} pixels this model gets worse, so move the point."
+        )

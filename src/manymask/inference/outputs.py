@@ -1,0 +1,192 @@
+"""What `segment` leaves for one image: the masks, the maps, an overlay, and one JSON."""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from manymask.errors import UserError
+from manymask.io.atomic import (
+    atomic_folder,
+    check_replaceable,
+    locked,
+    naming,
+    put,
+    read_json,
+    settle,
+    working_folder,
+    write_json,
+)
+from manymask.io.palette import PALETTE
+from manymask.io.raster import write_png
+from manymask.io.record import SourceRecord
+from manymask.metrics import pairwise_iou
+
+
+def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
+    """The inner border of a bool mask (H, W), `thickness` pixels wide; the image's edge counts as outside."""
+    return mask & ~binary_erosion(mask, iterations=thickness, border_value=0)
+
+
+def overlay(image: np.ndarray, masks: np.ndarray, consensus: np.ndarray) -> np.ndarray:
+    """The image (H, W, C) with the outline of every mask in its colour and the consensus in white on black."""
+    canvas = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image.copy()
+    thick = max(1, round(min(canvas.shape[:2]) / 256))
+    for k, mask in enumerate(masks):
+        canvas[outline(mask, thick)] = PALETTE[k % len(PALETTE)]
+    line = outline(consensus, thick)
+    canvas[binary_dilation(line, iterations=thick) & ~line] = 0
+    canvas[line] = 255
+    return canvas
+
+
+def pairwise_agreement(masks: np.ndarray) -> float | None:
+    """Mean IoU over all pairs of bool masks (n, H, W); None for a single mask."""
+    if len(masks) < 2:
+        return None
+    return float(pairwise_iou(masks, masks)[np.triu_indices(len(masks), 1)].mean())
+
+
+def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
+    """A map (H, W) in [0, 1] as uint16, 65535 = 1; row by row, since the floats between take four times the room."""
+    deep = np.empty(confidence.shape, np.uint16)
+    for row, values in zip(deep, confidence, strict=True):
+        row[:] = np.round(values * 65535)
+    return deep
+
+
+def measured(areas: list[int], consensus: int, spacing: tuple[float, float] | None) -> dict[str, Any]:
+    """Areas of the masks in mm², with mean and standard deviation, where the spacing (mm) is known; else nothing."""
+    if spacing is None:
+        return {}
+    pixel = spacing[0] * spacing[1]
+    square = np.asarray(areas) * pixel
+    return {"spacing_mm": list(spacing), "areas_mm2": square.tolist(), "area_mean_mm2": float(square.mean()),
+            "area_std_mm2": float(square.std(ddof=min(1, len(square) - 1))), "area_consensus_mm2": consensus * pixel}  # fmt: skip
+
+
+def write_result(
+    folder: Path,
+    image: np.ndarray,
+    masks: np.ndarray,
+    confidence: np.ndarray,
+    consensus: np.ndarray,
+    facts: Mapping[str, Any],
+    spacing: tuple[float, float] | None = None,
+    show: bool = True,
+) -> None:
+    """`fill_result` into `folder`, whole or not at all; an earlier result there is replaced."""
+    with atomic_folder(folder, ours="result.json") as beside:
+        fill_result(beside, image, masks, confidence, consensus, facts, spacing, show)
+
+
+def fill_result(
+    folder: Path,
+    image: np.ndarray,
+    masks: np.ndarray,
+    confidence: np.ndarray,
+    consensus: np.ndarray,
+    facts: Mapping[str, Any],
+    spacing: tuple[float, float] | None = None,
+    show: bool = True,
+) -> None:
+    """Writes mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png, result.json.
+
+    masks (n, H, W) are probabilities, or bool where they were cut at ½; confidence (H, W) is a probability; consensus
+    (H, W) is bool; `facts` go into the JSON, areas in mm² with them where `spacing` (mm between rows, between columns)
+    is known; who made it (`Record.facts`) also into the text of each PNG. Without `show` there is no overlay, the one
+    file in which the image itself can be seen.
+    """
+    drawn = masks if masks.dtype == bool else masks >= 0.5
+    areas, agreed = drawn.sum(axis=(1, 2)).tolist(), int(consensus.sum())
+    content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
+               "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
+               "pairwise_iou": pairwise_agreement(drawn), **measured(areas, agreed, spacing)}  # fmt: skip
+    text = png_text(facts)
+    for k, mask in enumerate(drawn, start=1):
+        write_png(folder / f"mask-{k:02}.png", mask, text)
+    write_png(folder / "confidence.png", sixteen_bits(confidence), text)
+    write_png(folder / "consensus.png", consensus, text)
+    if show:
+        write_png(folder / "overlay.png", overlay(image, drawn, consensus), text)
+    write_json(folder / "result.json", content)
+
+
+_TOLD = ("source", "model", "manymask", "created", "samples", "seed", "threshold", "sampler", "turns", "rois")
+
+
+def png_text(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Who made a picture, in the words that PNG knows, and in full as JSON under `manymask`."""
+    if "manymask" not in facts:
+        return {}
+    version, git = facts["manymask"]["version"], facts["manymask"]["git"]
+    told = {name: facts[name] for name in _TOLD if name in facts}
+    return {
+        "Software": f"manymask {version}" + (f" ({git})" if git else ""),
+        "Creation Time": str(facts.get("created", "")),
+        "Description": f"Drawn by the model {facts['model']['name']}. For research, not for diagnosis or treatment.",
+        "manymask": json.dumps(told),
+    }
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a result went; whether it replaced an earlier one of the same image; whose result kept the name."""
+
+    path: Path
+    replaced: bool = False
+    occupied: Path | None = None
+
+
+def put_result(
+    out: Path, name: str, source: SourceRecord, fill: Callable[[Path], None], taken: Container[str] = ()
+) -> Placed:
+    """Puts what `fill` writes into OUT/NAME, whole or not at all.
+
+    A result of another source is never replaced: then it goes to OUT/NAME-2, or wherever the same source lies already.
+    `taken`: names that this run has given away. Several programs may write to one OUT. `UserError` where something else
+    than a result stands.
+    """
+    with working_folder(out) as work:
+        beside = work / "new"
+        beside.mkdir()
+        with naming(out / name, work):
+            fill(beside)
+            settle(beside)
+            with locked(out):
+                place = _place(out, name, source, taken)
+                put(beside, place.path)
+    return place
+
+
+def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) -> Placed:
+    """The first of NAME, NAME-2, … with a result of this source; else the first that is free."""
+    free: Path | None = None
+    occupied: Path | None = None
+    for number in itertools.count(1):
+        path = out / (name if number == 1 else f"{name}-{number}")
+        if not os.path.lexists(path):
+            return Placed(path if free is None else free, occupied=occupied)
+        if path.name in taken:
+            continue
+        check_replaceable(path, ours="result.json")
+        if not (path / "result.json").exists():
+            free = free or path
+        elif not _source_in(path).differs(source):
+            return Placed(path, replaced=True)
+        else:
+            occupied = occupied or path
+    raise AssertionError
+
+
+def _source_in(folder: Path) -> SourceRecord:
+    try:
+        return SourceRecord.read(read_json(folder / "result.json"))
+    except UserError:
+        return SourceRecord()

@@ -1,0 +1,208 @@
+"""The Python interface to a trained segmenter: one image in, many masks out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelHubMixin
+from PIL import Image
+from torch import Tensor
+
+from manymask.config import to_dict
+from manymask.diffusion.samplers import Sampler
+from manymask.ensemble import Consensus, fuse
+from manymask.errors import UserError
+from manymask.hub.model_folder import TrainedModel, load_model, write_model
+from manymask.inference.cautions import cautions
+from manymask.inference.preprocess import Point, Region, View, look
+from manymask.io.depth import stretch_note
+from manymask.io.dicom.series import seen_through
+from manymask.io.image import DicomFrame, Picture
+from manymask.io.raster import pil_pixels
+from manymask.io.record import Record, SourceRecord
+from manymask.io.source import only_picture, source_of
+from manymask.models.base import Watch
+from manymask.runtime import default_device
+
+_DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
+
+
+ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
+
+
+@dataclass(frozen=True)
+class Segmentation(Consensus):
+    """What `Segmenter.segment` returns, all at the image's own size: masks (n, H, W), probabilities, and the maps of
+    `Consensus` (H, W). `regions` are what a crop model looked at (outside, probabilities are 0); `seconds` tells where
+    the time went; `warnings` are sentences to read before trusting it; `record` tells what made it."""
+
+    masks: Tensor
+    image: np.ndarray
+    seconds: dict[str, float]
+    regions: tuple[Region, ...] = ()
+    warnings: tuple[str, ...] = ()
+    record: Record | None = None
+
+
+class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
+    """A trained segmenter: `Segmenter.from_pretrained(path).segment(image, samples=5, seed=0)`."""
+
+    def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
+        if trained.stage != "segmenter":
+            raise UserError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
+        self.trained, self.recipe = trained, trained.recipe
+        self.device = _checked(device) if device else default_device()
+        self.model: Any = trained.model.to(self.device).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_model(self.trained, save_directory)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, model: Path | str, *, device: str | None = None, **download: Any
+    ) -> "Segmenter":
+        """A model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
+
+        download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
+        Raises `UserError` in one line; a local path never leaves the machine.
+        """
+        unknown = sorted(set(download) - _DOWNLOAD)
+        if unknown:
+            raise UserError(f"from_pretrained has no argument {', '.join(unknown)}")
+        return cls(load_model(model, **download), device)
+
+    def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
+        """Anything image-like as the model sees it; pixels deeper than 8 bits are stretched."""
+        picture = self.picture(image)
+        return look(picture.pixels, self.recipe, rois, picture.name)
+
+    def picture(self, image: ImageLike) -> Picture:
+        """Anything image-like through the model's own window: a path is read as `manymask segment` reads it."""
+        if isinstance(image, Picture):
+            return image
+        if isinstance(image, (str, Path)):
+            return seen_through(only_picture(Path(image)), self.recipe.window)
+        if isinstance(image, Image.Image):
+            image = pil_pixels(image)
+        if isinstance(image, Tensor):
+            image = image.detach().cpu().numpy()
+        if not isinstance(image, np.ndarray):
+            raise UserError(f"an image is a path, an array, a Pillow image or a Picture, not a {type(image).__name__}")
+        if image.dtype.kind not in "biuf" or not image.size:
+            raise UserError(f"an image holds real numbers, not an array of shape {image.shape} and type {image.dtype}")
+        note = stretch_note(image)
+        return Picture(image, "the image", notes=() if note is None else (note,))
+
+    def segment(
+        self,
+        image: ImageLike,
+        samples: int = 5,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        threshold: float = 0.5,
+        rois: Sequence[Point] = (),
+    ) -> Segmentation:
+        """Draws `samples` masks. The same image, seed and sampler give the same masks, and the first k of n are those
+        of k. A flat image (all pixels equal) is a `UserError`: there is nothing to see in it.
+
+        image: the path of a file that holds one picture (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), a Pillow image, a
+        `Picture`, or an array (H, W), (H, W, 3).
+
+        rois: where a model of crops looks, as centres (x, y) in pixels; see `manymask.inference.preprocess`. All are drawn in one
+        batch; where regions overlap the larger probability counts, outside of them it is 0.
+        """
+        _check_asked(samples, seed, threshold)
+        start = time.perf_counter()
+        picture = self.picture(image)
+        view = look(picture.pixels, self.recipe, rois, picture.name)
+        looked = time.perf_counter()
+        masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampler, every=samples)), dim=1))
+        seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}
+        file = Path(image).name if isinstance(image, (str, Path)) else None
+        source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
+        record = self.record(source, samples, seed, sampler, threshold, rois)
+        return self.answer(picture, view, masks, record, seconds)
+
+    def record(
+        self,
+        source: SourceRecord,
+        samples: int,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        threshold: float = 0.5,
+        rois: Sequence[Point] = (),
+    ) -> Record:
+        """What makes a result of this model, now."""
+        setting = self.model.setting
+        used = to_dict(sampler or getattr(setting, "sampler", None))
+        turns = min(getattr(setting, "turns", 1), samples)
+        points = tuple((int(x), int(y)) for x, y in rois)
+        return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold, sampler=used,
+                         turns=turns, rois=points)  # fmt: skip
+
+    def answer(
+        self, picture: Picture, view: View, masks: Tensor, record: Record, seconds: dict[str, float]
+    ) -> Segmentation:
+        """Masks (n, H, W) in the image's frame with all that is told of them: the one place where a result is made."""
+        fused = fuse(masks, record.threshold)
+        warnings = cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus)
+        return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions,
+                            warnings=warnings, record=record)  # fmt: skip
+
+    def stream(
+        self,
+        image: ImageLike,
+        samples: int = 5,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        rois: Sequence[Point] = (),
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """The masks of `segment` as they are drawn, (≤ every, H, W) at a time; the image is encoded once.
+
+        watch: called with the share of each step's sampling that is done; what it raises ends the drawing.
+        """
+        view = self.look(image, rois)
+        for drawn in self.draw(view, samples, seed, sampler, every, watch):
+            yield view.paste(drawn)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        view: View,
+        samples: int = 5,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        every: int = 1,
+        watch: Watch | None = None,
+    ) -> Iterator[Tensor]:
+        """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, not {samples}")
+        if sampler is not None and not hasattr(sampler, "serves"):
+            raise UserError(f"a sampler is an object such as manymask.diffusion.samplers.DDIM(10), not {sampler!r}")
+        batch = view.batch().to(self.device)
+        for drawn in self.model.stream(batch, samples, seed, sampler, every, watch):
+            yield drawn.float().cpu()
+
+
+def _checked(device: str) -> str:
+    """The device, tried out."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
+        raise UserError(f"{device!r} is no device that torch can use here; it has {default_device()}") from None
+    return device
+
+
+def _check_asked(samples: object, seed: object, threshold: object) -> None:
+    for name, value in (("samples", samples), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise UserError(f"{name} must be a whole number, not {value!r}")
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+        raise UserError(f"threshold must lie between 0 and 1, not {threshold!r}")

@@ -1,0 +1,67 @@
+"""OUT/summary.csv: a line for each result in a folder, the images whose masks agree least first."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manymask.errors import UserError
+from manymask.io.atomic import atomic_file, locked, read_json
+
+NAME = "summary.csv"
+COLUMNS = (
+    "name",
+    "input",
+    "unit",
+    "area_mean",
+    "area_sd",
+    "area_consensus",
+    "pairwise_iou",
+    "mean_entropy_bits",
+    "warnings",
+)
+
+
+def write_summary(out: Path) -> Path | None:
+    """Reads every OUT/*/result.json of an image, whichever run wrote it; nothing is written for fewer than two of them.
+    `UserError` where a file of this name is not ours."""
+    found = [(path.parent.name, _read(path)) for path in sorted(out.glob("*/result.json"))]
+    rows = [row(name, result) for name, result in found if isinstance(result.get("areas"), list) and result["areas"]]
+    if len(rows) < 2:
+        return None
+    rows.sort(key=lambda r: (r["pairwise_iou"] == "", r["pairwise_iou"], r["name"]))
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    path = out / NAME
+    with locked(out):
+        if path.exists() and not path.read_bytes().startswith(",".join(COLUMNS[:4]).encode()):
+            raise UserError(f"{path} is not ours: no summary is written, name another place or move it")
+        with atomic_file(path) as beside:
+            beside.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+    return path
+
+
+def row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """One line: areas in mm² where the spacing is known, else in pixels, with their standard deviation over the masks."""
+    known = "areas_mm2" in result
+    areas = np.asarray(result["areas_mm2" if known else "areas"], dtype=np.float64)
+    return {
+        "name": name, "input": result.get("input", ""), "unit": "mm2" if known else "px",
+        "area_mean": round(float(areas.mean()), 3), "area_sd": round(float(areas.std(ddof=min(1, len(areas) - 1))), 3),
+        "area_consensus": result.get("area_consensus_mm2" if known else "area_consensus", ""),
+        "pairwise_iou": "" if result.get("pairwise_iou") is None else result["pairwise_iou"],
+        "mean_entropy_bits": result.get("mean_entropy_bits", ""), "warnings": " ".join(result.get("warnings", ())),
+    }  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}

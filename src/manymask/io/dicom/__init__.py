@@ -1,0 +1,1 @@
+"""DICOM in and out: images, segmentations, archives."""

@@ -1,0 +1,200 @@
+"""DICOM in: files of one or several series become pictures, slices in the order of their position, one a frame.
+
+A picture is named after what a viewer shows, `series-0004-image-0012` (`-frame-0003` where a file holds several): the
+numbers identify nobody, unlike file names, which often hold the patient's name, and UIDs, which link back to the
+archive. Where the header has no number, the place in the order stands in. Pixels stay as stored, neither flipped nor
+turned, so that masks fit the source.
+"""
+
+import filecmp
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from manymask.errors import UserError
+from manymask.io.depth import STRETCHED
+from manymask.io.dicom.file import is_dicom, load_dicom, pydicom_quiet
+from manymask.io.dicom.header import (
+    check_frames,
+    check_size,
+    count_frames,
+    not_a_picture,
+    place_of,
+    readable,
+    text,
+    whole_number,
+)
+from manymask.io.dicom.pixels import frame_values, render, render_noted
+from manymask.io.dicom.spacing import measure
+from manymask.io.dicom.stacks import Frame, in_stacks
+from manymask.io.image import DicomFrame, NiftiSlice, Picture
+from manymask.io.window import Window, parse_window
+
+__all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of",
+           "read_dicom", "seen_through", "series_of"]  # fmt: skip
+
+Failed = Callable[[UserError], None]
+
+
+def read_dicom(paths: Sequence[Path], window: Window | None = None) -> list[Picture]:
+    """Every frame of the files, series after series; raises `UserError` for the first that cannot be read or that does
+    not fit the others."""
+    listing = dicom_series(paths)
+    for problem in listing.problems:
+        raise UserError(problem)
+    return [picture for series in listing.series for picture in series.pictures(window)]
+
+
+def pictures_of(datasets: Sequence[Any], window: Window | None = None) -> list[Picture]:
+    """The same for pydicom data sets that are in memory already."""
+    listing = series_of(datasets)
+    for problem in listing.problems:
+        raise UserError(problem)
+    return [picture for series in listing.series for picture in series.pictures(window)]
+
+
+def seen_through(picture: Picture, window: str) -> Picture:
+    """The same picture through another window: a text of `parse_window`, or `values`, the modality's own unit unwindowed
+    (float32). Rasters have no window and stay as they are, and so does all where the window is `header`."""
+    origin = picture.origin
+    if window == "values" and isinstance(origin, NiftiSlice) and origin.values is not None:
+        return replace(picture, pixels=origin.values, notes=_unstretched(picture))
+    if window == "header" or not isinstance(origin, DicomFrame):
+        return picture
+    with readable(picture.name):
+        if window == "values":
+            pixels = frame_values(origin.dataset, origin.number, picture.name)
+        else:
+            pixels = render(origin.dataset, origin.number, parse_window(window), picture.name)
+    return replace(picture, pixels=pixels, notes=_unstretched(picture))
+
+
+def _unstretched(picture: Picture) -> tuple[str, ...]:
+    """The notes without that on how grey values were stretched for the eye."""
+    return tuple(note for note in picture.notes if not note.startswith(STRETCHED))
+
+
+@dataclass(frozen=True)
+class Series:
+    """The frames of one stack in order, not yet decoded."""
+
+    frames: Sequence[Frame]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
+        """Decodes one frame after the other; a file is held while its frames are wanted. A frame that cannot be read is
+        told to `failed`, once a file, and the others go on; without it, it ends the series."""
+        path, dataset, told = None, None, ""
+        for place, frame in enumerate(self.frames, start=1):
+            try:
+                if frame.path is None or frame.path != path or dataset is None:
+                    dataset = frame.header if frame.path is None else load_dicom(frame.path)
+                    path = frame.path
+                with readable(frame.label):
+                    check_size(dataset, frame.label)
+                    pixels, notes = render_noted(dataset, frame.number, window or Window(), frame.label)
+                    measured, name = measure(frame.header, frame.number), _name(frame, place)
+            except UserError as error:
+                if failed is None:
+                    raise
+                if str(error) != told:
+                    failed(error)
+                told = str(error)
+                continue
+            yield Picture(pixels, name, measured.spacing, DicomFrame(dataset, frame.number), measured.notes + notes)
+
+
+@dataclass
+class Listing:
+    """What files hold. problems: what should have been read and was not, a line each; remarks: what is to be known of
+    the rest, such as reports that were passed over."""
+
+    series: list[Series] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def add(self, frames: Sequence[Frame]) -> None:
+        found = in_stacks(frames)
+        self.series += [Series(stack) for stack in found.stacks]
+        self.problems += found.problems
+        self.remarks += found.remarks
+
+
+def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> Listing:
+    """The series that the files belong to, from their headers alone, each in the order of position along its normal.
+
+    `skip_others` passes over objects that are no images, with a remark: a folder holds reports and plans beside its
+    slices. Copies of a file are passed over, too.
+    """
+    listing, frames, known = Listing(), list[Frame](), dict[str, Path]()
+    others = dict[str, list[Path]]()
+    for path in paths:
+        try:
+            header = load_dicom(path, header_only=True)
+            with readable(str(path)):
+                what = not_a_picture(header)
+            if skip_others and what is not None:
+                others.setdefault(what, []).append(path)
+                continue
+            found = _frames(header, path, str(path))
+        except UserError as error:
+            listing.problems.append(str(error))
+            continue
+        uid = text(header, "SOPInstanceUID")
+        first = known.setdefault(uid, path) if uid else path
+        if first is path:
+            frames += found
+        else:
+            _leave_out_copy(path, first, listing)
+    for what, passed in others.items():
+        more = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
+        line = f"{passed[0]}{more}: this is {what}"
+        if "pixel data" in what:  # an image whose pixels were taken out
+            listing.problems.append(line)
+        else:
+            listing.remarks.append(f"{line}: passed over")
+    listing.add(frames)
+    return listing
+
+
+def series_of(datasets: Sequence[Any]) -> Listing:
+    """The series that pydicom data sets belong to."""
+    pydicom_quiet()
+    listing, frames = Listing(), list[Frame]()
+    for i, dataset in enumerate(datasets, start=1):
+        try:
+            frames += _frames(dataset, None, f"DICOM object {i}")
+        except UserError as error:
+            listing.problems.append(str(error))
+    listing.add(frames)
+    return listing
+
+
+def _leave_out_copy(path: Path, first: Path, listing: Listing) -> None:
+    if filecmp.cmp(path, first, shallow=False):
+        listing.remarks.append(f"{path} is a copy of {first}: left out")
+    else:
+        listing.problems.append(f"{path} has the same SOP Instance UID as {first}, but differs: left out")
+
+
+def _frames(header: Any, path: Path | None, label: str) -> list[Frame]:
+    with readable(label):
+        what = not_a_picture(header)
+        if what is not None:
+            raise UserError(f"{label}: this is {what}")
+        check_size(header, label)
+        check_frames(header, label)
+        numbers = range(1, count_frames(header) + 1)
+        return [Frame(header, number, path, label, place_of(header, number)) for number in numbers]
+
+
+def _name(frame: Frame, place: int) -> str:
+    series, image = (whole_number(frame.header, name) for name in ("SeriesNumber", "InstanceNumber"))
+    parts = [] if series is None or series < 0 else [f"series-{series:04}"]
+    parts.append(f"image-{place if image is None or image < 0 else image:04}")
+    if count_frames(frame.header) > 1:
+        parts.append(f"frame-{frame.number:04}")
+    return "-".join(parts)

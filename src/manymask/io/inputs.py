@@ -1,0 +1,209 @@
+"""One door for all that can be segmented: PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM and NIfTI files, and folders of them."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from manymask.errors import UserError
+from manymask.io.depth import stretch_note
+from manymask.io.dicom.file import is_dicomdir
+from manymask.io.dicom.series import Failed, Series, dicom_series, is_dicom
+from manymask.io.image import Picture
+from manymask.io.nifti import is_nifti, nifti_slices
+from manymask.io.raster import holds_raster, is_raster, read_noted
+from manymask.io.window import Window
+
+_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
+# images, by the names of their files, that nothing here reads
+_FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".heic", ".heif", ".avif", ".jp2",
+            ".j2k", ".jxl", ".psd", ".svs", ".ndpi", ".czi", ".mrxs", ".vsi", ".lif", ".nd2")  # fmt: skip
+_CONVERT = "convert it to PNG, TIFF or NIfTI (.nii.gz)"
+_RESULT = "result.json"  # what `segment` leaves in its folders: its own output is no input
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A PNG, JPEG, TIFF, BMP, WebP or GIF file."""
+
+    path: Path
+
+    def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
+        pixels, notes = read_noted(self.path)
+        stretched = stretch_note(pixels, str(self.path))
+        yield Picture(pixels, self.path.stem, notes=(*notes, stretched) if stretched else notes)
+
+
+@dataclass(frozen=True)
+class Nifti:
+    """A NIfTI file."""
+
+    path: Path
+
+    def pictures(self, window: Window | None = None, failed: Failed | None = None, first: int = 0) -> Iterator[Picture]:
+        return nifti_slices(self.path, window, first, failed)
+
+
+Input = Raster | Nifti | Series
+
+
+@dataclass
+class Found:
+    """What paths hold. problems: what was named or lies in a folder and cannot be segmented, a line each; remarks: what
+    was passed over because it is no image, and how the rest was taken."""
+
+    inputs: list[Input] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Files:
+    """Files sorted by what they are."""
+
+    single: list[Input] = field(default_factory=list)
+    named: list[Path] = field(default_factory=list)  # DICOM
+    lying: list[Path] = field(default_factory=list)  # DICOM in folders
+    known: set[str] = field(default_factory=set)
+
+    def again(self, path: Path) -> bool:
+        """Whether the same file came before."""
+        where = os.path.realpath(path)  # unlike Path.resolve, no error for links that lead to themselves
+        seen = where in self.known
+        self.known.add(where)
+        return seen
+
+
+def read_pictures(paths: Iterable[Path], window: Window | None = None) -> Iterator[Picture]:
+    """The pictures of files and folders, decoded one after the other as they are asked for; `UserError` for the first
+    that cannot be read. See `find_inputs`."""
+    found = find_inputs(paths)
+    for problem in found.problems:
+        raise UserError(problem)
+    for entry in found.inputs:
+        yield from entry.pictures(window)
+
+
+def find_inputs(paths: Iterable[Path]) -> Found:
+    """What files and folders hold, from names and headers alone: single images in the order given, then DICOM series.
+
+    Folders are walked with all that lies in them. A folder of DICOM files is one or more series; reports and plans
+    among them are passed over. One file that cannot be read leaves the others alone: it is one of the problems.
+    """
+    found, files = Found(), _Files()
+    for path in paths:
+        if os.path.isdir(path):  # noqa: PTH112
+            _take_folder(path, files, found)
+        elif problem := _not_readable(path):
+            found.problems.append(problem)
+        elif files.again(path):
+            found.remarks.append(f"{path} was given before: taken once")
+        elif _is_picture(path):
+            files.single.append(_file(path))
+        elif is_dicomdir(path) if is_dicom(path) else False:
+            found.remarks.append(f"{path} is a table of contents: its folder is read")
+            _take_folder(path.parent, files, found)
+        elif is_dicom(path):
+            files.named.append(path)
+        elif path.suffix.lower() in _FOREIGN:
+            found.problems.append(f"{path} is an image of a format that is not read: {_CONVERT}")
+        else:
+            found.problems.append(f"{path} is not an image that can be read ({_KINDS})")
+    found.inputs += files.single
+    for listing in (dicom_series(files.named), dicom_series(files.lying, skip_others=True)):
+        found.inputs += listing.series
+        found.problems += listing.problems
+        found.remarks += listing.remarks
+    if not found.inputs and not found.problems:  # reports and plans alone
+        found.problems, found.remarks = found.remarks or ["name at least one image or folder of images"], []
+    return found
+
+
+def _file(path: Path) -> Input:
+    return Nifti(path) if is_nifti(path) else Raster(path)
+
+
+def _is_picture(path: Path) -> bool:
+    return is_raster(path) or is_nifti(path) or (holds_raster(path) and not is_dicom(path))
+
+
+def without_password(text: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"[^/\s]*@", "…@", text) if ":" in text else text
+
+
+def _not_readable(path: Path) -> str | None:
+    if not os.path.exists(path):  # noqa: PTH110  false for names that the system does not take
+        return f"{without_password(str(path))}: no such file or folder"
+    if not path.is_file():
+        return f"{path} is neither a file nor a folder"
+    if not os.access(path, os.R_OK):
+        return f"{path} may not be read by you (permissions)"
+    return f"{path} is empty" if path.stat().st_size == 0 else None
+
+
+def _take_folder(folder: Path, files: _Files, found: Found) -> None:
+    """Sorts what lies in a folder; what is no image is counted in one line."""
+    others, images = list[Path](), False
+    for path in _walk(folder, found):
+        seen, problem = files.again(path), _not_readable(path)
+        known = _is_picture(path)
+        if (problem is None and not known and not is_dicom(path)) or (problem and not (known or _may_be_dicom(path))):
+            others.append(path)
+            continue
+        images = True
+        if problem is not None:
+            found.problems.append(problem)
+        elif known and not seen:
+            files.single.append(_file(path))
+        elif not seen and not is_dicomdir(path):
+            files.lying.append(path)
+    foreign = [path for path in others if path.suffix.lower() in _FOREIGN]
+    others = [path for path in others if path not in foreign]
+    if foreign:
+        kinds = _by_kind(foreign)
+        found.problems.append(f"{folder}: {len(foreign)} image(s) of a format that is not read ({kinds}): {_CONVERT}")
+    if not images and not foreign:
+        found.problems.append(f"{folder} holds no image ({_KINDS})")
+    elif others:
+        found.remarks.append(f"{folder}: {len(others)} file(s) passed over, no images: {_by_kind(others)}")
+
+
+def _may_be_dicom(path: Path) -> bool:
+    """By its name: DICOM files have their endings, none, or end in the number of a UID."""
+    return is_dicom(path) or not path.suffix or path.suffix[1:].isdigit()
+
+
+def _by_kind(paths: list[Path]) -> str:
+    if len(paths) <= _NAMES_SHOWN:
+        return ", ".join(path.name for path in paths)
+    kinds = Counter(path.suffix.lower() or "without ending" for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _walk(folder: Path, found: Found) -> Iterator[Path]:
+    """Every file below a folder, in the order of names; what is hidden stays so, results of `segment` are named."""
+    known: set[str] = set()
+    refused: list[str] = []
+    for place, folders, names in os.walk(folder, onerror=lambda e: refused.append(str(e.filename)), followlinks=True):
+        here = Path(place)
+        if os.path.realpath(place) in known:
+            folders.clear()
+            continue
+        known.add(os.path.realpath(place))
+        if here != folder and _RESULT in names:
+            found.remarks.append(f"{here} holds results of an earlier run: passed over")
+            folders.clear()
+            continue
+        masks = [name for name in folders if name.lower().startswith("mask") and "images" in folders]
+        found.remarks += [f"{here / name} lies beside images and holds their masks: passed over" for name in masks]
+        folders[:] = sorted(n for n in folders if not n.startswith((".", "__MACOSX")) and n not in masks)
+        yield from (here / name for name in sorted(names) if not _quiet(name))
+    found.problems += [f"{place} may not be read by you (permissions)" for place in refused]
+
+
+def _quiet(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")

@@ -1,0 +1,105 @@
+"""PNG, JPEG, TIFF, BMP, WebP and GIF in, PNG out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is
+known."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from manymask.errors import UserError, decoding
+from manymask.io.atomic import atomic_file
+from manymask.io.depth import to_bytes
+from manymask.io.pillow import claimed_pillow, from_pillow, read_pillow
+from manymask.io.samples import Claim, Samples, check_claim
+from manymask.io.tiff import claimed_tiff, read_tiff
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif")
+_HEADS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF.{4}WEBP", re.DOTALL)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def is_raster(path: Path) -> bool:
+    """Whether the name ends like an image that `read_image` reads; hidden files do not count."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def holds_raster(path: Path) -> bool:
+    """Whether a file of another name, or of none, starts like an image that `read_image` reads."""
+    try:
+        with path.open("rb") as file:
+            return _HEADS.match(file.read(12)) is not None
+    except OSError:
+        return False
+
+
+def list_rasters(folder: Path) -> list[Path]:
+    """The images directly in a folder, in the order of their names."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and is_raster(p))
+
+
+def read_samples(path: Path) -> Samples:
+    """The samples of an image file, upright, with palette and alpha; the format is told by the content."""
+    return read_tiff(path) if _is_tiff(path) else read_pillow(path)
+
+
+def claimed_size(path: Path) -> Claim:
+    """The size of an image file by its header, no larger than what is ever decoded; nothing is decoded."""
+    claim = claimed_tiff(path) if _is_tiff(path) else claimed_pillow(path)
+    check_claim(path, claim)
+    return claim
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """An image at its own depth: grey (H, W) or colour (H, W, 3), upright, on white where it is transparent."""
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """As `read_pixels`, with what the reader of a result must know, such as pages that were left out."""
+    found = read_samples(path)
+    return found.picture(path), found.notes
+
+
+def read_image(path: Path, channels: int) -> np.ndarray:
+    """An image as uint8 (H, W, channels), channels 1 or 3; deeper pixels are stretched, see `depth`."""
+    return to_channels(read_pixels(path), channels, str(path))
+
+
+def pil_pixels(image: Image.Image) -> np.ndarray:
+    """A Pillow image as `read_pixels` reads one from a file."""
+    with decoding("the image"):
+        return from_pillow(image).turned(image.getexif().get(274, 1)).picture("the image")
+
+
+def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:
+    """Pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any depth as uint8 (H, W, channels); `name` is for errors."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim == 2:
+        return np.repeat(to_bytes(pixels, name)[:, :, None], channels, axis=2)
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        pixels = np.ascontiguousarray(to_bytes(pixels[:, :, :3], name))
+        return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    raise UserError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
+
+
+def _is_tiff(path: Path) -> bool:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty")
+    with decoding(path), path.open("rb") as file:
+        return file.read(4) in _TIFF
+
+
+def write_png(path: Path, pixels: np.ndarray, text: Mapping[str, str] | None = None) -> None:
+    """bool (as 0/255), uint8 or uint16 pixels (H, W) or (H, W, 3); `text` goes into chunks of that name."""
+    image = Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else np.ascontiguousarray(pixels))
+    chunks = PngInfo()
+    for name, content in (text or {}).items():
+        chunks.add_text(name, content)
+    with atomic_file(path) as beside:
+        image.save(beside, format="PNG", compress_level=4, pnginfo=chunks)

@@ -1,0 +1,103 @@
+"""What made a result: one record, which result.json, the PNG files, DICOM SEG, the page and the library all print."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from manymask._version import __version__
+from manymask.runtime import git_revision
+
+
+def pixel_hash(pixels: np.ndarray) -> str:
+    """SHA-256 of pixels with their type and shape, in hexadecimal digits."""
+    digest = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data.cast("B"))
+    return digest.hexdigest()
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """What was segmented: the file's name, if there is one; the SOP Instance UIDs of DICOM, with `#` and the number of a
+    frame among several; the SHA-256 of the pixels at their own depth, before any window. Anonymous ones have the hash
+    alone."""
+
+    file: str | None = None
+    sop_instance_uids: tuple[str, ...] = ()
+    pixels_sha256: str = ""
+
+    def anonymous(self) -> "SourceRecord":
+        return SourceRecord(pixels_sha256=self.pixels_sha256)
+
+    def differs(self, other: "SourceRecord") -> bool:
+        """Whether this is known to be, or may be, another image than `other`: what only one of them tells does not count."""
+        pairs = ((self.file, other.file), (self.sop_instance_uids, other.sop_instance_uids))
+        return self.pixels_sha256 != other.pixels_sha256 or any(a and b and a != b for a, b in pairs)
+
+    @classmethod
+    def read(cls, result: Any) -> "SourceRecord":
+        """From a result.json; of one that tells nothing, a source that differs from every other."""
+        told = result.get("source") if isinstance(result, dict) else None
+        if not isinstance(told, dict) or not isinstance(told.get("pixels_sha256"), str):
+            return cls()
+        uids = told.get("sop_instance_uids")
+        return cls(told.get("file"), tuple(uids) if isinstance(uids, list) else (), told["pixels_sha256"])
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Which model: its folder's name, the recipe and data set of it, the SHA-256 of its weights, and what it is for."""
+
+    name: str
+    recipe: str
+    dataset: str
+    weights_sha256: str
+    purpose: str = ""
+    modality: tuple[str, ...] = ()
+    trained_on: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that decides a result, and when it was made. sampler: as `settings.to_dict` gives it."""
+
+    source: SourceRecord
+    model: ModelRecord
+    samples: int
+    seed: int
+    threshold: float
+    sampler: Mapping[str, Any] | None = None
+    turns: int = 1
+    rois: tuple[tuple[int, int], ...] = ()
+    created: str = ""
+    version: str = __version__
+    git: str = ""
+
+    @classmethod
+    def of(cls, source: SourceRecord, model: ModelRecord, **asked: Any) -> "Record":
+        """Made now, by this program."""
+        return cls(source, model, created=now(), git=git_revision(), **asked)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able, as in result.json."""
+        values = asdict(self)
+        program = {"version": values.pop("version"), "git": values.pop("git")}
+        return {**values, "manymask": program}
+
+    @property
+    def program(self) -> str:
+        """`manymask 0.1.0 (103bcf9)`."""
+        return f"manymask {self.version}" + (f" ({self.git})" if self.git else "")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the masks beside source, model and program: equal settings give equal masks."""
+        return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "turns": self.turns,
+                "sampler": self.sampler, "rois": [list(point) for point in self.rois]}  # fmt: skip

@@ -1,0 +1,34 @@
+"""Which image a result was drawn on, told so that another image is never taken for it."""
+
+from itertools import islice
+from pathlib import Path
+
+from manymask.errors import UserError
+from manymask.io.dicom.series import seen_through
+from manymask.io.image import DicomFrame, Picture
+from manymask.io.inputs import read_pictures
+from manymask.io.record import SourceRecord, pixel_hash
+
+
+def source_of(picture: Picture, file: str | None = None) -> SourceRecord:
+    """The source of a picture: its file's name where there is one to tell, the SOP Instance UID of DICOM, and the hash of
+    the pixels before any window, so that another window makes no other source."""
+    try:
+        pixels = seen_through(picture, "values").pixels
+    except UserError:
+        pixels = picture.pixels
+    uids: tuple[str, ...] = ()
+    if isinstance(picture.origin, DicomFrame):
+        dataset, number = picture.origin.dataset, picture.origin.number
+        uid = str(dataset.get("SOPInstanceUID") or "")
+        several = str(dataset.get("NumberOfFrames") or "1") != "1"
+        uids = (f"{uid}#{number}" if several else uid,) if uid else ()
+    return SourceRecord(file, uids, pixel_hash(pixels))
+
+
+def only_picture(path: Path) -> Picture:
+    """The picture of a file; `UserError` where there are several."""
+    found = list(islice(read_pictures([path]), 2))
+    if len(found) != 1:
+        raise UserError(f"{path} holds several pictures: take them one by one from manymask.io.inputs.read_pictures")
+    return found[0]

@@ -1,0 +1,1 @@
+"""Models that training and evaluation use: codecs, the latent diffusion segmenter, and the baselines."""

@@ -1,0 +1,98 @@
+"""MedSegDiff's denoiser, version 1 (Wu et al. 2022): dynamic conditional encoding and the feature-frequency parser.
+
+ε̂ = D(E^I_t + E^x_t, t). The image is encoded anew at every step, since at every level what is found in the noisy mask,
+freed of high frequencies by the FF-Parser, tells the image encoder where to look (their Eq. 3 and 4).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manymask.models.autoencoder import Coder
+from manymask.nn.blocks import ResBlock, downsample
+from manymask.nn.unet import UNet
+
+
+@dataclass(frozen=True)
+class MedSegDiff:
+    """widths, blocks: of the U-Net and, without its decoder, of the image encoder; size: side of the noisy mask, for
+    which the FF-Parser keeps one learnt weight a channel and frequency (other sides are served by interpolation)."""
+
+    widths: tuple[int, ...] = (64, 128, 256)
+    blocks: int = 2
+    size: int = 64
+
+    def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "MedSegDiffDenoiser":
+        return MedSegDiffDenoiser(self, image_codec.latent, mask_codec.latent)
+
+
+class FFParser(nn.Module):
+    """m' = F⁻¹(A ⊙ F(m)): a learnt complex weight A for each channel and frequency (their Eq. 4), begun as the identity.
+
+    `weight` (C, 2, size, size/2 + 1) holds real and imaginary parts, frequency 0 of the rows in the middle, so that it
+    can be interpolated for features of another size.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        weight = torch.zeros(channels, 2, size, size // 2 + 1)
+        weight[:, 0] = 1
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # there is no Fourier transform in bf16
+            frequencies = torch.fft.rfft2(x.float(), norm="ortho")
+            weight: Tensor = self.weight
+            if weight.shape[-2:] != frequencies.shape[-2:]:
+                weight = F.interpolate(weight, frequencies.shape[-2:], mode="bilinear", align_corners=False)
+            real, imaginary = torch.fft.ifftshift(weight, dim=-2).unbind(1)
+            filtered = torch.fft.irfft2(frequencies * torch.complex(real, imaginary), s=x.shape[-2:], norm="ortho")
+        return filtered.to(x.dtype)
+
+
+class Attend(nn.Module):
+    """A(m_I, m_x) = (LN(m_I) ⊙ LN(FF(m_x))) ⊙ m_I: where image and noisy mask agree, the image's features are
+    strengthened (their Eq. 3); a residual block mixes the result."""
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.parser = FFParser(width, size)
+        self.norm_image, self.norm_mask = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix = ResBlock(width, width)
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        affinity = _over_channels(self.norm_image, image) * _over_channels(self.norm_mask, self.parser(mask))
+        return self.mix(affinity * image)
+
+
+def _over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    return norm(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class MedSegDiffDenoiser(nn.Module):
+    """See `MedSegDiff`. Of the image only the first convolution can be kept from step to step."""
+
+    def __init__(self, setting: MedSegDiff, image_latent: int, mask_latent: int) -> None:
+        super().__init__()
+        widths = setting.widths
+        self.unet = UNet(mask_latent, mask_latent, widths, setting.blocks)
+        self.stem = nn.Conv2d(image_latent, widths[0], 3, padding=1)
+        self.levels, self.attend = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            down = [downsample(widths[level - 1], width)] if level else []
+            self.levels.append(nn.Sequential(*down, *(ResBlock(width, width) for _ in range(setting.blocks))))
+            self.attend.append(Attend(width, max(1, setting.size >> level)))
+
+    def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
+        return [self.stem(z_image)]
+
+    def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
+        e, image, mask, skips = self.unet.time(t), condition[0], self.unet.stem(z), []
+        for level, (encode, attend) in enumerate(zip(self.levels, self.attend, strict=True)):
+            mask = self.unet.descend(level, mask, e)
+            image = attend(encode(image), mask)
+            skips.append(mask)
+        skips[-1] = skips[-1] + image  # E^x_t + E^I_t
+        return self.unet.ascend(skips, e)

@@ -1,0 +1,104 @@
+"""Probabilistic U-Net (Kohl et al. 2018): a conditional VAE whose few latent numbers choose among a U-Net's masks."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import BasicUNet
+from torch import Tensor, nn
+
+from manymask.data.case import Batch
+from manymask.data.raters import Target, training_target
+from manymask.diffusion.samplers import Sampler
+from manymask.models.autoencoder import CodecSetting
+from manymask.models.base import Streaming, Watch
+from manymask.nn.blocks import Encoder
+from manymask.rng import SampleNoise
+
+
+@dataclass(frozen=True)
+class ProbUNet:
+    """features: of the U-Net (MONAI's `BasicUNet`); encoder, blocks: of the prior and posterior nets; latent: how many
+    numbers choose the mask; beta: weight of the KL against the *summed* cross-entropy (1 is the evidence lower bound
+    itself, 10 what published code takes for LIDC); target: which of several readers' masks is learnt."""
+
+    features: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
+    encoder: tuple[int, ...] = (32, 64, 128, 192)
+    blocks: int = 1
+    latent: int = 6
+    beta: float = 10.0
+    target: Target = "reader"
+
+    def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "ProbUNetSegmenter":
+        return ProbUNetSegmenter(self, channels)
+
+
+class GaussianNet(nn.Module):
+    """An image (with a mask, or without) → mean and log-variance (B, latent) of an axis-aligned Gaussian."""
+
+    def __init__(self, inputs: int, latent: int, widths: tuple[int, ...], blocks: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(inputs, 2 * latent, widths, blocks, stem=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.encoder(x).float().mean(dim=(2, 3)).chunk(2, dim=1)
+        return mean, log_variance.clamp(-20, 10)
+
+
+def kl_divergence(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
+    """KL(q ‖ p) of axis-aligned Gaussians in closed form: (B, latent) each → (B,), nats."""
+    ratio = (log_variance_q - log_variance_p).exp()
+    shift = (mean_q - mean_p).square() / log_variance_p.exp()
+    return 0.5 * (ratio + shift - 1 + log_variance_p - log_variance_q).sum(dim=1)
+
+
+class ProbUNetSegmenter(Streaming):
+    """See `ProbUNet`. The latent joins the U-Net's last features at every pixel; 1×1 convolutions make the mask."""
+
+    def __init__(self, setting: ProbUNet, channels: int) -> None:
+        super().__init__()
+        self.setting, width = setting, setting.features[-1]
+        self.unet = BasicUNet(2, channels, width, features=setting.features)
+        self.prior = GaussianNet(channels, setting.latent, setting.encoder, setting.blocks)
+        self.posterior = GaussianNet(channels + 1, setting.latent, setting.encoder, setting.blocks)
+        self.combine = nn.Sequential(
+            nn.Conv2d(width + setting.latent, width, 1), nn.ReLU(),
+            nn.Conv2d(width, width, 1), nn.ReLU(),
+            nn.Conv2d(width, 1, 1),
+        )  # fmt: skip
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The negative evidence lower bound, divided by the number of pixels so that it is of any loss's size."""
+        mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)), batch.read_by)
+        mean, log_variance = self.posterior(torch.cat([batch.image, 2 * mask - 1], dim=1))
+        z = mean + (0.5 * log_variance).exp() * batch.noise.normal(*mean.shape).to(mean)
+        logits = self._decode(self.unet(batch.image), z)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, mask)
+        kl = kl_divergence(mean, log_variance, *self.prior(batch.image)).mean()
+        pixels = mask[0].numel()
+        return {"loss": cross_entropy + self.setting.beta * kl / pixels, "cross_entropy": cross_entropy, "kl": kl}
+
+    def _decode(self, features: Tensor, z: Tensor) -> Tensor:
+        """Features (B, C, H, W) under latents (B, latent) → logits (B, 1, H, W)."""
+        tiled = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
+
+    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, and mean and standard deviation of the prior. There is no sampler to choose."""
+        mean, log_variance = self.prior(batch.image)
+        return self.unet(batch.image), mean, (0.5 * log_variance).exp()
+
+    def masks(
+        self,
+        common: tuple[Tensor, Tensor, Tensor],
+        batch: Batch,
+        which: range,
+        seed: int,
+        sampler: Sampler | None,
+        watch: Watch | None,
+    ) -> Tensor:
+        """From latents of the prior; see `Streaming`."""
+        features, mean, deviation = common
+        noise = SampleNoise(seed, batch.noise_names, len(which), which.start).normal(self.setting.latent).to(mean)
+        z = mean[:, None] + deviation[:, None] * noise.reshape(len(mean), len(which), -1)
+        return torch.cat([torch.sigmoid(self._decode(features, each)) for each in z.unbind(1)], dim=1)

@@ -1,0 +1,1 @@
+"""Building blocks of networks: residual blocks, U-Net, pyramids, encoders, quantisers, losses."""

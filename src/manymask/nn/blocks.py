@@ -1,0 +1,105 @@
+"""Residual blocks and the stacks built from them. Feature maps are (B, C, H, W); channel counts are multiples of 8."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def normalise(channels: int) -> nn.GroupNorm:
+    """Group normalisation in groups of eight channels."""
+    return nn.GroupNorm(channels // 8, channels)
+
+
+def step_embedding(t: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding (B, width) of time steps t (B,) in [0, 1000] (Ho et al. 2020)."""
+    half = width // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class ResBlock(nn.Module):
+    """norm–SiLU–conv twice around a skip; an embedding (B, E), if any, scales and shifts the second norm."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int = 0) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = normalise(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = normalise(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outputs) if embedding else None
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.modulation is not None:
+            assert embedding is not None
+            scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return self.skip(x) + self.conv2(F.silu(h))
+
+
+class Attention(nn.Module):
+    """Residual self-attention over all positions, heads of 32 channels or fewer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // 32)
+        self.norm = normalise(channels)
+        self.project_in, self.project_out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.project_out.weight)
+        nn.init.zeros_(self.project_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.project_in(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
+        attended = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
+        return x + self.project_out(attended.transpose(-1, -2).reshape(b, c, h, w))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def downsample(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution of stride 2 that halves the resolution."""
+    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+
+
+def output_head(inputs: int, outputs: int) -> nn.Sequential:
+    """norm–SiLU–conv, from features to whatever the stack is asked for."""
+    return nn.Sequential(normalise(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+
+
+class Encoder(nn.Sequential):
+    """(B, in, H, W) → (B, out, H/f, W/f) with f = stem · 2^(levels−1); the stem trades pixels for channels."""
+
+    def __init__(self, inputs: int, outputs: int, widths: Sequence[int], blocks: int, stem: int) -> None:
+        layers: list[nn.Module] = [nn.PixelUnshuffle(stem), nn.Conv2d(inputs * stem**2, widths[0], 3, padding=1)]
+        for level, width in enumerate(widths):
+            if level:
+                layers.append(downsample(widths[level - 1], width))
+            layers += [ResBlock(width, width) for _ in range(blocks)]
+        super().__init__(*layers, output_head(widths[-1], outputs))
+
+
+class Decoder(nn.Sequential):
+    """The mirror of `Encoder`: (B, in, h, w) → (B, out, f·h, f·w)."""
+
+    def __init__(self, inputs: int, outputs: int, widths: Sequence[int], blocks: int, stem: int) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(inputs, widths[-1], 3, padding=1)]
+        for level in reversed(range(len(widths))):
+            layers += [ResBlock(widths[level], widths[level]) for _ in range(blocks)]
+            if level:
+                layers.append(Upsample(widths[level], widths[level - 1]))
+        super().__init__(*layers, output_head(widths[0], outputs * stem**2), nn.PixelShuffle(stem))

@@ -1,0 +1,100 @@
+"""`manymask serve`: loads the models, keeps the visitors' files in a folder that goes with the server."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from manymask.errors import UserError
+from manymask.inference.segmenter import Segmenter
+from manymask.serving.service import Limits
+from manymask.serving.session import Office
+
+PATIENCE = 20.0  # seconds that a drawing in progress has to end
+
+
+def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: Sequence[str] = ()) -> None:
+    """Serves until interrupted; what visitors left is removed at the end. `UserError` if Gradio is not installed, or
+    the place is taken. hosts: further names that the page is served under."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port must lie in 1 … 65535, not {port}")
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    _end_on_signals(lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="manymask-") as work:
+        folder = Path(work).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # before Gradio is imported
+        try:
+            from manymask.serving import app, patches
+        except ImportError:
+            raise UserError("the page needs Gradio: pip install 'manymask[app]'") from None
+        patches.apply()
+        office = Office(load(models), limits, folder)
+        page = app.build(office)
+        # many may wait for their turn; `Line` says who draws, this queue only bounds what comes in one rush
+        page.queue(max_size=4 * limits.waiting + 20, default_concurrency_limit=1, api_open=False)
+        ended = threading.Event()
+        try:
+            _launch(page, office, host, port, hosts)
+        except OSError:
+            raise UserError(f"{host}:{port} cannot be served: it is taken, choose another --port") from None
+        _end_on_signals(lambda *_: ended.set())
+        print(f"manymask: http://{host}:{port} ({', '.join(office.segmenters)}); end with Ctrl+C", flush=True)
+        ended.wait()
+        idle = office.line.close(PATIENCE)
+        time.sleep(0.2)  # the last answers go out
+        page.close(verbose=False)
+    if not idle:
+        os._exit(0)  # a thread that is deep in a library would end the interpreter with an abort
+
+
+def _end_on_signals(handler: Any) -> None:
+    with suppress(ValueError):  # only the main thread may
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, handler)
+
+
+def load(models: Sequence[Path]) -> dict[str, Segmenter]:
+    """The models by the names of their folders."""
+    loaded = dict[str, Segmenter]()
+    for folder in models:
+        name = folder.resolve().name
+        name = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(models) + 2))) if n not in loaded)
+        loaded[name] = Segmenter.from_pretrained(str(folder))
+    return loaded
+
+
+def _launch(page: Any, office: Office, host: str, port: int, hosts: Sequence[str]) -> None:
+    """Nothing shared, nothing measured, no file but the visitor's own; fonts of the visitor's system."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from manymask.serving.app import text_of
+    from manymask.serving.door import Departures, Door
+    from manymask.serving.uploads import Store, Uploads
+
+    limits = office.limits
+    store = Store(office.folder, limits.kept * 1_000_000, limits.kept_files)
+    threading.Thread(target=store.keep_sweeping, daemon=True).start()
+    guards = [
+        Middleware(Door, hosts=[host, *hosts]),
+        Middleware(Uploads, limit=limits.at_once * 1_000_000, store=store),
+        Middleware(Departures, came=office.line.listen, left=office.line.leave),
+    ]
+    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    theme = gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", radius_size="md", font=font, font_mono=["monospace"]
+    ).set(body_text_color_subdued="#64748b", button_primary_background_fill="#0072b2",
+          button_primary_background_fill_hover="#005a8e", button_primary_background_fill_dark="#0072b2",
+          button_primary_background_fill_hover_dark="#005a8e", slider_color="#0072b2")  # fmt: skip
+    page.launch(
+        server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
+        allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=20, enable_monitoring=False,
+        ssr_mode=False, mcp_server=False, strict_cors=True, footer_links=["api"], css=text_of("page.css"), theme=theme,
+        prevent_thread_lock=True, max_threads=limits.waiting + 24, app_kwargs={"middleware": guards},
+    )  # fmt: skip

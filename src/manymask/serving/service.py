@@ -1,0 +1,311 @@
+"""What the server does for the page and its callers: opens what was dropped, draws, packs. No Gradio in here."""
+
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from manymask.choices import SamplerName
+from manymask.diffusion.samplers import Sampler, choose
+from manymask.errors import UserError
+from manymask.inference.outputs import write_result
+from manymask.inference.preprocess import Point, View
+from manymask.inference.segmenter import Segmentation, Segmenter
+from manymask.io.atomic import read_json
+from manymask.io.dicom.seg import segmentations, write_segmentations
+from manymask.io.image import DicomFrame, NiftiSlice, Picture
+from manymask.io.inputs import Input, Nifti, Raster, find_inputs
+from manymask.io.nifti import count_slices, slice_size, write_nifti
+from manymask.io.raster import claimed_size, to_channels
+from manymask.io.record import Record
+from manymask.io.source import source_of
+from manymask.io.window import NAMED, parse_window
+from manymask.serving.line import StoppedError
+from manymask.serving.view_model import Scene
+
+Form = Literal["PNG", "DICOM SEG", "NIfTI"]
+WINDOWS = ("as the file says", *NAMED, "full")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may ask for: megabytes per file and per upload, files, million pixels per image, masks, regions,
+    seconds of drawing; how many may wait in line, in all and per client; and what may lie on the server's disk:
+    megabytes in all, files per client."""
+
+    upload: int = 200
+    at_once: int = 1000
+    files: int = 1000
+    megapixels: float = 25
+    masks: int = 16
+    regions: int = 8
+    seconds: float = 300
+    waiting: int = 20
+    waiting_each: int = 8
+    kept: int = 4000
+    kept_files: int = 3000
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be drawn."""
+
+    samples: int = 5
+    seed: int = 0
+    sampler: SamplerName | None = None
+    steps: int | None = None
+    rois: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was dropped: its pictures, of which one is decoded at a time. notices: what was left out, and why."""
+
+    entries: tuple[Input, ...]
+    counts: tuple[int, ...]
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def kind(self) -> str:
+        """What one of its pictures is called."""
+        return "Image" if all(isinstance(entry, Raster) for entry in self.entries) else "Slice"
+
+    def _find(self, number: int) -> tuple[Input, int]:
+        """The entry that holds picture `number`, counted from 1, and its place in it, from 0."""
+        place = number - 1
+        for entry, count in zip(self.entries, self.counts, strict=True):
+            if 0 <= place < count:
+                return entry, place
+            place -= count
+        raise UserError(f"there is no slice {number}: the file has {len(self)}")
+
+    def picture(self, number: int, window: str) -> Picture:
+        """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
+        entry, place = self._find(number)
+        chosen = parse_window("header" if window in ("", WINDOWS[0]) else window)
+        if isinstance(entry, Raster):
+            return next(entry.pictures(chosen))
+        if isinstance(entry, Nifti):
+            return next(entry.pictures(chosen, first=place))
+        return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
+
+    def file(self, number: int) -> str | None:
+        """The name of the file that picture `number` is in; DICOM is known by its UIDs."""
+        entry, _ = self._find(number)
+        return entry.path.name if isinstance(entry, Raster | Nifti) else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is segmented: the same image through the window that people and the model see it by; the name of its file;
+    notices: what was left out beside it."""
+
+    shown: Picture
+    seen: Picture
+    file: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished drawing, kept small until it is asked for: `drawn` (regions, n, S, S) at the model's size."""
+
+    segmenter: Segmenter
+    subject: Subject
+    view: View
+    drawn: Tensor
+    record: Record
+    seconds: float
+
+    def result(self, threshold: float) -> Segmentation:
+        """At the image's own size, cut at `threshold`."""
+        record, spent = replace(self.record, threshold=threshold), {"total": round(self.seconds, 3)}
+        return self.segmenter.answer(self.subject.seen, self.view, self.view.paste(self.drawn), record, spent)
+
+    def facts(self, found: Segmentation) -> dict[str, Any]:
+        """What result.json tells beside the areas."""
+        height, width = found.image.shape[:2]
+        made = found.record.facts() if found.record else {}
+        return {"input": self.subject.shown.name, **made, "warnings": [*self.subject.notices, *found.warnings],
+                "width": width, "height": height, "spacing": self.subject.shown.spacing, "seconds": found.seconds,
+                "mean_entropy_bits": float(found.entropy.mean())}  # fmt: skip
+
+    def forms(self) -> tuple[Form, ...]:
+        """What it can be saved as, the most fitting first."""
+        if isinstance(self.subject.shown.origin, DicomFrame):
+            return ("DICOM SEG", "PNG")
+        return ("NIfTI", "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG",)
+
+
+def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
+    """From names and headers alone (of NIfTI, a slice is read)."""
+    if not paths:
+        raise UserError("choose an image first")
+    if len(paths) > limits.files:
+        raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
+    found = find_inputs(paths)
+    if not found.inputs:
+        raise UserError("; ".join(found.problems[:3]))
+    for entry in found.inputs:
+        for height, width in claimed_sizes(entry):
+            check_size(height, width, limits)
+    counts = tuple(_count(entry) for entry in found.inputs)
+    return Opened(tuple(found.inputs), counts, (*found.problems, *found.remarks))
+
+
+def claimed_sizes(entry: Input) -> set[tuple[int, int]]:
+    """(H, W) as the headers say, before anything is decoded."""
+    if isinstance(entry, Raster):
+        claim = claimed_size(entry.path)
+        return {(claim.height, claim.width)}
+    if isinstance(entry, Nifti):
+        return {slice_size(entry.path)}
+    return {(int(frame.header.get("Rows") or 0), int(frame.header.get("Columns") or 0)) for frame in entry.frames}
+
+
+def _count(entry: Input) -> int:
+    if isinstance(entry, Raster):
+        return 1
+    if isinstance(entry, Nifti):
+        return count_slices(entry.path)
+    return len(entry)
+
+
+def check_picture(picture: Picture, limits: Limits) -> Picture:
+    """The same picture, refused if it is larger than this server takes."""
+    height, width = picture.pixels.shape[:2]
+    check_size(height, width, limits)
+    return picture
+
+
+def check_size(height: int, width: int, limits: Limits) -> None:
+    """`UserError` for an image larger than this server takes."""
+    if height * width > limits.megapixels * 1e6:
+        raise UserError(f"the image has {width}×{height} pixels; this server takes up to {limits.megapixels:g} million")
+
+
+def preview(segmenter: Segmenter, picture: Picture) -> Scene:
+    """The picture alone."""
+    colour = 3 if picture.pixels.ndim == 3 and picture.pixels.shape[2] > 1 else 1
+    crop = segmenter.recipe.size if segmenter.recipe.crop else 0
+    return Scene(to_channels(picture.pixels, colour), picture.name, picture.spacing, crop, warnings=picture.notes)
+
+
+def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
+    """`120,80; 40,200` as centres of regions of interest."""
+    points = []
+    for part in re.split(r"[;\n]", text or ""):
+        if not part.strip():
+            continue
+        numbers = re.fullmatch(r"\s*(-?\d{1,6})\s*[, ]\s*(-?\d{1,6})\s*", part)
+        if numbers is None:
+            raise UserError(f"{part.strip()[:40]!r} is no region: write X,Y in pixels, several with ; between them")
+        points.append((int(numbers[1]), int(numbers[2])))
+    if len(points) > limits.regions:
+        raise UserError(f"these are {len(points)} regions; give at most {limits.regions}")
+    return tuple(points)
+
+
+def check_order(order: Order, picture: Picture, segmenter: Segmenter, limits: Limits) -> Sampler | None:
+    """The sampler; `UserError` for more than this server does for one visitor."""
+    if not 1 <= order.samples <= limits.masks:
+        raise UserError(f"choose 1 to {limits.masks} masks, not {order.samples}")
+    if order.samples * picture.pixels.shape[0] * picture.pixels.shape[1] > 1 << 28:
+        raise UserError("so many masks of so large an image do not fit into memory: choose fewer, or scale it down")
+    try:
+        return choose(order.sampler, order.steps, segmenter.model)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("--")) from None
+
+
+def draw(
+    segmenter: Segmenter, subject: Subject, order: Order, limits: Limits, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Scene, float, Drawing | None]]:
+    """The scene after every mask, with the share that is done; the last time with the finished drawing.
+
+    check: called before each step; ends with the masks that are there when it raises `StoppedError`, with an error when
+    it raises anything else.
+    """
+    sampler = check_order(order, subject.seen, segmenter, limits)
+    start = time.monotonic()
+    view = segmenter.look(subject.seen, order.rois)
+    scene = replace(preview(segmenter, subject.shown), total=order.samples, regions=view.regions)
+    scene.warnings = (*subject.notices, *subject.seen.notes)
+    yield scene, 0.0, None
+
+    def watch(share: float) -> None:
+        check()
+        if time.monotonic() - start > limits.seconds:
+            raise UserError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
+
+    parts = list[Tensor]()
+    with suppress(StoppedError):
+        for part in segmenter.draw(view, order.samples, order.seed, sampler, watch=watch):
+            parts.append(part)
+            scene.add(view.paste(part)[0])
+            yield scene, len(parts) / order.samples, None
+    if not parts:
+        yield scene, 1.0, None
+        return
+    source = source_of(subject.shown, subject.file)
+    record = segmenter.record(source, len(parts), order.seed, sampler, rois=order.rois)
+    seconds = time.monotonic() - start
+    drawing = Drawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
+    found = drawing.result(0.5)
+    scene.finish(found, seconds)
+    scene.warnings, scene.forms = (*subject.notices, *found.warnings), drawing.forms()
+    yield scene, 1.0, drawing
+
+
+def check_number(number: Any) -> int:
+    """Of a slice, from 1; the first if not given."""
+    try:
+        return int(number or 1)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("the number of the slice must be a whole number") from None
+
+
+def check_threshold(threshold: Any) -> float:
+    """As a number between 0 and 1."""
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not 0 < value < 1:
+        raise UserError("the threshold must lie between 0 and 1")
+    return value
+
+
+def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
+    the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it."""
+    threshold = check_threshold(threshold)
+    if form not in drawing.forms():
+        raise UserError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
+    found, shown = drawing.result(threshold), drawing.subject.shown
+    facts = drawing.facts(found)
+    name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        inside = Path(work) / name
+        maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
+        write_result(inside, to_channels(shown.pixels, found.image.shape[2]), *maps, facts, shown.spacing)
+        if form == "NIfTI":
+            write_nifti(inside, [shown], [found])
+        elif form == "DICOM SEG":
+            write_segmentations(inside, segmentations([shown], [found], facts))
+        archive = folder / f"{name}.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            for path in sorted(inside.iterdir()):
+                file.write(path, f"{name}/{path.name}")
+        return archive, read_json(inside / "result.json")

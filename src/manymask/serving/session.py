@@ -1,0 +1,185 @@
+"""One office for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
+
+import io
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from PIL import Image
+
+from manymask.choices import SamplerName
+from manymask.data.datasets import phantom
+from manymask.errors import UserError
+from manymask.inference.segmenter import Segmenter
+from manymask.io.dicom.series import seen_through
+from manymask.io.image import Picture
+from manymask.serving import service as desk
+from manymask.serving.door import log_error
+from manymask.serving.line import Line
+from manymask.serving.service import Limits, Opened, Order, Subject
+from manymask.serving.uploads import KEPT, RESULT_KEPT
+from manymask.serving.view_model import data_url
+
+SAMPLERS: dict[str, SamplerName | None] = {
+    "the model's own": None,
+    "DDPM": "ddpm",
+    "DDIM": "ddim",
+    "PLMS": "plms",
+    "DPM-Solver++": "dpm-solver",
+}
+
+
+def examples(segmenters: Mapping[str, Segmenter]) -> list[tuple[str, Picture]]:
+    """Small free images that fit one of the models: dermatoscopy (ISIC, CC0), or phantoms."""
+    rows = [s.recipe for s in segmenters.values()]
+    found = list[tuple[str, Picture]]()
+    if any(row.dataset == "isic2018" for row in rows):
+        folder = files("manymask.serving") / "static" / "examples"
+        for name in sorted(p.name for p in folder.iterdir() if p.name.endswith(".jpg")):
+            picture = Picture(_pixels((folder / name).read_bytes()), name.removesuffix(".jpg"))
+            found.append((f"ISIC, CC0: {picture.name}", picture))
+    if any(row.channels == 1 and not row.crop for row in rows):
+        drawn = [(f"phantom {k}", phantom.draw(k).image[:, :, 0]) for k in (1, 3, 5)]
+        found += [(name, Picture(pixels, name)) for name, pixels in drawn]
+    return found
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content), formats=("JPEG",)).convert("RGB"))
+
+
+def thumbnails(shown: Sequence[tuple[str, Picture]]) -> str:
+    """A button an example, the picture inside."""
+    return "".join(
+        f'<button type="button" data-k="{k}"><img alt="" src="{data_url(picture.pixels, lossless=False)}">'
+        f"<span>{escape(name)}</span></button>"
+        for k, (name, picture) in enumerate(shown)
+    )
+
+
+class Office:
+    """What the events of the page call: one person's visit each, with the models they share."""
+
+    def __init__(self, segmenters: Mapping[str, Segmenter], limits: Limits, folder: Path) -> None:
+        self.segmenters, self.limits, self.folder = dict(segmenters), limits, folder
+        self.examples = examples(segmenters)
+        self.line = Line(limits.waiting, limits.waiting_each)
+        self.visits: dict[str, set[Path]] = {}
+        self.lock = threading.Lock()
+
+    # what visitors leave on the disk -------------------------------------------------------------------------------
+
+    def remember(self, visit: str | None, paths: Sequence[Path]) -> None:
+        """Files that go when the visit ends."""
+        with self.lock:
+            self.visits.setdefault(visit or "", set()).update(paths)
+
+    def forget(self, visit: str | None) -> None:
+        """Ends what a visit draws and removes what it left, unless another visitor holds the same file."""
+        self.line.leave(visit or "")
+        with self.lock:
+            gone = self.visits.pop(visit or "", set())
+            held = {path for paths in self.visits.values() for path in paths}
+        for path in gone - held:
+            if path.is_relative_to(self.folder):
+                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.parent.rmdir()
+
+    # the steps of a visit ------------------------------------------------------------------------------------------
+
+    def segmenter(self, name: str | None) -> Segmenter:
+        if name not in self.segmenters:
+            raise UserError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
+        return self.segmenters[name]
+
+    def shown(self, opened: Opened | Picture, number: int, window: str) -> Picture:
+        """The image as people see it."""
+        if isinstance(opened, Picture):
+            return opened
+        return desk.check_picture(opened.picture(number, window), self.limits)
+
+    def subject(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> Subject:
+        """The image as people see it and as the model does."""
+        shown = self.shown(opened, number, window)
+        file = None if isinstance(opened, Picture) else opened.file(number)
+        return Subject(shown, seen_through(shown, model.recipe.window), file, tuple(self.notices(opened)))
+
+    def draw(
+        self, opened: Opened | Picture, number: int, window: str, name: str, order: Order, check: Callable[[], None]
+    ) -> Iterator[Any]:
+        """See `desk.draw`."""
+        model = self.segmenter(name)
+        yield from desk.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
+
+    def notices(self, opened: Opened | Picture) -> list[str]:
+        """What was left out of what was dropped."""
+        return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
+
+    def pack(
+        self, drawing: desk.Drawing, threshold: float, form: Any, visit: str | None
+    ) -> tuple[Path, dict[str, Any]]:
+        """See `desk.pack`; the archive goes when the visit ends."""
+        archive, facts = desk.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
+        self.remember(visit, [archive])
+        return archive, facts
+
+    def age(self, paths: Sequence[Path]) -> None:
+        """What a program uploaded and has used goes soon; it uploads anew each time."""
+        when = time.time() - KEPT + RESULT_KEPT
+        for path in paths:
+            with suppress(OSError):
+                if path.is_relative_to(self.folder):
+                    os.utime(path, (when, when))
+
+
+def plain(text: str, folder: Path) -> str:
+    """With files of `folder` named as their owner knows them, and the command line's flags in the page's words."""
+    return re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", text).replace("--roi X,Y", "a region X,Y")
+
+
+@contextmanager
+def plainly(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong is one clear message to the visitor, with files of `folder` named as their owner knows them.
+    What we did not foresee is told to the operator by kind and place alone: its text might be a patient's."""
+    import gradio as gr
+
+    try:
+        yield
+    except UserError as error:
+        said = escape(plain(str(error), folder), quote=False)
+        raise gr.Error(said, duration=None, print_exception=False) from None  # stands until something newer is shown
+    except MemoryError:
+        raise gr.Error("The image is too large for this server.", print_exception=False) from None
+    except Exception as error:
+        log_error(error)
+        raise gr.Error("Something unforeseen went wrong with this image.", print_exception=False) from None
+
+
+def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> Order:
+    """What is to be drawn, from what a visitor or a program gave. `UserError` for what makes no sense."""
+    try:
+        if not 0 <= int(seed or 0) < 2**63:
+            raise UserError("the seed must lie between 0 and 2^63 - 1")
+        count = int(steps or 0) or None
+        return Order(int(samples), int(seed or 0), _sampler(sampler), count, desk.read_points(regions or "", limits))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("masks, seed and steps must be whole numbers") from None
+
+
+def _sampler(name: Any) -> SamplerName | None:
+    known = {label.lower(): kind for label, kind in SAMPLERS.items()}
+    known |= {kind: kind for kind in get_args(SamplerName)}
+    wanted = str(name or "the model's own").strip().lower()
+    if wanted not in known:
+        raise UserError(f"there is no sampler {str(name)[:40]!r}; choose one of {', '.join(SAMPLERS)}")
+    return known[wanted]

@@ -1,0 +1,155 @@
+"""What is trained, on what, where; and the model that a run starts from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from manymask.choices import Precision
+from manymask.config import from_dict, to_dict
+from manymask.data.store import Store
+from manymask.errors import UserError
+from manymask.hub.model_folder import TrainedModel, load_model
+from manymask.hub.provenance import Provenance
+from manymask.hub.weights import first_difference
+from manymask.models.autoencoder import same_codec
+from manymask.nn.efficientnet_lite import EfficientNetLite0
+from manymask.recipes import Recipe, Stage
+from manymask.rng import seed_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, where. `scheme` is the split (the store's default if None)."""
+
+    recipe: Recipe
+    stage: Stage
+    store: Store
+    run: Path
+    scheme: str | None = None
+    init: Path | None = None
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.decoder_alone and (self.init is None or self.stage == "segmenter"):
+            raise UserError("part: only a codec's decoder is trained alone, and from the codec that --init names")
+
+    @property
+    def folder(self) -> Path:
+        return self.run / self.stage
+
+    @property
+    def decoder_alone(self) -> bool:
+        return self.recipe.plan(self.stage)[0].part == "decoder"
+
+    def config(self) -> dict[str, Any]:
+        """All that decides the result; what an old run folder is compared with."""
+        data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
+        init = str(self.init) if self.init else None
+        return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where, how long and from what; every setting of the recipe can be changed too."""
+
+    data: Path
+    """the prepared store"""
+    run: Path
+    """where the stages leave their folders; the same command again goes on"""
+    recipe: Recipe
+    scheme: str | None = None
+    """the split scheme of the store (its default if not given)"""
+    max_minutes: float | None = None
+    """stop cleanly after so many minutes"""
+    init: Path | None = None
+    """start from the weights of this model folder"""
+    precision: Precision = "auto"
+
+    def job(self, stage: Stage) -> Job:
+        """`UserError` for settings beyond their limits."""
+        row = from_dict(Recipe, to_dict(self.recipe), "recipe")
+        return Job(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
+
+
+CODECS: tuple[Stage, ...] = ("image-codec", "mask-codec")
+# of a segmenter: they come and go with settings of training and guidance
+EXTRA_PARTS = {"null", "classifier", "coarse", "presence"}
+
+
+@dataclass
+class Start:
+    """The model a fresh run starts from, the cases that its parts have seen already, and whose weights it took; of a
+    segmenter also where its codecs come from, by `image_codec` and `mask_codec`."""
+
+    model: nn.Module
+    seen: set[str]
+    parent: Provenance | None = None
+    codecs: dict[str, Provenance | None] = field(default_factory=dict)
+    hashes: list[np.ndarray | None] = field(default_factory=list)  # of the images of those cases, by part
+
+
+def initial_model(job: Job) -> Start:
+    """From the seed's weights or `init`'s, a segmenter with the run's own trained codecs."""
+    torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
+    model = job.recipe.build(job.stage)
+    if job.init is not None:
+        return _start_from(job.init, model, job)
+    for module in model.modules():
+        if isinstance(module, EfficientNetLite0):
+            module.load_pretrained()
+    start = Start(model, set())
+    for stage in CODECS:
+        name = stage.replace("-", "_")
+        codec = getattr(model, name, None)
+        if codec is not None and any(True for _ in codec.parameters()):
+            folder = job.run / stage / "model"
+            given = _matching_codec(job, stage, folder)
+            _take_weights(codec, given.model, folder)
+            start.seen |= set(given.training_ids)
+            start.hashes.append(given.training_hashes)
+            start.codecs[name] = given.provenance
+    return start
+
+
+def _start_from(init: Path, model: nn.Module, job: Job) -> Start:
+    """`init`'s weights; a codec may also be taken out of a segmenter."""
+    given, name = load_model(init), job.stage.replace("-", "_")
+    parent, codecs = given.provenance, dict[str, Provenance | None]()
+    if job.stage == "segmenter":
+        for codec in ("image_codec", "mask_codec"):
+            same_codec(getattr(given.recipe, codec), getattr(job.recipe, codec), init)
+            codecs[codec] = getattr(parent, codec)
+    elif given.stage == "segmenter":
+        parent = getattr(parent, name) or parent
+    _take_weights(model, getattr(given.model, name, given.model), init)
+    if job.decoder_alone:
+        same_codec(getattr(given.recipe, name), getattr(job.recipe, name), init)
+        model.keep_latents()  # type: ignore[operator]
+    return Start(model, set(given.training_ids), parent, codecs, [given.training_hashes])
+
+
+def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
+    """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
+    if not folder.exists():
+        raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
+    given, name = load_model(folder), stage.replace("-", "_")
+    same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
+    data = job.config()["data"]
+    if not job.store.holds(given.provenance.data_hash) or given.provenance.scheme != data["scheme"]:
+        raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")
+    return given
+
+
+def _take_weights(model: nn.Module, given: nn.Module, place: Path) -> None:
+    """All weights but those of `EXTRA_PARTS`, which only one of the two may have."""
+    own, theirs = model.state_dict(), given.state_dict()
+    extra = {k: v for k, v in own.items() if k.partition(".")[0] in EXTRA_PARTS and k not in theirs}
+    kept = {k: v for k, v in theirs.items() if k in own or k.partition(".")[0] not in EXTRA_PARTS}
+    try:
+        model.load_state_dict(kept | extra)
+    except RuntimeError as error:
+        raise UserError(f"{place} does not fit this recipe ({first_difference(error)})") from None

@@ -1,0 +1,298 @@
+"""One training loop for every model: it knows `loss = model(batch)` and nothing else of what it trains.
+
+RUN/STAGE/config.yaml      recipe, stage, data and split; an older folder with another config is refused
+RUN/STAGE/metrics.jsonl    a line every few steps and at each validation; tensorboard/ has the same
+RUN/STAGE/checkpoints/     last.safetensors (all state), best.safetensors (EMA weights of the best validation)
+RUN/STAGE/samples/         pictures drawn at each validation
+RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from_pretrained` take
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from manymask.data.case import Batch
+from manymask.data.twins import all_hashes
+from manymask.diffusion.samplers import DDIM, Sampler
+from manymask.errors import Interruption, UserError
+from manymask.evaluation.evaluator import Protocol, evaluate, leading_score
+from manymask.evaluation.held_out import fitting, refuse_seen, spread
+from manymask.evaluation.plots import draw_batch
+from manymask.hub.model_folder import TrainedModel, save_model
+from manymask.hub.provenance import Provenance
+from manymask.io.tensors import read_tensors, shapes, write_tensors, writing
+from manymask.rng import TrainingNoise, seed_of
+from manymask.runtime import faster_precision, git_revision
+from manymask.signals import Deferred
+from manymask.training.checkpoint import Progress, RunFolder, load_checkpoint, save_checkpoint
+from manymask.training.initialization import Job, initial_model
+from manymask.training.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
+
+LOG_EVERY = 20
+VALIDATION_STEPS = 20
+CHECKPOINT_SECONDS = 120.0
+FINISH_CASES = 4096
+
+
+def quick_sampler(model: nn.Module) -> Sampler | None:
+    """For validation: the model's own sampler if it takes few steps, else DDIM with as few."""
+    own = getattr(getattr(model, "setting", None), "sampler", None)
+    return DDIM(VALIDATION_STEPS) if own is not None and own.steps > VALIDATION_STEPS else own
+
+
+def drawing(model: nn.Module) -> str:
+    """How validation draws the masks of a model that draws any, for whoever reads its score."""
+    setting: Any = getattr(model, "setting", None)
+    sampler, turns = quick_sampler(model), getattr(setting, "turns", 1)
+    if sampler is None:
+        return ""
+    return f"; {type(sampler).__name__}-{sampler.steps}" + (f" over {turns} turns" if turns > 1 else "")
+
+
+class Fit:
+    """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.git = job, git_revision()  # as the code was when it was loaded
+        self.training, self.augment = job.recipe.plan(job.stage)
+        self.seen = fitting(
+            job.recipe, job.store
+        )  # the middle of what is stored; training draws its windows from all of it
+        if job.store.name != job.recipe.dataset:
+            raise UserError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
+        self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
+        job.store.check_masks(self.train_ids)
+        # the other processes wait while the main one validates
+        patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+        if self.training.batch % self.accelerator.num_processes:
+            count = self.accelerator.num_processes
+            raise UserError(f"a batch of {self.training.batch} cannot be shared by {count} processes")
+        self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
+        self.precision = self._decide_precision()
+        begin = initial_model(job)
+        model, self.parent, self.codecs = begin.model, begin.parent, begin.codecs
+        if self.parent is not None:
+            for part in ("val", "test"):
+                refuse_seen(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
+        self.seen_ids, self.seen_hashes = sorted(begin.seen | set(self.train_ids)), begin.hashes
+        self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
+        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
+        self.progress, self.begun, self.stop = Progress(), 0, Deferred()
+        self.folder.claim()
+        if self.folder.last.exists():
+            self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
+        self.saved = replace(self.progress)
+        self.folder.begin(job.config() | {"precision": self.precision}, self.progress.step)
+        self.score_name, self.read_score = leading_score(model, job.store.readers)
+
+    def _decide_precision(self) -> str:
+        """As asked; `auto` goes on as the run was begun, else what is faster on the main process."""
+        if self.job.precision != "auto":
+            return self.job.precision
+        old = self.folder.old_config() or {}
+        return broadcast_object_list([old.get("precision") or faster_precision()])[0]
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @property
+    def bare(self) -> nn.Module:
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+
+    def batch(self, step: int) -> Batch:
+        """This process's share of the batch of a step, augmented, on the device."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        share = self.training.batch // world
+        ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch)[rank * share :][:share]
+        noise = TrainingNoise(self.training.seed, step, rank, world)
+        whole, recipe = self.job.store.batch(ids, noise).to(self.accelerator.device), self.job.recipe
+        return self.augment(whole, recipe.size, recipe.stretch)
+
+    def step(self) -> dict[str, Tensor]:
+        """One optimiser step; returns what the model logs."""
+        step = self.progress.step
+        # for dropout and the like: resuming changes nothing; all processes draw alike, so that codes are reset alike
+        torch.manual_seed(seed_of("step", self.training.seed, step))
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.training)
+        batch = self.batch(step)
+        with self.autocast():
+            logs = self.model(batch)
+        self.accelerator.backward(logs["loss"])
+        groups = clipping_groups(self.bare)
+        norms = [self.accelerator.clip_grad_norm_(group, self.training.clip) for group in groups]
+        norm = logs["gradient_norm"] = torch.stack(norms).norm()
+        if not torch.isfinite(norm + logs["loss"].detach()):  # the norm is the same on all processes, so all stop
+            raise UserError(
+                f"the loss is {float(logs['loss'].detach())} and its gradient {float(norm)} at step {step + 1}, cases "
+                f"{', '.join(batch.ids)}: try a lower learning rate, --precision fp32, or look at these images"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update_parameters(self.bare)
+        self.progress.step += 1
+        return logs
+
+    @property
+    def alone(self) -> bool:
+        return bool(self.accelerator.num_processes == 1)
+
+    def run(self, max_minutes: float | None = None) -> Path:
+        """Trains, and leaves a model folder behind, whose path is returned.
+
+        On Ctrl-C or SIGTERM the step under way is finished and saved, and `Interruption` raised; several processes stop
+        after the same step.
+        """
+        # with a budget in minutes the time to the last step means nothing; `minutes left` is shown instead
+        layout = None if max_minutes is None else "{desc}: {n_fmt} steps [{elapsed}, {rate_fmt}{postfix}]"
+        bar = tqdm(total=self.training.steps, bar_format=layout, initial=self.progress.step, desc=self.job.stage, unit="step",
+                   disable=not self.accelerator.is_main_process, dynamic_ncols=True, mininterval=1.0)  # fmt: skip
+        with self.stop, bar:
+            try:
+                self._steps(bar, max_minutes)
+                self.validate()
+                self.checkpoint()
+                with self.stop.at_once(self.alone):
+                    return self.export()
+            except Interruption as stop:
+                self.checkpoint()
+                message = f"stopped at step {self.progress.step}; the same command goes on"
+                raise Interruption(stop.number, message) from None
+
+    def _steps(self, bar: tqdm, max_minutes: float | None) -> None:
+        start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
+        self.begun = self.progress.step
+        if self.progress.step and self.progress.step % self.training.validate_every == 0:
+            self.validate()  # which an interruption may have left out
+        while self.progress.step < self.training.steps:
+            logs = self.step()
+            self.progress.seconds = before + time.monotonic() - start
+            bar.update()
+            if self.progress.step % LOG_EVERY == 0:
+                self._log(logs, bar, start, max_minutes)
+            if self.progress.step % self.training.validate_every == 0:
+                self.validate()
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self.checkpoint()
+                saved = time.monotonic()
+            if self._over(start, max_minutes):
+                break
+
+    def _over(self, start: float, max_minutes: float | None) -> bool:
+        """Whether the time is used up, by the main process's clock. Raises `Interruption` if a signal came to any process.
+
+        All processes agree, and so stop after the same step.
+        """
+        late = max_minutes is not None and time.monotonic() - start > 60 * max_minutes
+        state = [float(late and self.accelerator.is_main_process), float(self.stop.number or 0)]
+        if not self.alone:
+            shared = torch.tensor(state, device=self.accelerator.device)
+            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+            state = shared.tolist()
+        if state[1]:
+            raise Interruption(int(state[1]))
+        return bool(state[0])
+
+    def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
+        line = {name: float(value.detach()) for name, value in logs.items()}
+        rate = (self.progress.step - self.begun) * self.training.batch / (time.monotonic() - start)
+        shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}
+        if max_minutes is not None:
+            shown["minutes left"] = f"{max(0.0, max_minutes - (time.monotonic() - start) / 60):.1f}"
+        bar.set_postfix(shown)
+        self.folder.log(
+            {"step": self.progress.step, "lr": self.optimiser.param_groups[0]["lr"], "images_per_second": rate} | line
+        )
+
+    def checkpoint(self) -> None:
+        """Saves all state, unless it is that of the last checkpoint."""
+        if self.accelerator.is_main_process and self.saved != self.progress:
+            save_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser, self.progress)
+            self.saved = replace(self.progress)
+
+    def validate(self) -> None:
+        """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
+        if not self.accelerator.is_main_process or not self.val_ids or self.progress.validated == self.progress.step:
+            return
+        cases = spread(self.val_ids, self.training.validation_cases)
+        model, store = self.ema.module, self.seen
+        device = str(self.accelerator.device)
+        bf16 = self.precision == "bf16"
+        protocol = Protocol(ged_samples=8, sampler=quick_sampler(model), native=False, bf16=bf16)
+        picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
+        with self.stop.at_once(self.alone), writing(picture), self.autocast():
+            scores = evaluate(model, store, cases, protocol, device, progress=False)
+            draw_batch(model, store.batch(cases[:4]).to(device), picture, sampler=protocol.sampler)
+        score = self.read_score(scores)
+        self.progress.validated = self.progress.step
+        means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
+        self.folder.log({"step": self.progress.step, **means})
+        tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.score_name} {score:.4f}")
+        if score > self.progress.best:
+            self.progress.best = score
+            kept = {"step": str(self.progress.step), "score": f"{score:.4f}"}
+            write_tensors(self.folder.best, model.state_dict(), kept)
+            self.checkpoint()  # so that a run that is killed now does not go on from before its best weights
+
+    def export(self) -> Path:
+        """Writes the model folder from the best averaged weights; a codec first measures its latents."""
+        place = self.job.folder / "model"
+        if self.accelerator.is_main_process:
+            model: Any = self.ema.module
+            if self.folder.best.exists():
+                model.load_state_dict(read_tensors(self.folder.best, shapes(model)))
+            model.eval()
+            if hasattr(model, "finish"):
+                model.finish(self._plain_batches(), self.job.recipe.segmenter.target)
+            hashes = all_hashes([*self.seen_hashes, self.job.store.image_hashes(self.train_ids)])
+            trained = TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids)
+            save_model(replace(trained, training_hashes=hashes), place)
+        self.accelerator.wait_for_everyone()
+        return place
+
+    def close(self) -> None:
+        """All processes part together: one that left early would take the others down with it."""
+        self.folder.close()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.num_processes > 1:
+            torch.distributed.destroy_process_group()
+
+    def _plain_batches(self) -> Iterator[Batch]:
+        ids = spread(self.train_ids, FINISH_CASES)
+        for i in range(0, len(ids), 32):
+            noise = TrainingNoise(self.training.seed, i)
+            yield self.seen.batch(ids[i : i + 32], noise).to(self.accelerator.device)
+
+    def _provenance(self) -> Provenance:
+        """With the step and score of the weights that are kept, which need not be the last."""
+        store, scheme, best = self.job.store, self.job.config()["data"]["scheme"], self.folder.best_metadata()
+        how = f"EMA weights, up to {self.training.validation_cases} cases{drawing(self.bare)}"
+        score = f"{self.score_name} {best['score']} ({how})" if best else ""
+        return Provenance(store.name, store.hash, scheme, store.manifest["licence"], int(best.get("step", self.progress.step)),
+                          round(self.progress.seconds / 60, 1), self.git, score, self.parent, **self.codecs)  # fmt: skip
+
+
+def fit(job: Job, max_minutes: float | None = None) -> Path:
+    """Trains a stage (or goes on with it) and returns its model folder. Raises `Interruption` on Ctrl-C and SIGTERM, once all
+    is saved."""
+    training = Fit(job)
+    try:
+        place = training.run(max_minutes)
+    except Interruption:
+        training.close()
+        raise
+    training.close()
+    return place

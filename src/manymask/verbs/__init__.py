@@ -1,1 +1,0 @@
-"""What `manymask` can be told to do: each verb a function whose annotations are its flags; torch is imported when it runs."""
