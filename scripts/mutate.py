@@ -33,27 +33,33 @@ CPU_SECONDS = 90  # a mutant that takes longer hangs, and is killed
 
 # module: its test files, the quickest first
 CORE: dict[str, tuple[str, ...]] = {
-    "diffusion.process": ("process", "samplers"),
-    "diffusion.samplers": ("process", "samplers"),
-    "nn.quantizers": ("bottlenecks", "codec"),
-    "nn.losses": ("losses",),
+    "diffusion.process": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers": ("diffusion/process", "diffusion/samplers"),
+    "nn.quantizers": ("nn/quantizers", "models/autoencoder"),
+    "nn.losses": ("nn/losses",),
     "metrics": ("metrics",),
-    "ensemble": ("consensus",),
-    "rng": ("noise", "process", "presence"),
-    "diffusion.guidance": ("guidance", "training_loss"),
-    "models.autoencoder": ("codec",),
-    "models.latent_diffusion": ("training_loss", "segmenters", "guidance", "presence"),
-    "training.optim": ("optim",),
-    "evaluation.evaluator": ("scoring", "evaluate"),
-    "data.augment": ("augment_values", "augment"),
-    "data.case": ("splits",),
+    "ensemble": ("ensemble",),
+    "data.raters": ("ensemble",),
+    "rng": ("rng", "diffusion/process", "models/presence"),
+    "diffusion.guidance": ("diffusion/guidance", "models/training_loss"),
+    "models.autoencoder": ("models/autoencoder",),
+    "models.latent_diffusion": (
+        "models/training_loss",
+        "models/latent_diffusion",
+        "diffusion/guidance",
+        "models/presence",
+    ),
+    "training.optim": ("training/optim",),
+    "evaluation.evaluator": ("evaluation/scoring", "evaluation/evaluator"),
+    "data.augment": ("data/augment_values", "data/augment"),
+    "data.case": ("data/splits",),
 }
 # of these only the hand-made mutants are run
 EDGE: dict[str, tuple[str, ...]] = {
-    "data.datasets.folder": ("splits",),
-    "training.trainer": ("selection",),
-    "inference.preprocess": ("regions",),
-    "io.dicom.seg": ("dicom_seg",),
+    "data.datasets.folder": ("data/splits",),
+    "training.trainer": ("training/selection",),
+    "inference.preprocess": ("inference/preprocess",),
+    "io.dicom.seg": ("io/dicom/seg",),
 }
 TESTS = CORE | EDGE
 
@@ -70,6 +76,12 @@ class Mutant(NamedTuple):
         lines = path_of(self.module).read_text(encoding="utf-8").split("\n")
         lines[self.line - 1] = self.after
         return "\n".join(lines)
+
+
+def test_file(name: str) -> Path:
+    """`diffusion/process` → tests/diffusion/test_process.py, relative to the repository."""
+    place = Path("tests") / name
+    return place.with_name(f"test_{place.name}.py")
 
 
 def path_of(module: str) -> Path:
@@ -286,7 +298,7 @@ def passes(tests: tuple[str, ...], mutant: Mutant | None) -> bool:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             if mutant is not None and not swap(mutant):
                 import_anew(mutant)
-            files = [f"tests/test_{name}.py" for name in tests]
+            files = [str(test_file(name)) for name in tests]
             code = int(pytest.main([*files, "-x", "-q", "-p", "no:cacheprovider", "--timeout=0"]))
     except BaseException:
         code = 1
@@ -304,7 +316,7 @@ def prepare(modules: set[str]) -> None:
     for name in modules:
         importlib.import_module(f"manymask.{name}")
     for name in {test for module in modules for test in TESTS[module]}:
-        importlib.import_module(f"tests.test_{name}")
+        importlib.import_module(".".join(test_file(name).with_suffix("").parts))
 
 
 def finished(out: Path) -> dict[Mutant, bool]:

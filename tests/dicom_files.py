@@ -55,3 +55,12 @@ def save(path: Path, made: FileDataset) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(path, enforce_file_format=True)
     return path
+
+
+def region(delta=0.05, units=3, kind=1, end=16) -> Dataset:
+    made = Dataset()
+    made.RegionSpatialFormat, made.PhysicalUnitsXDirection, made.PhysicalUnitsYDirection = kind, units, units
+    made.RegionLocationMinX0 = made.RegionLocationMinY0 = 0
+    made.RegionLocationMaxX1 = made.RegionLocationMaxY1 = end
+    made.PhysicalDeltaX, made.PhysicalDeltaY = delta, -delta
+    return made

@@ -15,8 +15,7 @@ import torch
 
 from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance
-
-from .conftest import perturb, tiny_recipe
+from tests.factories import perturb, tiny_recipe
 
 
 @dataclass(frozen=True)

@@ -62,4 +62,4 @@ def test_every_module_of_the_run_and_its_tests_exist(mutate):
     tests = Path(__file__).parent
     for module, names in mutate.TESTS.items():
         assert mutate.path_of(module).exists()
-        assert all((tests / f"test_{name}.py").exists() for name in names)
+        assert all((tests.parent / mutate.test_file(name)).exists() for name in names)

@@ -21,9 +21,7 @@ from manymask.errors import Interruption, UserError
 from manymask.signals import Deferred
 from manymask.training import trainer as train
 from manymask.training.trainer import Fit, fit
-
-from .conftest import run
-from .test_train import job, same, stopped_after
+from tests.factories import job, run, same, stopped_after
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -33,7 +31,7 @@ from manymask.cli import main as cli
 from manymask.training import trainer as train
 from manymask.data.store import Store
 from manymask.training.initialization import Job
-from tests.conftest import shortened, tiny_recipe
+from tests.factories import shortened, tiny_recipe
 
 step, place = train.Fit.step, Path({run!r})
 
