@@ -1,40 +1,85 @@
-# Two commands on a fresh clone: `make demo` and `make test`. Each does all of its own set-up.
+# `make demo` and `make test` need nothing but Python and make: each does all of its own set-up in .venv.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+ARGS   ?=
 
-.PHONY: demo test test-all mutate lint clean
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip install -q -c constraints.txt
+PYTEST   := $(BIN)/python -m pytest
+FAST     := not slow and not browser and not archive
+# percent of src/manymask that `make coverage` requires; raise it when coverage rises, never lower it
+COVERAGE := 90
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lint format unit test test-all coverage docs build smoke mutate clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  Options of pytest go in ARGS:  make unit ARGS="tests/nn -x"'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone: then nothing that follows can ask for another build of it
-$(VENV)/.base: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) -e '.[train,report]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	$(PIP) -e '.[test]'
 	@touch $@
 
-demo: $(VENV)/.base
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.build: constraints.txt | $(BIN)/python
+	$(PIP) build
+	@touch $@
+
+demo: $(VENV)/.base  ## segment the example images, then train and score on phantoms (minutes on a CPU)
 	$(BIN)/manymask segment src/manymask/serving/static/examples --model models/isic2018 --out demo/isic2018
 	$(BIN)/manymask demo --out demo
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test  ## ruff, mypy and the layers of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: lint
-	$(BIN)/python -m pytest
+format: $(VENV)/.test  ## reformat, and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
-test-all: lint
-	$(BIN)/python -m pytest -m ''
+unit: $(VENV)/.test  ## the fast tests: no browser, no archive, no lint
+	$(PYTEST) -m '$(FAST)' $(ARGS)
 
-# about an hour on one core; a stopped run goes on
-mutate: $(VENV)/.test
+test: lint  ## lint, then all tests except the slow ones
+	$(PYTEST) $(ARGS)
+
+test-all: lint  ## lint, then all tests, slow ones included
+	$(PYTEST) -m '' $(ARGS)
+
+coverage: $(VENV)/.test  ## tests with coverage, which must not fall below the floor
+	$(PYTEST) --cov=manymask --cov-report=term:skip-covered --cov-report=html:build/coverage --cov-fail-under=$(COVERAGE) $(ARGS)
+
+docs: $(VENV)/.docs  ## the documentation site in build/site; warnings are errors
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
+build: $(VENV)/.build  ## source distribution and wheel in dist
+	rm -rf dist
+	$(BIN)/python -m build
+
+smoke:  ## run the wheel of `make build` in an environment without the checkout
+	rm -rf build/smoke
+	$(PYTHON) -m venv build/smoke
+	build/smoke/bin/python -m pip install -q -c constraints.txt dist/manymask-*.whl
+	cd build/smoke && bin/python -c 'import manymask; print(manymask.__version__, manymask.__file__)' && bin/manymask --help
+
+mutate: $(VENV)/.test  ## mutation tests: about an hour on one core; a stopped run goes on
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --out build/mutation.jsonl --report docs/results/mutation.md
 
-clean:
-	rm -rf $(VENV) demo build dist src/*.egg-info
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) demo build dist .coverage src/*.egg-info
