@@ -5,7 +5,7 @@ python benchmarks/level_sets.py --model models/lidc_idri --data stores/lidc_idri
 `drawn`        as many masks as --masks
 `level_sets`   the mean of the same masks cut at the levels (k + ½)/n: a nested family that one probability map gives
 `blank_K`      the drawn masks with K of them replaced by empty ones, the same K on every image
-Each is given over all images and by the number of readers who marked the image.
+Each is given over all images and by the number of raters who marked the image.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import tyro
 
 from manymask.data.store import Store
 from manymask.ensemble import level_sets
-from manymask.evaluation.held_out import held_out_cases, split_of, spread
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import ged, hungarian_iou, summary
@@ -30,7 +30,7 @@ BLANKS = (2, 4, 6, 8)  # of 16 masks
 
 @dataclass(frozen=True)
 class Options:
-    """A segmenter, a store with several readers, and where the results go."""
+    """A segmenter, a store with several raters, and where the results go."""
 
     model: Path
     data: Path
@@ -52,11 +52,11 @@ def rivals(drawn: np.ndarray) -> dict[str, np.ndarray]:
     return sets
 
 
-def score(case: str, drawn: np.ndarray, readers: np.ndarray) -> dict[str, Any]:
-    """GED² and HM-IoU of each set of masks against the readers' masks, bool (R, H, W)."""
-    row: dict[str, Any] = {"id": case, "readers": int(readers.any(axis=(1, 2)).sum())}
+def score(case: str, drawn: np.ndarray, raters: np.ndarray) -> dict[str, Any]:
+    """GED² and HM-IoU of each set of masks against the raters' masks, bool (R, H, W)."""
+    row: dict[str, Any] = {"id": case, "raters": int(raters.any(axis=(1, 2)).sum())}
     for name, masks in rivals(drawn).items():
-        row[name] = {"ged": ged(masks, readers), "hm_iou": hungarian_iou(masks, readers)}
+        row[name] = {"ged": ged(masks, raters), "hm_iou": hungarian_iou(masks, raters)}
     return row
 
 
@@ -64,7 +64,7 @@ def compare(rows: list[dict[str, Any]], store: Store) -> dict[str, Any]:
     """Means of each set with their 95 % intervals, and of the paired difference from `drawn`."""
     groups = [store.groups[row["id"]] for row in rows]
     found: dict[str, Any] = {}
-    for name in (key for key in rows[0] if key not in ("id", "readers")):
+    for name in (key for key in rows[0] if key not in ("id", "raters")):
         found[name] = {}
         for metric in ("ged", "hm_iou"):
             values = [row[name][metric] for row in rows]
@@ -77,19 +77,19 @@ def compare(rows: list[dict[str, Any]], store: Store) -> dict[str, Any]:
 def run(options: Options) -> dict[str, Any]:
     """Draws, scores, and returns what the file holds."""
     trained, store = load_model(options.model), Store(options.data)
-    ids = spread(held_out_cases(trained, store, "test"), options.images)
+    ids = evenly_spaced(held_out_cases(trained, store, "test"), options.images)
     trained.model.eval()
     rows = []
     for start in range(0, len(ids), BATCH):
         batch = store.batch(ids[start : start + BATCH])
-        drawn = trained.model.predict(batch, options.masks, options.seed).numpy()
-        readers = batch.truth().numpy() > 0
-        rows += [score(case, drawn[i], readers[i]) for i, case in enumerate(batch.ids)]
+        drawn = trained.model.sample_all(batch, options.masks, options.seed).numpy()
+        raters = batch.truth().numpy() > 0
+        rows += [score(case, drawn[i], raters[i]) for i, case in enumerate(batch.ids)]
         print(f"{len(rows)} of {len(ids)}", flush=True)
-    by_readers = {str(k): [row for row in rows if row["readers"] == k] for k in range(1, store.readers + 1)}
+    by_raters = {str(k): [row for row in rows if row["raters"] == k] for k in range(1, store.raters + 1)}
     return {
         "all": compare(rows, store),
-        "by_readers": {k: compare(some, store) for k, some in by_readers.items() if some},
+        "by_raters": {k: compare(some, store) for k, some in by_raters.items() if some},
         **context(trained, store, options),
         "images": rows,
     }

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import tyro
 
 from manymask.data.case import Part
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.data.store import Store
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
@@ -43,8 +43,8 @@ def thumbnails(store: Store, ids: list[str]) -> np.ndarray:
 
 
 def truth(store: Store, case: str) -> np.ndarray:
-    """The consensus of the readers at the model's size, bool (S, S)."""
-    return readers_consensus(store.batch([case]).truth())[0, 0].numpy() > 0
+    """The consensus of the raters at the model's size, bool (S, S)."""
+    return raters_consensus(store.batch([case]).truth())[0, 0].numpy() > 0
 
 
 def group_seen(groups: dict[str, str], train: list[str], test: list[str]) -> float:

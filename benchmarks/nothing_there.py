@@ -19,7 +19,7 @@ from level_sets import BATCH
 from manymask.data.case import Batch
 from manymask.data.store import Store, resize_image
 from manymask.ensemble import fuse
-from manymask.evaluation.held_out import fitting, held_out_cases, split_of, spread
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.runtime import git_revision, hardware
@@ -59,7 +59,7 @@ def consensus(model: Any, images: list[np.ndarray], names: list[str], options: O
     found = []
     for start in range(0, len(images), BATCH):
         some = torch.from_numpy(np.stack(images[start : start + BATCH])).float() / 255
-        drawn = model.predict(Batch(names[start : start + BATCH], some), options.masks, options.seed)
+        drawn = model.sample_all(Batch(names[start : start + BATCH], some), options.masks, options.seed)
         found.append(fuse(drawn).consensus.numpy())
         print(f"{min(start + BATCH, len(images))} of {len(images)}", flush=True)
     return np.concatenate(found)
@@ -68,8 +68,8 @@ def consensus(model: Any, images: list[np.ndarray], names: list[str], options: O
 def run(options: Options) -> dict[str, Any]:
     """Cuts, draws, and returns what the file holds."""
     trained = load_model(options.model)
-    store = fitting(trained.recipe, Store(options.data))
-    ids = spread(held_out_cases(trained, store, options.split, options.scheme), options.images)
+    store = matched_store(trained.recipe, Store(options.data))
+    ids = evenly_spaced(held_out_cases(trained, store, options.split, options.scheme), options.images)
     frames = [np.asarray(store.images[store.index[case]]) for case in ids]
     marked = [store.batch([case]).truth()[0].amax(dim=0).numpy() > 0 for case in ids]
     windows = {

@@ -3,7 +3,7 @@
 python benchmarks/off_centre.py --model models/lidc_idri --data stores/lidc_idri --out docs/results/lidc_idri/off-centre.json
 
 Windows of real pixels, 96² out of each crop of 128², moved so that the object lies 0, 4, 8, 12 or 16 px off the middle in
-both directions; the four diagonals take turns. Nothing is filled in. Only images whose consensus lies within all of the
+both directions; the four diagonals take orientations. Nothing is filled in. Only images whose consensus lies within all of the
 windows count, so that every row is of the same masks.
 """
 
@@ -17,10 +17,10 @@ import tyro
 from level_sets import BATCH, context
 
 from manymask.data.case import Batch
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.data.store import Store
 from manymask.ensemble import fuse
-from manymask.evaluation.held_out import held_out_cases, spread
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
@@ -54,8 +54,8 @@ def cut(batch: Batch, offset: int, diagonals: list[tuple[int, int]]) -> Batch:
     size, masks = batch.image.shape[-1], batch.truth()
     places = [window(size, offset, diagonal) for diagonal in diagonals]
     image = torch.stack([batch.image[i, :, rows, columns] for i, (rows, columns) in enumerate(places)])
-    readers = torch.stack([masks[i, :, rows, columns] for i, (rows, columns) in enumerate(places)])
-    return Batch(list(batch.ids), image, readers)
+    raters = torch.stack([masks[i, :, rows, columns] for i, (rows, columns) in enumerate(places)])
+    return Batch(list(batch.ids), image, raters)
 
 
 def inside(truth: np.ndarray, diagonal: tuple[int, int]) -> bool:
@@ -66,26 +66,26 @@ def inside(truth: np.ndarray, diagonal: tuple[int, int]) -> bool:
 def run(options: Options) -> dict[str, Any]:
     """Draws at every offset, scores, and returns what the file holds."""
     trained, store = load_model(options.model), Store(options.data)
-    ids = spread(held_out_cases(trained, store, "test"), options.images)
+    ids = evenly_spaced(held_out_cases(trained, store, "test"), options.images)
     trained.model.eval()
     rows: list[dict[str, Any]] = []
     for start in range(0, len(ids), BATCH):
         batch = store.batch(ids[start : start + BATCH])
         diagonals = [DIAGONALS[(start + i) % len(DIAGONALS)] for i in range(len(batch.ids))]
-        truth = readers_consensus(batch.truth())[:, 0].numpy() > 0
+        truth = raters_consensus(batch.truth())[:, 0].numpy() > 0
         kept = [i for i, diagonal in enumerate(diagonals) if inside(truth[i], diagonal)]
         filled = (batch.truth().flatten(2).amax(dim=2) > 0).sum(dim=1)
-        found = [{"id": batch.ids[i], "readers": int(filled[i]), "dice": {}} for i in kept]
+        found = [{"id": batch.ids[i], "raters": int(filled[i]), "dice": {}} for i in kept]
         for offset in OFFSETS:
             seen = cut(batch, offset, diagonals)
-            answers = fuse(trained.model.predict(seen, options.masks, options.seed)).consensus.numpy()
-            asked = readers_consensus(seen.truth())[:, 0].numpy() > 0
+            answers = fuse(trained.model.sample_all(seen, options.masks, options.seed)).consensus.numpy()
+            asked = raters_consensus(seen.truth())[:, 0].numpy() > 0
             for row, i in zip(found, kept, strict=True):
                 row["dice"][str(offset)] = overlap(answers[i], asked[i])[0]
         rows += found
         print(f"{start + len(batch.ids)} of {len(ids)}", flush=True)
-    full = [row for row in rows if row["readers"] == store.readers]
-    return {"all": _table(rows, store), "all_readers_marked": _table(full, store), "window": WINDOW,
+    full = [row for row in rows if row["raters"] == store.raters]
+    return {"all": _table(rows, store), "all_raters_marked": _table(full, store), "window": WINDOW,
             **context(trained, store, options), "rows": rows}  # fmt: skip
 
 

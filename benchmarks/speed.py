@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from manymask.data.augment import quarter_turn
 from manymask.data.case import Batch
+from manymask.data.dihedral import dihedral
 from manymask.hub.model_folder import load_model
 from manymask.recipes import recipe
 from manymask.rng import SampleNoise, TrainingNoise
@@ -43,12 +43,12 @@ def inference(options: Options) -> None:
     trained = load_model(options.model)
     model, row = trained.model, trained.recipe
     image = torch.rand(1, row.channels, row.size, row.size)
-    shape = torch.Size((model.mask_codec.latent, *[row.size // model.mask_codec.factor] * 2))
-    turns = model.setting.turns
+    shape = torch.Size((model.mask_codec.latent_channels, *[row.size // model.mask_codec.factor] * 2))
+    orientations = model.setting.orientations
     for run in range(options.runs + 1):
         marks = [time.perf_counter()]
-        turned = torch.cat([quarter_turn(image, k) for k in range(min(turns, options.samples))])
-        told = model.tell(turned).rows([k % turns for k in range(options.samples)], 1)
+        turned = torch.cat([dihedral(image, k) for k in range(min(orientations, options.samples))])
+        told = model.encode_condition(turned).rows([k % orientations for k in range(options.samples)], 1)
         marks.append(time.perf_counter())
         noise = SampleNoise(run, ["x"], options.samples)
         z = model.setting.sampler(model.denoise(told), model.setting.process, noise.normal(*shape), noise)

@@ -36,7 +36,7 @@ def _worth(results: Path, trained: TrainedModel) -> str:
         *_leak(results),
         *_earlier_noise(results),
         *_off_centre(results, trained),
-        *_by_readers(results),
+        *_by_raters(results),
         *_level_sets(results),
         *_one_step(results),
     ]
@@ -82,7 +82,7 @@ def _off_centre(results: Path, trained: TrainedModel) -> Iterator[tuple[str, str
     if found is None:
         return
     name = OBJECT.get(trained.recipe.dataset, "object")
-    for part, where in (("all", ""), ("all_readers_marked", ", all readers marked")):
+    for part, where in (("all", ""), ("all_raters_marked", ", all raters marked")):
         offsets = ", ".join(found[part])
         dice = ", ".join(f"{row['dice']['mean']:.3f}" for row in found[part].values())
         count = found[part]["0"]["dice"]["n"]
@@ -115,13 +115,13 @@ def _level_sets(results: Path) -> Iterator[tuple[str, str, str]]:
         yield what, f"{ged}, {hm_iou}", file
 
 
-def _by_readers(results: Path) -> Iterator[tuple[str, str, str]]:
+def _by_raters(results: Path) -> Iterator[tuple[str, str, str]]:
     scored = _json(results / "results.json")["cases"]
-    readers = sorted({case["readers"] for case in scored if "readers" in case})
-    for metric, name in (("dice", "Dice of the consensus"), ("ged", "GED²")) if readers else ():
-        means = [fmean(case[metric] for case in scored if case["readers"] == count) for count in readers]
+    raters = sorted({case["raters"] for case in scored if "raters" in case})
+    for metric, name in (("dice", "Dice of the consensus"), ("ged", "GED²")) if raters else ():
+        means = [fmean(case[metric] for case in scored if case["raters"] == count) for count in raters]
         found = ", ".join(f"{mean:.3f}" for mean in means)
-        yield f"{name} where {', '.join(map(str, readers))} readers marked", found, "results.json"
+        yield f"{name} where {', '.join(map(str, raters))} raters marked", found, "results.json"
 
 
 def _one_step(results: Path) -> Iterator[tuple[str, str, str]]:

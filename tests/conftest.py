@@ -31,12 +31,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def trained_run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with all three stages trained for two steps."""
-    from manymask.training.trainer import Job, fit
+    from manymask.training.trainer import TrainConfig, fit
 
     run = tmp_path_factory.mktemp("run")
     short = shortened(recipe, 2)
     for stage in ("image-codec", "mask-codec", "segmenter"):
-        fit(Job(short, stage, store, run, precision="fp32"))
+        fit(TrainConfig(short, stage, store, run, precision="fp32"))
     return run
 
 

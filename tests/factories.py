@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from manymask.cli import main as cli
 from manymask.data.case import Batch
 from manymask.diffusion.guidance import PairClassifier
-from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
 from manymask.models.autoencoder import Autoencoder, Pixels
 from manymask.models.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
@@ -22,13 +22,13 @@ from manymask.nn.losses import MSE, Dice, Focal, WeightedCE
 from manymask.nn.quantizers import FSQ, KL, VQ
 from manymask.recipes import Recipe, Training
 from manymask.rng import TrainingNoise
-from manymask.training.trainer import Fit, Job
+from manymask.training.trainer import TrainConfig, Trainer
 
 
 def tiny_recipe() -> Recipe:
     """The phantom's `fast` row with every width cut down."""
-    shape = {"widths": (8, 16), "blocks": 1, "stem": 2, "quantised": False, "latent": 2}
-    training = Training(batch=4, warmup=2, validate_every=1000, validation_cases=2, learning_rate=1e-3)
+    shape = {"channels": (8, 16), "blocks_per_level": 1, "patch_size": 2, "quantized": False, "latent_channels": 2}
+    training = Training(batch_size=4, warmup=2, validate_every=1000, validation_cases=2, learning_rate=1e-3)
     return Recipe(
         "phantom",
         64,
@@ -36,7 +36,7 @@ def tiny_recipe() -> Recipe:
         image_codec=Autoencoder("image", 1, loss=MSE(), **shape),
         mask_codec=Autoencoder("mask", 1, loss=WeightedCE(2.0, unbias=True), **shape),
         segmenter=LatentDiffusion(
-            PyramidUNet((8, 8), 1, (8, 8, 16), 1), Diffusion("x0"), DDIM(3), "reader", noise_levels=2
+            PyramidUNet((8, 8), 1, (8, 8, 16), 1), GaussianDiffusion("x0"), DDIM(3), "rater", noise_levels_per_image=2
         ),
         codec_training=training,
         training=training,
@@ -83,32 +83,34 @@ SIX = (8, 8, 8, 8, 8, 8)
 
 
 LATENT = {
-    "concat-epsilon": LatentDiffusion(CONCAT, Diffusion("epsilon"), DDIM(5), noise_levels=1),
-    "concat-v": LatentDiffusion(CONCAT, Diffusion("v"), PLMS(5)),
-    "pyramid-x0": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), noise_levels=3),
-    "pyramid-reader": LatentDiffusion(PYRAMID, Diffusion("x0"), DPMSolver(4), "reader"),
-    "ddpm": LatentDiffusion(CONCAT, Diffusion("x0"), DDPM(5)),
-    "trainable-condition": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
-    "trainable-quantised": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), train_image_codec=True),
-    "presence": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), "reader", noise_levels=2, presence=True, turns=2),
-    "turns": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), turns=3),
-    "dice": LatentDiffusion(PYRAMID, Diffusion("v"), DDIM(3), noise_levels=2, dice=0.5),
-    "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), Diffusion("x0"), DDIM(3)),
-    "flow-euler": LatentDiffusion(PYRAMID, Flow(), Euler(4), noise_levels=2),
-    "flow-heun": LatentDiffusion(CONCAT, Flow(), Heun(2)),
-    "classifier-free": LatentDiffusion(PYRAMID, Diffusion("x0"), DDIM(3), drop_condition=0.5, guidance=2.0),
-    "classifier": LatentDiffusion(CONCAT, Diffusion("x0"), DDIM(3), noise_levels=2, classifier=PairClassifier((8, 16))),
+    "concat-epsilon": LatentDiffusion(CONCAT, GaussianDiffusion("epsilon"), DDIM(5), noise_levels_per_image=1),
+    "concat-v": LatentDiffusion(CONCAT, GaussianDiffusion("v"), PLMS(5)),
+    "pyramid-x0": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), noise_levels_per_image=3),
+    "pyramid-rater": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DPMSolver(4), "rater"),
+    "ddpm": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDPM(5)),
+    "trainable-condition": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), train_image_codec=True),
+    "trainable-quantised": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), train_image_codec=True),
+    "presence": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), "rater", noise_levels_per_image=2, presence=True, orientations=2),
+    "orientations": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), orientations=3),
+    "dice": LatentDiffusion(PYRAMID, GaussianDiffusion("v"), DDIM(3), noise_levels_per_image=2, dice_weight=0.5),
+    "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), GaussianDiffusion("x0"), DDIM(3)),
+    "flow-euler": LatentDiffusion(PYRAMID, RectifiedFlow(), Euler(4), noise_levels_per_image=2),
+    "flow-heun": LatentDiffusion(CONCAT, RectifiedFlow(), Heun(2)),
+    "classifier-free": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), condition_dropout=0.5, guidance_scale=2.0),
+    "classifier": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), noise_levels_per_image=2, classifier=PairClassifier((8, 16))),
     "both-on-flow": LatentDiffusion(
-        CONCAT, Flow(), Euler(3), drop_condition=0.5, guidance=0.5, classifier=PairClassifier((8,))
+        CONCAT, RectifiedFlow(), Euler(3), condition_dropout=0.5, guidance_scale=0.5, classifier=PairClassifier((8,))
     ),
 }  # fmt: skip
 
 
 PIXEL = {
-    "ensemblediff": LatentDiffusion(ConcatUNet((8, 8, 8), 1), Diffusion("epsilon"), DDIM(3)),
-    "segdiff": LatentDiffusion(SegDiff((8, 8), 1, dense_blocks=1, growth=4), Diffusion("epsilon"), DDIM(3)),
-    "medsegdiff": LatentDiffusion(MedSegDiff((8, 16), 1, size=SIZE), Diffusion("epsilon"), DDIM(3)),
-    "pixel-flow": LatentDiffusion(SegDiff((8, 8), 1, dense_blocks=1, growth=4), Flow(), Heun(2), drop_condition=0.5),
+    "ensemblediff": LatentDiffusion(ConcatUNet((8, 8, 8), 1), GaussianDiffusion("epsilon"), DDIM(3)),
+    "segdiff": LatentDiffusion(SegDiff((8, 8), 1, dense_blocks=1, growth=4), GaussianDiffusion("epsilon"), DDIM(3)),
+    "medsegdiff": LatentDiffusion(MedSegDiff((8, 16), 1, size=SIZE), GaussianDiffusion("epsilon"), DDIM(3)),
+    "pixel-flow": LatentDiffusion(
+        SegDiff((8, 8), 1, dense_blocks=1, growth=4), RectifiedFlow(), Heun(2), condition_dropout=0.5
+    ),
 }
 
 
@@ -117,8 +119,8 @@ ONCE = {
     "unetpp": OneToOne(UNetPlusPlus(SIX)),
     "resunet": OneToOne(ResUNet((8, 8, 16))),
     "nnunet": OneToOne(NNUNet((8, 8, 8, 8))),
-    "twin": OneToOne(Pyramid((8, 8, 16), 1, factor=2, width=8)),
-    "random-reader": OneToOne(Pyramid((8, 16), backbone="efficientnet-lite0", width=8), WeightedCE(1), "reader"),
+    "twin": OneToOne(Pyramid((8, 8, 16), 1, factor=2, head_channels=8)),
+    "random-reader": OneToOne(Pyramid((8, 16), backbone="efficientnet-lite0", head_channels=8), WeightedCE(1), "rater"),
 }
 
 
@@ -129,10 +131,10 @@ SEGMENTERS = {**LATENT, **PIXEL, **ONCE, **MANY}
 
 
 CODECS = {
-    "image-vq": {"image_codec": {"bottleneck": VQ(codes=16), "quantised": True}},
+    "image-vq": {"image_codec": {"bottleneck": VQ(codebook_size=16), "quantized": True}},
     "image-kl": {"image_codec": {"bottleneck": KL()}},
-    "mask-fsq": {"mask_codec": {"bottleneck": FSQ(5), "loss": Dice(), "snap": True}},
-    "mask-f16": {"mask_codec": {"stem": 8, "loss": Focal()}},
+    "mask-fsq": {"mask_codec": {"bottleneck": FSQ(5), "loss": Dice(), "quantize_on_decode": True}},
+    "mask-f16": {"mask_codec": {"patch_size": 8, "loss": Focal()}},
 }
 
 
@@ -151,7 +153,7 @@ def recipe_of(name):
     if name in PIXEL:
         return replace(recipe, image_codec=Pixels(1), mask_codec=Pixels(1))
     if name == "trainable-quantised":
-        return replace(recipe, image_codec=replace(recipe.image_codec, quantised=True))
+        return replace(recipe, image_codec=replace(recipe.image_codec, quantized=True))
     return recipe
 
 
@@ -169,8 +171,8 @@ def batch(n=3, step=0):
 
 def answer(model, b, n=2, seed=0):
     """What the model is for: n masks for each image, or a codec's reconstruction; (B, n, H, W)."""
-    if hasattr(model, "predict"):
-        return model.predict(b, n, seed)
+    if hasattr(model, "sample_all"):
+        return model.sample_all(b, n, seed)
     with torch.no_grad():
         return model.reconstruct(b)[1]
 
@@ -181,7 +183,7 @@ def row(b, i):
 
 def job(store, run, stage="mask-codec", steps=6, **changes):
     recipe = shortened(replace(tiny_recipe(), **changes), steps)
-    return Job(recipe, stage, store, run, precision="fp32")
+    return TrainConfig(recipe, stage, store, run, precision="fp32")
 
 
 def same(first: Path, second: Path) -> bool:
@@ -189,9 +191,9 @@ def same(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def stopped_after(job: Job, steps: int) -> None:
+def stopped_after(job: TrainConfig, steps: int) -> None:
     """Trains some steps, leaves a checkpoint, and forgets everything else."""
-    started = Fit(job)
+    started = Trainer(job)
     for _ in range(steps):
         started.step()
     started.checkpoint()

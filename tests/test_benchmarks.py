@@ -26,10 +26,10 @@ def test_rivals_are_as_many_masks_made_of_the_drawn_ones():
     assert [int(full[f"blank_{k}"].any(axis=(1, 2)).sum()) for k in (2, 4, 6, 8)] == [14, 12, 10, 8]
 
 
-def test_readers_who_marked_are_counted_and_equal_sets_have_no_distance():
-    readers = np.array([[[1, 0]], [[1, 0]], [[0, 0]], [[0, 0]]], dtype=bool)
-    row = level_sets.score("a", np.repeat(readers, 4, axis=0).astype(np.float32), readers)
-    assert row["readers"] == 2
+def test_raters_who_marked_are_counted_and_equal_sets_have_no_distance():
+    raters = np.array([[[1, 0]], [[1, 0]], [[0, 0]], [[0, 0]]], dtype=bool)
+    row = level_sets.score("a", np.repeat(raters, 4, axis=0).astype(np.float32), raters)
+    assert row["raters"] == 2
     assert row["drawn"] == {"ged": pytest.approx(0, abs=1e-6), "hm_iou": 1.0}
 
 

@@ -27,8 +27,8 @@ def test_unknown_kind_and_setting_are_named():
 
 def test_difference_names_the_place():
     old, new = to_dict(RECIPES["phantom"]), to_dict(RECIPES["phantom"])
-    new["training"]["batch"] = 99
-    assert difference(old, new) == ["training.batch: 16 → 99"]
+    new["training"]["batch_size"] = 99
+    assert difference(old, new) == ["training.batch_size: 16 → 99"]
 
 
 def settings_of(kind: Any, found: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Consensus, by its definition."""
+"""MaskEnsemble, by its definition."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manymask import ensemble as consensus
-from manymask.data.raters import majority, random_reader, readers_consensus, training_target
+from manymask.data.raters import majority, random_rater, raters_consensus, training_target
 from manymask.ensemble import fuse, level_sets
 
 
@@ -27,19 +27,19 @@ def test_equal_masks_leave_nothing_to_disagree_about():
     assert (fused.votes == fused.confidence).all()
 
 
-def test_readers_consensus_counts_only_filled_slots():
+def test_raters_consensus_counts_only_filled_slots():
     masks = torch.zeros(1, 4, 2, 2)
     masks[0, 0, 0, 0] = masks[0, 1, 0, 0] = masks[0, 1, 1, 1] = 1
-    assert readers_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]]
+    assert raters_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]]
     assert majority(masks)[0, 0].tolist() == [[1, 0], [0, 0]]
-    assert readers_consensus(torch.zeros(1, 4, 2, 2)).sum() == 0
+    assert raters_consensus(torch.zeros(1, 4, 2, 2)).sum() == 0
     masks[0, 2, 1, 1] = masks[0, 2, 1, 0] = 1
-    assert readers_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]], "one of three who marked is no half"
+    assert raters_consensus(masks)[0, 0].tolist() == [[1, 0], [0, 1]], "one of three who marked is no half"
 
 
-def test_random_reader_takes_every_slot():
+def test_random_rater_takes_every_slot():
     masks = torch.arange(4.0).reshape(1, 4, 1, 1).repeat(1000, 1, 1, 1)
-    drawn = random_reader(masks, torch.rand(1000, generator=torch.Generator().manual_seed(0))).flatten()
+    drawn = random_rater(masks, torch.rand(1000, generator=torch.Generator().manual_seed(0))).flatten()
     assert all(150 < int((drawn == k).sum()) < 350 for k in range(4))
 
 
@@ -61,18 +61,18 @@ def test_every_map_by_hand_ties_included():
     assert fuse(torch.full((1, 1, 1), 0.35), 0.3).consensus.all()
 
 
-def test_half_of_the_readers_are_enough():
+def test_half_of_the_raters_are_enough():
     masks = torch.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 4, 1, 1).repeat(1, 1, 1, 2)
     masks[0, 2:, 0, 1] = 1  # so that every slot is filled
-    assert readers_consensus(masks).flatten().tolist() == majority(masks).flatten().tolist() == [1, 1]
+    assert raters_consensus(masks).flatten().tolist() == majority(masks).flatten().tolist() == [1, 1]
 
 
 def test_training_target_is_the_consensus_or_the_chosen_slot():
     masks = torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1, 1)
     choice = torch.tensor([0.7])
     assert training_target(masks, "consensus", choice).item() == 1
-    assert training_target(masks, "reader", choice).item() == 0
-    assert training_target(masks, "reader", torch.tensor([0.65])).item() == 1
+    assert training_target(masks, "rater", choice).item() == 0
+    assert training_target(masks, "rater", torch.tensor([0.65])).item() == 1
 
 
 @pytest.mark.parametrize("block", [1, 100, 10_000])

@@ -97,10 +97,10 @@ def test_hd95_is_the_larger_of_both_directed_percentiles():
     assert hd95(a, b) == hd95(b, a) == pytest.approx(5)
 
 
-def test_near_a_lesion_is_what_any_reader_marked_and_five_pixels_about():
-    readers = np.zeros((2, 20, 40), bool)
-    readers[0, 10, 10] = readers[1, 10, 30] = True
-    region = near_lesion(readers)
+def test_near_a_lesion_is_what_any_rater_marked_and_five_pixels_about():
+    raters = np.zeros((2, 20, 40), bool)
+    raters[0, 10, 10] = raters[1, 10, 30] = True
+    region = near_lesion(raters)
     assert region[10, 5:16].all() and not region[10, 4] and not region[10, 16] and region[15, 30] and not region[16, 30]
     assert region.sum() == 2 * 61  # of city-block distance 5
     assert not near_lesion(np.zeros((2, 8, 8), bool)).any()

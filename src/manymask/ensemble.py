@@ -9,7 +9,7 @@ _BLOCK = 1 << 18  # values that are computed at once, so that large images need 
 
 
 @dataclass(frozen=True)
-class Consensus:
+class MaskEnsemble:
     """What n drawn masks say together; every map is (…, H, W)."""
 
     confidence: Tensor  # mean probability, [0, 1]
@@ -25,13 +25,13 @@ def cut(confidence: Tensor, threshold: float) -> Tensor:
     return confidence >= threshold
 
 
-def fuse(masks: Tensor, threshold: float = 0.5) -> Consensus:
+def fuse(masks: Tensor, threshold: float = 0.5) -> MaskEnsemble:
     """Masks (…, n, H, W) with probabilities in [0, 1] → their consensus; the mean at 0.5 as in the paper."""
     confidence = masks.mean(dim=-3)
     votes = torch.zeros_like(confidence)
     for mask in masks.unbind(dim=-3):
         votes += mask >= 0.5
-    return Consensus(
+    return MaskEnsemble(
         confidence=confidence,
         consensus=cut(confidence, threshold),
         votes=votes.div_(masks.shape[-3]),

@@ -13,18 +13,20 @@ MOST_ITEMS = 64  # of a tuple of settings
 # a field of one class (`Class.field`) goes before the same field of any class
 LIMITS: dict[str, Bounds] = {
     # sizes of images and networks
-    "size": (8, 4096), "margin": (0, 4096), "channels": (1, 64), "ResUNet.channels": _WIDTH, "latent": (1, 64),
-    "stem": (1, 64), "factor": (1, 64), "growth": _WIDTH,
-    "width": _WIDTH, "widths": _WIDTH, "encoder": _WIDTH, "features": _WIDTH, "filters": _WIDTH,
-    "blocks": (0, 16), "encoder_blocks": (0, 16), "dense_blocks": (0, 16), "units": (0, 16),
-    "codes": (2, 65536), "levels": (2, 256), "patience": _COUNT,
+    "size": (8, 4096), "margin": (0, 4096), "Recipe.channels": (1, 64), "Pixels.channels": (1, 64), "in_channels": (1, 64), "latent_channels": (1, 64),
+    "patch_size": (1, 64), "factor": (1, 64), "growth": _WIDTH, "head_channels": _WIDTH, "channels": _WIDTH,
+    "encoder_channels": _WIDTH, "blocks_per_level": (0, 16), "encoder_blocks_per_level": (0, 16),
+    "dense_blocks": (0, 16), "units": (0, 16),
+    "codebook_size": (2, 65536), "levels": (2, 256), "revive_after": _COUNT,
     # process and samplers
-    "steps": (1, 10_000), "Training.steps": _COUNT, "Provenance.steps": (0, 10**12), "late": (0.01, 100), "eta": (0, 1),
-    "beta_start": (1e-12, 0.999), "beta_end": (1e-12, 0.999), "turns": (1, 8), "guidance": (-1000, 1000), "scale": _WEIGHT,
+    "steps": (1, 10_000), "Training.steps": _COUNT, "Provenance.steps": (0, 10**12), "eta": (0, 1),
+    "beta_start": (1e-12, 0.999), "beta_end": (1e-12, 0.999), "orientations": (1, 8),
+    "guidance_scale": (-1000, 1000), "scale": _WEIGHT,
     # losses and training
-    "weight": (1e-9, 1e6), "beta": _WEIGHT, "gamma": (0, 100), "cross_entropy": _WEIGHT, "dice": _WEIGHT, "coarse": _WEIGHT,
-    "noise_levels": (1, 64), "drop_condition": _SHARE, "batch": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
-    "decay_after": _COUNT, "weight_decay": (0, 10), "clip": (1e-9, 1e9), "ema": _SHARE, "validate_every": _COUNT,
+    "weight": (1e-9, 1e6), "commitment_weight": _WEIGHT, "kl_weight": _WEIGHT, "gamma": (0, 100), "cross_entropy": _WEIGHT,
+    "dice_weight": _WEIGHT,
+    "noise_levels_per_image": (1, 64), "condition_dropout": _SHARE, "batch_size": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
+    "decay_after": _COUNT, "weight_decay": (0, 10), "max_grad_norm": (1e-9, 1e9), "ema_decay": _SHARE, "validate_every": _COUNT,
     "validation_cases": _COUNT, "seed": (0, 2**63 - 1),
     # augmentation
     "rotate": (0, 180), "Augment.scale": (0, 0.99), "shift": _SHARE, "brightness": _SHARE, "contrast": _SHARE,

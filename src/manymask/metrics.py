@@ -60,17 +60,17 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.where(either > 0, both / np.maximum(either, 1), 1.0).astype(np.float32)
 
 
-def ged(drawn: np.ndarray, readers: np.ndarray) -> float:
+def ged(drawn: np.ndarray, raters: np.ndarray) -> float:
     """Squared generalised energy distance (Kohl et al. 2018) with d = 1 − IoU, as a V-statistic: 0 for equal sets."""
-    cross, within, between = pairwise_iou(drawn, readers), pairwise_iou(drawn, drawn), pairwise_iou(readers, readers)
+    cross, within, between = pairwise_iou(drawn, raters), pairwise_iou(drawn, drawn), pairwise_iou(raters, raters)
     return float(2 * (1 - cross.mean()) - (1 - within.mean()) - (1 - between.mean()))
 
 
-def hungarian_iou(drawn: np.ndarray, readers: np.ndarray) -> float:
+def hungarian_iou(drawn: np.ndarray, raters: np.ndarray) -> float:
     """HM-IoU (Kohl et al. 2019): mean IoU under the best matching, both sets repeated to their least common multiple."""
-    count = lcm(len(drawn), len(readers))
-    table = pairwise_iou(drawn, readers)
-    table = table.repeat(count // len(drawn), axis=0).repeat(count // len(readers), axis=1)
+    count = lcm(len(drawn), len(raters))
+    table = pairwise_iou(drawn, raters)
+    table = table.repeat(count // len(drawn), axis=0).repeat(count // len(raters), axis=1)
     rows, columns = linear_sum_assignment(-table)
     return float(table[rows, columns].mean())
 
@@ -86,18 +86,18 @@ def ssim(reconstruction: Tensor, original: Tensor) -> float:
     return float(SSIMMetric(spatial_dims=2, data_range=1.0)(reconstruction[None].float(), original[None].float()))
 
 
-def near_lesion(readers: np.ndarray, margin: int = 5) -> np.ndarray:
-    """The union of all readers (R, H, W), dilated by `margin` px: where calibration is not won by the background.
+def near_lesion(raters: np.ndarray, margin: int = 5) -> np.ndarray:
+    """The union of all raters (R, H, W), dilated by `margin` px: where calibration is not won by the background.
 
-    No answer moves it, so models compare. It is empty where no reader marked anything.
+    No answer moves it, so models compare. It is empty where no rater marked anything.
     """
-    union = np.asarray(readers.any(axis=0))
+    union = np.asarray(raters.any(axis=0))
     return binary_dilation(union, iterations=margin) if union.any() else union
 
 
 @dataclass
 class Reliability:
-    """A reliability diagram filled case by case: confidence against how often a reader marks such a pixel."""
+    """A reliability diagram filled case by case: confidence against how often a rater marks such a pixel."""
 
     bins: int = 15
     count: np.ndarray = field(init=False)
@@ -108,7 +108,7 @@ class Reliability:
         self.count, self.confidence, self.frequency = np.zeros((3, self.bins))
 
     def add(self, confidence: np.ndarray, frequency: np.ndarray) -> None:
-        """Pixels with their confidence and the share of readers who marked them, flat arrays in [0, 1]."""
+        """Pixels with their confidence and the share of raters who marked them, flat arrays in [0, 1]."""
         index = np.minimum((confidence * self.bins).astype(int), self.bins - 1)
         self.count += np.bincount(index, minlength=self.bins)
         self.confidence += np.bincount(index, weights=confidence, minlength=self.bins)

@@ -17,7 +17,7 @@ from manymask.data.augment import Augment
 from manymask.data.case import Source
 from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, phantom, polyps
 from manymask.data.raters import Target
-from manymask.diffusion.process import Diffusion
+from manymask.diffusion.process import GaussianDiffusion
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.errors import UserError, guesses
 from manymask.models.autoencoder import Autoencoder, CodecSetting, Pixels
@@ -30,7 +30,7 @@ from manymask.nn.losses import MSE, WeightedCE
 Stage = Literal["image-codec", "mask-codec", "segmenter"]
 STAGES: tuple[Stage, ...] = ("image-codec", "mask-codec", "segmenter")
 
-READERS: dict[str, Callable[..., Source]] = {
+DATASETS: dict[str, Callable[..., Source]] = {
     "phantom": phantom.read,
     "folder": folder.read,
     "cvc_clinicdb": cvc_clinicdb.read,
@@ -50,13 +50,13 @@ class Training:
     """
 
     steps: int = 100_000
-    batch: int = 32
+    batch_size: int = 32
     learning_rate: float = 1e-4
     warmup: int = 500
     decay_after: int = 20_000
     weight_decay: float = 1e-2
-    clip: float = 1.0
-    ema: float = 0.9999
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9999
     validate_every: int = 1000
     validation_cases: int = 64
     seed: int = 0
@@ -122,12 +122,12 @@ def _paper(
     dataset: str, size: int, channels: int, weight: float, batch: int, widths: tuple[int, ...] = (64, 128, 256)
 ) -> Recipe:
     """Section IV-B: f = 4, base 64 × [1, 2, 4], ε-prediction, T = 1000, quantised latents, frozen condition."""
-    training = Training(batch=batch)
+    training = Training(batch_size=batch)
     return Recipe(
         dataset, size, channels,
-        image_codec=Autoencoder("image", channels, latent=channels, widths=widths, loss=MSE()),
-        mask_codec=Autoencoder("mask", 1, latent=1, widths=widths, loss=WeightedCE(weight), target="consensus"),
-        segmenter=LatentDiffusion(ConcatUNet(widths), Diffusion("epsilon"), DDPM()),
+        image_codec=Autoencoder("image", channels, latent_channels=channels, channels=widths, loss=MSE()),
+        mask_codec=Autoencoder("mask", 1, latent_channels=1, channels=widths, loss=WeightedCE(weight), target="consensus"),
+        segmenter=LatentDiffusion(ConcatUNet(widths), GaussianDiffusion("epsilon"), DDPM()),
         codec_training=training, training=training,
     )  # fmt: skip
 
@@ -140,31 +140,32 @@ def _fast(
     augment: Augment,
     target: Target = "consensus",
     sampler: DDIM | DDPM = DDIM(10),
-    turns: int = 5,
+    orientations: int = 5,
 ) -> Recipe:
     """Latents of 32² (phantom: 16²) whatever the size, so that two CPU cores can train and run it."""
-    stem = max(2, size // 64)
-    shape = {"widths": (32, 64), "blocks": 1, "stem": stem, "quantised": False}
+    shape = {"channels": (32, 64), "blocks_per_level": 1, "patch_size": max(2, size // 64), "quantized": False}
     geometry = replace(augment, brightness=0, contrast=0, colour=0)
     return Recipe(
         dataset, size, channels,
-        image_codec=Autoencoder("image", channels, latent=4, loss=MSE(), **shape),  # type: ignore[arg-type]
-        mask_codec=Autoencoder("mask", 1, latent=4, loss=WeightedCE(weight, unbias=True), **shape),  # type: ignore[arg-type]
-        segmenter=LatentDiffusion(PyramidUNet(), Diffusion("x0"), sampler, target, noise_levels=4, turns=turns),
-        codec_training=Training(batch=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
-        training=Training(batch=16, learning_rate=5e-4, warmup=200, validate_every=500),
+        image_codec=Autoencoder("image", channels, latent_channels=4, loss=MSE(), **shape),  # type: ignore[arg-type]
+        mask_codec=Autoencoder("mask", 1, latent_channels=4, loss=WeightedCE(weight, unbias=True), **shape),  # type: ignore[arg-type]
+        segmenter=LatentDiffusion(PyramidUNet(), GaussianDiffusion("x0"), sampler, target, noise_levels_per_image=4, orientations=orientations),
+        codec_training=Training(batch_size=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
+        training=Training(batch_size=16, learning_rate=5e-4, warmup=200, validate_every=500),
         codec_augment=geometry, augment=augment,
     )  # fmt: skip
 
 
 def _imagenet(fast: Recipe) -> Recipe:
     """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`), and a Dice term where one mask is the
-    aim: it would teach a model of several readers to hedge less than they do. Its features end at H/32."""
+    aim: it would teach a model of several raters to hedge less than they do. Its features end at H/32."""
     segmenter, levels = fast.segmenter, {4: 4, 8: 3}[fast.mask_codec.factor]
     assert isinstance(segmenter, LatentDiffusion)
-    denoiser = PyramidUNet(encoder=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
-    dice, noise_levels = (0.2, 2) if segmenter.target == "consensus" else (0.0, 4)  # of several readers, four at once
-    return replace(fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels=noise_levels, dice=dice))
+    denoiser = PyramidUNet(encoder_channels=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
+    dice, noise_levels = (0.2, 2) if segmenter.target == "consensus" else (0.0, 4)  # of several raters, four at once
+    return replace(
+        fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels_per_image=noise_levels, dice_weight=dice)
+    )
 
 
 def _once(network: Network) -> Callable[[Recipe], Recipe]:
@@ -172,9 +173,9 @@ def _once(network: Network) -> Callable[[Recipe], Recipe]:
     return lambda row: replace(row, segmenter=OneToOne(network))
 
 
-def _random_reader(row: Recipe, network: Network = ResUNet((16, 32, 64, 128))) -> Recipe:
-    """A network that answers once, learning one reader at random by cross-entropy: its map is the share of readers."""
-    return replace(row, segmenter=OneToOne(network, WeightedCE(1), "reader"))
+def _random_rater(row: Recipe, network: Network = ResUNet((16, 32, 64, 128))) -> Recipe:
+    """A network that answers once, learning one rater at random by cross-entropy: its map is the share of raters."""
+    return replace(row, segmenter=OneToOne(network, WeightedCE(1), "rater"))
 
 
 def _plain(row: Recipe) -> Network:
@@ -183,7 +184,7 @@ def _plain(row: Recipe) -> Network:
     assert isinstance(denoiser, PyramidUNet)
     if denoiser.backbone != "own":
         return Pyramid(backbone=denoiser.backbone)
-    return Pyramid(denoiser.encoder, denoiser.encoder_blocks, factor=row.mask_codec.factor // 2)
+    return Pyramid(denoiser.encoder_channels, denoiser.encoder_blocks_per_level, factor=row.mask_codec.factor // 2)
 
 
 def _twin(row: Recipe) -> Recipe:
@@ -196,16 +197,16 @@ def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
 
     def make(row: Recipe) -> Recipe:
         fitted = replace(denoiser, size=row.size) if isinstance(denoiser, MedSegDiff) else denoiser
-        segmenter = LatentDiffusion(fitted, Diffusion("epsilon"), DDIM(20), row.segmenter.target)
+        segmenter = LatentDiffusion(fitted, GaussianDiffusion("epsilon"), DDIM(20), row.segmenter.target)
         return replace(row, image_codec=Pixels(row.channels), mask_codec=Pixels(1), segmenter=segmenter)
 
     return make
 
 
-_PHOTO = Augment(turn=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
+_PHOTO = Augment(dihedral=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
 # the nodule sits in the middle of its crop: training sees windows of 96² out of 128², so that the middle gives nothing away
-_NODULE = Augment(turn=True, scale=0.1, brightness=0.05, contrast=0.1)
-_MIRROR = Augment(turn=True)
+_NODULE = Augment(dihedral=True, scale=0.1, brightness=0.05, contrast=0.1)
+_MIRROR = Augment(dihedral=True)
 # endoscopes show much that is no polyp, small polyps, and frames within black borders
 _ENDOSCOPE = replace(_PHOTO, zoom=0.2, inset=0.15)
 
@@ -222,13 +223,13 @@ def _maybe_nothing(row: Recipe) -> Recipe:
 
 # name: data set, size, channels, weight of positive pixels, …
 ROWS: dict[str, Recipe] = {
-    "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "reader", turns=1),
+    "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "rater", orientations=1),
     "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
     "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
     "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
     "polyps":             _fast("polyps",       128, 3, 5,  _ENDOSCOPE),
     "lidc_idri":          _regions(_fast("lidc_idri",  96, 1, 50, _NODULE)),
-    "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri",  96, 1, 50, _NODULE, "reader", DDPM(10), 8))),
+    "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri",  96, 1, 50, _NODULE, "rater", DDPM(10), 8))),
     "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
     "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),
@@ -247,14 +248,14 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "unetpp":       _once(UNetPlusPlus((16, 32, 64, 128, 128, 16))),
     "resunet":      _once(ResUNet()),
     "nnunet":       _once(NNUNet((16, 32, 64, 128, 256))),
-    "random-reader": _random_reader,
+    "random-reader": _random_rater,
     "twin":         _twin,
     "imagenet-twin": lambda row: _twin(_imagenet(row)),
-    "imagenet-random-reader": lambda row: _random_reader(row, _plain(_imagenet(row))),
+    "imagenet-random-reader": lambda row: _random_rater(row, _plain(_imagenet(row))),
     "ensemblediff": _in_pixels(ConcatUNet(_PIXEL_WIDTHS, 1)),
     "segdiff":      _in_pixels(SegDiff(_PIXEL_WIDTHS, 1, dense_blocks=2, growth=8)),
     "medsegdiff":   _in_pixels(MedSegDiff(_PIXEL_WIDTHS, 1)),
-    "prob-unet":    lambda row: replace(row, segmenter=ProbUNet(encoder=_PIXEL_WIDTHS, target=row.segmenter.target)),
+    "prob-unet":    lambda row: replace(row, segmenter=ProbUNet(encoder_channels=_PIXEL_WIDTHS, target=row.segmenter.target)),
 }  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {

@@ -63,7 +63,10 @@ def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run
     [
         (["segment", "nowhere.png", "--model", "MODEL", "--out", "o"], "nowhere.png: no such file"),
         (["segment", "IMAGES", "--model", "nowhere", "--out", "o"], "nowhere: no such model folder"),
-        (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--steps", "5000"], "--steps must lie in 1 … 1000"),
+        (
+            ["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--steps", "5000"],
+            "the sampler takes 5000 steps, the process has 1 … 1000",
+        ),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--threshold", "2"], "--threshold must lie between"),
         (["evaluate", "--model", "MODEL", "--data", "nowhere"], "nowhere is no prepared data set"),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--samples", "0"], "--samples must be at least 1"),
@@ -111,7 +114,7 @@ def test_evaluate_leaves_results_and_figure(monkeypatch, trained_run, store, tmp
     assert {p.name for p in out.iterdir()} == {"results.json", "figure.png"}
     assert json.loads((out / "results.json").read_text())["protocol"]["samples"] == 2
     said = capsys.readouterr().out
-    assert "dice" in said and "disk" in said and "one reader against the others" in said
+    assert "dice" in said and "disk" in said and "one rater against the others" in said
 
 
 def test_prepare_own_folder_then_train_with_changed_settings(monkeypatch, tmp_path, capsys):
@@ -121,9 +124,15 @@ def test_prepare_own_folder_then_train_with_changed_settings(monkeypatch, tmp_pa
             (tmp_path / "mine" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{i}.png")
     assert run(monkeypatch, "prepare", "folder", "--source", tmp_path / "mine", "--out", tmp_path / "store") == 0
-    assert "10 cases, 1 reader" in capsys.readouterr().out
+    assert "10 cases, 1 rater" in capsys.readouterr().out
     assert run(monkeypatch, "prepare", "folder", "--source", tmp_path / "mine", "--out", tmp_path / "store") == 2
-    changed = ["--recipe.codec-training.steps", 2, "--recipe.codec-training.batch", 2, "recipe.mask-codec.loss:focal"]
+    changed = [
+        "--recipe.codec-training.steps",
+        2,
+        "--recipe.codec-training.batch-size",
+        2,
+        "recipe.mask-codec.loss:focal",
+    ]
     flags = ["--data", tmp_path / "store", "--run", tmp_path / "run", "--precision", "fp32"]
     assert run(monkeypatch, "train", "folder", "mask-codec", *flags, *changed) == 0
     config = json.loads((tmp_path / "run/mask-codec/model/config.json").read_text())

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.data.augment import WINDOWS, Augment, quarter_turn, quarter_turn_back
+from manymask.data.augment import WINDOWS, Augment
 from manymask.data.case import Batch
+from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.rng import TrainingNoise
 
-EVERYTHING = Augment(turn=True, rotate=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
+EVERYTHING = Augment(dihedral=True, rotate=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
 
 
 def batch(n=8, channels=3):
@@ -51,13 +52,13 @@ def test_halves_augmented_apart_equal_the_whole():
 @pytest.mark.parametrize("k", range(8))
 def test_quarter_turns_are_undone(k):
     x = torch.rand(2, 1, 6, 6)
-    assert torch.equal(quarter_turn_back(quarter_turn(x, k), k), x)
-    assert torch.equal(quarter_turn(x[0, 0], k), quarter_turn(x, k)[0, 0]), "however many axes stand before"
+    assert torch.equal(dihedral_inverse(dihedral(x, k), k), x)
+    assert torch.equal(dihedral(x[0, 0], k), dihedral(x, k)[0, 0]), "however many axes stand before"
 
 
 def test_the_eight_turns_differ():
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
-    assert len({tuple(quarter_turn(x, k).flatten().tolist()) for k in range(8)}) == 8
+    assert len({tuple(dihedral(x, k).flatten().tolist()) for k in range(8)}) == 8
 
 
 def marked(n=256, corner=12):
@@ -70,7 +71,7 @@ def marked(n=256, corner=12):
 def drawn_for_windows(n):
     """What `Augment._frame` draws for each of n cases: which, empty, size and places."""
     noise = TrainingNoise(0, 3)
-    noise.uniform(n, 12)  # for flips and turns
+    noise.uniform(n, 12)  # for flips and orientations
     draw = noise.uniform(n, 4 + 2 * WINDOWS)
     return draw[:, 0], draw[:, 1], draw[:, 2], draw[:, 4:].reshape(n, WINDOWS, 2)
 

@@ -44,7 +44,7 @@ def test_half_of_the_cases_are_mirrored_left_to_right():
     mirrored = (after.image == image.flip(-1)).flatten(1).all(1)
     assert 0.46 < float(mirrored.float().mean()) < 0.54
     assert torch.equal(after.image[~mirrored], many.image[~mirrored])
-    turned = Augment(turn=True)(many).image
+    turned = Augment(dihedral=True)(many).image
     assert len({tuple(x.flatten().tolist()) for x in turned}) == 8
 
 
@@ -52,7 +52,7 @@ def test_flip_alone_never_stands_an_image_on_its_head():
     image, masks = picture()
     assert torch.equal(augmented(Augment(), image, masks, 0.0).image, image.flip(-1))
     assert torch.equal(augmented(Augment(), image, masks, 0.6).image, image)
-    turned = augmented(Augment(turn=True), image, masks, 0.0)
+    turned = augmented(Augment(dihedral=True), image, masks, 0.0)
     expected = image.flip(-1).flip(-2).transpose(-1, -2)
     assert torch.equal(turned.image, expected) and torch.equal(turned.masks, (expected > 0.6).float())
 

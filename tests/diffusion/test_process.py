@@ -1,12 +1,11 @@
 """The noise process by literal values: times, clocks, knots, and which sampler is taken with how many steps."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from manymask.diffusion.process import Diffusion, Flow, stratified
-from manymask.diffusion.samplers import DDIM, DDPM, Euler, choose
+from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow, stratified
+from manymask.diffusion.samplers import DDIM, DDPM, Euler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
 from manymask.rng import SampleNoise, TrainingNoise
 
@@ -25,69 +24,85 @@ class Drawn:
 
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_training_times_run_from_one_to_t_and_both_ends_come(steps):
-    times = Diffusion(steps=steps).draw_times(Drawn(0.0, 0.55, ALMOST_ONE), 3)
+    times = GaussianDiffusion(steps=steps).draw_times(Drawn(0.0, 0.55, ALMOST_ONE), 3)
     assert times.tolist() == [1, 1 + int(0.55 * steps), steps]
-
-
-def test_late_draws_noisy_times_more_often():
-    """t = T u^(1/late): a quarter becomes a half."""
-    assert Diffusion(steps=10, late=2.0).draw_times(Drawn(0.25, ALMOST_ONE), 2).tolist() == [6, 10]
 
 
 def test_noise_levels_of_an_image_are_evenly_spread_from_where_it_starts():
     found = stratified(Drawn(0.1, 0.9), 2, 4)
     assert torch.allclose(found, torch.tensor([0.1, 0.35, 0.6, 0.85, 0.9, 0.15, 0.4, 0.65]))
-    assert torch.equal(Flow().draw_times(Drawn(0.1, 0.9), 2, 4), found)
+    assert torch.equal(RectifiedFlow().draw_times(Drawn(0.1, 0.9), 2, 4), found)
 
 
 def test_clock_of_both_processes_runs_to_1000():
-    assert Diffusion().clock(torch.tensor([1, 1000])).tolist() == [1, 1000]
-    assert torch.allclose(Flow().clock(torch.tensor([0.25, 1.0])), torch.tensor([250.0, 1000.0]))
+    assert GaussianDiffusion().time_input(torch.tensor([1, 1000])).tolist() == [1, 1000]
+    assert torch.allclose(RectifiedFlow().time_input(torch.tensor([0.25, 1.0])), torch.tensor([250.0, 1000.0]))
 
 
 def test_knots_are_rounded_and_end_where_no_noise_is():
-    assert Diffusion().knots(3) == [1000, 667, 333, 0]
-    assert Diffusion(steps=10).knots(4) == [10, 8, 5, 2, 0]
-    assert Flow().knots(4) == [1, 0.75, 0.5, 0.25, 0]
+    assert GaussianDiffusion().timesteps(3) == [1000, 667, 333, 0]
+    assert GaussianDiffusion(steps=10).timesteps(4) == [10, 8, 5, 2, 0]
+    assert RectifiedFlow().timesteps(4) == [1, 0.75, 0.5, 0.25, 0]
 
 
-@pytest.mark.parametrize("process", [Diffusion(), Flow()])
+@pytest.mark.parametrize("process", [GaussianDiffusion(), RectifiedFlow()])
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_knots_beyond_the_process_are_refused(process, steps):
     with pytest.raises(ValueError, match=f"1 … 1000, not {steps}"):
-        process.knots(steps)
+        process.timesteps(steps)
 
 
 def test_corruption_target_and_estimate_of_a_process_of_two_steps():
     """β = ½, ½: γ = 1, ½, ¼."""
-    process = Diffusion("v", 2, 0.5, 0.5)
-    assert process.gamma.tolist() == [1, 0.5, 0.25] and process.latest == 2
-    assert process.level(2) == (0.5, 0.75**0.5)
+    process = GaussianDiffusion("v", 2, 0.5, 0.5)
+    assert process.gamma.tolist() == [1, 0.5, 0.25] and process.t_max == 2
+    assert process.alpha_sigma(2) == (0.5, 0.75**0.5)
     z0, epsilon, t = torch.tensor([[2.0], [2.0]]), torch.tensor([[4.0], [4.0]]), torch.tensor([1, 2])
-    z, v = process.corrupt(z0, epsilon, t), process.target(z0, epsilon, t)
+    z, v = process.add_noise(z0, epsilon, t), process.target(z0, epsilon, t)
     assert z.flatten().tolist() == pytest.approx([6 * 0.5**0.5, 1 + 4 * 0.75**0.5])
     assert v.flatten().tolist() == pytest.approx([2 * 0.5**0.5, 2 - 2 * 0.75**0.5])
-    assert torch.allclose(process.estimate(v, z, t)[0], z0) and torch.allclose(process.estimate(v, z, t)[1], epsilon)
+    assert torch.allclose(process.to_x0_eps(v, z, t)[0], z0) and torch.allclose(process.to_x0_eps(v, z, t)[1], epsilon)
 
 
-def model(**setting):
-    return SimpleNamespace(setting=SimpleNamespace(**setting))
+SHORT = GaussianDiffusion(steps=20)
+OWN = SamplingConfig(DDIM(5, 0.5), 5, 3, 1.0)
 
 
-def test_chosen_sampler_takes_no_more_steps_than_the_process_has():
-    short = model(sampler=DDIM(5, 0.5), process=Diffusion(steps=20))
-    assert choose("ddpm", None, short) == DDPM(20)
-    assert choose("ddpm", 7, short) == DDPM(7)
-    assert choose("ddim", None, short) == DDIM(5, 0.5), "what is not given stays as the model has it"
-    assert choose(None, 9, short) == DDIM(9, 0.5)
-    assert choose("euler", None, model(sampler=Euler(3), process=Flow())) == Euler(3)
-    assert choose(None, None, short) is None and choose("ddim", 5, model()) is None
+@pytest.mark.parametrize(
+    ("asked", "sampler"),
+    [
+        (SamplingConfig(), DDIM(5, 0.5)),
+        (SamplingConfig("ddpm"), DDPM(20)),
+        (SamplingConfig("ddpm", 7), DDPM(7)),
+        (SamplingConfig("ddim"), DDIM(5, 0.5)),
+        (SamplingConfig(steps=9), DDIM(9, 0.5)),
+        (SamplingConfig(DDIM(11)), DDIM(11)),
+        (SamplingConfig(DDIM(11), steps=4), DDIM(4)),
+    ],
+)
+def test_sampling_that_is_not_requested_stays_as_the_model_has_it(asked, sampler):
+    assert asked.resolved(OWN, SHORT) == SamplingConfig(sampler, sampler.steps, 3, 1.0)
 
 
-@pytest.mark.parametrize("steps", [0, 21])
-def test_steps_outside_of_the_process_are_refused(steps):
-    with pytest.raises(UserError, match=f"1 … 20, not {steps}"):
-        choose(None, steps, model(sampler=DDIM(5), process=Diffusion(steps=20)))
+def test_a_flow_keeps_its_own_sampler_when_it_is_named():
+    own = SamplingConfig(Euler(3), 3, 1, 1.0)
+    assert SamplingConfig("euler").resolved(own, RectifiedFlow()).sampler == Euler(3)
+
+
+@pytest.mark.parametrize("asked", [SamplingConfig(steps=21), SamplingConfig(DDIM(21)), SamplingConfig("ddim", 21)])
+def test_more_steps_than_the_process_has_are_refused(asked):
+    with pytest.raises(UserError, match="takes 21 steps, the process has 1 … 20"):
+        asked.resolved(OWN, SHORT)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"sampler": "dimm"}, {"sampler": 3}, {"steps": 0}, {"steps": 1.5}, {"steps": True}, {"orientations": 0},
+     {"orientations": 9}, {"guidance_scale": "much"}],
+)  # fmt: skip
+def test_impossible_sampling_is_refused_when_it_is_written_down(values):
+    with pytest.raises(UserError, match=next(iter(values))):
+        SamplingConfig(**values)
 
 
 def test_every_case_and_every_training_step_has_noise_of_its_own():

@@ -9,13 +9,13 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
 from manymask.errors import UserError
 from manymask.rng import TrainingNoise
 
 SHAPE = (2, 3, 4, 4)
-PROCESS = Diffusion("epsilon")
+PROCESS = GaussianDiffusion("epsilon")
 
 
 class Given:
@@ -34,7 +34,7 @@ def network(z, t):
 
 
 def denoise(z, t):
-    return PROCESS.estimate(network(z, t), z, torch.full((len(z),), t))
+    return PROCESS.to_x0_eps(network(z, t), z, torch.full((len(z),), t))
 
 
 def start(seed=0):
@@ -118,10 +118,10 @@ def test_dpm_solver_equals_diffusers(steps):
 MU, SPREAD = 1.5, 0.4
 
 
-class UntilQuarter(Diffusion):
+class UntilQuarter(GaussianDiffusion):
     """Stops at T/4: towards t = 0 the noise level has an infinite slope in t, where no method keeps its order."""
 
-    def knots(self, steps):
+    def timesteps(self, steps):
         return [round(self.steps * (1 - 0.75 * i / steps)) for i in range(steps + 1)]
 
 
@@ -161,7 +161,7 @@ def test_plms_is_of_second_order_or_better():
 
 def test_ddpm_reaches_mean_and_variance():
     generator = torch.Generator().manual_seed(0)
-    process = Diffusion("epsilon")
+    process = GaussianDiffusion("epsilon")
 
     class Fresh:
         def normal(self, *shape):
@@ -175,16 +175,16 @@ def test_ddpm_reaches_mean_and_variance():
 def test_ddpm_mean_equals_the_posterior_in_its_x0_form():
     """q(z_{t−1} | z_t, x̂₀) = N(√γ_{t−1} β_t/(1−γ_t) x̂₀ + √α_t (1−γ_{t−1})/(1−γ_t) z_t, β̃_t) (Ho et al. 2020, Eq. 7)."""
     gamma, z = PROCESS.gamma, start()
-    for t, s in list(pairwise(PROCESS.knots(1000)))[:-1:97]:
-        steps = Diffusion("epsilon")
+    for t, s in list(pairwise(PROCESS.timesteps(1000)))[:-1:97]:
+        steps = GaussianDiffusion("epsilon")
         z0, _ = denoise(z, t)
         alpha, beta = gamma[t] / gamma[s], 1 - gamma[t] / gamma[s]
         expected = gamma[s].sqrt() * beta / (1 - gamma[t]) * z0 + alpha.sqrt() * (1 - gamma[s]) / (1 - gamma[t]) * z
         unit = torch.ones(SHAPE, dtype=torch.float64)
         sigma = (beta * (1 - gamma[s]) / (1 - gamma[t])).sqrt()
 
-        class OneStep(Diffusion):
-            def knots(self, n, t=t, s=s):
+        class OneStep(GaussianDiffusion):
+            def timesteps(self, n, t=t, s=s):
                 return [t, s]
 
         assert steps.gamma[-1] == gamma[-1]
@@ -194,22 +194,22 @@ def test_ddpm_mean_equals_the_posterior_in_its_x0_form():
 
 @given(st.integers(1, 1000))
 def test_knots_fall_from_t_to_zero(steps):
-    knots = PROCESS.knots(steps)
+    knots = PROCESS.timesteps(steps)
     assert knots[0] == 1000 and knots[-1] == 0 and len(knots) == steps + 1
     assert all(a > b for a, b in pairwise(knots))
 
 
 def test_more_steps_than_the_process_has_are_refused():
     with pytest.raises(ValueError, match="steps must lie in"):
-        PROCESS.knots(1001)
+        PROCESS.timesteps(1001)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
 def test_estimate_inverts_corruption(prediction):
-    process = Diffusion(prediction)
+    process = GaussianDiffusion(prediction)
     z0, epsilon, t = start(1), start(2), torch.tensor([1, 900])
-    z = process.corrupt(z0, epsilon, t)
-    x0_hat, epsilon_hat = process.estimate(process.target(z0, epsilon, t), z, t)
+    z = process.add_noise(z0, epsilon, t)
+    x0_hat, epsilon_hat = process.to_x0_eps(process.target(z0, epsilon, t), z, t)
     assert torch.allclose(x0_hat, z0, atol=1e-9) and torch.allclose(epsilon_hat, epsilon, atol=1e-9)
 
 
@@ -221,12 +221,12 @@ STEPS = (1, 2, 5, 10, 20, 50, 1000)
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
 def test_every_sampler_takes_every_number_of_steps_with_every_prediction(sampler, steps, prediction):
     """The network knows the data, N(μ, s²), exactly; from twenty steps on a deterministic sampler finds its mean."""
-    process = Diffusion(prediction)
+    process = GaussianDiffusion(prediction)
 
     def known(z, t):
         times = torch.full((len(z),), t)
         z0, epsilon = exact(z, t, process)
-        return process.estimate(process.target(z0, epsilon, times), z, times)
+        return process.to_x0_eps(process.target(z0, epsilon, times), z, times)
 
     z = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
     noise = Given([torch.zeros(1, 1, 2, 2)] * steps)
@@ -238,7 +238,7 @@ def test_every_sampler_takes_every_number_of_steps_with_every_prediction(sampler
 
 # -- flow matching: the same data, whose velocity field and flow are known ------------------------------------------------
 
-FLOW = Flow()
+FLOW = RectifiedFlow()
 
 
 def velocity(z, t):
@@ -249,7 +249,7 @@ def velocity(z, t):
 
 
 def follow(z, t):
-    return FLOW.estimate(velocity(z, t), z, torch.full((len(z),), float(t), dtype=torch.float64))
+    return FLOW.to_x0_eps(velocity(z, t), z, torch.full((len(z),), float(t), dtype=torch.float64))
 
 
 def flow_order(sampler, low=40, high=80):
@@ -295,24 +295,24 @@ def test_a_straight_flow_needs_one_step():
 @given(st.floats(0, 1))
 def test_flow_estimate_inverts_corruption(t):
     z0, epsilon, times = start(1), start(2), torch.full((2,), t, dtype=torch.float64)
-    z = FLOW.corrupt(z0, epsilon, times)
-    a, s = FLOW.level(t)
+    z = FLOW.add_noise(z0, epsilon, times)
+    a, s = FLOW.alpha_sigma(t)
     assert torch.allclose(z, a * z0 + s * epsilon)
-    found = FLOW.estimate(FLOW.target(z0, epsilon, times), z, times)
+    found = FLOW.to_x0_eps(FLOW.target(z0, epsilon, times), z, times)
     assert torch.allclose(found[0], z0, atol=1e-9) and torch.allclose(found[1], epsilon, atol=1e-9)
 
 
 def test_velocity_is_the_time_derivative_of_the_path():
     z0, epsilon, t = start(1), start(2), torch.tensor([0.3, 0.9], dtype=torch.float64)
-    slope = (FLOW.corrupt(z0, epsilon, t + 1e-6) - FLOW.corrupt(z0, epsilon, t - 1e-6)) / 2e-6
+    slope = (FLOW.add_noise(z0, epsilon, t + 1e-6) - FLOW.add_noise(z0, epsilon, t - 1e-6)) / 2e-6
     assert torch.allclose(slope, FLOW.target(z0, epsilon, t), atol=1e-6)
 
 
 @pytest.mark.parametrize("process", [PROCESS, FLOW])
 def test_level_says_what_corruption_does(process):
-    t = process.knots(4)[1]
-    a, s = process.level(t)
-    z = process.corrupt(start(1), start(2), torch.full((2,), t))
+    t = process.timesteps(4)[1]
+    a, s = process.alpha_sigma(t)
+    z = process.add_noise(start(1), start(2), torch.full((2,), t))
     assert torch.allclose(z, a * start(1) + s * start(2), atol=1e-6)
 
 
@@ -320,16 +320,15 @@ def test_level_says_what_corruption_does(process):
     ("sampler", "process"), [(Euler(), PROCESS), (Heun(), PROCESS), (DDPM(), FLOW), (PLMS(), FLOW)]
 )
 def test_wrong_sampler_for_a_process_is_a_line_that_names_the_right_ones(sampler, process):
-    with pytest.raises(UserError, match=r"cannot sample a (Flow|Diffusion): choose .*DDIM, "):
+    with pytest.raises(UserError, match=r"cannot sample a (RectifiedFlow|GaussianDiffusion): choose .*DDIM, "):
         check_fit(sampler, process)
 
 
-@pytest.mark.parametrize("process", [Diffusion(), Diffusion(late=2.0), Flow()])
+@pytest.mark.parametrize("process", [GaussianDiffusion(), RectifiedFlow()])
 def test_levels_of_one_image_are_spread_and_all_times_come(process):
-    longest = process.knots(1)[0]
-    t = process.draw_times(TrainingNoise(0, 0), 5000, 4).double() / longest
-    assert t.min() >= 0 and t.max() <= 1 and t.shape == (20000,)
-    u = t ** getattr(process, "late", 1)  # uniform again
+    longest = process.timesteps(1)[0]
+    u = process.draw_times(TrainingNoise(0, 0), 5000, 4).double() / longest
+    assert u.min() >= 0 and u.max() <= 1 and u.shape == (20000,)
     assert torch.histc(u, 10, 0, 1).sub(2000).abs().max() < 120
     by_image = u.reshape(5000, 4).sort(dim=1).values
     assert torch.allclose(by_image.diff(dim=1), torch.full((5000, 3), 0.25, dtype=torch.float64), atol=5e-3)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, leading_score, results
-from manymask.evaluation.held_out import fitting, held_out_cases, refuse_seen
+from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score, results
+from manymask.evaluation.held_out import check_no_leakage, held_out_cases, matched_store
 from manymask.hub.model_folder import load_model
 from manymask.hub.provenance import Provenance
 from manymask.metrics import overlap
@@ -18,37 +18,37 @@ from manymask.runtime import git_revision
 
 
 class Oracle(nn.Module):
-    """Answers with the readers themselves, or with what `change` makes of them."""
+    """Answers with the raters themselves, or with what `change` makes of them."""
 
     def __init__(self, store, change=lambda masks: masks):
         super().__init__()
         self.store, self.change = store, change
 
-    def predict(self, batch, n, seed, sampler=None):
+    def sample_all(self, batch, n, seed, sampling=None):
         masks = self.change(self.store.batch(batch.ids).truth())
         return masks[:, torch.arange(n) % masks.shape[1]]
 
 
 def test_consensus_as_answer_scores_one(store):
-    scores = evaluate(Oracle(store, readers_consensus), store, store.ids[:6], Protocol(), progress=False)
+    scores = evaluate(Oracle(store, raters_consensus), store, store.ids[:6], EvalConfig(), progress=False)
     assert scores.metrics["dice"]["mean"] == scores.metrics["dice"]["pooled"] == 1
     assert scores.metrics["hd95"]["mean"] == 0
 
 
-def test_readers_as_samples_have_ged_zero_and_hm_iou_one(store):
-    scores = evaluate(Oracle(store), store, store.ids[:6], Protocol(samples=4, ged_samples=4), progress=False)
+def test_raters_as_samples_have_ged_zero_and_hm_iou_one(store):
+    scores = evaluate(Oracle(store), store, store.ids[:6], EvalConfig(samples=4, ged_samples=4), progress=False)
     assert scores.metrics["ged"]["mean"] == pytest.approx(0, abs=1e-6)
     assert scores.metrics["hm_iou"]["mean"] == pytest.approx(1)
     assert scores.metrics["brier"]["mean"] == pytest.approx(0, abs=1e-9) and scores.metrics["ece"]["mean"] < 1e-9
 
 
-def test_one_mask_repeated_has_worse_ged_than_the_readers(store):
-    repeated = evaluate(Oracle(store, readers_consensus), store, store.ids, Protocol(), progress=False)
+def test_one_mask_repeated_has_worse_ged_than_the_raters(store):
+    repeated = evaluate(Oracle(store, raters_consensus), store, store.ids, EvalConfig(), progress=False)
     assert repeated.metrics["ged"]["mean"] > 0.02
 
 
 def test_empty_answers_score_zero_and_are_skipped_by_hd95(store):
-    scores = evaluate(Oracle(store, torch.zeros_like), store, store.ids[:4], Protocol(), progress=False)
+    scores = evaluate(Oracle(store, torch.zeros_like), store, store.ids[:4], EvalConfig(), progress=False)
     assert scores.metrics["dice"]["mean"] == 0
     assert scores.metrics["hd95"] == {"n": 0, "skipped": 4, "missed": 4, "false": 0}
 
@@ -73,20 +73,20 @@ def test_cases_seen_by_what_a_model_started_from_are_refused(store, trained_run)
 def test_names_seen_in_another_folder_of_ones_own_are_a_warning(store, monkeypatch, capsys):
     monkeypatch.setattr(store, "name", "folder")
     ids = store.part(None, "test")
-    refuse_seen(ids, "test", store, Provenance("folder", "before it was prepared anew"), ids[:1])
+    check_no_leakage(ids, "test", store, Provenance("folder", "before it was prepared anew"), ids[:1])
     assert "the scores are too good" in capsys.readouterr().err
     with pytest.raises(UserError, match="trained on"):
-        refuse_seen(ids, "test", store, Provenance("folder", store.hash), ids[:1])
+        check_no_leakage(ids, "test", store, Provenance("folder", store.hash), ids[:1])
 
 
 def test_sample_count_of_ged_is_its_own(store):
-    few = evaluate(Oracle(store), store, store.ids[:3], Protocol(samples=4, ged_samples=4), progress=False)
-    many = evaluate(Oracle(store), store, store.ids[:3], Protocol(samples=7, ged_samples=4), progress=False)
+    few = evaluate(Oracle(store), store, store.ids[:3], EvalConfig(samples=4, ged_samples=4), progress=False)
+    many = evaluate(Oracle(store), store, store.ids[:3], EvalConfig(samples=7, ged_samples=4), progress=False)
     assert few.metrics["ged"]["mean"] == many.metrics["ged"]["mean"] == pytest.approx(0, abs=1e-6)
 
 
 def test_results_are_json_and_name_their_origin(store, trained_run):
-    trained, protocol = load_model(trained_run), Protocol(samples=2, ged_samples=2)
+    trained, protocol = load_model(trained_run), EvalConfig(samples=2, ged_samples=2)
     ids = held_out_cases(trained, store, "test")
     scores = evaluate(trained.model, store, ids, protocol, progress=False)
     found = json.loads(json.dumps(results(trained, store, "test", protocol, scores), allow_nan=False))
@@ -98,19 +98,21 @@ def test_results_are_json_and_name_their_origin(store, trained_run):
 
 def test_evaluating_twice_gives_the_same(store, trained_run):
     trained = load_model(trained_run)
-    twice = [evaluate(trained.model, store, store.ids[:3], Protocol(batch=b), progress=False).cases for b in (1, 3)]
+    twice = [
+        evaluate(trained.model, store, store.ids[:3], EvalConfig(batch_size=b), progress=False).cases for b in (1, 3)
+    ]
     for first, second in zip(*twice, strict=True):
         assert first["dice"] == pytest.approx(second["dice"], abs=0.01)
 
 
 def test_codec_scores_are_those_of_table_one(store, trained_run):
     codec = load_model(trained_run / "mask-codec").model
-    scores = evaluate(codec, store, store.ids[:4], Protocol(), progress=False)
-    assert set(scores.metrics) == {"dice", "iou", "dice_unsnapped", "ssim", "psnr"}
+    scores = evaluate(codec, store, store.ids[:4], EvalConfig(), progress=False)
+    assert set(scores.metrics) == {"dice", "iou", "dice_unquantized", "ssim", "psnr"}
     assert leading_score(codec, 4)[0] == "dice"
     original = codec.reconstruct(store.batch(store.ids[:1]))[0]
     unsnapped = codec.decode(codec.encode(original))[0, 0].detach().numpy() >= 0.5
-    assert scores.cases[0]["dice_unsnapped"] == overlap(unsnapped, original[0, 0].numpy() >= 0.5)[0]
+    assert scores.cases[0]["dice_unquantized"] == overlap(unsnapped, original[0, 0].numpy() >= 0.5)[0]
     assert leading_score(load_model(trained_run / "image-codec").model, 4)[0] == "psnr"
 
 
@@ -129,6 +131,6 @@ def test_a_window_shows_the_stored_pixels_off_the_middle(store):
 
 def test_a_model_with_a_margin_sees_the_middle_of_what_is_stored(store, recipe):
     row = replace(recipe, size=store.stored[0] - 8, margin=4)
-    assert fitting(row, store).images.shape[-1] == store.stored[0] - 8
+    assert matched_store(row, store).images.shape[-1] == store.stored[0] - 8
     with pytest.raises(UserError, match="windows of larger crops"):
-        fitting(replace(row, size=store.stored[0], margin=0), store, (1, 1))
+        matched_store(replace(row, size=store.stored[0], margin=0), store, (1, 1))

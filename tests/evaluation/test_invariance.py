@@ -75,7 +75,7 @@ def test_rotation_turns_about_the_middle():
     assert rotate(x, 1)[0, 0, 4, 4] == pytest.approx(float(x[0, 0, 4, 4]), abs=1e-5)
 
 
-@pytest.mark.parametrize("bottleneck", [VQ(codes=16), KL(), FSQ(5)])
+@pytest.mark.parametrize("bottleneck", [VQ(codebook_size=16), KL(), FSQ(5)])
 @pytest.mark.parametrize("stage", ["image_codec", "mask_codec"])
 def test_every_codec_variant_can_be_measured_and_repeats(stage, bottleneck):
     model = codec(stage, bottleneck=bottleneck)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from manymask.diffusion.samplers import DDPM
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate
-from manymask.evaluation.publish import Drawing, publish
+from manymask.evaluation.evaluator import EvalConfig, evaluate
+from manymask.evaluation.publish import publish, with_sampling
 from manymask.hub.licenses import LICENCES, licence
 from manymask.hub.model_card import measured
 from manymask.hub.model_folder import load_model, save_model
@@ -19,14 +20,14 @@ from manymask.models.deterministic import OneToOne
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.nn.losses import WeightedCE
 from manymask.training.checkpoint import saved_progress
-from manymask.training.trainer import Job, fit
+from manymask.training.trainer import TrainConfig, fit
 
 
 def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_path):
     metrics = publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", seeds=2)
     shipped = load_model(tmp_path / "model")
     ids = store.part(None, "test")
-    again = evaluate(shipped.model, store, ids, Protocol(), progress=False).metrics
+    again = evaluate(shipped.model, store, ids, EvalConfig(), progress=False).metrics
     assert again["dice"]["mean"] == metrics["segmenter"][0]["metrics"]["dice"]["mean"]
     assert len(metrics["segmenter"]) == 2 and set(metrics) == {"segmenter", "mask-codec", "image-codec"}
     kept = read_json(tmp_path / "model" / "metrics.json")
@@ -45,13 +46,13 @@ def test_card_says_what_a_surface_distance_leaves_out_and_how_calibrated_it_is_n
     rows = measured({"segmenter": [run]})
     assert "(6 of 10; 3 answered with nothing; 1 answered where nothing is) | 3.0000 |" in rows
     assert "| segmenter | ECE | 0.0100 |" in rows
-    assert "| segmenter | ECE within 5 px of the readers' masks | 0.2500 |" in rows
+    assert "| segmenter | ECE within 5 px of the raters' masks | 0.2500 |" in rows
 
 
 def test_worst_cases_are_named_worst_first(trained_run, store, tmp_path):
     publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results")
     cases = read_json(tmp_path / "results" / "results.json")["cases"]
-    worst = sorted(cases, key=lambda case: (case["dice"], case["spread"]))[:10]
+    worst = sorted(cases, key=lambda case: (case["dice"], case["relative_std"]))[:10]
     table, _, missed = (tmp_path / "results" / "worst.md").read_text().partition("\n\n")
     assert [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]] == [case["id"] for case in worst]
     assert missed.startswith(f"Of {len(cases)} cases {sum(case['dice'] == 0 for case in cases)} are missed")
@@ -65,21 +66,26 @@ def test_pictures_of_data_that_may_not_be_shown_are_not_drawn(trained_run, store
 
 
 def test_samples_of_one_view_are_scored_beside_those_spread_over_turns(trained_run, store, tmp_path):
-    metrics = publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", drawing=Drawing(turns=5))
-    plain = publish(trained_run, store.folder, tmp_path / "plain", tmp_path / "plain-results")
-    assert (
-        metrics["without turns"][0]["metrics"] == plain["segmenter"][0]["metrics"] != metrics["segmenter"][0]["metrics"]
+    metrics = publish(
+        trained_run, store.folder, tmp_path / "model", tmp_path / "results", sampling=SamplingConfig(orientations=5)
     )
+    plain = publish(trained_run, store.folder, tmp_path / "plain", tmp_path / "plain-results")
+    assert metrics["upright"][0]["metrics"] == plain["segmenter"][0]["metrics"] != metrics["segmenter"][0]["metrics"]
     assert "spread over 5 flips" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_shipped_model_draws_as_it_was_told_to(trained_run, store, tmp_path):
     few = publish(
-        trained_run, store.folder, tmp_path / "model", tmp_path / "results", cases=2, drawing=Drawing(3, "ddpm", 4)
+        trained_run,
+        store.folder,
+        tmp_path / "model",
+        tmp_path / "results",
+        cases=2,
+        sampling=SamplingConfig("ddpm", 4, 3),
     )
     shipped = load_model(tmp_path / "model").model.setting
-    assert (shipped.turns, shipped.sampler) == (3, DDPM(4))
-    assert "without turns" in few
+    assert (shipped.orientations, shipped.sampler) == (3, DDPM(4))
+    assert "upright" in few
     assert load_model(tmp_path / "model").provenance.score.endswith("; DDIM-3)")  # what validation had drawn with
 
 
@@ -88,15 +94,27 @@ def test_way_of_drawing_is_for_diffusion_models(trained_run):
     once = load_model(trained_run)
     once.recipe = replace(once.recipe, segmenter=OneToOne())
     for trained in (codec, once):
-        with pytest.raises(UserError, match="for diffusion models"):
-            Drawing(turns=2).of(trained)
+        with pytest.raises(UserError, match="only diffusion models"):
+            with_sampling(trained, SamplingConfig(orientations=2))
 
 
-@pytest.mark.parametrize("asked", [Drawing(turns=0), Drawing(turns=9), Drawing(steps=0), Drawing(steps=1001)])
-def test_impossible_way_of_drawing_is_refused_before_anything_is_scored(trained_run, store, tmp_path, asked):
-    with pytest.raises(UserError, match=r"must lie in 1 …"):
-        publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", drawing=asked)
+def test_impossible_sampling_is_refused_before_anything_is_scored(trained_run, store, tmp_path):
+    with pytest.raises(UserError, match=r"takes 1001 steps, the process has 1 … 1000"):
+        publish(
+            trained_run, store.folder, tmp_path / "model", tmp_path / "results", sampling=SamplingConfig(steps=1001)
+        )
     assert not list(tmp_path.iterdir())
+
+
+def test_other_sampling_makes_another_model_and_leaves_the_given_one(trained_run):
+    trained = load_model(trained_run)
+    before = trained.model.setting
+    other = with_sampling(trained, SamplingConfig("ddpm", 4, 3))
+    assert other.model is not trained.model and trained.model.setting == before == trained.recipe.segmenter
+    assert other.model.setting == other.recipe.segmenter and other.model.setting.sampling == SamplingConfig(
+        DDPM(4), 4, 3, 1.0
+    )
+    assert other.fingerprint == trained.fingerprint
 
 
 def alone(recipe, steps=70):
@@ -108,7 +126,7 @@ def alone(recipe, steps=70):
 def decoder_alone(request, trained_run, store, recipe, tmp_path):
     """The run's mask codec, taken from its own folder or from the segmenter, after more training of its decoder alone."""
     init = trained_run / request.param / "model"
-    return fit(Job(alone(recipe), "mask-codec", store, tmp_path / "decoder", init=init))
+    return fit(TrainConfig(alone(recipe), "mask-codec", store, tmp_path / "decoder", init=init))
 
 
 def test_decoder_trained_alone_keeps_every_latent(trained_run, decoder_alone):
@@ -133,7 +151,7 @@ def test_model_is_shipped_with_the_decoder_that_was_trained_on(trained_run, stor
 
 def test_decoder_of_an_image_codec_is_trained_alone(trained_run, store, recipe, tmp_path):
     init = trained_run / "image-codec" / "model"
-    after = fit(Job(alone(recipe, 3), "image-codec", store, tmp_path / "decoder", init=init))
+    after = fit(TrainConfig(alone(recipe, 3), "image-codec", store, tmp_path / "decoder", init=init))
     assert load_model(init).model.same_latents(load_model(after).model)
 
 
@@ -143,7 +161,7 @@ def test_latents_stay_when_training_of_a_decoder_alone_is_resumed(trained_run, s
         folder = tmp_path / "decoder" / "mask-codec" / "config.yaml"
         if folder.exists():  # the same run, given more steps
             folder.write_text(folder.read_text().replace("steps: 2", "steps: 4"))
-        after = fit(Job(alone(recipe, steps), "mask-codec", store, tmp_path / "decoder", init=init))
+        after = fit(TrainConfig(alone(recipe, steps), "mask-codec", store, tmp_path / "decoder", init=init))
     assert load_model(init).model.same_latents(load_model(after).model)
     assert saved_progress(tmp_path / "decoder" / "mask-codec" / "checkpoints" / "last.safetensors").step == 4
 
@@ -157,7 +175,9 @@ def test_decoder_whose_logits_mean_something_else_is_refused(trained_run, store,
     init = trained_run / "mask-codec" / "model"
     with pytest.raises(UserError, match="other settings"):
         fit(
-            Job(replace(alone(recipe), mask_codec=heavier.mask_codec), "mask-codec", store, tmp_path / "run", init=init)
+            TrainConfig(
+                replace(alone(recipe), mask_codec=heavier.mask_codec), "mask-codec", store, tmp_path / "run", init=init
+            )
         )
 
 
@@ -178,7 +198,7 @@ def test_published_model_knows_how_its_codecs_were_trained(trained_run, store, t
 
 def test_mask_codec_of_other_latents_is_refused(trained_run, store, recipe, tmp_path):
     other = replace(recipe, codec_training=replace(recipe.codec_training, seed=1, steps=2))
-    codec = fit(Job(other, "mask-codec", store, tmp_path / "other"))
+    codec = fit(TrainConfig(other, "mask-codec", store, tmp_path / "other"))
     with pytest.raises(UserError, match="other latents"):
         publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=codec)
 
@@ -187,7 +207,7 @@ def test_mask_codec_of_other_latents_is_refused(trained_run, store, recipe, tmp_
 def test_only_a_codec_that_exists_has_its_decoder_trained_alone(recipe, store, tmp_path, stage):
     alone = replace(recipe.training, part="decoder")
     with pytest.raises(UserError, match="only a codec's decoder"):
-        Job(replace(recipe, training=alone, codec_training=alone), stage, store, tmp_path)
+        TrainConfig(replace(recipe, training=alone, codec_training=alone), stage, store, tmp_path)
 
 
 def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):

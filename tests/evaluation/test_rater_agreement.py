@@ -1,4 +1,4 @@
-"""Sets of masks against several readers, and the answers that need no drawing, by value."""
+"""Sets of masks against several raters, and the answers that need no drawing, by value."""
 
 from functools import partial
 from itertools import product
@@ -18,7 +18,7 @@ def strip(*widths):
 def test_distances_are_of_distinct_pairs():
     found = set_scores(strip(2, 4).astype(float), strip(4, 4, 8))
     assert found["sample_distance"] == pytest.approx(1 / 2)
-    assert found["reader_distance"] == pytest.approx((0 + 1 / 2 + 1 / 2) / 3)
+    assert found["rater_distance"] == pytest.approx((0 + 1 / 2 + 1 / 2) / 3)
 
 
 def test_ged_is_twice_the_cross_less_both_own_distances():
@@ -52,14 +52,14 @@ def test_level_sets_cut_the_mean_at_sixteen_levels():
 
 
 def test_a_quarter_of_the_blanks_is_empty():
-    full, readers = strip(*[4] * 16).astype(float), strip(4, 4, 4, 0)
-    found = set_scores(full, readers)
+    full, raters = strip(*[4] * 16).astype(float), strip(4, 4, 4, 0)
+    found = set_scores(full, raters)
     assert found["blanks"]["ged"] == pytest.approx(0) and found["blanks"]["hm_iou"] == 1
     assert found["ged"] > 0.1 and found["hm_iou"] == pytest.approx(3 / 4)
 
 
-def test_rivals_are_paired_with_the_drawn_masks_and_split_by_readers(store):
-    rows = [{"id": case, "readers": 1 + i % 2, "dice": i / 10} | set_scores(strip(2, 4).astype(float), strip(4, 8))
+def test_rivals_are_paired_with_the_drawn_masks_and_split_by_raters(store):
+    rows = [{"id": case, "raters": 1 + i % 2, "dice": i / 10} | set_scores(strip(2, 4).astype(float), strip(4, 8))
             for i, case in enumerate(store.ids[:4])]  # fmt: skip
     found = rivals(rows, partial(_collect, store))
     assert list(found) == ["level_sets", "blanks", "marked_by_1", "marked_by_2"]
@@ -69,7 +69,7 @@ def test_rivals_are_paired_with_the_drawn_masks_and_split_by_readers(store):
     assert found["marked_by_2"]["dice"]["mean"] == pytest.approx(0.2)
 
 
-def test_baselines_are_the_blind_disk_and_one_reader_against_the_others(store):
+def test_baselines_are_the_blind_disk_and_one_rater_against_the_others(store):
     found = blind_and_human(store, store.ids, partial(_collect, store))
     assert 0 <= found["disk"]["dice"]["mean"] < 0.9
     by_hand = []
@@ -77,4 +77,4 @@ def test_baselines_are_the_blind_disk_and_one_reader_against_the_others(store):
         masks = store.native_masks(case)
         rest = [np.delete(masks, k, 0).sum(0) >= 2 for k in range(4)]
         by_hand.append(np.mean([2 * (m & r).sum() / (m.sum() + r.sum()) for m, r in zip(masks, rest, strict=True)]))
-    assert found["one_reader_against_the_others"]["dice"]["mean"] == pytest.approx(np.mean(by_hand))
+    assert found["one_rater_against_the_others"]["dice"]["mean"] == pytest.approx(np.mean(by_hand))

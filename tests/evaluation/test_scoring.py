@@ -1,9 +1,9 @@
 """The evaluator by value, on a store of four small cases whose every score is worked out by hand.
 
-Masks of 8 × 8 pixels, stored at 4 × 4, three readers a case:
-  a  two readers mark the left half, the third marks nothing
+Masks of 8 × 8 pixels, stored at 4 × 4, three raters a case:
+  a  two raters mark the left half, the third marks nothing
   b  all three mark the left half
-  c  one reader marks the left half
+  c  one rater marks the left half
   d  nobody marks anything
 a, b and c are of one patient.
 """
@@ -18,16 +18,17 @@ from torch import nn
 from manymask.data.case import Case, Source
 from manymask.data.store import Store, prepare
 from manymask.diffusion.samplers import DDIM, DDPM
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, Scores, evaluate, leading_score, resize_map, results
-from manymask.evaluation.held_out import held_out_cases, split_of, spread
+from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, leading_score, resize_map, results
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
 from manymask.evaluation.plots import metrics_table
 from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance
 from manymask.metrics import summary
 from manymask.models.latent_diffusion import LatentDiffusion
 
-READERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
+RATERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
 SIDE, NATIVE = 4, 8
 
 
@@ -36,13 +37,11 @@ def small(tmp_path_factory) -> Store:
     def case(name: str) -> Case:
         image = np.random.default_rng(ord(name)).integers(0, 255, (NATIVE, NATIVE, 1), dtype=np.uint8)
         masks = np.zeros((3, NATIVE, NATIVE), bool)
-        for k, marks in enumerate(READERS[name]):
+        for k, marks in enumerate(RATERS[name]):
             masks[k, :, :4] = bool(marks)
         return Case(name, "other" if name == "d" else "patient", lambda: (image, masks))
 
-    source = Source(
-        "phantom", [case(n) for n in READERS], {"all": {"train": list("abc"), "val": [], "test": ["d"]}}, ""
-    )
+    source = Source("phantom", [case(n) for n in RATERS], {"all": {"train": list("abc"), "val": [], "test": ["d"]}}, "")
     return prepare(source, tmp_path_factory.mktemp("small") / "store", SIDE, 1)
 
 
@@ -53,7 +52,7 @@ class Answers(nn.Module):
         super().__init__()
         self.maps, self.asked = maps, []
 
-    def predict(self, batch, n, seed, sampler=None):
+    def sample_all(self, batch, n, seed, sampling=None):
         self.asked.append(n)
         return torch.stack([self.maps[case][torch.arange(n) % len(self.maps[case])] for case in batch.ids])
 
@@ -76,7 +75,7 @@ def quarter(value: float) -> torch.Tensor:
 LEFT, NOTHING = halves(1.0), halves(0.0)
 
 
-def scores(store: Store, ids: str, protocol: Protocol = Protocol(), **maps: torch.Tensor) -> Scores:
+def scores(store: Store, ids: str, protocol: EvalConfig = EvalConfig(), **maps: torch.Tensor) -> Scores:
     return evaluate(Answers(**maps), store, list(ids), protocol, progress=False)
 
 
@@ -85,18 +84,18 @@ def values(found: Scores, name: str) -> list:
 
 
 def test_truth_is_the_consensus_of_those_who_marked_something(small):
-    """Of c one reader of three marked: the majority is empty, the consensus is not."""
+    """Of c one rater of three marked: the majority is empty, the consensus is not."""
     found = scores(small, "abcd", a=LEFT, b=LEFT, c=LEFT, d=LEFT)
     assert values(found, "dice") == values(found, "iou") == [1, 1, 1, 0]
     assert values(found, "dice_model_size") == [1, 1, 1, 0]
-    assert values(found, "readers") == [2, 3, 1, 0]
+    assert values(found, "raters") == [2, 3, 1, 0]
 
 
 def test_majority_is_scored_where_two_or_more_marked_and_all_slots_where_all_did(small):
     found = scores(small, "abcd", a=LEFT, b=quarter(1.0), c=NOTHING, d=NOTHING)
     assert values(found, "dice_majority") == [1, pytest.approx(2 / 3), None, None]
     assert found.metrics["dice_majority"]["n"] == 2 and found.metrics["dice_majority"]["skipped"] == 2
-    full = found.metrics["dice_all_slots_filled"]
+    full = found.metrics["dice_all_raters"]
     assert full["n"] == 1 and full["mean"] == found.cases[1]["dice"] < 1
 
 
@@ -114,7 +113,7 @@ def test_pooled_scores_divide_sums_of_areas(small):
     assert found["iou"]["pooled"] == pytest.approx(32 / 64)
 
 
-def test_brier_score_is_the_mean_square_against_the_share_of_readers(small):
+def test_brier_score_is_the_mean_square_against_the_share_of_raters(small):
     """At native size a map that is ½ everywhere: (½ − 2/3)² on the left, ½² on the right; and an exact one."""
     found = scores(small, "ad", a=torch.full((1, 4, 4), 0.5), d=NOTHING)
     assert values(found, "brier") == pytest.approx([(1 / 36 + 1 / 4) / 2, 0])
@@ -123,7 +122,7 @@ def test_brier_score_is_the_mean_square_against_the_share_of_readers(small):
 def test_spread_is_the_deviation_over_samples_per_area(small):
     """Probabilities 1 and 0, …, drawn five times: mean 0.6, deviation √0.24, both on half of the pixels."""
     found = scores(small, "bd", b=halves(1.0, 0.0), d=NOTHING)
-    assert values(found, "spread") == pytest.approx([0.24**0.5 / 0.6, 0])
+    assert values(found, "relative_std") == pytest.approx([0.24**0.5 / 0.6, 0])
 
 
 def test_missed_and_false_answers_stand_beside_the_surface_distance(small):
@@ -132,7 +131,7 @@ def test_missed_and_false_answers_stand_beside_the_surface_distance(small):
     assert {k: found.metrics["hd95"][k] for k in ("mean", "n", "skipped", "missed", "false")} == {
         "mean": 0, "n": 2, "skipped": 2, "missed": 1, "false": 1,
     }  # fmt: skip
-    assert "mean" not in scores(small, "a", Protocol(native=False), a=LEFT).metrics["hd95"]
+    assert "mean" not in scores(small, "a", EvalConfig(native=False), a=LEFT).metrics["hd95"]
 
 
 def test_table_says_over_how_many_cases_a_surface_distance_is(small):
@@ -146,20 +145,20 @@ def test_confidence_of_one_half_counts_as_lesion(small):
     assert values(found, "dice_model_size") == [1]
 
 
-def test_several_readers_get_sixteen_samples_of_which_five_make_the_answer(small):
+def test_several_raters_get_sixteen_samples_of_which_five_make_the_answer(small):
     """The first five of b say all, the other eleven nothing."""
     model = Answers(b=torch.cat([LEFT.repeat(5, 1, 1), NOTHING.repeat(11, 1, 1)]))
-    found = evaluate(model, small, ["b"], Protocol(), progress=False)
+    found = evaluate(model, small, ["b"], EvalConfig(), progress=False)
     assert model.asked == [16] and values(found, "dice") == [1]
     cross, within = 1 - 5 / 16, 2 * 5 * 11 / 16**2
     assert values(found, "ged") == pytest.approx([2 * cross - within])
     assert values(found, "hm_iou") == pytest.approx([5 / 16])
-    assert 0 < found.seconds_per_image < 60
-    assert [Protocol().drawn(readers) for readers in (1, 2)] == [5, 16]
-    assert Protocol(samples=20).drawn(2) == 20
+    assert 0 < found.throughput_s_per_image < 60
+    assert [EvalConfig().drawn(raters) for raters in (1, 2)] == [5, 16]
+    assert EvalConfig(samples=20).drawn(2) == 20
 
 
-def test_calibration_is_over_all_pixels_and_near_what_readers_marked(small):
+def test_calibration_is_over_all_pixels_and_near_what_raters_marked(small):
     """Nothing is said of b, whose left half all marked: wrong by 1 on 32 of 64 px, all of which lie near; of d the
     answer is everywhere, and near a lesion there is nothing to be wrong about."""
     found = scores(small, "bd", b=NOTHING, d=torch.ones(1, 4, 4))
@@ -179,13 +178,12 @@ def test_a_map_is_resized_bilinearly_by_pixel_centres():
 
 
 def test_cases_are_spread_evenly():
-    assert spread(list("abcdefgh"), 4) == list("aceg") and spread(list("abcde"), 2) == list("ac")
-    assert spread(list("abc"), 3) == spread(list("abc"), None) == list("abc")
+    assert evenly_spaced(list("abcdefgh"), 4) == list("aceg") and evenly_spaced(list("abcde"), 2) == list("ac")
+    assert evenly_spaced(list("abc"), 3) == evenly_spaced(list("abc"), None) == list("abc")
 
 
 def trained(recipe, **provenance) -> TrainedModel:
-    model = Answers()
-    model.setting = LatentDiffusion(sampler=DDIM(7))
+    model = replace(recipe, segmenter=replace(recipe.segmenter, sampler=DDIM(7))).build("segmenter")
     seen = Provenance(**({"data": "phantom"} | provenance))
     return TrainedModel(model, replace(recipe, size=SIDE), "segmenter", seen, ["a", "b"])
 
@@ -210,20 +208,20 @@ def test_split_of_other_data_is_the_default_of_the_store(small, recipe):
 def test_results_name_the_sampler_that_drew(small, recipe):
     model = trained(recipe)
     for given, expected in ((None, {"kind": "DDIM", "steps": 7, "eta": 0.0}), (DDPM(3), {"kind": "DDPM", "steps": 3})):
-        protocol = Protocol(sampler=given)
+        protocol = EvalConfig(sampling=SamplingConfig(given))
         found = results(model, small, "test", protocol, scores(small, "d", d=NOTHING))
         assert found["protocol"]["sampler"] == expected and found["protocol"]["split"] == "test"
         assert found["masks_per_image"] == 16 and found["data"]["scheme"] == "all"
 
 
-def test_baselines_hold_the_disk_of_radius_four_and_each_reader_against_the_rest(small):
+def test_baselines_hold_the_disk_of_radius_four_and_each_rater_against_the_rest(small):
     """Of 49 pixels of the disk in 8 × 8 (its top row and left column are one pixel each), b's left half holds 22."""
     y, x = np.ogrid[:8, :8]
     disk = (y - 4) ** 2 + (x - 4) ** 2 <= 16
     expected = 2 * disk[:, :4].sum() / (disk.sum() + 32)
     found = scores(small, "bd", b=LEFT, d=NOTHING).baselines
     assert found["disk"]["dice"]["mean"] == pytest.approx(expected / 2)
-    assert found["one_reader_against_the_others"]["dice"] == {"mean": 1, "low": 1, "high": 1, "n": 1}
+    assert found["one_rater_against_the_others"]["dice"] == {"mean": 1, "low": 1, "high": 1, "n": 1}
 
 
 def test_checkpoints_are_compared_by_what_the_model_is_for():
@@ -233,9 +231,9 @@ def test_checkpoints_are_compared_by_what_the_model_is_for():
             self.setting = setting
 
     found = Scores({"ged": {"mean": 0.3}, "dice": {"mean": 0.8}}, [])
-    reader, consensus = Model(LatentDiffusion(target="reader")), Model(LatentDiffusion())
-    name, read = leading_score(reader, 4)
+    rater, consensus = Model(LatentDiffusion(target="rater")), Model(LatentDiffusion())
+    name, read = leading_score(rater, 4)
     assert (name, read(found)) == ("1 - ged", pytest.approx(0.7))
-    for model, readers in ((consensus, 4), (reader, 1)):
-        name, read = leading_score(model, readers)
+    for model, raters in ((consensus, 4), (rater, 1)):
+        name, read = leading_score(model, raters)
         assert (name, read(found)) == ("dice", 0.8)

@@ -3,7 +3,7 @@
 import pytest
 
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate
+from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.experiments.report.curves import STEPS, curves
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import read_json
@@ -16,7 +16,7 @@ def test_curve_holds_what_the_evaluator_finds(drawing_model, store, tmp_path):
     assert found["curve"][4]["dice"]["mean"] == pytest.approx(found["metrics"]["dice"]["mean"])
     assert found["curve"][0]["dice"]["n"] == found["metrics"]["dice"]["n"] == 2
     ids = store.part(None, "test")
-    one = evaluate(load_model(drawing_model).model, store, [ids[0], ids[len(ids) // 2]], Protocol(1), progress=False)
+    one = evaluate(load_model(drawing_model).model, store, [ids[0], ids[len(ids) // 2]], EvalConfig(1), progress=False)
     assert found["curve"][0]["dice"]["mean"] == pytest.approx(one.metrics["dice"]["mean"])
     assert read_json(tmp_path / "curves.json")["steps"][0]["sampler"] == "DDIM"
     assert (tmp_path / "curves.png").stat().st_size > 10_000

@@ -27,13 +27,13 @@ class Map:
     def __init__(self, answer):
         self.answer = answer
 
-    def predict(self, batch, n, seed):
+    def sample_all(self, batch, n, seed):
         assert n == 1
         maps = [self.answer(phantom.draw(phantom.case_index(case))) for case in batch.ids]
         return torch.from_numpy(np.stack(maps)).float()[:, None]
 
 
-def test_one_map_that_knows_the_share_of_readers_beats_every_single_mask():
+def test_one_map_that_knows_the_share_of_raters_beats_every_single_mask():
     share = halo_agreement(nested_masks(Map(lambda one: one.halo_probability * one.halo_ring)), Phantoms(), IDS)
     assert share["mean_absolute_error"] < 1 / 48 + 1e-6  # half a level of 24
     assert share["rank_correlation"] > 0.98 and share["undecided_with_both_answers"] == 1
@@ -55,9 +55,9 @@ def test_halo_counts_only_where_more_than_half_of_its_ring_is_marked():
     assert part(0.4) == pytest.approx(truths.mean()) and part(0.6) == pytest.approx((1 - truths).mean())
 
 
-def test_the_rival_learns_one_reader_at_random_by_plain_cross_entropy():
+def test_the_rival_learns_one_rater_at_random_by_plain_cross_entropy():
     setting = recipe(RIVAL).segmenter
-    assert setting.target == "reader" and setting.loss == WeightedCE(1)
+    assert setting.target == "rater" and setting.loss == WeightedCE(1)
 
 
 def test_table_names_steps_and_seconds_of_each_column():

@@ -39,8 +39,8 @@ def result(dice, steps=100):
         "git": "def",
         "metrics": {"dice": interval(dice), "iou": interval(dice - 0.1), "ece": {"mean": 0.01, "near_lesion": 0.05}},
         "model": {"parameters": 1_500_000},
-        "seconds_an_image": 0.25,
-        "seconds_one_pass": 0.05,
+        "latency_s": 0.25,
+        "latency_one_mask_s": 0.05,
         "peak_memory": {"process": 3 * 2**29},
         "curve": [{"n": 1, "dice": interval(dice - 0.05), "iou": interval(dice - 0.2)}],
         "hardware": {"processor": "x", "threads": 1, "gpu": None, "torch": "2"},
@@ -53,15 +53,15 @@ def result(dice, steps=100):
 def run(tmp_path):
     """An experiment on CVC-ClinicDB in which the main model and the U-Net were run, and U-Net++ failed."""
     folder = tmp_path / "run/cvc_clinicdb"
-    rows = [{"table": r.table, "name": r.name, "label": r.label, "cell": r.cell,
+    rows = [{"table": r.table, "name": r.name, "label": r.label, "run_id": r.run_id,
              "codecs": {"image-codec": "codecs/ours-image", "mask-codec": f"codecs/{r.name}-mask"}}
-            for r in matrix("cvc_clinicdb", readers=1, size=64)]  # fmt: skip
-    data = {"name": "cvc_clinicdb", "hash": "sha256:0", "scheme": "pranet", "size": 64, "readers": 1, "remark": ""}
-    rules = {"minutes": 10.0, "samples": 5, "steps": 20}
-    facts = {"recipe": "cvc_clinicdb", "git": "abc", "precision": "fp32", "rows": rows, "rules": rules, "data": data}
+            for r in matrix("cvc_clinicdb", raters=1, size=64)]  # fmt: skip
+    data = {"name": "cvc_clinicdb", "hash": "sha256:0", "scheme": "pranet", "size": 64, "raters": 1, "remark": ""}
+    budget = {"minutes": 10.0, "samples": 5, "steps": 20}
+    facts = {"recipe": "cvc_clinicdb", "git": "abc", "precision": "fp32", "rows": rows, "budget": budget, "data": data}
     put(folder / "experiment.json", facts)
     ours = result(0.8)
-    ours["turned"] = {"turns": 5, "metrics": result(0.85)["metrics"], "seconds_an_image": 0.5}
+    ours["oriented"] = {"orientations": 5, "metrics": result(0.85)["metrics"], "latency_s": 0.5}
     put(folder / "cells/ours/result.json", ours)
     put(folder / "cells/unet/result.json", result(0.7, 1234))
     put(folder / "cells/unetpp/failed.json", {"phase": "train", "error": "ended with status -9: killed"})
@@ -113,7 +113,7 @@ def test_table_two_has_ours_beside_the_papers_and_says_what_was_not_run(run):
     assert lines["U-Net++, 5 passes"].count("failed") == 9 and "0.794" in lines["U-Net++, 5 passes"]
     assert lines["ResUNet, one pass"].count("not run") == 9 and "0.815" in lines["ResUNet, one pass"]
     assert "0.800 (0.790 – 0.820)" in lines["manymask (fast), 5 samples"]
-    assert "0.850 (0.840 – 0.870)" in lines["manymask (fast), 5 samples over 5 turns"]
+    assert "0.850 (0.840 – 0.870)" in lines["manymask (fast), 5 samples over 5 orientations"]
     assert "manymask (as the paper), 5 samples over" not in str(lines)
 
 
@@ -183,10 +183,10 @@ DAMAGE = [
     ("experiment.json", lambda e: {k: v for k, v in e.items() if k != "data"}, "experiment lacks data"),
     (
         "experiment.json",
-        lambda e: {**e, "rules": {**e["rules"], "samples": "5"}},
-        "experiment.rules.samples is no finite number",
+        lambda e: {**e, "budget": {**e["budget"], "samples": "5"}},
+        "experiment.budget.samples is no finite number",
     ),
-    ("experiment.json", lambda e: {**e, "rows": [{**e["rows"][0], "cell": "../../x"}]}, "lies outside of its folder"),
+    ("experiment.json", lambda e: {**e, "rows": [{**e["rows"][0], "run_id": "../../x"}]}, "lies outside of its folder"),
 ]
 
 

@@ -5,18 +5,19 @@ from dataclasses import replace
 import pytest
 
 from manymask.config import from_dict, to_dict
-from manymask.diffusion.process import Flow
+from manymask.diffusion.process import RectifiedFlow
 from manymask.errors import UserError
+from manymask.evaluation.held_out import evenly_spaced
 from manymask.experiments import matrix as experiments
-from manymask.experiments.cell import Task, begin, spread
-from manymask.experiments.matrix import Rules, matrix, minutes, resized, selected, stages
-from manymask.experiments.runner import Plan, codec_names, plan_pieces, reproduce, run_task
+from manymask.experiments.cell import RunSpec, begin
+from manymask.experiments.matrix import Budget, matrix, minutes, resized, selected, stages
+from manymask.experiments.runner import ReproduceConfig, codec_names, plan_pieces, reproduce, run_task
 from manymask.io.atomic import read_json
 from manymask.models.deterministic import OneToOne, ResUNet
 from manymask.recipes import RECIPES
 from tests.factories import run, shortened
 
-RULES = Rules(
+RULES = Budget(
     cases=3, samples=2, steps=2, most_samples=3, sweep_steps=(1, 2), sweep_cases=2, long_cases=1, guidance=(0, 2)
 )
 
@@ -36,7 +37,7 @@ def small(monkeypatch, recipe):
 
 
 def plan(store, out, **changes):
-    return Plan(("phantom",), out, store.folder, rules=RULES, precision="fp32", **changes)
+    return ReproduceConfig(("phantom",), out, store.folder, budget=RULES, precision="fp32", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,10 @@ def interrupted(recipe, store, tmp_path_factory):
 def test_rows_with_equal_recipes_share_a_cell():
     rows = {row.name: row for row in matrix("phantom", 4)}
     assert {
-        rows[n].cell for n in ("ours", "factor-4", "loss-wce", "bottleneck-vq", "prediction-x0", "target-reader")
+        rows[n].run_id for n in ("ours", "factor-4", "loss-wce", "bottleneck-vq", "prediction-x0", "target-reader")
     } == {"ours"}
-    assert rows["factor-8"].cell == "factor-8" and rows["factor-8"].recipe.mask_codec.factor == 8
-    assert isinstance(rows["prediction-flow"].recipe.segmenter.process, Flow)
+    assert rows["factor-8"].run_id == "factor-8" and rows["factor-8"].recipe.mask_codec.factor == 8
+    assert isinstance(rows["prediction-flow"].recipe.segmenter.process, RectifiedFlow)
     assert "target-reader" not in {row.name for row in matrix("cvc_clinicdb", 1)}
 
 
@@ -106,7 +107,9 @@ def test_codecs_are_shared_where_their_settings_are_equal(store):
     assert named["loss-mse"] == {"image-codec": "codecs/ours-image", "mask-codec": "codecs/loss-mse-mask"}
     assert named["unet"] == named["segdiff"] == {}
     pieces = plan_pieces(rows, rows, store, None, RULES, "fp32")
-    assert len(pieces) == len({row.cell for row in rows}) + len({p for names in named.values() for p in names.values()})
+    assert len(pieces) == len({row.run_id for row in rows}) + len(
+        {p for names in named.values() for p in names.values()}
+    )
     order = list(pieces)
     for place, task in pieces.items():
         assert all(order.index(codec.removeprefix("../../")) < order.index(place) for codec in task.codecs)
@@ -115,7 +118,7 @@ def test_codecs_are_shared_where_their_settings_are_equal(store):
 def test_only_chooses_tables_and_rows_and_refuses_strangers():
     rows = matrix("phantom", 4)
     assert [row.name for row in selected(rows, ("factor",))] == ["factor-4", "factor-8", "factor-16"]
-    assert {row.cell for row in selected(rows, ("loss-mse", "unet"))} == {"loss-mse", "unet"}
+    assert {row.run_id for row in selected(rows, ("loss-mse", "unet"))} == {"loss-mse", "unet"}
     with pytest.raises(UserError, match="no such table or row"):
         selected(rows, ("nonsense",))
 
@@ -126,7 +129,7 @@ def test_a_resized_recipe_keeps_its_factor():
 
 
 def test_cases_are_spread_evenly():
-    assert spread(list("abcdef"), 3) == ["a", "c", "e"] and spread(list("ab"), 5) == ["a", "b"]
+    assert evenly_spaced(list("abcdef"), 3) == ["a", "c", "e"] and evenly_spaced(list("ab"), 5) == ["a", "b"]
 
 
 def test_interrupted_matrix_goes_on_where_it_stopped(interrupted):
@@ -150,7 +153,7 @@ def test_a_finished_matrix_is_skipped_and_other_rules_are_refused(interrupted, s
     reproduce(plan(store, out))
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
     with pytest.raises(UserError, match="other settings"):
-        reproduce(replace(plan(store, out), rules=replace(RULES, samples=3)))
+        reproduce(replace(plan(store, out), budget=replace(RULES, samples=3)))
 
 
 def test_a_failing_cell_is_recorded_and_the_others_go_on(monkeypatch, small, recipe, store, tmp_path, capsys):
@@ -170,7 +173,7 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(monkeypatch, small, rec
 
 
 def test_a_model_without_its_codec_fails_with_a_word(recipe, store, tmp_path):
-    task = Task("x", "segmenter", recipe, store.hash, "random", None, RULES, "fp32", ("../../codecs/none",))
+    task = RunSpec("x", "segmenter", recipe, store.hash, "random", None, RULES, "fp32", ("../../codecs/none",))
     begin(task, tmp_path / "cells/x")
     run_task(tmp_path / "cells/x", task, store)
     assert read_json(tmp_path / "cells/x/failed.json")["error"] == "its codec none failed"
@@ -184,9 +187,7 @@ def test_results_hold_what_the_tables_need(interrupted):
         (s, n) for s in ("DDPM", "DDIM", "PLMS", "DPMSolver") for n in (1, 2)
     }
     assert found["curve"][1]["dice"]["mean"] == pytest.approx(found["metrics"]["dice"]["mean"])
-    assert (
-        found["peak_memory"]["process"] > 2**26 and found["seconds_an_image"] > 0 and found["training"]["images"] == 8
-    )
+    assert found["peak_memory"]["process"] > 2**26 and found["latency_s"] > 0 and found["training"]["images"] == 8
     codec = read_json(folder / "codecs/ours-mask/result.json")
     assert set(codec["threshold"]) == {"biased", "unbiased"} and codec["threshold"]["unbiased"] == codec["metrics"]
     assert set(codec["invariance"]) == {"flip", "shift", "rotation", "noise"}

@@ -15,7 +15,7 @@ from manymask.errors import UserError
 from manymask.experiments.report.write import write_report
 from manymask.hub.model_folder import load_model
 from manymask.training.checkpoint import RunFolder, load_checkpoint, saved_progress
-from manymask.training.trainer import Fit
+from manymask.training.trainer import Trainer
 from tests.experiments.test_report import run  # noqa: F401
 from tests.factories import job, stopped_after, tiny_recipe
 
@@ -120,11 +120,11 @@ def test_model_folder_is_read_or_refused(drawing_model, tmp_path, count):
 def test_checkpoint_is_read_or_refused(store, tmp_path, count):
     asked = job(store, tmp_path)
     stopped_after(asked, 1)
-    started = Fit(asked)
+    started = Trainer(asked)
 
     def read():
         saved_progress(started.folder.last)
-        load_checkpoint(started.folder.last, started.bare, started.ema, started.optimiser)
+        load_checkpoint(started.folder.last, started.unwrapped, started.ema, started.optimiser)
 
     with torch.random.fork_rng():
         fuzz([started.folder.last], read, count)
@@ -168,7 +168,7 @@ def test_damaged_line_of_metrics_is_left_out(store, tmp_path, line):
     stopped_after(asked, 1)
     path = asked.folder / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 0.5}\n' + line + "\n")
-    Fit(asked).close()
+    Trainer(asked).close()
     assert path.read_text() == '{"step": 1, "loss": 0.5}\n'
 
 
@@ -185,11 +185,11 @@ def test_run_folder_of_hostile_yaml_is_refused(store, tmp_path):
         "- 1",
     ):
         (asked.folder / "config.yaml").write_text(text)
-        assert refused_in_one_line(lambda: Fit(asked)), text[:40]
+        assert refused_in_one_line(lambda: Trainer(asked)), text[:40]
 
 
 def test_weights_of_another_recipe_are_refused_in_one_line(store, trained_run, tmp_path):
-    wider = replace(tiny_recipe().mask_codec, widths=(16, 16))
+    wider = replace(tiny_recipe().mask_codec, channels=(16, 16))
     with pytest.raises(UserError, match=r"model does not fit this recipe \(.*size mismatch") as refused:
-        Fit(replace(job(store, tmp_path, mask_codec=wider), init=trained_run / "mask-codec" / "model"))
+        Trainer(replace(job(store, tmp_path, mask_codec=wider), init=trained_run / "mask-codec" / "model"))
     assert "\n" not in str(refused.value)

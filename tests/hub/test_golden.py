@@ -73,12 +73,12 @@ def disk(size: int) -> torch.Tensor:
 
 @torch.no_grad()
 def shipped(name: str) -> dict[str, Any]:
-    """Latents, two masks and their confidence, with the model's own sampler and turns."""
+    """Latents, two masks and their confidence, with the model's own sampler and orientations."""
     folder = ROOT / "models" / name
     trained = load_model(folder)
     recipe, model = trained.recipe, trained.model
     image = photo(recipe.size) if recipe.channels == 3 else ct_crop(recipe.size)
-    masks = model.predict(Batch(["golden"], image), 2, seed=3)
+    masks = model.sample_all(Batch(["golden"], image), 2, seed=3)
     weights = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors"))))
     return {
         "weights": weights.hexdigest(),

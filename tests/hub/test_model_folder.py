@@ -202,12 +202,16 @@ HOSTILE = [
     (("recipe", "segmenter", "sampler", "steps"), 10**7, "must lie in"),
     (("recipe", "segmenter", "sampler", "steps"), 1001, "takes 1001 steps"),
     (("recipe", "size"), 10**5, "must lie in"),
-    (("recipe", "mask_codec", "blocks"), 10**8, "must lie in"),
-    (("recipe", "mask_codec", "widths"), [30000, 30000], "must lie in"),
-    (("recipe", "mask_codec", "widths"), [4096, 4096], "mask_codec.safetensors: .* is 8 × .*, this model takes 4096 ×"),
-    (("recipe", "mask_codec", "widths"), [], "config.json"),
-    (("recipe", "mask_codec", "widths"), 8, "expected a list"),
-    (("recipe", "mask_codec", "blocks"), True, "is not of type int"),
+    (("recipe", "mask_codec", "blocks_per_level"), 10**8, "must lie in"),
+    (("recipe", "mask_codec", "channels"), [30000, 30000], "must lie in"),
+    (
+        ("recipe", "mask_codec", "channels"),
+        [4096, 4096],
+        "mask_codec.safetensors: .* is 8 × .*, this model takes 4096 ×",
+    ),
+    (("recipe", "mask_codec", "channels"), [], "config.json"),
+    (("recipe", "mask_codec", "channels"), 8, "expected a list"),
+    (("recipe", "mask_codec", "blocks_per_level"), True, "is not of type int"),
     (("recipe", "mask_codec", "loss", "weight"), float("nan"), "not a finite number"),
     (("recipe", "mask_codec", "loss", "weight"), 10**400, "must lie in"),
     (("recipe",), {"kind": "Recipe"}, "lacks the setting dataset"),
@@ -278,4 +282,4 @@ def test_weights_that_are_not_finite_are_refused(drawing_model, tmp_path):
 )  # fmt: skip
 def test_recipe_is_named_by_the_row_that_trains_the_same(change, name):
     row = RECIPES["isic2018-256"]
-    assert name_of(replace(row, segmenter=replace(row.segmenter, turns=3), **change)) == name
+    assert name_of(replace(row, segmenter=replace(row.segmenter, orientations=3), **change)) == name

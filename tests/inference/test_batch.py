@@ -19,7 +19,7 @@ from manymask.data.datasets import phantom
 from manymask.errors import UserError
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.inference.batch import Kept, Tally, find_entries, parse_roi
+from manymask.inference.batch import RunSummary, SeriesResult, find_entries, parse_roi
 from manymask.io.dicom.web import archive_series
 from manymask.io.nifti import nifti_slices, read_nifti, write_nifti
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
@@ -64,7 +64,7 @@ def test_masks_go_back_into_the_volume_they_came_from(tmp_path, affine, shape):
     nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "v.nii.gz")
     pictures = read_nifti(tmp_path / "v.nii.gz")
     results = [
-        Kept(np.stack([p.pixels > 50, p.pixels > 70]), (p.pixels / 100).astype(np.float32), p.pixels > 60)
+        SeriesResult(np.stack([p.pixels > 50, p.pixels > 70]), (p.pixels / 100).astype(np.float32), p.pixels > 60)
         for p in pictures
     ]
     write_nifti(tmp_path / "out", pictures, results)
@@ -149,7 +149,7 @@ def test_volume_keeps_its_units_and_can_be_read_from_any_slice_on(tmp_path):
     later = list(nifti_slices(tmp_path / "v.nii", first=2))
     assert [p.name for p in later] == [p.name for p in pictures[2:]]
     assert all((a.pixels == b.pixels).all() for a, b in zip(later, pictures[2:], strict=True))
-    results = [Kept((p.pixels > 50)[None], p.pixels / np.float32(100), p.pixels > 50) for p in later]
+    results = [SeriesResult((p.pixels > 50)[None], p.pixels / np.float32(100), p.pixels > 50) for p in later]
     write_nifti(tmp_path / "out", later, results)
     assert nibabel.load(tmp_path / "out/mask-01.nii.gz").header.get_xyzt_units() == ("micron", "sec")
 
@@ -227,13 +227,13 @@ def test_address_hides_who_one_is(monkeypatch):
     series = archive_series("https://me:s%40cret@archive:8443/pacs/dicom-web/studies/1.2.3/series/4.5.6/")
     assert (series.base, series.study, series.series) == ("https://archive:8443/pacs/dicom-web", "1.2.3", "4.5.6")
     assert series.credentials == ("me", "s@cret") and "cret" not in repr(series)
-    monkeypatch.setenv("MANYMASK_DICOMWEB_USER", "reader")
+    monkeypatch.setenv("MANYMASK_DICOMWEB_USER", "rater")
     monkeypatch.setenv("MANYMASK_DICOMWEB_PASSWORD", "word")
-    assert archive_series("http://[::1]:80/studies/1/series/2").credentials == ("reader", "word")
+    assert archive_series("http://[::1]:80/studies/1/series/2").credentials == ("rater", "word")
 
 
 def test_warnings_are_said_once_a_kind_with_the_first_image_and_their_count(capsys):
-    tally = Tally()
+    tally = RunSummary()
     for name, warnings in (("a.png", ["It is enlarged 2.0 times."]), ("b.png", []),
                            ("c.png", ["It is enlarged 3.5 times.", "It is grey."])):  # fmt: skip
         tally.warn(name, warnings)

@@ -21,7 +21,7 @@ from manymask.data.case import Batch, pixel_name
 from manymask.data.datasets import phantom
 from manymask.ensemble import cut
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, results
+from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.hub.intended_use import DATASETS
 from manymask.hub.model_folder import load_model
 from manymask.inference import batch as inference
@@ -45,11 +45,11 @@ def test_segment_gives_the_masks_that_evaluate_scores(segmenter, store):
     class Recorded(torch.nn.Module):
         setting = segmenter.model.setting
 
-        def predict(self, batch, n, seed, sampler=None):
-            scored.append((batch, segmenter.model.predict(batch, n, seed, sampler)))
+        def sample_all(self, batch, n, seed, sampling=None):
+            scored.append((batch, segmenter.model.sample_all(batch, n, seed, sampling)))
             return scored[-1][1]
 
-    evaluate(Recorded(), store, store.ids[:3], Protocol(samples=3, ged_samples=3, seed=4), "cpu", progress=False)
+    evaluate(Recorded(), store, store.ids[:3], EvalConfig(samples=3, ged_samples=3, seed=4), "cpu", progress=False)
     ((batch, masks),) = scored
     assert masks.std(dim=1).max() > 0.01  # masks that differ, or equality would say little
     for i, case in enumerate(store.ids[:3]):
@@ -58,8 +58,8 @@ def test_segment_gives_the_masks_that_evaluate_scores(segmenter, store):
         assert torch.allclose(drawn, masks[i], atol=1e-4)
         assert batch.noise_names[i] == pixel_name(store.images[store.index[case]])
     other_ids = Batch(["x", "y", "z"], batch.image, names=batch.names)
-    assert torch.allclose(segmenter.model.predict(other_ids, 3, 4), masks, atol=1e-5)
-    unnamed = segmenter.model.predict(Batch(["x", "y", "z"], batch.image), 3, 4)
+    assert torch.allclose(segmenter.model.sample_all(other_ids, 3, 4), masks, atol=1e-5)
+    unnamed = segmenter.model.sample_all(Batch(["x", "y", "z"], batch.image), 3, 4)
     assert not torch.allclose(unnamed, masks, atol=1e-2)
 
 
@@ -90,7 +90,7 @@ def test_result_tells_model_program_source_and_settings(monkeypatch, drawing_mod
     assert told["source"] == {"file": "lesion.png", "sop_instance_uids": [], "pixels_sha256": pixel_hash(pixels)}
     assert told["manymask"] == {"version": manymask.__version__, "git": git_revision()}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told["created"])
-    assert (told["samples"], told["seed"], told["threshold"], told["turns"]) == (4, 7, 0.4, 1)
+    assert (told["samples"], told["seed"], told["threshold"], told["orientations"]) == (4, 7, 0.4, 1)
     assert told["sampler"] == {"kind": "DDIM", "steps": 5, "eta": 0.0} and told["input"] == "lesion.png"
     for name in ("mask-01.png", "consensus.png", "confidence.png", "overlay.png"):
         text = Image.open(out / "lesion" / name).text
@@ -289,7 +289,7 @@ def test_dicom_seg_tells_model_program_and_settings(monkeypatch, drawing_model, 
     assert equipment.ContributionDescription.endswith(told["model"]["weights_sha256"])
     algorithm = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
     for part in ("model=my-lesions", "recipe=phantom", f"weights_sha256={told['model']['weights_sha256']}", "seed=0",
-                 "samples=3", "turns=1", "threshold=0.5", "sampler.kind=DDIM", "sampler.steps=3"):  # fmt: skip
+                 "samples=3", "orientations=1", "threshold=0.5", "sampler.kind=DDIM", "sampler.steps=3"):  # fmt: skip
         assert part in algorithm.AlgorithmParameters
     assert told["warnings"][-1].startswith("The image is CT, but the model was trained on simulation")
 
@@ -309,7 +309,7 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
         (tmp_path / "many.dcm", {}, r"many\.dcm holds several pictures"),
         ([grey, grey], {}, "an image is a path, an array, .* not a list"),
         (None, {}, "not a NoneType"),
-        (grey, {"sampler": "ddim"}, r"a sampler is an object such as manymask\.diffusion\.samplers\.DDIM"),
+        (grey, {"sampler": "dimm"}, r"sampler: 'dimm' is none of ddpm, ddim, .* no object such as DDIM\(10\)"),
         (grey, {"samples": "5"}, "samples must be a whole number, not '5'"),
         (grey, {"seed": 0.5}, r"seed must be a whole number, not 0\.5"),
         (grey, {"threshold": 2}, "threshold must lie between 0 and 1, not 2"),
@@ -325,6 +325,6 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
 
 
 def test_results_of_evaluate_name_the_weights(segmenter, store):
-    scores = evaluate(segmenter.model, store, store.ids[:1], Protocol(samples=2, ged_samples=2), progress=False)
-    found = results(segmenter.trained, store, "train", Protocol(), scores)
+    scores = evaluate(segmenter.model, store, store.ids[:1], EvalConfig(samples=2, ged_samples=2), progress=False)
+    found = results(segmenter.trained, store, "train", EvalConfig(), scores)
     assert found["model"]["weights_sha256"] == segmenter.trained.fingerprint

@@ -14,8 +14,9 @@ from manymask.data.case import Case, Source
 from manymask.data.datasets import phantom
 from manymask.data.store import prepare
 from manymask.diffusion.samplers import DDPM
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
-from manymask.evaluation.held_out import fitting
+from manymask.evaluation.held_out import matched_store
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
 from manymask.inference.preprocess import Region, View, look
@@ -153,14 +154,14 @@ def test_every_row_of_lidc_segments_regions():
     assert not any(row.crop for row in RECIPES.values() if row.dataset != "lidc_idri")
 
 
-@pytest.mark.parametrize("sampler", [None, DDPM(6)])
+@pytest.mark.parametrize("sampling", [None, SamplingConfig(DDPM(6))])
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_masks_one_after_another_equal_all_at_once(cropper, scan, sampler, every):
+def test_masks_one_after_another_equal_all_at_once(cropper, scan, sampling, every):
     """With several regions, and where the sampler draws noise on its way."""
     rois = [(40, 40), (150, 150)]
-    parts = list(cropper.stream(scan, 5, 7, sampler, rois, every))
+    parts = list(cropper.stream(scan, 5, 7, sampling=sampling, rois=rois, every=every))
     assert [len(part) for part in parts] == {1: [1] * 5, 2: [2, 2, 1], 5: [5]}[every]
-    at_once = cropper.segment(scan, 5, 7, sampler, rois=rois).masks
+    at_once = cropper.segment(scan, 5, 7, sampling=sampling, rois=rois).masks
     assert torch.allclose(torch.cat(parts), at_once, atol=1e-4) and at_once.std(dim=0).max() > 0
 
 
@@ -173,14 +174,14 @@ def test_network_that_answers_once_streams_its_turns(recipe):
 
 def test_watch_is_told_of_every_step_and_can_end_the_drawing(whole):
     seen = list[float]()
-    list(whole.stream(GREY, 2, watch=seen.append))
+    list(whole.stream(GREY, 2, callback=seen.append))
     assert len(seen) == 6 and seen[:3] == seen[3:] == sorted(seen[:3]) and 0 <= seen[0] < seen[2] < 1
 
     def stop(share: float) -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        next(whole.stream(GREY, 2, watch=stop))
+        next(whole.stream(GREY, 2, callback=stop))
 
 
 def test_an_image_smaller_than_the_region_goes_on_with_its_edge():
@@ -216,7 +217,7 @@ def test_a_region_shows_what_evaluation_sees_through_its_window(tmp_path):
     scheme = {"patient": {"train": ["0"], "val": ["1"], "test": ["2"]}}
     store = prepare(Source("lidc_idri", cases, scheme, ""), tmp_path / "store", 32, 1)
     row = replace(RECIPES["lidc_idri"], size=24, margin=4)
-    seen = fitting(row, store, (2, -3)).batch(["0"])
+    seen = matched_store(row, store, (2, -3)).batch(["0"])
     region = look(pixels, row, [(16 - 3, 16 + 2)])
     assert torch.equal(seen.image, region.batch().image)
     assert seen.image.min() == 0 and seen.image.max() == 1

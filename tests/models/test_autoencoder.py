@@ -12,7 +12,16 @@ from manymask.nn.quantizers import FSQ, KL, VQ
 from manymask.rng import TrainingNoise
 from tests.factories import perturb
 
-SMALL = Autoencoder("mask", 1, latent=2, widths=(8, 16), blocks=1, stem=2, bottleneck=VQ(codes=16), loss=WeightedCE(5))
+SMALL = Autoencoder(
+    "mask",
+    1,
+    latent_channels=2,
+    channels=(8, 16),
+    blocks_per_level=1,
+    patch_size=2,
+    bottleneck=VQ(codebook_size=16),
+    loss=WeightedCE(5),
+)
 
 
 def batch(n=4, size=32):
@@ -24,16 +33,17 @@ def batch(n=4, size=32):
 
 
 @pytest.mark.parametrize(
-    ("widths", "stem", "f"), [((8,), 1, 1), ((8, 8), 1, 2), ((8, 16, 16), 1, 4), ((8, 8), 4, 8), ((8, 8, 8), 4, 16)]
+    ("channels", "patch_size", "f"),
+    [((8,), 1, 1), ((8, 8), 1, 2), ((8, 16, 16), 1, 4), ((8, 8), 4, 8), ((8, 8, 8), 4, 16)],
 )
-def test_any_power_of_two_can_be_the_factor(widths, stem, f):
-    codec = replace(SMALL, widths=widths, stem=stem).build()
+def test_any_power_of_two_can_be_the_factor(channels, patch_size, f):
+    codec = replace(SMALL, channels=channels, patch_size=patch_size).build()
     z = codec.encode(torch.rand(2, 1, 32, 32))
     assert codec.factor == f and z.shape == (2, 2, 32 // f, 32 // f)
     assert codec.decode(z).shape == (2, 1, 32, 32)
 
 
-@pytest.mark.parametrize("bottleneck", [VQ(codes=16), KL(), FSQ(5)])
+@pytest.mark.parametrize("bottleneck", [VQ(codebook_size=16), KL(), FSQ(5)])
 @pytest.mark.parametrize("loss", [MSE(sigmoid=True), WeightedCE(5), Focal(), Dice()])
 def test_every_bottleneck_with_every_loss_trains_all_parameters(bottleneck, loss):
     codec = perturb(replace(SMALL, bottleneck=bottleneck, loss=loss).build()).train()
@@ -49,47 +59,47 @@ def test_loss_is_the_sum_of_equation_10():
     losses = codec(b)
     x = codec._subject(Batch(b.ids, b.image, b.masks, TrainingNoise(0, 0)))
     h = codec.encoder(x)
-    z = codec.bottleneck.snap(h)
+    z = codec.bottleneck.quantize(h)
     expected = SMALL.loss(codec.decoder(z), x) + (1 + 0.25) * (h - z).square().mean()
     assert torch.allclose(losses["loss"], expected, atol=1e-5)
 
 
 def test_finish_standardises_the_latents():
     codec = perturb(SMALL.build(), scale=0.3).eval()
-    codec.finish(iter([batch(16)]))
+    codec.calibrate_latents(iter([batch(16)]))
     z = codec.encode(codec._subject(batch(16)))
     assert torch.allclose(z.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4)
     assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-3)
 
 
 def test_latents_are_measured_over_the_masks_that_the_segmenter_learns():
-    """One reader of two left every case blank: the consensus is the other's mask, and half of what a reader at random is."""
+    """One rater of two left every case blank: the consensus is the other's mask, and half of what a rater at random is."""
     b = batch(16)
     b = replace(b, masks=b.masks * torch.tensor([1.0, 0.0])[:, None, None])
     codec = perturb(SMALL.build(), scale=0.3).eval()
-    codec.finish([b], "consensus")
+    codec.calibrate_latents([b], "consensus")
     z = codec.encode(b.masks[:, :1])
     assert torch.allclose(z.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-4)
     assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-3)
     with_blanks = perturb(SMALL.build(), scale=0.3).eval()
-    with_blanks.finish([b])
+    with_blanks.calibrate_latents([b])
     assert not torch.allclose(with_blanks.mean, codec.mean, atol=1e-3)
 
 
 def test_reconstruction_of_a_mask_is_of_the_consensus_and_snapped_to_codes():
     """The mean of two filled slots ≥ 0.5 is their union; decoding the continuous latent gives something else."""
-    codec, b = perturb(replace(SMALL, quantised=False).build(), scale=0.3).eval(), batch()
+    codec, b = perturb(replace(SMALL, quantized=False).build(), scale=0.3).eval(), batch()
     x, y = codec.reconstruct(b)
-    assert torch.equal(x, b.masks.amax(dim=1, keepdim=True)) and codec.decodes_unsnapped
-    z = codec.bottleneck.snap(codec.encoder(x))
+    assert torch.equal(x, b.masks.amax(dim=1, keepdim=True)) and codec.decodes_unquantized
+    z = codec.bottleneck.quantize(codec.encoder(x))
     assert torch.allclose(y, torch.sigmoid(codec.decoder(z)), atol=1e-6)
     assert not torch.allclose(y, codec.decode(codec.encode(x)), atol=1e-3)
 
 
-@pytest.mark.parametrize("quantised", [True, False])
-def test_decoding_with_snap_equals_reconstruction(quantised):
+@pytest.mark.parametrize("quantized", [True, False])
+def test_decoding_with_snap_equals_reconstruction(quantized):
     """Whichever latent diffuses, encode → decode with `snap` is what training reconstructed."""
-    codec = perturb(replace(SMALL, quantised=quantised, snap=True).build(), scale=0.2).eval()
+    codec = perturb(replace(SMALL, quantized=quantized, quantize_on_decode=True).build(), scale=0.2).eval()
     codec.mean.fill_(0.3)
     codec.std.fill_(1.7)
     x, reconstruction = codec.reconstruct(batch())

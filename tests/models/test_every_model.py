@@ -8,11 +8,11 @@ import torch
 from manymask.data.case import Batch, Source
 from manymask.data.datasets import phantom
 from manymask.data.store import prepare
-from manymask.diffusion.process import Diffusion
-from manymask.evaluation.evaluator import Protocol, evaluate
+from manymask.diffusion.process import GaussianDiffusion
+from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.training.trainer import Job, fit
+from manymask.training.trainer import TrainConfig, fit
 from tests.factories import (
     CODECS,
     LATENT,
@@ -73,15 +73,15 @@ def test_batched_equals_single(name):
 @every_segmenter
 def test_same_seed_same_masks_and_few_are_the_first_of_many(name):
     model = build(name)
-    many = model.predict(batch(), 5, seed=0)
-    assert torch.allclose(model.predict(batch(), 2, seed=0), many[:, :2], atol=1e-4)
+    many = model.sample_all(batch(), 5, seed=0)
+    assert torch.allclose(model.sample_all(batch(), 2, seed=0), many[:, :2], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [*LATENT, *PIXEL, *MANY])
 def test_other_seed_other_masks_and_samples_differ(name):
     model = build(name)
-    masks = model.predict(batch(), 2, seed=0)
-    assert not torch.equal(masks, model.predict(batch(), 2, seed=1))
+    masks = model.sample_all(batch(), 2, seed=0)
+    assert not torch.equal(masks, model.sample_all(batch(), 2, seed=1))
     assert not torch.equal(masks[:, 0], masks[:, 1])
 
 
@@ -90,7 +90,7 @@ def test_image_changes_the_masks(name):
     """The condition is heard: another image under the same noise gives other masks."""
     model, b = build(name), batch()
     other = Batch(b.ids, b.image.flip(0))
-    assert (model.predict(b, 1, seed=0) - model.predict(other, 1, seed=0)).abs().max() > 1e-5
+    assert (model.sample_all(b, 1, seed=0) - model.sample_all(other, 1, seed=0)).abs().max() > 1e-5
 
 
 @every_model
@@ -133,9 +133,11 @@ def fitted_recipe(name):
     recipe = replace(recipe_of(name), size=SIZE)
     if name in SEGMENTERS:
         recipe = replace(recipe, segmenter=replace(recipe.segmenter, target="consensus"))
-    if name in PIXEL and isinstance(recipe.segmenter.process, Diffusion):
-        recipe = replace(recipe, segmenter=replace(recipe.segmenter, process=Diffusion("x0")))
-    codecs = {k: replace(getattr(recipe, k), latent=4) for k in ("image_codec", "mask_codec") if name not in PIXEL}
+    if name in PIXEL and isinstance(recipe.segmenter.process, GaussianDiffusion):
+        recipe = replace(recipe, segmenter=replace(recipe.segmenter, process=GaussianDiffusion("x0")))
+    codecs = {
+        k: replace(getattr(recipe, k), latent_channels=4) for k in ("image_codec", "mask_codec") if name not in PIXEL
+    }
     steps = 200 if name in ONCE or name in MANY else 1000
     training = replace(recipe.training, steps=steps, learning_rate=2e-3, ema=0.99, validate_every=5000)
     codec_training = replace(training, steps=400, learning_rate=3e-3)
@@ -149,6 +151,6 @@ def test_overfits_four_phantoms(name, four, tmp_path):
     """Trained on four phantoms alone, it finds them again."""
     stages = ("image-codec", "mask-codec", "segmenter") if name in LATENT else (stage_of(name),)
     for stage in stages:
-        folder = fit(Job(fitted_recipe(name), stage, four, tmp_path, precision="fp32"))
-    metrics = evaluate(load_model(folder).model, four, four.ids, Protocol(), progress=False).metrics
+        folder = fit(TrainConfig(fitted_recipe(name), stage, four, tmp_path, precision="fp32"))
+    metrics = evaluate(load_model(folder).model, four, four.ids, EvalConfig(), progress=False).metrics
     assert metrics["dice"]["mean"] > 0.8 if "dice" in metrics else metrics["psnr"]["mean"] > 20

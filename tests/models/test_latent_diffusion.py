@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
-from manymask.diffusion.process import Diffusion, Flow
+from manymask.data.dihedral import dihedral, dihedral_inverse
+from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, Euler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
 from manymask.models.autoencoder import Pixels
-from manymask.models.denoisers import ConcatUNet, PyramidUNet
+from manymask.models.denoisers import PyramidUNet
 from manymask.models.deterministic import NNUNet, OneToOne, supervised
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.recipes import RECIPES, STAGES
@@ -22,7 +23,7 @@ def test_condition_is_encoded_once_for_all_samples_and_steps(monkeypatch):
     model, calls = build("pyramid-x0"), []
     original = model.denoiser.condition
     monkeypatch.setattr(model.denoiser, "condition", lambda image, z: calls.append(len(image)) or original(image, z))
-    model.predict(batch(), 5, seed=0)
+    model.sample_all(batch(), 5, seed=0)
     assert calls == [3]
 
 
@@ -33,28 +34,28 @@ def test_codecs_stay_in_evaluation_mode():
 
 @pytest.mark.parametrize("name", [n for n, s in SEGMENTERS.items() if isinstance(s, OneToOne)])
 def test_network_answers_turned_passes_turned_back(name):
-    """The mean over all eight flips and quarter turns turns with the image."""
+    """The mean over all eight flips and quarter orientations orientations with the image."""
     model, b = build(name), batch()
     turned = Batch(b.ids, b.image.flip(-1))
-    first = model.predict(b, 8, seed=0).mean(1)
-    assert torch.allclose(model.predict(turned, 8, seed=0).mean(1).flip(-1), first, atol=1e-5)
+    first = model.sample_all(b, 8, seed=0).mean(1)
+    assert torch.allclose(model.sample_all(turned, 8, seed=0).mean(1).flip(-1), first, atol=1e-5)
     assert first.shape == b.image[:, 0].shape
 
 
 def test_samples_spread_over_turns_are_drawn_from_the_turned_image():
-    spread, b = build("turns"), batch()
+    spread, b = build("orientations"), batch()
     plain = build("pyramid-x0")
     plain.load_state_dict(spread.state_dict())
-    drawn = spread.predict(b, 4, seed=0)
+    drawn = spread.sample_all(b, 4, seed=0)
     for k in range(4):
-        turned = Batch(b.ids, quarter_turn(b.image, k % 3))
-        alone = quarter_turn_back(plain.predict(turned, 4, seed=0)[:, k], k % 3)
+        turned = Batch(b.ids, dihedral(b.image, k % 3))
+        alone = dihedral_inverse(plain.sample_all(turned, 4, seed=0)[:, k], k % 3)
         assert torch.allclose(drawn[:, k], alone, atol=1e-4)
 
 
 def test_watch_hears_the_share_of_each_samples_steps_that_is_done():
     shares = list[float]()
-    list(build("pyramid-x0").stream(batch(1), 2, 0, watch=shares.append))
+    list(build("pyramid-x0").iter_samples(batch(1), 2, 0, callback=shares.append))
     assert shares == pytest.approx([0, 1 - 667 / 1000, 1 - 333 / 1000] * 2)
 
 
@@ -114,42 +115,29 @@ def test_pixel_recipe_has_no_codec_to_train():
 
 
 def test_sampler_that_cannot_run_the_process_is_refused_in_a_line():
-    recipe = replace(tiny_recipe(), segmenter=LatentDiffusion(process=Flow(), sampler=DDPM(5)))
-    with pytest.raises(UserError, match="DDPM cannot sample a Flow: choose DDIM, DPMSolver, Euler, Heun"):
+    recipe = replace(tiny_recipe(), segmenter=LatentDiffusion(process=RectifiedFlow(), sampler=DDPM(5)))
+    with pytest.raises(UserError, match="DDPM cannot sample a RectifiedFlow: choose DDIM, DPMSolver, Euler, Heun"):
         recipe.build("segmenter")
-    with pytest.raises(UserError, match="Euler cannot sample a Diffusion"):
-        build("concat-v").predict(batch(), 1, seed=0, sampler=Euler(2))
+    with pytest.raises(UserError, match="Euler cannot sample a GaussianDiffusion"):
+        build("concat-v").sample_all(batch(), 1, seed=0, sampling=SamplingConfig(Euler(2)))
 
 
-def test_coarse_mask_needs_features_and_teaches_the_encoder_alone():
-    with pytest.raises(UserError, match="needs a denoiser with features of the image, not ConcatDenoiser"):
-        replace(tiny_recipe(), segmenter=LatentDiffusion(ConcatUNet((8, 8), 1), coarse=0.5)).build("segmenter")
+def test_each_noise_level_of_an_image_learns_from_a_rater_of_its_own():
     recipe = tiny_recipe()
-    model = replace(recipe, segmenter=replace(recipe.segmenter, coarse=0.5)).build("segmenter")
-    logs = model(batch())
-    assert logs["loss"].item() == pytest.approx(float(logs["denoising"] + logs["coarse"]))
-    guess = model.coarse(model.condition(batch().image)[1])
-    guess.sum().backward()
-    grown = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None and "denoiser." in name}
-    assert grown == {"pyramid"}
-
-
-def test_each_noise_level_of_an_image_learns_from_a_reader_of_its_own():
-    recipe = tiny_recipe()
-    model = replace(recipe, segmenter=replace(recipe.segmenter, noise_levels=4)).build("segmenter")
+    model = replace(recipe, segmenter=replace(recipe.segmenter, noise_levels_per_image=4)).build("segmenter")
     four = batch()
     four = replace(four, masks=torch.arange(4.0).reshape(1, 4, 1, 1).expand(len(four.image), 4, SIZE, SIZE))
     drawn = model.targets(four).mean(dim=(1, 2, 3)).reshape(len(four.image), 4)
     assert (drawn.sort(dim=1).values == torch.arange(4.0)).all()
-    consensus = replace(recipe, segmenter=replace(recipe.segmenter, target="consensus", noise_levels=4))
+    consensus = replace(recipe, segmenter=replace(recipe.segmenter, target="consensus", noise_levels_per_image=4))
     assert len(consensus.build("segmenter").targets(batch())) == len(batch().image)
 
 
 def test_codecs_of_two_factors_and_too_deep_pyramids_are_refused_in_a_line():
     recipe = tiny_recipe()
     with pytest.raises(UserError, match="the codecs shrink by 8 and 4"):
-        replace(recipe, image_codec=replace(recipe.image_codec, stem=4)).build("segmenter")
-    deep = LatentDiffusion(PyramidUNet((8,), 1, (8, 8), 1), Diffusion("x0"), DDIM(2))
+        replace(recipe, image_codec=replace(recipe.image_codec, patch_size=4)).build("segmenter")
+    deep = LatentDiffusion(PyramidUNet((8,), 1, (8, 8), 1), GaussianDiffusion("x0"), DDIM(2))
     with pytest.raises(UserError, match="too deep for f = 1"):
         replace(recipe, image_codec=Pixels(1), mask_codec=Pixels(1), segmenter=deep).build("segmenter")
 
@@ -159,7 +147,10 @@ def test_the_twin_has_the_encoder_of_its_row_and_nothing_else_of_it(name):
     row, twin = RECIPES[name], RECIPES[f"{name}-twin"]
     assert (twin.training, twin.augment, twin.size, twin.margin) == (row.training, row.augment, row.size, row.margin)
     theirs, own = row.segmenter.denoiser, twin.segmenter.network
-    assert (own.encoder[-len(theirs.encoder) :], own.backbone) == (theirs.encoder, theirs.backbone)
+    assert (own.encoder_channels[-len(theirs.encoder_channels) :], own.backbone) == (
+        theirs.encoder_channels,
+        theirs.backbone,
+    )
     with torch.device("meta"):
         built = twin.build("segmenter").network[0], row.build("segmenter").denoiser.pyramid[0]
     weights = [{k: v.shape for k, v in each.state_dict().items() if "lateral" not in k} for each in built]

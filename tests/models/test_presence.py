@@ -34,7 +34,7 @@ def test_errors_of_empty_masks_do_not_count():
     assert mean_over_marked(errors, torch.zeros(3, dtype=torch.bool)) == 0
 
 
-def test_the_loss_is_cross_entropy_against_the_share_of_readers():
+def test_the_loss_is_cross_entropy_against_the_share_of_raters():
     head = Presence((2, 3))
     torch.nn.init.zeros_(head.head[-1].weight)
     torch.nn.init.constant_(head.head[-1].bias, 1.0)
@@ -49,7 +49,7 @@ def model():
     row = tiny_recipe()
     assert isinstance(row.segmenter, LatentDiffusion)
     torch.manual_seed(0)
-    return replace(row, segmenter=replace(row.segmenter, presence=True, turns=2)).build("segmenter").eval()
+    return replace(row, segmenter=replace(row.segmenter, presence=True, orientations=2)).build("segmenter").eval()
 
 
 def asked(masks):
@@ -64,7 +64,7 @@ def test_a_share_p_of_the_masks_holds_anything(model):
     with torch.inference_mode():
         for share in (0.0, 0.25, 1.0):
             torch.nn.init.constant_(last.bias, float(torch.logit(torch.tensor(share), eps=1e-6)))
-            drawn = model.predict(asked(None), 16, 0)
+            drawn = model.sample_all(asked(None), 16, 0)
             assert (drawn.flatten(2).amax(dim=2) > 0).sum(dim=1).tolist() == [16 * share] * 2
 
 
@@ -81,11 +81,11 @@ def test_the_share_is_the_mean_over_the_turns_of_each_image(model):
     share = torch.tensor([0.0, 1.0, 0.5, 1.0])
     model.presence.forward = lambda features: torch.logit(share, eps=1e-6)
     with torch.inference_mode():
-        drawn = model.predict(asked(None), 16, 0)
+        drawn = model.sample_all(asked(None), 16, 0)
     assert (drawn.flatten(2).amax(dim=2) > 0).sum(dim=1).tolist() == [4, 16]
 
 
-def test_presence_is_learnt_from_the_mean_over_the_readers_drawn(model):
+def test_presence_is_learnt_from_the_mean_over_the_raters_drawn(model):
     last = model.train().presence.head[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.constant_(last.bias, 1.0)

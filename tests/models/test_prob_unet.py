@@ -34,7 +34,7 @@ def test_loss_is_the_evidence_lower_bound_over_pixels():
     logits = model._decode(model.unet(b.image), z)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="sum") / 3
     kl = torch_kl(gaussian(mean, log_variance), gaussian(*model.prior(b.image))).mean()
-    assert torch.allclose(losses["loss"], (cross_entropy + model.setting.beta * kl) / SIZE**2, rtol=1e-5)
+    assert torch.allclose(losses["loss"], (cross_entropy + model.setting.kl_weight * kl) / SIZE**2, rtol=1e-5)
 
 
 def test_masks_come_from_the_prior_with_noise_of_seed_case_and_sample_alone():
@@ -46,5 +46,5 @@ def test_masks_come_from_the_prior_with_noise_of_seed_case_and_sample_alone():
         expected = torch.sigmoid(model._decode(model.unet(b.image), z[:, 1]))[:, 0]
         for p in model.posterior.parameters():
             p.fill_(float("nan"))  # nothing of it may be asked
-    assert torch.allclose(model.predict(b, 2, seed=5)[:, 1], expected, atol=1e-6)
-    assert not torch.allclose(model.predict(Batch(["other"], b.image[:1]), 2, 5)[0, 1], expected[0], atol=1e-6)
+    assert torch.allclose(model.sample_all(b, 2, seed=5)[:, 1], expected, atol=1e-6)
+    assert not torch.allclose(model.sample_all(Batch(["other"], b.image[:1]), 2, 5)[0, 1], expected[0], atol=1e-6)

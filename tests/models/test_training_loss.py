@@ -4,15 +4,13 @@ On the pixels themselves z_0 is 2 · mask − 1 and the condition 2 · image −
 image, mask, time or noise level changes the loss.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from manymask.data.case import Batch
 from manymask.diffusion.guidance import PairClassifier, PairNetwork
-from manymask.diffusion.process import Diffusion
+from manymask.diffusion.process import GaussianDiffusion
 from manymask.diffusion.samplers import DDIM
 from manymask.models.autoencoder import Pixels
 from manymask.models.denoisers import ConcatUNet
@@ -40,23 +38,23 @@ class Echo(nn.Module):
 
 
 def segmenter(prediction="x0", **setting) -> DiffusionSegmenter:
-    coarse = setting.pop("coarse", 0.0)
-    whole = LatentDiffusion(ConcatUNet((8,), 1), Diffusion(prediction), DDIM(2), noise_levels=LEVELS, **setting)
+    whole = LatentDiffusion(
+        ConcatUNet((8,), 1), GaussianDiffusion(prediction), DDIM(2), noise_levels_per_image=LEVELS, **setting
+    )
     model = DiffusionSegmenter(whole, 1, Pixels(1), Pixels(1))
-    model.denoiser, model.setting = Echo(), replace(whole, coarse=coarse)
-    model.coarse = nn.Conv2d(1, 1, 1) if coarse else None
+    model.denoiser = Echo()
     return model.train()
 
 
-def batch(images=IMAGES, readers=1, side=SIDE) -> Batch:
+def batch(images=IMAGES, raters=1, side=SIDE) -> Batch:
     generator = torch.Generator().manual_seed(5)
     image = torch.rand(images, 1, side, side, generator=generator)
-    masks = (torch.rand(images, readers, side, side, generator=generator) > 0.6).float()
+    masks = (torch.rand(images, raters, side, side, generator=generator) > 0.6).float()
     return Batch([str(i) for i in range(images)], image, masks, TrainingNoise(7, 11))
 
 
-def drawn(process: Diffusion) -> tuple[Tensor, Tensor]:
-    """Times and noise as the loss draws them: the choice of readers first, then times, then ε."""
+def drawn(process: GaussianDiffusion) -> tuple[Tensor, Tensor]:
+    """Times and noise as the loss draws them: the choice of raters first, then times, then ε."""
     noise = TrainingNoise(7, 11)
     noise.uniform(IMAGES)
     t = process.draw_times(noise, IMAGES, LEVELS)
@@ -89,7 +87,7 @@ def test_denoiser_gets_every_noisy_mask_with_its_time_and_its_own_image():
     z, clock, condition = model.denoiser.asked[0]
     assert clock.tolist() == t.tolist()
     for k, (z_image, z0) in enumerate(rows(b)):
-        a, s = model.setting.process.level(int(t[k]))
+        a, s = model.setting.process.alpha_sigma(int(t[k]))
         assert torch.allclose(z[k], a * z0 + s * epsilon[k], atol=1e-5) and torch.equal(condition[k], z_image)
 
 
@@ -97,37 +95,25 @@ def soft_dice_loss(drawn: Tensor, mask: Tensor) -> float:
     return float(1 - (2 * (drawn * mask).sum() + 1) / (drawn.sum() + mask.sum() + 1))
 
 
-@pytest.mark.parametrize("target", ["consensus", "reader"])
+@pytest.mark.parametrize("target", ["consensus", "rater"])
 def test_dice_term_holds_the_first_level_of_each_image_against_its_mask(target):
     """v-prediction, so that ẑ_0 = √γ z − √(1−γ) v needs the matching z and t too."""
-    b, model = batch(), segmenter("v", dice=0.3, target=target)
+    b, model = batch(), segmenter("v", dice_weight=0.3, target=target)
     found = model(b)
     t, epsilon = drawn(model.setting.process)
     losses = []
     for i in range(IMAGES):
         k = i * LEVELS
         z_image, z0 = rows(b)[k]
-        a, s = model.setting.process.level(int(t[k]))
+        a, s = model.setting.process.alpha_sigma(int(t[k]))
         guess = (((a * (a * z0 + s * epsilon[k]) - s * z_image) + 1) / 2).clamp(0, 1)
         losses.append(soft_dice_loss(guess, b.truth()[i, :1]))
     assert float(found["dice"]) == pytest.approx(0.3 * sum(losses) / IMAGES, rel=1e-4)
     assert float(found["loss"]) == pytest.approx(float(found["denoising"] + found["dice"]))
 
 
-def test_coarse_term_is_the_cross_entropy_with_the_share_that_is_marked():
-    """The guess is a constant logit b, and the mask four times as fine: E[softplus(b) − b · share]."""
-    b, model = batch(), segmenter(coarse=0.5)
-    with torch.no_grad():
-        model.coarse.weight.zero_()
-        model.coarse.bias.fill_(1.5)
-    model.denoiser.condition = lambda image, z: [z, image[..., ::4, ::4]]
-    share = b.truth().reshape(IMAGES, 1, 2, 4, 2, 4).mean(dim=(3, 5))
-    by_hand = (torch.nn.functional.softplus(torch.tensor(1.5)) - 1.5 * share).mean()
-    assert float(model(b)["coarse"]) == pytest.approx(0.5 * float(by_hand), rel=1e-5)
-
-
 def test_the_share_of_images_that_are_hidden_is_as_asked(monkeypatch):
-    model, hidden = segmenter(drop_condition=0.1), []
+    model, hidden = segmenter(condition_dropout=0.1), []
     monkeypatch.setattr(model, "condition", lambda image, rows: hidden.append(rows) or [2 * image - 1, image])
     model(batch(2000, side=1))
     assert 0.08 < float(hidden[0].float().mean()) < 0.12

@@ -9,6 +9,7 @@ from torch import nn
 
 from manymask.data.case import Batch
 from manymask.diffusion.samplers import DDIM
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.nn.efficientnet_lite import MEAN, STD, WIDTHS, EfficientNetLite0, ImageNetBottomUp, SameConv
 from manymask.recipes import RECIPES
 
@@ -82,4 +83,4 @@ def test_rows_at_256_draw_masks_of_their_size(name):
     batch = Batch(["a"], torch.rand(1, row.channels, row.size, row.size))
     assert row.mask_codec.factor * 32 == row.size
     with torch.inference_mode():
-        assert model.predict(batch, 1, 0, DDIM(1)).shape == (1, 1, 256, 256)
+        assert model.sample_all(batch, 1, 0, SamplingConfig(DDIM(1))).shape == (1, 1, 256, 256)

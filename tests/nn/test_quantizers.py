@@ -11,7 +11,7 @@ from manymask.nn.quantizers import FSQ, KL, VQ
 
 def test_vq_equals_diffusers_value_and_gradients():
     torch.manual_seed(0)
-    ours = VQ(codes=16, beta=0.25).build(4).eval()
+    ours = VQ(codebook_size=16, commitment_weight=0.25).build(4).eval()
     other = VectorQuantizer(16, 4, beta=0.25, legacy=False)
     other.embedding.weight.data.copy_(ours.codebook.data)
     a, b = (torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
@@ -25,17 +25,17 @@ def test_vq_equals_diffusers_value_and_gradients():
 
 
 def test_commitment_moves_the_encoder_and_codebook_loss_the_codes():
-    quantiser = VQ(codes=8, beta=0.25).build(2).eval()
+    quantiser = VQ(codebook_size=8, commitment_weight=0.25).build(2).eval()
     h = torch.randn(1, 2, 3, 3, requires_grad=True)
     _, loss, _ = quantiser(h)
     loss.backward()
-    error = (h - quantiser.snap(h)).detach()
+    error = (h - quantiser.quantize(h)).detach()
     assert torch.allclose(h.grad, 0.25 * 2 * error / error.numel(), atol=1e-6)  # Eq. 9; sg stops Eq. 8
 
 
 def test_codebook_starts_from_data_and_dead_codes_come_back():
     torch.manual_seed(0)
-    quantiser = VQ(codes=32, patience=3).build(2).train()
+    quantiser = VQ(codebook_size=32, revive_after=3).build(2).train()
     far = torch.randn(4, 2, 8, 8) + 50
     quantiser(far)
     assert quantiser.codebook.mean() > 40  # data initialisation
@@ -47,10 +47,10 @@ def test_codebook_starts_from_data_and_dead_codes_come_back():
 
 
 def test_snap_is_idempotent_and_lands_on_codes():
-    for setting in (VQ(codes=8), FSQ(levels=5), KL()):
+    for setting in (VQ(codebook_size=8), FSQ(levels=5), KL()):
         bottleneck = setting.build(3).eval()
-        z = bottleneck.snap(torch.randn(2, 3, 4, 4).clamp(-1, 1))
-        assert torch.allclose(bottleneck.snap(z), z, atol=1e-6)
+        z = bottleneck.quantize(torch.randn(2, 3, 4, 4).clamp(-1, 1))
+        assert torch.allclose(bottleneck.quantize(z), z, atol=1e-6)
 
 
 def test_kl_equals_closed_form():
@@ -74,7 +74,7 @@ def test_fsq_uses_exactly_its_levels_and_passes_gradients(levels):
 
 def lone_code(patience: int, h: torch.Tensor):
     """A quantiser of the codes 0 and 100, of which h (N values) only ever uses the first."""
-    quantiser = VQ(codes=2, patience=patience).build(1).train()
+    quantiser = VQ(codebook_size=2, revive_after=patience).build(1).train()
     quantiser.codebook.data = torch.tensor([[0.0], [100.0]])
     quantiser.idle.zero_()
     return quantiser, h.reshape(1, 1, 1, -1)
@@ -98,7 +98,7 @@ def test_a_replaced_code_is_given_its_patience_again():
 
 
 def test_perplexity_is_how_many_codes_are_used_evenly():
-    quantiser = VQ(codes=4).build(1).eval()
+    quantiser = VQ(codebook_size=4).build(1).eval()
     quantiser.codebook.data = torch.arange(4.0)[:, None]
     perplexity = quantiser(torch.tensor([0.0, 0.0, 2.0, 2.0]).reshape(1, 1, 2, 2))[2]["perplexity"]
     assert float(perplexity) == pytest.approx(2)
@@ -121,13 +121,13 @@ def test_kl_loss_is_weighted():
 def test_fsq_snaps_to_its_grid_and_counts_its_bits():
     bottleneck = FSQ(5).build(2)
     z = torch.tensor([-1.3, -0.3, 0.2, 0.3, 0.8]).reshape(1, 1, 1, 5)
-    assert bottleneck.snap(z).flatten().tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert bottleneck.quantize(z).flatten().tolist() == [-1, -0.5, 0, 0.5, 1]
     _, loss, logs = bottleneck(torch.zeros(1, 2, 1, 1))
     assert float(loss) == 0 and float(logs["bits"]) == pytest.approx(2 * math.log2(5))
 
 
 def test_first_codes_are_vectors_of_the_encoder_not_values_of_several_places():
     h = torch.tensor([1.0, 2, 3]).repeat_interleave(4).reshape(1, 3, 2, 2)  # every place holds (1, 2, 3)
-    model = VQ(codes=8).build(3).train()
+    model = VQ(codebook_size=8).build(3).train()
     model(h)
     assert torch.allclose(model.codebook, torch.tensor([1.0, 2, 3]).expand(8, 3), atol=0.02)

@@ -232,7 +232,7 @@ def drawing(drawing_model):
     picture = Picture(np.random.default_rng(0).integers(0, 256, (90, 130), dtype=np.uint8), "lesion", notes=("a note",))
     segmenter = Segmenter.from_pretrained(str(drawing_model))
     subject = desk.Subject(picture, picture, "lesion.png", ("left out",))
-    *_, (scene, _, done) = desk.draw(segmenter, subject, desk.Order(samples=3), desk.Limits())
+    *_, (scene, _, done) = desk.draw(segmenter, subject, desk.SegmentRequest(samples=3), desk.Limits())
     return scene, done
 
 
@@ -268,7 +268,7 @@ def test_stopped_drawing_keeps_the_masks_that_are_there(drawing_model):
             raise StoppedError
 
     *_, (scene, share, done) = desk.draw(
-        segmenter, desk.Subject(picture, picture), desk.Order(samples=5), desk.Limits(), check
+        segmenter, desk.Subject(picture, picture), desk.SegmentRequest(samples=5), desk.Limits(), check
     )
     assert done.record.samples == len(scene.areas) == 1 and share == 1 and scene.forms == ("PNG",)
     assert torch.equal(done.drawn, torch.cat(list(segmenter.draw(done.view, 1)), dim=1))

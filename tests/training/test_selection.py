@@ -8,18 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.diffusion.guidance import PairClassifier
 from manymask.evaluation.evaluator import Scores
 from manymask.hub.model_folder import load_model
 from manymask.training.optim import clipping_groups
-from manymask.training.trainer import Fit, Job, fit
+from manymask.training.trainer import TrainConfig, Trainer, fit
 from tests.factories import shortened, tiny_recipe
 
 
-def job(store, run, stage="mask-codec", steps=6, **changes) -> Job:
+def job(store, run, stage="mask-codec", steps=6, **changes) -> TrainConfig:
     recipe = shortened(replace(tiny_recipe(), **changes), steps)
-    return Job(recipe, stage, store, run, precision="fp32")
+    return TrainConfig(recipe, stage, store, run, precision="fp32")
 
 
 def with_codecs(trained_run: Path, run: Path) -> Path:
@@ -62,11 +62,11 @@ def test_the_best_averaged_weights_are_exported_not_the_last_or_the_worst(store,
 def test_averaged_weights_are_validated_not_the_raw_ones(store, tmp_path, monkeypatch):
     """θ̄ after two steps by hand: d = min(0.9999, (1 + n)/(10 + n)), n counting the updates before."""
     seen = scored(monkeypatch, [0.5])
-    training = Fit(job(store, tmp_path, steps=2))
+    training = Trainer(job(store, tmp_path, steps=2))
     raw = []
     for _ in range(2):
         training.step()
-        raw.append({k: v.detach().clone() for k, v in training.bare.state_dict().items()})
+        raw.append({k: v.detach().clone() for k, v in training.unwrapped.state_dict().items()})
     training.validate()
     name = next(k for k in raw[0] if k.startswith("decoder"))
     by_hand = torch.lerp(raw[0][name], raw[1][name], 1 - 2 / 11)  # the first update copies
@@ -76,38 +76,38 @@ def test_averaged_weights_are_validated_not_the_raw_ones(store, tmp_path, monkey
 def test_denoiser_and_classifier_are_clipped_each_by_itself(store, trained_run, tmp_path):
     recipe = tiny_recipe()
     segmenter = replace(recipe.segmenter, classifier=PairClassifier((8,)))
-    training = replace(recipe.training, clip=0.01)
+    training = replace(recipe.training, max_grad_norm=0.01)
     run = with_codecs(trained_run, tmp_path)
-    started = Fit(job(store, run, "segmenter", segmenter=segmenter, training=training))
+    started = Trainer(job(store, run, "segmenter", segmenter=segmenter, training=training))
     norms = {}
 
     def look(*_, **__):
         for part in ("denoiser", "classifier"):
-            gradients = [p.grad for p in getattr(started.bare, part).parameters()]
+            gradients = [p.grad for p in getattr(started.unwrapped, part).parameters()]
             norms[part] = float(torch.stack([g.norm() for g in gradients]).norm())
 
     started.optimiser.optimizer.register_step_pre_hook(look)
     raw = started.step()["gradient_norm"]
     assert norms["denoiser"] == pytest.approx(0.01, rel=1e-3) and norms["classifier"] == pytest.approx(0.01, rel=1e-3)
     assert float(raw) > 0.05
-    groups = clipping_groups(started.bare)
-    assert [len(group) for group in groups[1:]] == [len(list(started.bare.classifier.parameters()))]
-    assert sum(len(group) for group in groups) == len(list(started.bare.parameters()))
+    groups = clipping_groups(started.unwrapped)
+    assert [len(group) for group in groups[1:]] == [len(list(started.unwrapped.classifier.parameters()))]
+    assert sum(len(group) for group in groups) == len(list(started.unwrapped.parameters()))
 
 
 def test_latents_are_standardised_over_what_the_segmenter_learns(store, tmp_path):
-    """The recipe's codec learns one reader at random, its segmenter the consensus."""
+    """The recipe's codec learns one rater at random, its segmenter the consensus."""
     segmenter = replace(tiny_recipe().segmenter, target="consensus")
     codec = load_model(fit(job(store, tmp_path, steps=2, segmenter=segmenter))).model
     with torch.no_grad():
-        z = codec.encode(readers_consensus(store.batch(store.part(None, "train")).truth()))
+        z = codec.encode(raters_consensus(store.batch(store.part(None, "train")).truth()))
     assert torch.allclose(z.mean(dim=(0, 2, 3)), torch.zeros(z.shape[1]), atol=1e-3)
     assert torch.allclose(z.std(dim=(0, 2, 3), correction=0), torch.ones(z.shape[1]), atol=1e-2)
 
 
 def test_without_a_validation_the_averaged_weights_are_exported(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(Fit, "validate", lambda self: None)
-    training = Fit(job(store, tmp_path, steps=2))
+    monkeypatch.setattr(Trainer, "validate", lambda self: None)
+    training = Trainer(job(store, tmp_path, steps=2))
     exported = load_file(training.run() / "codec.safetensors")
     assert equal(exported, dict(training.ema.module.state_dict()))
-    assert not equal(exported, dict(training.bare.state_dict()))
+    assert not equal(exported, dict(training.unwrapped.state_dict()))

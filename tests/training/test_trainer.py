@@ -22,7 +22,7 @@ from manymask.hub.model_folder import load_model
 from manymask.nn.losses import WeightedCE
 from manymask.recipes import Training
 from manymask.training.optim import batch_ids, learning_rate, warm_started_ema
-from manymask.training.trainer import Fit, Job, fit
+from manymask.training.trainer import TrainConfig, Trainer, fit
 from tests.factories import job, same, shortened, stopped_after, tiny_recipe
 
 
@@ -48,7 +48,7 @@ from manymask.data.store import Store
 import manymask.training.trainer as train
 train.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step, so that a kill hits some write
 from tests.factories import shortened, tiny_recipe
-train.fit(train.Job(shortened(tiny_recipe(), 60), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
+train.fit(train.TrainConfig(shortened(tiny_recipe(), 60), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
 """
 
 
@@ -76,11 +76,11 @@ import json, os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from manymask.data.store import Store
-from manymask.training.trainer import Fit, Job
+from manymask.training.trainer import Trainer, TrainConfig
 from tests.factories import tiny_recipe
 import torch
 torch.set_num_threads(1)
-fit = Fit(Job(tiny_recipe(), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
+fit = Trainer(TrainConfig(tiny_recipe(), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
 losses = []
 for _ in range(4):
     logs = fit.step()
@@ -112,9 +112,9 @@ def test_two_processes_lose_what_one_loses(store, tmp_path):
 
 def test_changed_recipe_in_an_old_run_folder_is_refused(store, tmp_path):
     stopped_after(job(store, tmp_path), 1)
-    changed = job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, batch=2))
-    with pytest.raises(UserError, match=r"other settings \(recipe\.codec_training\.batch: 4 → 2\)"):
-        Fit(changed)
+    changed = job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, batch_size=2))
+    with pytest.raises(UserError, match=r"other settings \(recipe\.codec_training\.batch_size: 4 → 2\)"):
+        Trainer(changed)
 
 
 def test_setting_younger_than_a_run_stays_at_its_default(store, tmp_path):
@@ -122,15 +122,15 @@ def test_setting_younger_than_a_run_stays_at_its_default(store, tmp_path):
     stopped_after(asked, 1)
     place = asked.folder / "config.yaml"
     config = yaml.safe_load(place.read_text())
-    del config["recipe"]["codec_training"]["clip"]
+    del config["recipe"]["codec_training"]["max_grad_norm"]
     place.write_text(yaml.safe_dump(config))
-    Fit(job(store, tmp_path))
-    with pytest.raises(UserError, match=r"other settings \(recipe\.codec_training\.clip: 1\.0 → 2\.0\)"):
-        Fit(job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, clip=2.0)))
+    Trainer(job(store, tmp_path))
+    with pytest.raises(UserError, match=r"other settings \(recipe\.codec_training\.max_grad_norm: 1\.0 → 2\.0\)"):
+        Trainer(job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, max_grad_norm=2.0)))
 
 
 def test_non_finite_loss_names_step_and_cases(store, tmp_path):
-    started = Fit(job(store, tmp_path))
+    started = Trainer(job(store, tmp_path))
     with torch.no_grad():
         list(started.model.parameters())[-1].fill_(float("nan"))
     with pytest.raises(
@@ -144,28 +144,28 @@ def test_damaged_checkpoint_is_a_clear_error(store, tmp_path):
     last = tmp_path / "mask-codec/checkpoints/last.safetensors"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last\.safetensors is damaged"):
-        Fit(job(store, tmp_path))
+        Trainer(job(store, tmp_path))
 
 
 def test_refused_command_leaves_the_run_folder_untouched(store, tmp_path):
     wrong = replace(job(store, tmp_path), scheme="typo")
     with pytest.raises(UserError, match="has no split 'typo'"):
-        Fit(wrong)
+        Trainer(wrong)
     assert not any(tmp_path.rglob("*"))
-    assert Fit(job(store, tmp_path)).progress.step == 0
+    assert Trainer(job(store, tmp_path)).progress.step == 0
 
 
 def test_store_of_another_size_is_refused(store, tmp_path):
     recipe = replace(tiny_recipe(), size=128)
     with pytest.raises(UserError, match=r"prepared at 64² with 1 channel\(s\), the recipe takes 128²"):
-        Fit(Job(recipe, "mask-codec", store, tmp_path))
+        Trainer(TrainConfig(recipe, "mask-codec", store, tmp_path))
 
 
 def test_codec_of_other_settings_is_refused(store, trained_run, tmp_path):
     recipe = tiny_recipe()
-    recipe = replace(recipe, mask_codec=replace(recipe.mask_codec, snap=True))
-    with pytest.raises(UserError, match=r"trained with other settings \(snap: False → True\)"):
-        Fit(Job(recipe, "segmenter", store, trained_run))
+    recipe = replace(recipe, mask_codec=replace(recipe.mask_codec, quantize_on_decode=True))
+    with pytest.raises(UserError, match=r"trained with other settings \(quantize_on_decode: False → True\)"):
+        Trainer(TrainConfig(recipe, "segmenter", store, trained_run))
 
 
 def test_cases_that_a_part_has_seen_count_as_seen(store, trained_run, tmp_path):
@@ -180,13 +180,13 @@ def test_metrics_cut_short_by_a_kill_are_forgotten(store, tmp_path):
     stopped_after(job(store, tmp_path), 1)
     metrics = tmp_path / "mask-codec" / "metrics.jsonl"
     metrics.write_text('{"step": 1, "loss": 1.0}\n{"step": 40, "loss": 1.0}\n{"step": 1, "lo')
-    Fit(job(store, tmp_path))
+    Trainer(job(store, tmp_path))
     assert metrics.read_text() == '{"step": 1, "loss": 1.0}\n'
 
 
 def test_segmenter_without_codecs_says_what_to_run(store, tmp_path):
     with pytest.raises(UserError, match="needs a trained image-codec"):
-        Fit(job(store, tmp_path, "segmenter"))
+        Trainer(job(store, tmp_path, "segmenter"))
 
 
 def test_run_folder_holds_what_is_promised(trained_run):
@@ -200,7 +200,7 @@ def test_run_folder_holds_what_is_promised(trained_run):
 
 def test_init_starts_from_saved_weights(store, trained_run, tmp_path):
     given = replace(job(store, tmp_path), init=trained_run / "mask-codec" / "model")
-    start = Fit(given).bare.state_dict()
+    start = Trainer(given).unwrapped.state_dict()
     saved = load_file(trained_run / "mask-codec" / "model" / "codec.safetensors")
     assert all(torch.equal(start[k], saved[k]) for k in saved)
 
@@ -209,7 +209,7 @@ def test_start_from_a_model_that_saw_the_test_part_is_refused(store, trained_run
     shutil.copytree(trained_run / "mask-codec" / "model", tmp_path / "given")
     (tmp_path / "given" / "training_ids.txt").write_text("\n".join(store.part(None, "test")) + "\n")
     with pytest.raises(UserError, match="of the test cases were trained on"):
-        Fit(replace(job(store, tmp_path), init=tmp_path / "given"))
+        Trainer(replace(job(store, tmp_path), init=tmp_path / "given"))
 
 
 def test_model_remembers_what_it_started_from(store, trained_run, tmp_path):
@@ -223,12 +223,12 @@ def test_codecs_that_fit_but_mean_something_else_are_refused(store, trained_run,
     wanted = replace(tiny_recipe().mask_codec, loss=WeightedCE(50, unbias=True))
     given = replace(job(store, tmp_path, "segmenter", mask_codec=wanted), init=trained_run / "segmenter" / "model")
     with pytest.raises(UserError, match=r"trained with other settings \(loss"):
-        Fit(given)
+        Trainer(given)
 
 
 def test_recipe_of_another_data_set_is_refused(store, tmp_path):
     with pytest.raises(UserError, match="holds phantom, the recipe takes isic2018"):
-        Fit(job(store, tmp_path, dataset="isic2018"))
+        Trainer(job(store, tmp_path, dataset="isic2018"))
 
 
 def test_model_folder_names_the_step_of_its_weights(store, tmp_path):
@@ -241,20 +241,20 @@ def test_model_folder_names_the_step_of_its_weights(store, tmp_path):
 
 def test_init_brings_all_but_the_parts_that_come_and_go_with_settings(store, trained_run, tmp_path):
     plain = replace(job(store, tmp_path / "a", "segmenter"), init=trained_run / "segmenter" / "model")
-    recipe = replace(plain.recipe, segmenter=replace(plain.recipe.segmenter, coarse=0.5))
-    start = Fit(replace(plain, recipe=recipe)).bare
+    recipe = replace(plain.recipe, segmenter=replace(plain.recipe.segmenter, presence=True))
+    start = Trainer(replace(plain, recipe=recipe)).unwrapped
     saved = load_file(trained_run / "segmenter" / "model" / "denoiser.safetensors")
-    assert start.coarse is not None
+    assert start.presence is not None
     assert all(torch.equal(value, saved[name]) for name, value in start.denoiser.state_dict().items())
     fit(replace(job(store, tmp_path / "b", "segmenter", steps=1), recipe=recipe, init=trained_run / "segmenter/model"))
-    back = Fit(replace(plain, run=tmp_path / "c", init=tmp_path / "b" / "segmenter" / "model")).bare
-    assert back.coarse is None
+    back = Trainer(replace(plain, run=tmp_path / "c", init=tmp_path / "b" / "segmenter" / "model")).unwrapped
+    assert back.presence is None
 
 
 def test_max_minutes_stops_and_the_next_call_goes_on(store, tmp_path):
     fit(job(store, tmp_path, steps=50), max_minutes=0.0)
     assert (tmp_path / "mask-codec/model/config.json").exists()
-    going_on = Fit(job(store, tmp_path, steps=50))
+    going_on = Trainer(job(store, tmp_path, steps=50))
     assert 1 <= going_on.progress.step < 50
 
 

@@ -29,7 +29,7 @@ def prepare(
         recipe: whose data set, size and channels are used; see `manymask recipes`.
         out: where the store is written; must not exist yet.
         source: the folder as downloaded and unpacked (the phantom needs none).
-        masks: of a folder of one's own, the mask folders to take where several could be meant; one for each reader.
+        masks: of a folder of one's own, the mask folders to take where several could be meant; one for each rater.
         mask_threshold: foreground is what reaches this value, in masks that are not black and white.
         mask_labels: foreground is what holds one of these values, in masks that number several things.
         invert: foreground and background are exchanged in the mask files.
@@ -52,7 +52,7 @@ def prepare(
         raise UserError(f"--masks is for a folder of one's own; the layout of {row.dataset} says where its masks are")
     choice = ({"whole": True} if whole_slices else {}) | ({"masks": masks} if masks else {})
     reading = MaskReading(mask_threshold, mask_labels, invert)
-    found = recipes.READERS[row.dataset](source, row.channels, reading, **choice)
+    found = recipes.DATASETS[row.dataset](source, row.channels, reading, **choice)
     store = write_store(found, out, size or row.stored, row.channels, skip_bad)
     for line in store.warnings:
         print(f"manymask: {line}", file=sys.stderr)
@@ -60,7 +60,7 @@ def prepare(
         print(line)
     for name, scheme in store.manifest["schemes"].items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
-    print(f"{len(store.ids)} cases, {store.readers} reader(s), {store.hash} → {safe_name(str(out))}")
+    print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(out))}")
 
 
 def list_recipes() -> None:

@@ -8,7 +8,7 @@ from manymask.errors import at_least_one
 
 if TYPE_CHECKING:
     from manymask.data.case import Batch
-    from manymask.evaluation.evaluator import Protocol
+    from manymask.evaluation.evaluator import EvalConfig
     from manymask.hub.model_folder import TrainedModel
 
 
@@ -24,7 +24,7 @@ def evaluate(
     ged_samples: int = 16,
     sampler: SamplerName | None = None,
     steps: int | None = None,
-    turns: int | None = None,
+    orientations: int | None = None,
     seed: int = 0,
     limit: int | None = None,
 ) -> None:
@@ -38,32 +38,32 @@ def evaluate(
         scheme: the split of the store; by default the one that the model was trained with.
         offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         samples: how many masks make the consensus.
-        ged_samples: how many are held against several readers, for GED² and HM-IoU.
+        ged_samples: how many are held against several raters, for GED² and HM-IoU.
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
-        turns: over how many flips and quarter turns the masks are spread; the model's own number if not given.
+        orientations: number of flipped or rotated views of the image used for sampling (default: the model's setting).
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
     """
     from manymask.data.store import Store
-    from manymask.evaluation.evaluator import Protocol, results
+    from manymask.diffusion.sampling import SamplingConfig
+    from manymask.evaluation.evaluator import EvalConfig, results
     from manymask.evaluation.evaluator import evaluate as score
-    from manymask.evaluation.held_out import fitting, held_out_cases, spread
-    from manymask.evaluation.publish import Drawing
+    from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
     from manymask.hub.model_folder import load_model
 
     for flag, value in (("--samples", samples), ("--ged-samples", ged_samples), ("--limit", limit)):
         at_least_one(flag, value)
-    trained = Drawing(turns, sampler, steps).of(load_model(model))
-    store = fitting(trained.recipe, Store(data))
-    protocol = Protocol(samples, ged_samples, seed=seed)
-    ids = spread(held_out_cases(trained, store, split, scheme), limit)
-    moved = {n: fitting(trained.recipe, Store(data), (n, n)) for n in offsets}
+    trained = load_model(model)
+    store = matched_store(trained.recipe, Store(data))
+    protocol = EvalConfig(samples, ged_samples, seed, SamplingConfig(sampler, steps, orientations))
+    ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
+    moved = {n: matched_store(trained.recipe, Store(data), (n, n)) for n in offsets}
     found = results(trained, store, split, protocol, score(trained.model, store, ids, protocol), scheme)
     found["off_centre"] = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
     _print_tables(found)
     if out is not None:
-        _write(out, found, trained, store.batch(spread(ids, 6)), protocol)
+        _write(out, found, trained, store.batch(evenly_spaced(ids, 6)), protocol)
 
 
 def _print_tables(found: dict[str, Any]) -> None:
@@ -81,12 +81,12 @@ def _print_tables(found: dict[str, Any]) -> None:
         Console().print(metrics_table(metrics, heading))
 
 
-def _write(out: Path, found: dict[str, Any], trained: "TrainedModel", batch: "Batch", protocol: "Protocol") -> None:
+def _write(out: Path, found: dict[str, Any], trained: "TrainedModel", batch: "Batch", protocol: "EvalConfig") -> None:
     from manymask.evaluation.plots import draw_batch
     from manymask.io.atomic import write_json
 
     write_json(out / "results.json", found)
-    draw_batch(trained.model, batch, out / "figure.png", min(protocol.samples, 8), protocol.seed, protocol.sampler)
+    draw_batch(trained.model, batch, out / "figure.png", min(protocol.samples, 8), protocol.seed, protocol.sampling)
     print(f"results.json and figure.png → {out}")
 
 
@@ -114,7 +114,7 @@ def publish(
     out: Path,
     seeds: int = 1,
     cases: int | None = None,
-    turns: int | None = None,
+    orientations: int | None = None,
     sampler: SamplerName | None = None,
     steps: int | None = None,
     mask_codec: Path | None = None,
@@ -128,16 +128,16 @@ def publish(
         out: gets results.json of segmenter and codecs, and a figure where the pictures may be shown.
         seeds: how many seeds the masks are drawn with.
         cases: score so many test cases, evenly spaced; all if not given.
-        turns: over how many flips and quarter turns of the image the shipped model spreads its masks; as trained if not given.
+        orientations: number of flipped or rotated views that the published model samples with (default: as trained).
         sampler: that the shipped model draws with; as trained if not given.
         steps: of that sampler.
         mask_codec: the run's mask codec after more training of its decoder alone (`--recipe.codec-training.part decoder`).
     """
-    from manymask.evaluation.publish import Drawing
+    from manymask.diffusion.sampling import SamplingConfig
     from manymask.evaluation.publish import publish as write
 
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
         at_least_one(flag, value)
-    found = write(run, data, model, out, seeds, cases, Drawing(turns, sampler, steps), mask_codec)
+    found = write(run, data, model, out, seeds, cases, SamplingConfig(sampler, steps, orientations), mask_codec)
     dice = found["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")

@@ -42,8 +42,8 @@ def reproduce(
         codecs_only: train and score codecs alone (Table I).
         precision: of training, one for all models; `auto` takes what is faster here.
     """
-    from manymask.experiments.matrix import Rules
-    from manymask.experiments.runner import Plan
+    from manymask.experiments.matrix import Budget
+    from manymask.experiments.runner import ReproduceConfig
     from manymask.experiments.runner import reproduce as run
 
     for flag, value in (("--cases", cases), ("--sweep-cases", sweep_cases), ("--size", size)):
@@ -52,8 +52,8 @@ def reproduce(
         raise UserError(f"--budget-minutes must be above 0, not {budget_minutes:g}")
     if not recipes:
         raise UserError("name a recipe: manymask reproduce RECIPE… --out DIR")
-    rules = Rules(minutes=budget_minutes, cases=cases, sweep_cases=sweep_cases)
-    run(Plan(recipes, out, data, source, scheme, size, only, codecs_only, rules, precision))
+    budget = Budget(minutes=budget_minutes, cases=cases, sweep_cases=sweep_cases)
+    run(ReproduceConfig(recipes, out, data, source, scheme, size, only, codecs_only, budget, precision))
 
 
 def report(

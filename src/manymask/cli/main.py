@@ -10,6 +10,7 @@ from manymask._version import __version__
 from manymask.cli.data import list_recipes, prepare
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
+from manymask.cli.renamed import renamed
 from manymask.cli.segment import demo, segment, serve
 from manymask.cli.train import train, train_help
 from manymask.errors import UserError, guesses
@@ -42,7 +43,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         interrupt_on_sigterm()
-        code = run(sys.argv[1:])
+        code = run(renamed(sys.argv[1:]))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115

@@ -46,7 +46,7 @@ def segment(
         store: put the SEGs of a DICOMweb series into its study; without it the archive is only read.
         fractional: write the confidence map as a FRACTIONAL SEG too, which some viewers refuse or hang on.
     """
-    from manymask.diffusion.samplers import choose
+    from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
     from manymask.inference import batch as inference
     from manymask.inference.segmenter import Segmenter
@@ -59,13 +59,14 @@ def segment(
     archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
     if anonymise and store and archives:
         raise UserError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
-    tally = inference.Tally()
+    tally = inference.RunSummary()
     inference.announce(found, tally)
     if not entries:
         return 2
-    segmenter = Segmenter(load_model(model))
-    chosen, anonymiser = choose(sampler, steps, segmenter.model), Anonymiser() if anonymise else None
-    request = inference.Request(out, samples, seed, chosen, threshold, rois, shown, anonymiser, store, fractional)
+    segmenter, sampling = Segmenter(load_model(model)), SamplingConfig(sampler, steps)
+    segmenter.model.resolve(sampling)
+    anonymiser = Anonymiser() if anonymise else None
+    request = inference.Request(out, samples, seed, sampling, threshold, rois, shown, anonymiser, store, fractional)
     inference.segment_all(segmenter, entries, request, tally)
     for line in tally.lines(out):
         print(line)

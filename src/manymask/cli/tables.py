@@ -25,6 +25,6 @@ def _of_segmenter(row: Recipe) -> list[str]:
     setting, codec = row.segmenter, row.mask_codec
     if not isinstance(setting, LatentDiffusion):
         return [type(getattr(setting, "network", setting)).__name__, "–", "–", "–"]
-    latent = f"{row.size // codec.factor}²×{codec.latent}"
+    latent = f"{row.size // codec.factor}²×{codec.latent_channels}"
     sampler = f"{type(setting.sampler).__name__}-{setting.sampler.steps}"
     return [type(setting.denoiser).__name__, latent, setting.process.prediction, sampler]

@@ -15,7 +15,7 @@ from manymask.rng import TrainingNoise
 class Augment:
     """What is drawn for each case; zeros and False leave it as it is.
 
-    flip: mirror left–right with probability ½; turn: also top–bottom, and quarter turns; rotate: degrees;
+    flip: mirror left–right with probability ½; dihedral: also top–bottom, and quarter turns; rotate: degrees;
     scale: relative, drawn log-uniformly; shift: share of the side; brightness, contrast: ± added / relative;
     colour: ± relative, on each channel by itself.
 
@@ -24,7 +24,7 @@ class Augment:
     """
 
     flip: bool = True
-    turn: bool = False
+    dihedral: bool = False
     rotate: float = 0.0
     scale: float = 0.0
     shift: float = 0.0
@@ -57,9 +57,9 @@ class Augment:
     def _mirror(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.cat([image, masks], dim=1)
         operations = []
-        if self.flip or self.turn:
+        if self.flip or self.dihedral:
             operations.append((draw[:, 0] < 0.5, lambda x: x.flip(-1)))
-        if self.turn:
+        if self.dihedral:
             operations.append((draw[:, 1] < 0.5, lambda x: x.flip(-2)))
             operations.append((draw[:, 2] < 0.5, lambda x: x.transpose(-1, -2)))
         for chosen, operation in operations:
@@ -131,21 +131,10 @@ def _columns(draw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _marked_share(masks: Tensor, centres: Tensor, side: Tensor) -> Tensor:
-    """(B, WINDOWS): the share of a window's pixels that any reader marked; centres (B, WINDOWS, 2) as (x, y) in [−1, 1]."""
+    """(B, WINDOWS): the share of a window's pixels that any rater marked; centres (B, WINDOWS, 2) as (x, y) in [−1, 1]."""
     size, count = 48, centres.shape[1]
     eye = torch.eye(2).to(masks) * side[:, None, None]
     theta = torch.cat([eye[:, None].expand(-1, count, -1, -1), centres[..., None]], dim=3).flatten(0, 1)
     grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
     marked = masks.amax(dim=1, keepdim=True).repeat_interleave(count, dim=0)
     return F.grid_sample(marked, grid, align_corners=False).mean(dim=(1, 2, 3)).reshape(-1, count)
-
-
-def quarter_turn(x: Tensor, k: int) -> Tensor:
-    """The k-th (0 … 7) of the eight flips and quarter turns of (…, H, W); 0 leaves it as it is."""
-    turned = torch.rot90(x, k % 4, dims=(-2, -1))
-    return turned.flip(-1) if k % 8 >= 4 else turned
-
-
-def quarter_turn_back(x: Tensor, k: int) -> Tensor:
-    """The inverse of `quarter_turn`."""
-    return torch.rot90(x.flip(-1) if k % 8 >= 4 else x, -(k % 4), dims=(-2, -1))

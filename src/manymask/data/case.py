@@ -19,11 +19,11 @@ Scheme = Mapping[Part, list[str]]
 
 @dataclass(frozen=True)
 class Case:
-    """One image with its readers' masks, not yet loaded.
+    """One image with its raters' masks, not yet loaded.
 
     `read` gives the image, uint8 (H, W, C), and the masks, bool (R, H, W), at native size. `group` is what must not
     cross a split: the patient, the video sequence, or the image itself. `read_by` says for each of the R slots whether
-    its reader read the image (empty: all did); the mask of one who did not is empty and counts for nothing. `notes` holds
+    its rater read the image (empty: all did); the mask of one who did not is empty and counts for nothing. `notes` holds
     what is to be said of the image once it was read.
     """
 
@@ -56,7 +56,7 @@ class Batch:
 
     names: `pixel_name` of each image, by which the noise of its masks is seeded, so that the same pixels give the same masks
     wherever they come from; without them the ids are.
-    read_by: bool (B, R), which readers read an image; None if all read every one.
+    read_by: bool (B, R), which raters read an image; None if all read every one.
     """
 
     ids: list[str]
@@ -81,7 +81,7 @@ class Batch:
             raise ValueError("this batch has no masks")
         return self.masks
 
-    def readers_masks(self) -> list[Tensor]:
+    def raters_masks(self) -> list[Tensor]:
         """Image by image, on the CPU, the masks (R, H, W) of those who read it."""
         masks = self.truth().cpu()
         return (

@@ -1,6 +1,7 @@
 """The manifest of a store, checked when the store is opened: nothing later relies on what is not so.
 
-Format 1 had no `format`, `content` and `read_by`: its hash is the `content` of today, and every reader read every image.
+Format 1 had no `format`, `content` and `read_by`: its hash is the `content` of today, and every rater read every image.
+Formats 1 and 2 called the raters `readers`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from manymask.data.case import PARTS
 from manymask.errors import UserError, one_line
 from manymask.io.atomic import read_json
 
-FORMAT = 2
+FORMAT = 3
 MASK_LIMIT = 2**31  # pixels of all native masks of a case
 
 
@@ -24,10 +25,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if not isinstance(manifest, dict):
             raise ValueError("it is no object")
-        if manifest.get("format", 1) not in (1, FORMAT):
+        if manifest.get("format", 1) not in range(1, FORMAT + 1):
             raise UserError(
                 f"{path}: format {manifest['format']!r}, this version reads up to {FORMAT}; prepare it again"
             )
+        if "readers" in manifest:
+            manifest["raters"] = manifest.pop("readers")
         manifest = {"content": manifest.get("hash"), "read_by": None, "warnings": [], "remark": ""} | manifest
         _check_cases(manifest)
         _check_schemes(manifest)
@@ -48,16 +51,16 @@ def damaged(path: Path, error: Exception | str) -> UserError:
 def _check_cases(manifest: Mapping[str, Any]) -> None:
     for name in ("name", "hash", "content", "licence", "remark"):
         _expect(manifest, name, lambda value: isinstance(value, str))
-    for name in ("size", "channels", "readers"):
+    for name in ("size", "channels", "raters"):
         _expect(manifest, name, lambda value: _whole(value) and 1 <= value <= 2**15)
     for name in ("ids", "groups", "warnings"):
         _expect(manifest, name, lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value))
-    ids, readers = manifest["ids"], manifest["readers"]
+    ids, raters = manifest["ids"], manifest["raters"]
     if not ids or len(set(ids)) < len(ids) or len(manifest["groups"]) != len(ids):
         raise ValueError("ids and groups do not fit together")
     if manifest["read_by"] is not None and (
         len(manifest["read_by"]) != len(ids)
-        or any(len(row) != readers or not set(row) <= {0, 1} or not any(row) for row in manifest["read_by"])
+        or any(len(row) != raters or not set(row) <= {0, 1} or not any(row) for row in manifest["read_by"])
     ):
         raise ValueError("read_by does not fit the cases")
 
@@ -83,7 +86,7 @@ def _check_places(manifest: Mapping[str, Any], end: int) -> None:
         start, length, height, width = place
         if start < 0 or length < 1 or start + length > end:
             raise ValueError("native points outside of native.bin")
-        if height < 1 or width < 1 or manifest["readers"] * height * width > MASK_LIMIT:
+        if height < 1 or width < 1 or manifest["raters"] * height * width > MASK_LIMIT:
             raise ValueError("native masks are empty or too large")
 
 

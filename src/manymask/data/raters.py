@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Target = Literal["consensus", "reader"]
+Target = Literal["consensus", "rater"]
 
 
-def readers_consensus(masks: Tensor) -> Tensor:
-    """Readers' masks (B, R, H, W) in {0, 1} → (B, 1, H, W): the mean of the non-empty ones ≥ 0.5, empty if all are.
+def raters_consensus(masks: Tensor) -> Tensor:
+    """Raters' masks (B, R, H, W) in {0, 1} → (B, 1, H, W): the mean of the non-empty ones ≥ 0.5, empty if all are.
 
-    The paper "averages" four LIDC readers; over all four slots a third of its targets would be empty.
+    The paper "averages" four LIDC raters; over all four slots a third of its targets would be empty.
     """
     present = masks.flatten(2).amax(dim=2) > 0
     filled = present.sum(dim=1).clamp(min=1)[:, None, None]
@@ -23,7 +23,7 @@ def majority(masks: Tensor) -> Tensor:
     return (masks.mean(dim=1, keepdim=True) >= 0.5).to(masks.dtype)
 
 
-def random_reader(masks: Tensor, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
+def random_rater(masks: Tensor, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
     """One slot of each row: masks (B, R, H, W), uniform numbers (B,) in [0, 1) → (B, 1, H, W).
 
     read_by: bool (B, R), the slots to choose from; all if None.
@@ -37,8 +37,8 @@ def random_reader(masks: Tensor, choice: Tensor, read_by: Tensor | None = None) 
 
 
 def training_target(masks: Tensor, target: Target, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
-    """The mask to learn from, (B, 1, H, W): the readers' consensus, or one reader's slot at random, empty ones included.
+    """The mask to learn from, (B, 1, H, W): the raters' consensus, or one rater's slot at random, empty ones included.
 
     `choice` (B,) holds uniform numbers in [0, 1); `read_by` (B, R) tells who read an image: others are never drawn.
     """
-    return readers_consensus(masks) if target == "consensus" else random_reader(masks, choice, read_by)
+    return raters_consensus(masks) if target == "consensus" else random_rater(masks, choice, read_by)

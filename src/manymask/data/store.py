@@ -1,6 +1,6 @@
 """The prepared store: every case at model size in one memory-mapped array, the masks at native size beside it.
 
-STORE/manifest.json       name, size, channels, readers, ids, groups, native sizes, split schemes, licence, hashes
+STORE/manifest.json       name, size, channels, raters, ids, groups, native sizes, split schemes, licence, hashes
 STORE/images.npy          (N, C, S, S) uint8
 STORE/masks.npy           (N, R, S, S) uint8 in {0, 1}
 STORE/native.bin          per case: zlib of the packed bits of (R, H, W); the manifest holds the offsets
@@ -64,8 +64,8 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
     Cases that cannot be used are reported together in one `UserError`; with `skip_bad` they are left out by name.
     A set whose masks are all empty or all full is a `UserError` too; less than that becomes a line of `Store.warnings`.
     """
-    readers = max((len(case.read_by) for case in source.cases), default=0)
-    room = room_for(out, [(len(source.cases), channels + max(1, readers), size, size)])
+    raters = max((len(case.read_by) for case in source.cases), default=0)
+    room = room_for(out, [(len(source.cases), channels + max(1, raters), size, size)])
     with room, atomic_folder(out) as folder:
         with Writer(folder, channels, size) as writer:
             looks, problems = _write_cases(source, writer, size)
@@ -76,7 +76,7 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
             about = _describe(source, kept, looks, writer.image_hashes(), size)
             left_out = [f"{len(problems)} left out: " + "; ".join(problems.values())] if problems else []
             about |= {
-                "readers": writer.readers,
+                "raters": writer.raters,
                 "channels": channels,
                 "warnings": [safe_name(line) for line in left_out + about["warnings"]],
             }
@@ -95,8 +95,8 @@ def _write_cases(source: Source, writer: Writer, size: int) -> tuple[dict[str, s
         image, masks, noted = loaded
         if case.id in looks:
             problems[case.id] = f"two images are called {case.id}"
-        elif writer.readers not in (None, len(masks)):
-            problems[case.id] = f"case {case.id} has {len(masks)} masks but the first case has {writer.readers}"
+        elif writer.raters not in (None, len(masks)):
+            problems[case.id] = f"case {case.id} has {len(masks)} masks but the first case has {writer.raters}"
         else:
             writer.add(resize_image(image, size), np.stack([resize_mask(mask, size) for mask in masks]), masks)
             looks[case.id] = noted
@@ -167,7 +167,7 @@ class Store:
         count, size = len(self.manifest["ids"]), self.manifest["size"]
         self.images = open_array(folder / "images.npy", (count, self.manifest["channels"], size, size))
         self.whole_images = self.images  # also behind a window
-        self.masks = open_array(folder / "masks.npy", (count, self.manifest["readers"], size, size))
+        self.masks = open_array(folder / "masks.npy", (count, self.manifest["raters"], size, size))
         self.ids: list[str] = self.manifest["ids"]
         self.index = {case: i for i, case in enumerate(self.ids)}
         self.groups = dict(zip(self.ids, self.manifest["groups"], strict=True))
@@ -188,7 +188,7 @@ class Store:
         return data_hash in (self.hash, self.content)
 
     @property
-    def readers(self) -> int:
+    def raters(self) -> int:
         return int(self.masks.shape[1])
 
     @property
@@ -265,13 +265,13 @@ class Store:
         """The masks of those who read a case as they came, bool (R, H, W); through a window, what lies in it."""
         row = self.index[case]
         start, length, height, width = self.manifest["native"][row]
-        pixels = self.readers * height * width
+        pixels = self.raters * height * width
         with (self.folder / "native.bin").open("rb") as file:
             file.seek(start)
             packed = file.read(length)
         try:
             bits = np.frombuffer(zlib.decompressobj().decompress(packed, (pixels + 7) // 8), dtype=np.uint8)
-            masks = np.unpackbits(bits, count=pixels).reshape(self.readers, height, width).astype(bool)
+            masks = np.unpackbits(bits, count=pixels).reshape(self.raters, height, width).astype(bool)
         except (zlib.error, ValueError) as error:
             raise damaged(self.folder / "native.bin", error) from None
         if self.cut and (height, width) != self.stored:

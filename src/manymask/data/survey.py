@@ -19,8 +19,8 @@ MOST_KINDS = 12  # of refusals that are printed
 
 @dataclass(frozen=True)
 class Look:
-    """What is noted of one case: a digest of its pixels, and for each reader the foreground's share of the image and of
-    its border (NaN where the reader did not read), and the area of every object in pixels at model size."""
+    """What is noted of one case: a digest of its pixels, and for each rater the foreground's share of the image and of
+    its border (NaN where the rater did not read), and the area of every object in pixels at model size."""
 
     pixels: bytes
     shares: np.ndarray
@@ -53,11 +53,11 @@ def _objects(mask: np.ndarray) -> np.ndarray:
 
 
 def foreground(looks: Sequence[Look]) -> list[str]:
-    """A line for each reader: how much of the image is foreground."""
+    """A line for each rater: how much of the image is foreground."""
     shares = np.stack([each.shares for each in looks])
     lines = []
     for k, own in enumerate(shares.T):
-        read, who = own[~np.isnan(own)], f"reader {k}" if shares.shape[1] > 1 else "masks"
+        read, who = own[~np.isnan(own)], f"rater {k}" if shares.shape[1] > 1 else "masks"
         if not len(read):
             lines.append(f"{who}: read no image")
             continue

@@ -55,7 +55,7 @@ class Writer:
         self.digest = sha256()
 
     @property
-    def readers(self) -> int | None:
+    def raters(self) -> int | None:
         """How many masks a case has; None before the first."""
         return None if self.masks is None else self.masks.shape[0]
 

@@ -44,13 +44,17 @@ class NullLatent(nn.Module):
 
 @dataclass(frozen=True)
 class PairClassifier:
-    """widths: one per resolution; scale: how strongly it pulls when masks are drawn.
+    """A classifier of (noisy mask, image) pairs that guides sampling.
 
-    0 is unguided. At 1 a denoiser that never saw the image would sample p(z | x), by Bayes' rule. Ours has seen the
+    Attributes:
+        channels: one entry per resolution.
+        scale: guidance strength when masks are drawn; 0 is unguided.
+
+    At 1 a denoiser that never saw the image would sample p(z | x), by Bayes' rule. Ours has seen the
     image, so a scale of s goes as far beyond it as classifier-free guidance of 1 + s.
     """
 
-    widths: tuple[int, ...] = (32, 64)
+    channels: tuple[int, ...] = (32, 64)
     scale: float = 1.0
 
     def build(self, image_latent: int, mask_latent: int) -> "PairNetwork":
@@ -64,7 +68,7 @@ class PairNetwork(nn.Module):
 
     def __init__(self, setting: PairClassifier, inputs: int) -> None:
         super().__init__()
-        widths = setting.widths
+        widths = setting.channels
         self.embedding_width = embedding = 4 * widths[0]
         self.embed = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.stem = nn.Conv2d(inputs, widths[0], 3, padding=1)
@@ -99,10 +103,10 @@ def classifier_guided(
 
     def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         z0, epsilon = plain(z, t)
-        a, s = process.level(t)  # type: ignore[arg-type]
+        a, s = process.alpha_sigma(t)  # type: ignore[arg-type]
         if a == 0:
             return z0, epsilon
-        times = process.clock(torch.full((len(z),), t, device=z.device))
+        times = process.time_input(torch.full((len(z),), t, device=z.device))
         pull = scale * s * classifier.gradient(z, times, z_image)
         return z0 + s / a * pull, epsilon - pull
 

@@ -1,7 +1,7 @@
 """The forward process in latent space (Eq. 2–3) and what a network predicts of it.
 
-Either process is z_t = a_t z_0 + s_t ε, and `level(t)` gives (a_t, s_t); times run from T (or 1), where all is noise, to 0.
-`latest` is the last time whose a is not 0, `steps` the most that a sampler may take.
+Either process is z_t = a_t z_0 + s_t ε, and `alpha_sigma(t)` gives (a_t, s_t). Times run from T (or 1), where all is noise,
+to 0. `t_max` is the last time whose a is not 0, `steps` the most that a sampler may take.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,25 @@ from manymask.rng import TrainingNoise
 
 
 @dataclass(frozen=True)
-class Diffusion:
+class GaussianDiffusion:
     """The variance-preserving process of DDPM with a linear β schedule, and the network's target: ε, x₀ or v.
 
-    a_t = √γ_t and s_t = √(1−γ_t) with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1. late: in training t = T u^(1/late) for
-    u uniform; above 1 the noisy times come more often, in which only the image tells what the mask is.
+    a_t = √γ_t and s_t = √(1−γ_t) with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1.
+
+    Attributes:
+        prediction: what the network outputs.
+        steps: T.
+        beta_start: β_1.
+        beta_end: β_T.
     """
 
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     steps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
-    late: float = 1.0
 
     @property
-    def latest(self) -> int:
+    def t_max(self) -> int:
         return self.steps
 
     @cached_property
@@ -38,13 +42,13 @@ class Diffusion:
         beta = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
 
-    def level(self, t: int) -> tuple[float, float]:
+    def alpha_sigma(self, t: int) -> tuple[float, float]:
         """(√γ_t, √(1−γ_t)) in double precision."""
         gamma = float(self.gamma[t])
         return gamma**0.5, (1 - gamma) ** 0.5
 
-    def clock(self, t: Tensor) -> Tensor:
-        """What the network is told of t: a number in [0, 1000]."""
+    def time_input(self, t: Tensor) -> Tensor:
+        """Time input of the network, in [0, 1000]."""
         return t
 
     @cached_property
@@ -52,7 +56,7 @@ class Diffusion:
         """√γ and √(1−γ) once for each device and type, so that no step waits for a transfer."""
         return {}
 
-    def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """√γ_t and √(1−γ_t) for t (B,) on the device of `like` (B, …), shaped and typed to multiply it."""
         key = (like.device, like.dtype)
         if key not in self._tables:
@@ -64,32 +68,32 @@ class Diffusion:
     def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
         """Steps 1 … T for `levels` noise levels of each image, image by image."""
         u = stratified(noise, images, levels)
-        return 1 + (self.steps * u ** (1 / self.late)).long().clamp(max=self.steps - 1)
+        return 1 + (self.steps * u).long().clamp(max=self.steps - 1)
 
-    def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
         """z_t (Eq. 3)."""
-        signal, sigma = self.scales(t, z0)
+        signal, sigma = self._scales(t, z0)
         return signal * z0 + sigma * epsilon
 
     def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """What the network shall output: ε (Eq. 4), z_0, or v = √γ ε − √(1−γ) z_0 (Salimans & Ho 2022)."""
+        """What the network is trained to output: ε (Eq. 4), z_0, or v = √γ ε − √(1−γ) z_0 (Salimans & Ho 2022)."""
         if self.prediction == "epsilon":
             return epsilon
         if self.prediction == "x0":
             return z0
-        signal, sigma = self.scales(t, z0)
+        signal, sigma = self._scales(t, z0)
         return signal * epsilon - sigma * z0
 
-    def estimate(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(ẑ_0, ε̂) from the network's output at z_t; inverts Eq. 3 for whichever of them was not predicted."""
-        signal, sigma = self.scales(t, z)
+        signal, sigma = self._scales(t, z)
         if self.prediction == "epsilon":
             return (z - sigma * output) / signal, output
         if self.prediction == "x0":
             return output, (z - signal * output) / sigma
         return signal * z - sigma * output, sigma * z + signal * output
 
-    def knots(self, steps: int) -> list[int]:
+    def timesteps(self, steps: int) -> list[int]:
         """`trailing` spacing: T = t_0 > … > t_steps = 0, so that the last step lands on γ = 1 (Lin et al. 2024)."""
         if not 1 <= steps <= self.steps:
             raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
@@ -97,7 +101,7 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
-class Flow:
+class RectifiedFlow:
     """Flow matching along straight lines (Lipman et al. 2022; Liu et al. 2022): z_t = (1−t) z_0 + t ε, t in [0, 1].
 
     The network predicts the velocity dz/dt = ε − z_0; a sampler follows it from t = 1 to 0.
@@ -105,21 +109,21 @@ class Flow:
 
     prediction: ClassVar[str] = "velocity"
     steps: ClassVar[int] = 1000
-    latest: ClassVar[float] = 0.999
+    t_max: ClassVar[float] = 0.999
 
-    def level(self, t: float) -> tuple[float, float]:
+    def alpha_sigma(self, t: float) -> tuple[float, float]:
         """(1 − t, t)."""
         return 1 - t, t
 
-    def clock(self, t: Tensor) -> Tensor:
-        """What the network is told of t: a number in [0, 1000]."""
+    def time_input(self, t: Tensor) -> Tensor:
+        """Time input of the network, in [0, 1000]."""
         return 1000 * t
 
     def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
         """Times, uniform on [0, 1), for `levels` noise levels of each image, image by image."""
         return stratified(noise, images, levels)
 
-    def corrupt(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
         """z_t."""
         t = _beside(t, z0)
         return (1 - t) * z0 + t * epsilon
@@ -128,12 +132,12 @@ class Flow:
         """ε − z_0, whatever t."""
         return epsilon - z0
 
-    def estimate(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(ẑ_0, ε̂) from the velocity at z_t: z_t − t v and z_t + (1−t) v."""
         t = _beside(t, z)
         return z - t * output, z + (1 - t) * output
 
-    def knots(self, steps: int) -> list[float]:
+    def timesteps(self, steps: int) -> list[float]:
         """1 = t_0 > … > t_steps = 0, equally spaced."""
         if not 1 <= steps <= self.steps:
             raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
@@ -151,4 +155,4 @@ def _beside(t: Tensor, like: Tensor) -> Tensor:
     return t.to(like).reshape(-1, *[1] * (like.dim() - 1))
 
 
-Process = Diffusion | Flow
+Process = GaussianDiffusion | RectifiedFlow

@@ -1,23 +1,25 @@
 """From noise to a latent: the reverse process (Eq. 12) and its faster relatives.
 
-A sampler is called with `denoise(z, t) → (ẑ_0, ε̂)`, the process (for its levels and knots) and the source of noise; it
+A sampler is called with `denoise(z, t) → (ẑ_0, ε̂)`, the process (for its levels and time steps) and the source of noise; it
 returns z_0. Every step goes from a time t to an earlier one, s, and ends where no noise is left. DDPM and PLMS are
-written in γ and belong to `Diffusion`, Euler and Heun follow the velocity of a `Flow`, the others serve both.
+written in γ and belong to `GaussianDiffusion`, Euler and Heun follow the velocity of a `RectifiedFlow`, the others serve both.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, get_args
 
 from torch import Tensor
 
 from manymask.choices import SamplerName
-from manymask.diffusion.process import Diffusion, Flow, Process
+from manymask.diffusion.process import GaussianDiffusion, Process, RectifiedFlow
 from manymask.errors import UserError
 
-Denoise = Callable[[Tensor, Any], tuple[Tensor, Tensor]]  # the time is an int for Diffusion, a float for Flow
+Denoise = Callable[
+    [Tensor, Any], tuple[Tensor, Tensor]
+]  # the time is an int for GaussianDiffusion, a float for RectifiedFlow
 
 
 class NoiseSource(Protocol):
@@ -28,14 +30,14 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class DDPM:
-    """The paper's reverse process, Eq. 12 corrected; with fewer steps than T, the same posterior between the knots."""
+    """The paper's reverse process, Eq. 12 corrected; with fewer steps than T, the same posterior between the chosen times."""
 
-    serves: ClassVar = (Diffusion,)
+    serves: ClassVar = (GaussianDiffusion,)
     steps: int = 1000
 
-    def __call__(self, denoise: Denoise, process: Diffusion, z: Tensor, noise: NoiseSource) -> Tensor:
+    def __call__(self, denoise: Denoise, process: GaussianDiffusion, z: Tensor, noise: NoiseSource) -> Tensor:
         gamma = process.gamma.tolist()
-        for t, s in pairwise(process.knots(self.steps)):
+        for t, s in pairwise(process.timesteps(self.steps)):
             _, epsilon = denoise(z, t)
             alpha = gamma[t] / gamma[s]
             # 1. the mean: the coefficient of ε is (1−α)/√(1−γ), not √(1−α)/√(1−γ) as printed
@@ -49,15 +51,15 @@ class DDPM:
 
 @dataclass(frozen=True)
 class DDIM:
-    """Song et al. 2020. `eta` = 0 is deterministic given the noise (and on a `Flow` the same as Euler), 1 is ancestral."""
+    """Song et al. 2020. `eta` = 0 is deterministic given the noise (and on a `RectifiedFlow` the same as Euler), 1 is ancestral."""
 
-    serves: ClassVar = (Diffusion, Flow)
+    serves: ClassVar = (GaussianDiffusion, RectifiedFlow)
     steps: int = 50
     eta: float = 0.0
 
     def __call__(self, denoise: Denoise, process: Process, z: Tensor, noise: NoiseSource) -> Tensor:
-        for t, s in pairwise(process.knots(self.steps)):
-            (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)  # type: ignore[arg-type]
+        for t, s in pairwise(process.timesteps(self.steps)):
+            (a_t, s_t), (a_s, s_s) = process.alpha_sigma(t), process.alpha_sigma(s)  # type: ignore[arg-type]
             z0, epsilon = denoise(z, t)
             variance = (self.eta * s_s / s_t) ** 2 * (s_t**2 - (a_t / a_s * s_s) ** 2)  # η² β̃
             z = a_s * z0 + max(s_s**2 - variance, 0.0) ** 0.5 * epsilon
@@ -74,12 +76,12 @@ class PLMS:
     changes between its ends, 6.3 times that with two steps, 0.1 times with five, whatever the network predicts.
     """
 
-    serves: ClassVar = (Diffusion,)
+    serves: ClassVar = (GaussianDiffusion,)
     steps: int = 50
 
-    def __call__(self, denoise: Denoise, process: Diffusion, z: Tensor, noise: NoiseSource) -> Tensor:
+    def __call__(self, denoise: Denoise, process: GaussianDiffusion, z: Tensor, noise: NoiseSource) -> Tensor:
         gamma, past = process.gamma.tolist(), list[Tensor]()
-        for t, s in pairwise(process.knots(self.steps)):
+        for t, s in pairwise(process.timesteps(self.steps)):
             past = [denoise(z, t)[1], *past[:3]]
             if len(past) == 1 and s > 0:
                 trial = self._transfer(gamma[t], gamma[s], z, past[0])
@@ -111,17 +113,17 @@ class PLMS:
 class DPMSolver:
     """DPM-Solver++(2M) (Lu et al. 2022): second order in λ = ln(a/s) on ẑ_0; first order at both ends."""
 
-    serves: ClassVar = (Diffusion, Flow)
+    serves: ClassVar = (GaussianDiffusion, RectifiedFlow)
     steps: int = 20
 
     def __call__(self, denoise: Denoise, process: Process, z: Tensor, noise: NoiseSource) -> Tensor:
-        knots: list[Any] = list(process.knots(self.steps))
-        knots[0] = min(knots[0], process.latest)  # λ must be finite
-        if knots[1] == knots[0]:
-            del knots[0]
+        times: list[Any] = list(process.timesteps(self.steps))
+        times[0] = min(times[0], process.t_max)  # λ must be finite
+        if times[1] == times[0]:
+            del times[0]
         past: tuple[float, Tensor] | None = None
-        for t, s in pairwise(knots):
-            (a_t, s_t), (a_s, s_s) = process.level(t), process.level(s)
+        for t, s in pairwise(times):
+            (a_t, s_t), (a_s, s_s) = process.alpha_sigma(t), process.alpha_sigma(s)
             z0, lam = denoise(z, t)[0], math.log(a_t / s_t)
             data = z0
             if past is not None and s_s > 0:
@@ -136,13 +138,13 @@ class DPMSolver:
 
 @dataclass(frozen=True)
 class Euler:
-    """z_s = z_t + (s − t) v with the velocity v = ε̂ − ẑ_0 of a `Flow`; first order."""
+    """z_s = z_t + (s − t) v with the velocity v = ε̂ − ẑ_0 of a `RectifiedFlow`; first order."""
 
-    serves: ClassVar = (Flow,)
+    serves: ClassVar = (RectifiedFlow,)
     steps: int = 20
 
-    def __call__(self, denoise: Denoise, process: Flow, z: Tensor, noise: NoiseSource) -> Tensor:
-        for t, s in pairwise(process.knots(self.steps)):
+    def __call__(self, denoise: Denoise, process: RectifiedFlow, z: Tensor, noise: NoiseSource) -> Tensor:
+        for t, s in pairwise(process.timesteps(self.steps)):
             z0, epsilon = denoise(z, t)
             z = z + (s - t) * (epsilon - z0)
         return z
@@ -152,11 +154,11 @@ class Euler:
 class Heun:
     """The mean of the velocities at both ends of an Euler step: second order, two evaluations a step."""
 
-    serves: ClassVar = (Flow,)
+    serves: ClassVar = (RectifiedFlow,)
     steps: int = 10
 
-    def __call__(self, denoise: Denoise, process: Flow, z: Tensor, noise: NoiseSource) -> Tensor:
-        for t, s in pairwise(process.knots(self.steps)):
+    def __call__(self, denoise: Denoise, process: RectifiedFlow, z: Tensor, noise: NoiseSource) -> Tensor:
+        for t, s in pairwise(process.timesteps(self.steps)):
             z0, epsilon = denoise(z, t)
             here = epsilon - z0
             z0, epsilon = denoise(z + (s - t) * here, s)
@@ -170,15 +172,15 @@ Sampler = DDPM | DDIM | PLMS | DPMSolver | Euler | Heun
 def check_fit(sampler: Sampler, process: Process) -> None:
     """`UserError` if the sampler cannot run this process backwards, or takes more steps than it has."""
     if not isinstance(process, sampler.serves):
-        fitting = [kind.__name__ for kind in get_args(Sampler) if isinstance(process, kind.serves)]
+        matched_store = [kind.__name__ for kind in get_args(Sampler) if isinstance(process, kind.serves)]
         raise UserError(
-            f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(fitting)}"
+            f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(matched_store)}"
         )
     if not 1 <= sampler.steps <= process.steps:
         raise UserError(f"the sampler takes {sampler.steps} steps, the process has 1 … {process.steps}")
 
 
-KINDS: dict[SamplerName, type] = {
+SAMPLERS: dict[SamplerName, type] = {
     "ddpm": DDPM,
     "ddim": DDIM,
     "plms": PLMS,
@@ -186,22 +188,3 @@ KINDS: dict[SamplerName, type] = {
     "euler": Euler,
     "heun": Heun,
 }
-
-
-def choose(name: SamplerName | None, steps: int | None, model: Any) -> Sampler | None:
-    """The sampler asked for, by its name in `KINDS`; what is not given stays as the model has it. None for a model that
-    samples nothing.
-
-    `UserError` for steps outside of the process.
-    """
-    own = getattr(model.setting, "sampler", None)
-    if own is None or (name is None and steps is None):
-        return None
-    longest = model.setting.process.steps
-    if steps is not None and not 1 <= steps <= longest:
-        raise UserError(f"--steps must lie in 1 … {longest}, not {steps}")
-    kind: Any = KINDS[name] if name else type(own)
-    chosen = own if kind is type(own) else kind()
-    chosen = replace(chosen, steps=steps or min(chosen.steps, longest))
-    check_fit(chosen, model.setting.process)
-    return chosen

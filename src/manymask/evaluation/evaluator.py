@@ -14,36 +14,38 @@ from tqdm import tqdm
 
 from manymask.config import to_dict
 from manymask.data.case import Batch, Part
-from manymask.data.raters import majority, readers_consensus
+from manymask.data.raters import majority, raters_consensus
 from manymask.data.store import Store
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.held_out import split_of
 from manymask.evaluation.leakage import Leak, find_leak
 from manymask.evaluation.rater_agreement import blind_and_human, rivals, set_scores
 from manymask.hub.model_folder import TrainedModel
 from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
+from manymask.migrations import FORMAT
 from manymask.models.autoencoder import Codec
+from manymask.models.base import MaskSampler
 from manymask.runtime import default_device, git_revision, hardware
 
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How a model is evaluated. `ged_samples` are drawn where there are several readers; the first `samples` of them
+class EvalConfig:
+    """How a model is evaluated. `ged_samples` are drawn where there are several raters; the first `samples` of them
     make the consensus, which is the same as drawing that many alone."""
 
     samples: int = 5
     ged_samples: int = 16
     seed: int = 0
-    sampler: Sampler | None = None
-    batch: int = 4  # images; on a CPU more masks at once fall out of the cache (8 take 1.2 times as long an image)
+    sampling: SamplingConfig = SamplingConfig()
+    batch_size: int = 4  # images; on a CPU more masks at once fall out of the cache (8 take 1.2 times as long an image)
     native: bool = True  # against the masks at their native size, with surface distances; else at model size, quicker
     bf16: bool = False  # the model's part of the work in half precision
 
-    def drawn(self, readers: int) -> int:
-        """How many masks are drawn of a case that so many readers marked."""
-        return max(self.samples, self.ged_samples) if readers > 1 else self.samples
+    def drawn(self, raters: int) -> int:
+        """How many masks are drawn of a case that so many raters marked."""
+        return max(self.samples, self.ged_samples) if raters > 1 else self.samples
 
 
 @dataclass
@@ -54,21 +56,23 @@ class Scores:
     cases: list[dict[str, Any]]
     baselines: dict[str, Any] = field(default_factory=dict)
     reliability: dict[str, Any] = field(default_factory=dict)
-    seconds_per_image: float = 0.0
+    throughput_s_per_image: float = 0.0
 
 
 def evaluate(
     model: nn.Module,
     store: Store,
     ids: Sequence[str],
-    protocol: Protocol,
+    protocol: EvalConfig,
     device: str | None = None,
     progress: bool = True,
 ) -> Scores:
     """Scores of a codec or a segmenter on these cases, on a GPU if there is one."""
     device = device or default_device()
     model.to(device).eval()
-    batches = (store.batch(ids[i : i + protocol.batch]).to(device) for i in range(0, len(ids), protocol.batch))
+    batches = (
+        store.batch(ids[i : i + protocol.batch_size]).to(device) for i in range(0, len(ids), protocol.batch_size)
+    )
     with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
         if isinstance(model, Codec):
             return _codec_scores(model, store, _counted(batches, bar), protocol)
@@ -87,27 +91,27 @@ def _collect(store: Store, cases: list[dict[str, Any]], names: Sequence[str]) ->
 
 
 @torch.inference_mode()
-def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
+def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:
     cases = []
     for batch in batches:
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
             original, snapped = model.reconstruct(batch)
-            decoded = model.decode(model.encode(original)) if protocol.native and model.decodes_unsnapped else snapped
+            decoded = model.decode(model.encode(original)) if protocol.native and model.decodes_unquantized else snapped
         for case, x, y, drawn in zip(batch.ids, *(t.cpu() for t in (original, snapped, decoded)), strict=True):
             row: dict[str, Any] = {"id": case, "psnr": psnr(y, x), "ssim": ssim(y, x)}
             if model.setting.subject == "mask":
                 truth = x[0].numpy() >= THRESHOLD
                 row["dice"], row["iou"] = overlap(y[0].numpy() >= THRESHOLD, truth)
                 if decoded is not snapped:
-                    row["dice_unsnapped"] = overlap(drawn[0].numpy() >= THRESHOLD, truth)[0]
+                    row["dice_unquantized"] = overlap(drawn[0].numpy() >= THRESHOLD, truth)[0]
             cases.append(row)
-    return Scores(_collect(store, cases, ("dice", "iou", "dice_unsnapped", "ssim", "psnr")), cases)
+    return Scores(_collect(store, cases, ("dice", "iou", "dice_unquantized", "ssim", "psnr")), cases)
 
 
 class _Segmentations:
     """Scores cases one after another and keeps what is pooled over all of them."""
 
-    def __init__(self, store: Store, protocol: Protocol) -> None:
+    def __init__(self, store: Store, protocol: EvalConfig) -> None:
         self.store, self.protocol = store, protocol
         self.pooled = np.zeros(2)  # intersection, sum of areas
         # what a surface distance cannot say: an empty answer to a lesion, an answer where there is none
@@ -119,8 +123,8 @@ class _Segmentations:
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
         few = drawn[: self.protocol.samples]
         confidence = few.mean(axis=0)
-        readers = torch.from_numpy(native[None].astype(np.float32))
-        truth = readers_consensus(readers)[0, 0].numpy() > 0
+        raters = torch.from_numpy(native[None].astype(np.float32))
+        truth = raters_consensus(raters)[0, 0].numpy() > 0
         upscaled = resize_map(confidence, truth.shape)
         answer = upscaled >= THRESHOLD
         dice, iou = overlap(answer, truth)
@@ -129,22 +133,22 @@ class _Segmentations:
         self.left_out["false"] += bool(answer.any() and not truth.any())
         frequency = native.mean(axis=0)
         self._calibrate(upscaled, frequency, near_lesion(native))
-        model_dice, model_iou = overlap(confidence >= THRESHOLD, readers_consensus(masks[None])[0, 0].numpy() > 0)
+        model_dice, model_iou = overlap(confidence >= THRESHOLD, raters_consensus(masks[None])[0, 0].numpy() > 0)
         distance = hd95(answer, truth) if self.protocol.native else None
         row = {"id": case, "dice": dice, "iou": iou, "threshold_jaccard": threshold_jaccard(iou),
                "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
-               "spread": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
-        return row | (self._several_readers(answer, native, drawn, masks.numpy() > 0) if self.store.readers > 1 else {})
+               "relative_std": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
+        return row | (self._several_raters(answer, native, drawn, masks.numpy() > 0) if self.store.raters > 1 else {})
 
-    def _several_readers(
+    def _several_raters(
         self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
     ) -> dict[str, Any]:
-        """Scores that need several readers; GED and HM-IoU take all who read, empty masks included, at model size."""
+        """Scores that need several raters; GED and HM-IoU take all who read, empty masks included, at model size."""
         filled = int(native.any(axis=(1, 2)).sum())
         voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
         dice = overlap(answer, voted)[0]
-        row: dict[str, Any] = {"readers": filled, "dice_majority": dice if filled >= 2 else None}
+        row: dict[str, Any] = {"raters": filled, "dice_majority": dice if filled >= 2 else None}
         return row | set_scores(drawn[: self.protocol.ged_samples], masks)
 
     def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, near: np.ndarray) -> None:
@@ -154,8 +158,8 @@ class _Segmentations:
     def scores(self, cases: list[dict[str, Any]]) -> Scores:
         """All cases together."""
         names = ("dice", "iou", "threshold_jaccard", "mean_dice_256", "hd95",
-                 "dice_model_size", "iou_model_size", "brier", "spread", "ged", "ged_unbiased",
-                 "hm_iou", "sample_distance", "reader_distance", "dice_majority")  # fmt: skip
+                 "dice_model_size", "iou_model_size", "brier", "relative_std", "ged", "ged_unbiased",
+                 "hm_iou", "sample_distance", "rater_distance", "dice_majority")  # fmt: skip
         metrics = _collect(self.store, cases, names)
         both, total = self.pooled
         metrics["dice"]["pooled"] = float(2 * both / max(total, 1))
@@ -163,9 +167,9 @@ class _Segmentations:
         metrics["hd95"] |= self.left_out
         everywhere, near = self.everywhere, self.near_lesion
         metrics["ece"] = {"mean": everywhere.error, "near_lesion": near.error, "bins": everywhere.bins}
-        full = [case for case in cases if case.get("readers") == self.store.readers]
+        full = [case for case in cases if case.get("raters") == self.store.raters]
         if full:
-            metrics["dice_all_slots_filled"] = _collect(self.store, full, ("dice",))["dice"]
+            metrics["dice_all_raters"] = _collect(self.store, full, ("dice",))["dice"]
         diagrams = {"everywhere": everywhere, "near_lesion": near}
         curves = {
             k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
@@ -181,43 +185,52 @@ def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
-def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protocol: Protocol) -> Scores:
+def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:
     tally, cases, seconds = _Segmentations(store, protocol), [], 0.0
-    several, count = store.readers > 1, protocol.drawn(store.readers)
+    several, count = store.raters > 1, protocol.drawn(store.raters)
     for batch in batches:
         start = time.perf_counter()
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
-            drawn = model.predict(batch, count, protocol.seed, protocol.sampler).float().cpu().numpy()
+            drawn = model.sample_all(batch, count, protocol.seed, protocol.sampling).float().cpu().numpy()
         seconds += time.perf_counter() - start
-        masks = batch.readers_masks()
+        masks = batch.raters_masks()
         cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
     scores = tally.scores(cases)
-    scores.seconds_per_image = seconds / max(len(cases), 1)
+    scores.throughput_s_per_image = seconds / max(len(cases), 1)
     if several:
         summarise = partial(_collect, store)
         scores.baselines = rivals(cases, summarise) | blind_and_human(store, [case["id"] for case in cases], summarise)
     return scores
 
 
-def leading_score(model: nn.Module, readers: int) -> tuple[str, Callable[[Scores], float]]:
+def leading_score(model: nn.Module, raters: int) -> tuple[str, Callable[[Scores], float]]:
     """The one number by which checkpoints are compared (higher is better): its name, and how to read it off."""
     if isinstance(model, Codec):
         name = "dice" if model.setting.subject == "mask" else "psnr"
         return name, lambda scores: float(scores.metrics[name]["mean"])
-    if readers > 1 and getattr(getattr(model, "setting", None), "target", None) == "reader":
+    if raters > 1 and getattr(getattr(model, "setting", None), "target", None) == "rater":
         return "1 - ged", lambda scores: 1 - float(scores.metrics["ged"]["mean"])
     return "dice", lambda scores: float(scores.metrics["dice"]["mean"])
 
 
+def _protocol_record(trained: TrainedModel, protocol: EvalConfig) -> dict[str, Any]:
+    """The protocol with the sampling that was used, whether it was requested or is the model's default."""
+    model = trained.model
+    used = model.resolve(protocol.sampling) if isinstance(model, MaskSampler) else SamplingConfig()
+    sampling = {"sampler": used.sampler, "orientations": used.orientations, "guidance_scale": used.guidance_scale}
+    asked = {name: value for name, value in vars(protocol).items() if name != "sampling"}
+    return {name: to_dict(value) for name, value in (asked | sampling).items()}
+
+
 def results(
-    trained: TrainedModel, store: Store, part: Part, protocol: Protocol, scores: Scores, scheme: str | None = None
+    trained: TrainedModel, store: Store, part: Part, protocol: EvalConfig, scores: Scores, scheme: str | None = None
 ) -> dict[str, Any]:
     """All that `results.json` holds: the scores with everything that is needed to get them again."""
-    sampler = protocol.sampler or getattr(trained.model.setting, "sampler", None)
     return {
+        "format": FORMAT,
         "metrics": scores.metrics,
         "baselines": scores.baselines,
-        "protocol": to_dict(protocol) | {"sampler": to_dict(sampler), "split": part},
+        "protocol": _protocol_record(trained, protocol) | {"split": part},
         "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme),
                  "remark": store.manifest["remark"]},
         "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
@@ -225,8 +238,8 @@ def results(
         "leak": (Leak() if part == "train" else find_leak(trained, store, [case["id"] for case in scores.cases])).record,
         "git": git_revision(),
         "hardware": hardware(),
-        "seconds_per_image": scores.seconds_per_image,
-        "masks_per_image": protocol.drawn(store.readers) if trained.stage == "segmenter" else 1,
+        "throughput_s_per_image": scores.throughput_s_per_image,
+        "masks_per_image": protocol.drawn(store.raters) if trained.stage == "segmenter" else 1,
         "reliability": scores.reliability,
         "cases": scores.cases,
     }  # fmt: skip

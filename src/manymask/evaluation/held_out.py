@@ -14,7 +14,7 @@ from manymask.hub.provenance import Provenance
 from manymask.recipes import Recipe
 
 
-def refuse_seen(ids: list[str], part: Part, store: Store, provenance: Provenance, seen: Iterable[str]) -> None:
+def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Provenance, seen: Iterable[str]) -> None:
     """Raises `UserError` if any of these cases was trained on, now or earlier on the model's way; of one's own folder
     prepared anew, where a name may mean another image, it only warns."""
     known = sorted(set(ids) & set(seen))
@@ -41,23 +41,23 @@ def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> 
 def held_out_cases(trained: TrainedModel, store: Store, part: Part, scheme: str | None = None) -> list[str]:
     """The cases of a part of `split_of(…)`; refuses any that the model, or a part of it, has seen, and a store that it
     cannot take."""
-    if fitting(trained.recipe, store) is not store:
-        raise ValueError("a model with a margin is scored on `fitting(recipe, store)`")
+    if matched_store(trained.recipe, store) is not store:
+        raise ValueError("a model with a margin is scored on `matched_store(recipe, store)`")
     ids = store.part(split_of(trained, store, scheme), part)
     if part != "train":
-        refuse_seen(ids, part, store, trained.provenance, trained.training_ids)
+        check_no_leakage(ids, part, store, trained.provenance, trained.training_ids)
         find_leak(trained, store, ids).warn()
     return ids
 
 
-def spread(ids: list[str], count: int | None) -> list[str]:
+def evenly_spaced(ids: list[str], count: int | None) -> list[str]:
     """At most `count` of the ids, evenly spaced."""
     if count is None or count >= len(ids):
         return ids
     return [ids[i * len(ids) // count] for i in range(count)]
 
 
-def fitting(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)) -> Store:
+def matched_store(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)) -> Store:
     """The store as a model of the recipe sees it: through a window, `offset` (rows, columns) off the middle, where the recipe
     has a margin. Refuses a store of another size or number of channels than the recipe's."""
     size, channels = store.stored[0], store.images.shape[1]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymask.data.case import Batch
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.metrics import overlap, psnr
 from manymask.models.autoencoder import Codec
 from manymask.rng import SampleNoise
@@ -90,7 +90,7 @@ def invariance(codec: Codec, batches: Iterable[Batch], seed: int = 0) -> dict[st
     codec.eval()
     of_masks, found = codec.setting.subject == "mask", defaultdict[str, list[dict[str, float]]](list)
     for batch in batches:
-        x = readers_consensus(batch.truth()) if of_masks else batch.image
+        x = raters_consensus(batch.truth()) if of_masks else batch.image
         noise = SampleNoise(seed, batch.noise_names, 1).normal(*x.shape[1:]).to(x)
         for name in TRANSFORMS:
             last, first, z_last, z_first = (t.cpu() for t in commute(codec, x, name, noise))

@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from manymask.data.case import Batch
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse
 from manymask.io.atomic import atomic_file
 from manymask.models.autoencoder import Codec
@@ -45,13 +45,11 @@ def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -
     plt.close(figure)
 
 
-def segmentation_row(image: torch.Tensor, readers: torch.Tensor, drawn: torch.Tensor) -> list[Panel]:
-    """Image (C, H, W), readers (R, H, W) and drawn masks (n, H, W) with confidence, consensus and disagreement."""
+def segmentation_row(image: torch.Tensor, raters: torch.Tensor, drawn: torch.Tensor) -> list[Panel]:
+    """Image (C, H, W), raters (R, H, W) and drawn masks (n, H, W) with confidence, consensus and disagreement."""
     fused = fuse(drawn.float().cpu())
     row: list[Panel] = [("image", picture(image), "gray")]
-    row += [
-        (f"reader {k + 1}" if len(readers) > 1 else "truth", m.cpu().numpy(), "gray") for k, m in enumerate(readers)
-    ]
+    row += [(f"rater {k + 1}" if len(raters) > 1 else "truth", m.cpu().numpy(), "gray") for k, m in enumerate(raters)]
     row += [(f"mask {k + 1}", mask.float().cpu().numpy(), "gray") for k, mask in enumerate(drawn)]
     row += [("confidence", fused.confidence.numpy(), "viridis"), ("consensus", fused.consensus.numpy(), "gray")]
     return [*row, ("disagreement", fused.disagreement.numpy(), "magma")]
@@ -59,14 +57,14 @@ def segmentation_row(image: torch.Tensor, readers: torch.Tensor, drawn: torch.Te
 
 @torch.inference_mode()
 def draw_batch(
-    model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0, sampler: Sampler | None = None
+    model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0, sampling: SamplingConfig | None = None
 ) -> None:
     """A picture of what a model makes of a batch: reconstructions of a codec, drawn masks of a segmenter."""
     if isinstance(model, Codec):
         pairs = zip(*model.reconstruct(batch), strict=True)
         draw_grid([[("original", picture(x), "gray"), ("reconstruction", picture(y), "gray")] for x, y in pairs], path)
         return
-    drawn = model.predict(batch, samples, seed, sampler)
+    drawn = model.sample_all(batch, samples, seed, sampling)
     rows = [segmentation_row(batch.image[i], batch.truth()[i], drawn[i]) for i in range(len(batch.ids))]
     draw_grid(rows, path)
 

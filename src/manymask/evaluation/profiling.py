@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from manymask.data.store import Store
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.runtime import default_device
 
 TIMED_CASES = 5
@@ -39,12 +39,12 @@ def _peak_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def seconds_an_image(model: Any, store: Store, ids: list[str], samples: int, sampler: Sampler | None) -> float:
+def median_latency(model: Any, store: Store, ids: list[str], samples: int, sampling: SamplingConfig) -> float:
     """Median wall time for `samples` masks of one image, images one by one, after a warm-up."""
     device, times = default_device(), []
     for case in [ids[0], *ids[:TIMED_CASES]]:
         batch = store.batch([case]).to(device)
         start = time.perf_counter()
-        model.predict(batch, samples, 0, sampler).cpu()
+        model.sample_all(batch, samples, 0, sampling).cpu()
         times.append(time.perf_counter() - start)
     return median(times[1:])

@@ -7,57 +7,48 @@ RESULTS/  metrics.json too, results.json, worst.md (the cases it failed worst on
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from manymask.choices import SamplerName
-from manymask.config import using
 from manymask.data.store import Store
 from manymask.data.twins import all_hashes
-from manymask.diffusion.samplers import choose
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, results
-from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.evaluation.evaluator import EvalConfig, evaluate, results
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.plots import draw_batch
 from manymask.hub import model_card as card
 from manymask.hub.model_folder import TrainedModel, load_model, save_model, write_model
 from manymask.hub.provenance import Provenance
 from manymask.io.atomic import atomic_file, atomic_folder, write_json
 from manymask.models.autoencoder import Codec, same_codec
-from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.models.latent_diffusion import DiffusionSegmenter, LatentDiffusion
 from manymask.recipes import Stage
 
 CODECS: tuple[Stage, ...] = ("mask-codec", "image-codec")
 WORST = 10
+UPRIGHT = "upright"  # key of the scores of samples that see the image as it is
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How the shipped model draws its masks, where validation preferred another way than that it was trained with; what is
-    None stays as it is."""
+def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedModel:
+    """A copy of a diffusion model, weights untouched, whose default is to draw its masks so; the model itself where nothing
+    is requested.
 
-    turns: int | None = None
-    sampler: SamplerName | None = None
-    steps: int | None = None
-
-    def of(self, trained: TrainedModel) -> TrainedModel:
-        """The model under this setting, weights untouched: its own where nothing is asked for.
-
-        `UserError` for a model without such a setting, turns outside of 1 … 8 and steps outside of the process.
-        """
-        setting: Any = trained.recipe.segmenter
-        if self == Drawing():
-            return trained
-        if trained.stage != "segmenter" or not isinstance(setting, LatentDiffusion):
-            raise UserError("--turns, --sampler and --steps are for diffusion models")
-        turns = setting.turns if self.turns is None else self.turns
-        if not 1 <= turns <= 8:
-            raise UserError(f"--turns must lie in 1 … 8, not {turns}")
-        sampler = choose(self.sampler, self.steps, trained.model) or setting.sampler
-        model: Any = trained.model
-        model.setting = replace(setting, turns=turns, sampler=sampler)
-        return replace(trained, recipe=replace(trained.recipe, segmenter=model.setting))
+    Raises:
+        UserError: the model has no such settings, or they are out of range.
+    """
+    setting = trained.recipe.segmenter
+    if sampling == SamplingConfig():
+        return trained
+    if not isinstance(setting, LatentDiffusion) or not isinstance(trained.model, DiffusionSegmenter):
+        raise UserError("only diffusion models have orientations, a sampler and steps to choose")
+    used = trained.model.resolve(sampling)
+    chosen = {"sampler": used.sampler, "orientations": used.orientations, "guidance_scale": used.guidance_scale}
+    recipe = replace(trained.recipe, segmenter=replace(setting, **chosen))  # type: ignore[arg-type]
+    model = recipe.build("segmenter")
+    model.load_state_dict(trained.model.state_dict())
+    return replace(trained, recipe=recipe, model=model.eval())
 
 
 def publish(
@@ -67,7 +58,7 @@ def publish(
     out: Path,
     seeds: int = 1,
     cases: int | None = None,
-    drawing: Drawing = Drawing(),
+    sampling: SamplingConfig = SamplingConfig(),
     mask_codec: Path | None = None,
 ) -> dict[str, Any]:
     """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
@@ -77,7 +68,7 @@ def publish(
     a mask codec of other latents.
     """
     trained = load_model(run)
-    store = fitting(trained.recipe, Store(data))
+    store = matched_store(trained.recipe, Store(data))
     if trained.stage != "segmenter":
         raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
     if not store.holds(trained.provenance.data_hash):
@@ -85,19 +76,22 @@ def publish(
     if mask_codec is not None:
         trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
-        halved = _halved(drawing.of(trained), Path(scratch) / "model")
+        halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
+    plain = EvalConfig()
     metrics = {
-        "segmenter": [_brief(_scored(halved, store, out if seed == 0 else None, seed, cases)) for seed in range(seeds)]
+        "segmenter": [
+            _brief(_scored(halved, store, out if seed == 0 else None, replace(plain, seed=seed), cases))
+            for seed in range(seeds)
+        ]
     }
-    setting: Any = halved.model.setting
-    if getattr(setting, "turns", 1) > 1:
-        with using(halved.model, replace(setting, turns=1)):
-            metrics["without turns"] = [_brief(_scored(halved, store, None, 0, cases))]
+    if isinstance(halved.model, DiffusionSegmenter) and halved.model.setting.orientations > 1:
+        upright = replace(plain, sampling=SamplingConfig(orientations=1))
+        metrics[UPRIGHT] = [_brief(_scored(halved, store, None, upright, cases))]
     for stage in CODECS:
         codec = getattr(halved.model, stage.replace("-", "_"), None)
         if isinstance(codec, Codec):
             part = replace(halved, model=codec, stage=stage, provenance=_of_codec(halved.provenance, stage))
-            metrics[stage] = [_brief(_scored(part, store, out / stage, 0, cases))]
+            metrics[stage] = [_brief(_scored(part, store, out / stage, plain, cases))]
     with atomic_folder(model, ours="config.json") as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
@@ -135,8 +129,10 @@ def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
     return load_model(folder)
 
 
-def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, cases: int | None) -> dict[str, Any]:
-    protocol, ids = Protocol(seed=seed), spread(held_out_cases(trained, store, "test"), cases)
+def _scored(
+    trained: TrainedModel, store: Store, out: Path | None, protocol: EvalConfig, cases: int | None
+) -> dict[str, Any]:
+    ids = evenly_spaced(held_out_cases(trained, store, "test"), cases)
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores)
     if out is not None:
@@ -144,7 +140,7 @@ def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, ca
         if trained.stage == "segmenter":
             _write_worst(found, out / "worst.md")
         if trained.licence.pictures:
-            pictures = {"figure": spread(ids, 6)}
+            pictures = {"figure": evenly_spaced(ids, 6)}
             if trained.stage == "segmenter":
                 pictures["worst"] = [case["id"] for case in _worst(found)]
             for name, few in pictures.items():
@@ -154,7 +150,7 @@ def _scored(trained: TrainedModel, store: Store, out: Path | None, seed: int, ca
 
 def _worst(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of those that are as far off, the ones whose masks agree come first: wrong, and sure of it."""
-    return sorted(found["cases"], key=lambda case: (case["dice"], case["spread"]))[:WORST]
+    return sorted(found["cases"], key=lambda case: (case["dice"], case["relative_std"]))[:WORST]
 
 
 def _write_worst(found: Mapping[str, Any], path: Path) -> None:
@@ -162,7 +158,9 @@ def _write_worst(found: Mapping[str, Any], path: Path) -> None:
     lines = ["| case | Dice | IoU | HD95, px | spread of the masks |", "|---|---|---|---|---|"]
     for case in _worst(found):
         distance = "–" if case["hd95"] is None else f"{case['hd95']:.1f}"
-        lines.append(f"| {case['id']} | {case['dice']:.3f} | {case['iou']:.3f} | {distance} | {case['spread']:.2f} |")
+        lines.append(
+            f"| {case['id']} | {case['dice']:.3f} | {case['iou']:.3f} | {distance} | {case['relative_std']:.2f} |"
+        )
     missed = sum(case["dice"] == 0 for case in found["cases"])
     lines += ["", f"Of {len(found['cases'])} cases {missed} are missed entirely (Dice 0)."]
     with atomic_file(path) as beside:
@@ -171,5 +169,5 @@ def _write_worst(found: Mapping[str, Any], path: Path) -> None:
 
 def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
     """The scores without the cases, and what makes them again."""
-    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "seconds_per_image", "masks_per_image")
+    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "throughput_s_per_image", "masks_per_image")
     return {name: found[name] for name in kept}

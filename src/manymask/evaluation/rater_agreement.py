@@ -1,4 +1,4 @@
-"""How well drawn masks stand for several readers, beside what answers that need no drawing give on the same images.
+"""How well drawn masks stand for several raters, beside what answers that need no drawing give on the same images.
 
 level_sets   the mean of the same masks cut at the levels (k + ½)/n: a nested family that one probability map gives
 blanks       the same masks, a quarter of them replaced by empty ones, whatever the image
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.data.store import Store
 from manymask.ensemble import level_sets
 from manymask.metrics import ged, hungarian_iou, overlap, pairwise_iou
@@ -23,8 +23,8 @@ Row = dict[str, Any]
 Summarise = Callable[[list[Row], Sequence[str]], dict[str, Any]]  # rows and names of scores → means with intervals
 
 
-def set_scores(drawn: np.ndarray, readers: np.ndarray) -> Row:
-    """Scores of n drawn probability masks (n, H, W) against readers' masks, bool (R, H, W), empty ones included.
+def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
+    """Scores of n drawn probability masks (n, H, W) against raters' masks, bool (R, H, W), empty ones included.
 
     `ged_unbiased` is GED² less d/n, d being `sample_distance`: what infinitely many masks would score, since
     E[GED²_n] = GED²_∞ + d/n. Distances are 1 − IoU, of distinct pairs.
@@ -34,18 +34,18 @@ def set_scores(drawn: np.ndarray, readers: np.ndarray) -> Row:
     emptied = masks.copy()
     emptied[count - count // BLANK_SHARE :] = False
     distance = _distance(masks)
-    own = _against(masks, readers)
+    own = _against(masks, raters)
     return own | {
         "ged_unbiased": own["ged"] - distance / count,
         "sample_distance": distance,
-        "reader_distance": _distance(readers),
-        "level_sets": _against(nested, readers),
-        "blanks": _against(emptied, readers),
+        "rater_distance": _distance(raters),
+        "level_sets": _against(nested, raters),
+        "blanks": _against(emptied, raters),
     }
 
 
-def _against(masks: np.ndarray, readers: np.ndarray) -> Row:
-    return {"ged": ged(masks, readers), "hm_iou": hungarian_iou(masks, readers)}
+def _against(masks: np.ndarray, raters: np.ndarray) -> Row:
+    return {"ged": ged(masks, raters), "hm_iou": hungarian_iou(masks, raters)}
 
 
 def _distance(masks: np.ndarray) -> float:
@@ -55,7 +55,7 @@ def _distance(masks: np.ndarray) -> float:
 
 
 def rivals(rows: list[Row], summarise: Summarise) -> dict[str, Any]:
-    """Tables of level sets and blanks with their paired differences from the drawn masks, and by the number of readers who
+    """Tables of level sets and blanks with their paired differences from the drawn masks, and by the number of raters who
     marked anything; `rows` hold `set_scores` of each image."""
     found = {}
     for name in ("level_sets", "blanks"):
@@ -64,29 +64,29 @@ def rivals(rows: list[Row], summarise: Summarise) -> dict[str, Any]:
             for row in rows
         ]
         found[name] = summarise(paired, ("ged", "ged_minus_drawn", "hm_iou", "hm_iou_minus_drawn"))
-    for marked in sorted({row["readers"] for row in rows}):
-        some = [row for row in rows if row["readers"] == marked]
-        found[f"marked_by_{marked}"] = summarise(some, ("dice", "ged", "hm_iou", "sample_distance", "reader_distance"))
+    for marked in sorted({row["raters"] for row in rows}):
+        some = [row for row in rows if row["raters"] == marked]
+        found[f"marked_by_{marked}"] = summarise(some, ("dice", "ged", "hm_iou", "sample_distance", "rater_distance"))
     return found
 
 
 def blind_and_human(store: Store, ids: Sequence[str], summarise: Summarise) -> dict[str, Any]:
-    """What an answer is worth on these images: a blind disk in the middle, and one reader against the others."""
-    disk_rows, reader_rows = [], []
+    """What an answer is worth on these images: a blind disk in the middle, and one rater against the others."""
+    disk_rows, rater_rows = [], []
     for case in ids:
         native = store.native_masks(case)
-        truth = readers_consensus(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
+        truth = raters_consensus(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
         y, x = np.ogrid[: truth.shape[0], : truth.shape[1]]
         centre = (truth.shape[0] // 2, truth.shape[1] // 2)
         disk = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= DISK_RADIUS**2
         disk_rows.append({"id": case, "dice": overlap(disk, truth)[0]})
         if native.any(axis=(1, 2)).all() and len(native) > 2:
-            left_out = [_reader_against_rest(native, k) for k in range(len(native))]
-            reader_rows.append({"id": case, "dice": float(np.mean(left_out))})
+            left_out = [_rater_against_rest(native, k) for k in range(len(native))]
+            rater_rows.append({"id": case, "dice": float(np.mean(left_out))})
     found = {"disk": summarise(disk_rows, ("dice",))}
-    return found | ({"one_reader_against_the_others": summarise(reader_rows, ("dice",))} if reader_rows else {})
+    return found | ({"one_rater_against_the_others": summarise(rater_rows, ("dice",))} if rater_rows else {})
 
 
-def _reader_against_rest(native: np.ndarray, k: int) -> float:
+def _rater_against_rest(native: np.ndarray, k: int) -> float:
     rest = np.delete(native, k, axis=0)
     return overlap(native[k], rest.sum(axis=0) * 2 > len(rest))[0]

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,23 @@ from manymask.choices import Precision
 from manymask.config import difference, from_dict, to_dict
 from manymask.data.store import Store
 from manymask.errors import Interruption, UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, results
-from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.evaluation.evaluator import EvalConfig, evaluate, results
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.invariance import invariance
-from manymask.evaluation.profiling import clear_peak, peak_memory, seconds_an_image
+from manymask.evaluation.profiling import clear_peak, median_latency, peak_memory
 from manymask.experiments.figures import draw_figures
-from manymask.experiments.matrix import Rules, sampler_of
-from manymask.experiments.sweeps import codec_variants, sample_curve, sweeps, turned
+from manymask.experiments.matrix import Budget, sampling_of
+from manymask.experiments.sweeps import codec_variants, oriented, sample_curve, sweeps
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import read_json, write_json
 from manymask.recipes import Recipe, Stage
 from manymask.runtime import default_device, git_revision, hardware
 from manymask.training.checkpoint import saved_progress
-from manymask.training.trainer import Job, fit
+from manymask.training.trainer import TrainConfig, fit
 
 
 @dataclass(frozen=True)
-class Task:
+class RunSpec:
     """A stage of a recipe on one split of one store. `codecs` are the folders of the codec tasks it builds on,
     relative to its own; `main` marks the model that the sweeps and figures are made with."""
 
@@ -50,13 +50,13 @@ class Task:
     data_hash: str
     scheme: str
     minutes: float | None
-    rules: Rules
+    budget: Budget
     precision: Precision
     codecs: tuple[str, ...] = ()
     main: bool = False
 
 
-def begin(task: Task, folder: Path) -> None:
+def begin(task: RunSpec, folder: Path) -> None:
     """Writes task.json, or refuses a folder that holds another task."""
     path, wanted = folder / "task.json", to_dict(task)
     if not path.exists():
@@ -66,58 +66,57 @@ def begin(task: Task, folder: Path) -> None:
         raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
 
 
-def train(task: Task, folder: Path, store: Store) -> None:
+def train(task: RunSpec, folder: Path, store: Store) -> None:
     """Trains what is left of the time (or of the steps) and notes what it took."""
     for place in task.codecs:
         stage = next(p.parent.name for p in (folder / place).glob("*-codec/model"))
         if not (folder / stage / "model").exists():
             shutil.copytree(folder / place / stage / "model", folder / stage / "model")
-    job = Job(task.recipe, task.stage, store, folder, task.scheme, precision=task.precision)
+    job = TrainConfig(task.recipe, task.stage, store, folder, task.scheme, precision=task.precision)
     done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
     left = None if task.minutes is None else max(0.0, task.minutes - done.seconds / 60)
     if not (job.folder / "model").exists():
         fit(job, left)
     done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
-    batch = task.recipe.plan(task.stage)[0].batch
+    batch = task.recipe.plan(task.stage)[0].batch_size
     write_json(folder / "training.json", {
         "steps": done.step, "images": done.step * batch, "minutes": done.seconds / 60, "precision": task.precision,
         "seed": task.recipe.plan(task.stage)[0].seed, "peak_memory": peak_memory(), "hardware": hardware(), "git": git_revision(),
     })  # fmt: skip
 
 
-def score(task: Task, folder: Path, store: Store) -> None:
+def score(task: RunSpec, folder: Path, store: Store) -> None:
     """Scores the trained model and writes result.json; the sweeps for the main model alone. All samples see the image as
-    it is, so that models that draw many masks are compared by their samples; `turned` has a model that spreads them over
-    turns by its recipe as it is shipped."""
-    rules, trained = task.rules, load_model(folder / task.stage / "model")
-    store = fitting(trained.recipe, store)
+    it is, so that models that draw many masks are compared by their samples; `oriented` has a model that spreads them over
+    orientations by its recipe as it is shipped."""
+    budget, trained = task.budget, load_model(folder / task.stage / "model")
+    store = matched_store(trained.recipe, store)
     model: Any = trained.model
-    ids = spread(held_out_cases(trained, store, "test"), rules.cases)
-    turns = getattr(model.setting, "turns", 1)
-    if turns > 1:
-        model.setting = replace(model.setting, turns=1)
-    sampler = sampler_of(task.recipe, rules.steps)
-    protocol = Protocol(rules.samples, sampler=sampler)
+    ids = evenly_spaced(held_out_cases(trained, store, "test"), budget.cases)
+    sampling = sampling_of(task.recipe, budget.steps)
+    orientations = getattr(model.setting, "orientations", 1)
+    protocol = EvalConfig(budget.samples, sampling=sampling)
     clear_peak()
     scores = evaluate(model, store, ids, protocol, progress=False)
     found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
     found |= results(trained, store, "test", protocol, scores) | {"peak_memory": peak_memory()}
     if task.stage != "segmenter":
         batches = (
-            store.batch(ids[i : i + protocol.batch]).to(default_device()) for i in range(0, len(ids), protocol.batch)
+            store.batch(ids[i : i + protocol.batch_size]).to(default_device())
+            for i in range(0, len(ids), protocol.batch_size)
         )
         found["invariance"] = invariance(model, batches)
         write_json(folder / "result.json", found | codec_variants(model, store, ids, protocol, scores))
         return
-    found["seconds_an_image"] = seconds_an_image(model, store, ids, rules.samples, sampler)
-    if turns > 1:
-        found["turned"] = turned(model, turns, store, ids, protocol)
-    found["seconds_one_pass"] = seconds_an_image(model, store, ids, 1, sampler)
-    counts = range(1, rules.most_samples + 1) if task.main else (1, rules.samples)
+    found["latency_s"] = median_latency(model, store, ids, budget.samples, sampling)
+    if orientations > 1:
+        found["oriented"] = oriented(model, orientations, store, ids, protocol)
+    found["latency_one_mask_s"] = median_latency(model, store, ids, 1, sampling)
+    counts = range(1, budget.most_samples + 1) if task.main else (1, budget.samples)
     found["curve"] = sample_curve(model, store, ids, protocol, counts)
-    found |= sweeps(model, store, spread(ids, rules.sweep_cases), rules, task.main)
+    found |= sweeps(model, store, evenly_spaced(ids, budget.sweep_cases), budget, task.main)
     if task.main:
-        draw_figures(model, store, spread(ids, 4), folder / "figures", sampler)
+        draw_figures(model, store, evenly_spaced(ids, 4), folder / "figures", sampling)
     write_json(folder / "result.json", found)
 
 
@@ -137,7 +136,7 @@ def run(phase: str, folder: Path, place: Path) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
-    task: Any = from_dict(Task, read_json(folder / "task.json"), "task")
+    task: Any = from_dict(RunSpec, read_json(folder / "task.json"), "task")
     try:
         (train if phase == "train" else score)(task, folder, Store(place))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The whole way on the phantom set, whose truth is known: do the drawn masks disagree as often as the readers do?"""
+"""The whole way on the phantom set, whose truth is known: do the drawn masks disagree as often as the raters do?"""
 
 import shutil
 import time
@@ -17,7 +17,7 @@ from manymask.data.case import Batch
 from manymask.data.datasets import phantom
 from manymask.data.store import Store, prepare
 from manymask.ensemble import level_sets
-from manymask.evaluation.evaluator import THRESHOLD, Protocol, evaluate, results
+from manymask.evaluation.evaluator import THRESHOLD, EvalConfig, evaluate, results
 from manymask.evaluation.held_out import held_out_cases
 from manymask.evaluation.plots import draw_grid, segmentation_row
 from manymask.hub.model_folder import load_model
@@ -26,7 +26,7 @@ from manymask.io.atomic import write_json
 from manymask.metrics import ged, summary
 from manymask.recipes import Recipe, Stage, recipe
 from manymask.training.checkpoint import saved_progress
-from manymask.training.trainer import Job, fit
+from manymask.training.trainer import TrainConfig, fit
 
 # shares of the training time: the codecs are soon good, the segmenter is what has to learn
 SHARES: dict[Stage, float] = {"image-codec": 0.12, "mask-codec": 0.18, "segmenter": 0.55}
@@ -48,7 +48,7 @@ def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     trained = load_model(work / "manymask" / "segmenter" / "model")
     rival = load_model(work / "rival" / "segmenter" / "model")
     ids = held_out_cases(trained, store, "test")[:CASES]
-    protocol = Protocol(seed=seed)
+    protocol = EvalConfig(seed=seed)
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores)
     found["training"] = training
@@ -74,7 +74,7 @@ def _train(row: Recipe, stage: Stage, store: Store, run: Path, minutes: float) -
     which are fewer where other work shares it (of this call alone: 0 where the model was there)."""
     start = time.process_time()
     if not (run / stage / "model").exists():
-        fit(Job(row, stage, store, run), minutes)
+        fit(TrainConfig(row, stage, store, run), minutes)
     busy = time.process_time() - start
     done = saved_progress(run / stage / "checkpoints" / "last.safetensors")
     return {"steps": done.step, "seconds": round(done.seconds, 1), "processor_seconds": round(busy, 1)}
@@ -82,23 +82,23 @@ def _train(row: Recipe, stage: Stage, store: Store, run: Path, minutes: float) -
 
 def drawn_masks(model: Any, seed: int) -> Masks:
     """What a model that draws many masks gives."""
-    return lambda batch, count: model.predict(batch, count, seed).numpy() >= THRESHOLD
+    return lambda batch, count: model.sample_all(batch, count, seed).numpy() >= THRESHOLD
 
 
 def nested_masks(model: Any) -> Masks:
     """What a network gives that answers once: the level sets of its map."""
-    return lambda batch, count: level_sets(model.predict(batch, 1, 0)[:, 0], count).numpy() > 0
+    return lambda batch, count: level_sets(model.sample_all(batch, 1, 0)[:, 0], count).numpy() > 0
 
 
-def score_rival(model: Any, store: Store, ids: list[str], protocol: Protocol) -> dict[str, Any]:
+def score_rival(model: Any, store: Store, ids: list[str], protocol: EvalConfig) -> dict[str, Any]:
     """Dice of its map at 0.5; GED² of as many level sets as the other model draws masks; the halo."""
     masks = nested_masks(model)
     scores = evaluate(model, store, ids, replace(protocol, samples=1, ged_samples=1))
     batches = (store.batch(ids[i : i + BATCH]) for i in range(0, len(ids), BATCH))
     distances = [
-        ged(nested, readers)
+        ged(nested, raters)
         for batch in batches
-        for nested, readers in zip(masks(batch, protocol.ged_samples), batch.truth().numpy() > 0, strict=True)
+        for nested, raters in zip(masks(batch, protocol.ged_samples), batch.truth().numpy() > 0, strict=True)
     ]
     metrics = {"dice": scores.metrics["dice"], "ged": dict(summary(distances, ids))}
     return {"metrics": metrics, "halo": halo_agreement(masks, store, ids)}
@@ -117,7 +117,7 @@ def halo_agreement(masks: Masks, store: Store, ids: list[str]) -> dict[str, floa
 
 
 def best_single_mask(ids: list[str]) -> dict[str, float]:
-    """What is open to a single *mask* of a model that knows the truth: the halo where more than half of the readers mark
+    """What is open to a single *mask* of a model that knows the truth: the halo where more than half of the raters mark
     it. A single *map* may come closer, see `score_rival`."""
     truths = [phantom.draw(phantom.case_index(case)).halo_probability for case in ids]
     return _agreement([float(truth > 0.5) for truth in truths], truths)
@@ -140,7 +140,7 @@ def _spread_over_halo(ids: list[str], count: int) -> list[str]:
 
 def _draw(model: Any, store: Store, ids: list[str], path: Path, seed: int) -> None:
     batch = store.batch(ids)
-    drawn = model.predict(batch, 5, seed)
+    drawn = model.sample_all(batch, 5, seed)
     rows = []
     for i, case in enumerate(ids):
         row = segmentation_row(batch.image[i], batch.truth()[i], drawn[i])
@@ -150,7 +150,7 @@ def _draw(model: Any, store: Store, ids: list[str], path: Path, seed: int) -> No
 
 
 def _table(found: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{len(found['cases'])} held-out phantoms, four simulated readers each")
+    table = Table(title=f"{len(found['cases'])} held-out phantoms, four simulated raters each")
     for name in ("", "manymask", "random-reader ResUNet", "best single mask"):
         table.add_column(name, justify="left" if not name else "right")
     for row in table_rows(found):

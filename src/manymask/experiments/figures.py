@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from manymask.data.case import Batch
-from manymask.data.raters import readers_consensus
+from manymask.data.raters import raters_consensus
 from manymask.data.store import Store
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse
 from manymask.evaluation.plots import picture
 from manymask.hub.licenses import licence
@@ -27,7 +27,9 @@ SAMPLES = 5
 SEED = 0
 
 
-def draw_figures(model: Any, store: Store, ids: list[str], folder: Path, sampler: Sampler | None = None) -> list[Path]:
+def draw_figures(
+    model: Any, store: Store, ids: list[str], folder: Path, sampling: SamplingConfig | None = None
+) -> list[Path]:
     """Figures 1, 2 (of the case with the largest lesion) and 4 (of all) in `folder`; none where the data may not be
     shown. The model is a diffusion segmenter."""
     if not licence(store.name).pictures:
@@ -35,12 +37,12 @@ def draw_figures(model: Any, store: Store, ids: list[str], folder: Path, sampler
     device = default_device()
     model.to(device).eval()
     batch = store.batch(ids).to(device)
-    largest = int(readers_consensus(batch.truth()).sum(dim=(1, 2, 3)).argmax())
+    largest = int(raters_consensus(batch.truth()).sum(dim=(1, 2, 3)).argmax())
     one = store.batch([ids[largest]]).to(device)
     paths = [folder / name for name in FIGURES]
     _forward(model, one, paths[0])
-    _pipeline(model, one, sampler or model.setting.sampler, paths[1])
-    _samples(model, batch, sampler, paths[2])
+    _pipeline(model, one, sampling, paths[1])
+    _samples(model, batch, sampling, paths[2])
     return paths
 
 
@@ -64,12 +66,12 @@ def _save(figure: Any, path: Path) -> None:
 def _forward(model: Any, batch: Batch, path: Path) -> None:
     """Figure 1: the mask's latent under more and more noise (Eq. 3), and what the decoder makes of it."""
     process, codec = model.setting.process, model.mask_codec
-    z0 = codec.encode(readers_consensus(batch.truth()))
+    z0 = codec.encode(raters_consensus(batch.truth()))
     epsilon = torch.randn(z0.shape, generator=torch.Generator().manual_seed(SEED)).to(z0)
     figure, axes = plt.subplots(2, len(SHARES_OF_T), figsize=(1.15 * len(SHARES_OF_T), 2.5))
     for column, share in zip(axes.T, SHARES_OF_T, strict=True):
         t = round(share * process.steps)
-        z = process.corrupt(z0, epsilon, torch.full((1,), t, device=z0.device)) if t else z0
+        z = process.add_noise(z0, epsilon, torch.full((1,), t, device=z0.device)) if t else z0
         _show(column[0], z[0, 0], f"t = {t}", "gray", (-3, 3))
         _show(column[1], codec.decode(z)[0, 0])
     axes[0, 0].set_ylabel("latent $z_t$,\nfirst channel", fontsize=7)
@@ -79,14 +81,16 @@ def _forward(model: Any, batch: Batch, path: Path) -> None:
 
 
 @torch.inference_mode()
-def _pipeline(model: Any, batch: Batch, sampler: Sampler, path: Path) -> None:
+def _pipeline(model: Any, batch: Batch, sampling: SamplingConfig | None, path: Path) -> None:
     """Figure 2: image → latent → n noises → n latents → n masks → confidence → consensus."""
     n, codec = PIPELINE_SAMPLES, model.mask_codec
-    shape = (codec.latent, *(side // codec.factor for side in batch.image.shape[-2:]))
+    shape = (codec.latent_channels, *(side // codec.factor for side in batch.image.shape[-2:]))
     noise = SampleNoise(SEED, batch.noise_names, n)
-    begun, told = noise.normal(*shape).to(batch.image.device), model.tell(batch.image).rows([0] * n, 1)
+    begun = noise.normal(*shape).to(batch.image.device)
+    conditioning = model.encode_condition(batch.image, sampling).rows([0] * n, 1)
     z_image = model.image_codec.encode(batch.image)
-    z = sampler(model.denoise(told), model.setting.process, begun, noise)
+    sampler = model.resolve(sampling).sampler
+    z = sampler(model.denoise(conditioning, sampling), model.setting.process, begun, noise)
     masks = codec.decode(z)[:, 0]
     fused = fuse(masks.float().cpu())
     figure = plt.figure(figsize=(8.6, 3.1))
@@ -126,10 +130,10 @@ def _arrows(figure: Any, grid: Any, steps: tuple[tuple[str, str], ...]) -> None:
 
 
 @torch.inference_mode()
-def _samples(model: Any, batch: Batch, sampler: Sampler | None, path: Path) -> None:
+def _samples(model: Any, batch: Batch, sampling: SamplingConfig | None, path: Path) -> None:
     """Figure 4: image, truth, two masks, their mean cut at 0.5, and the confidence map."""
-    drawn = model.predict(batch, SAMPLES, SEED, sampler).float().cpu()
-    truth = readers_consensus(batch.truth()).cpu()
+    drawn = model.sample_all(batch, SAMPLES, SEED, sampling).float().cpu()
+    truth = raters_consensus(batch.truth()).cpu()
     titles = ("image", "truth", "mask 1", "mask 2", f"mean of {SAMPLES} ≥ 0.5", "confidence")
     figure, axes = plt.subplots(
         len(drawn), len(titles), figsize=(1.15 * len(titles), 1.18 * len(drawn) + 0.2), squeeze=False

@@ -1,4 +1,4 @@
-"""The matrix of an experiment: which models stand in which table. Data, not code: see `ABLATIONS`, `MODELS`, `Rules`.
+"""The matrix of an experiment: which models stand in which table. Data, not code: see `ABLATIONS`, `MODELS`, `Budget`.
 
 A row names a table and a recipe; rows whose recipes are equal are one cell, trained once. Add a variant by a recipe in
 `recipes.py` and a line in `MODELS`, or by a line in `ABLATIONS` that says what it changes of the main recipe.
@@ -12,8 +12,9 @@ import torch
 
 from manymask.data.augment import Augment
 from manymask.diffusion.guidance import PairClassifier
-from manymask.diffusion.process import Diffusion, Flow
+from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
 from manymask.models.denoisers import ConcatUNet, MedSegDiff
 from manymask.models.latent_diffusion import LatentDiffusion
@@ -42,7 +43,7 @@ MODELS: tuple[tuple[str, str, str], ...] = (
     ("medsegdiff", "MedSegDiff", "-medsegdiff"),
     ("prob-unet", "Probabilistic U-Net", "-prob-unet"),
     ("twin", "the same encoder with a plain mask head", "-twin"),
-    ("random-reader", "ResUNet, one reader at random, cross-entropy", "-random-reader"),
+    ("random-reader", "ResUNet, one rater at random, cross-entropy", "-random-reader"),
 )
 
 
@@ -56,8 +57,8 @@ def _codecs(**changes: object) -> Change:
 
 
 def _factor(f: int) -> Change:
-    """f by the stem, which takes what the levels below it leave."""
-    return lambda row: _codecs(stem=f // 2 ** (len(row.mask_codec.widths) - 1))(row)  # type: ignore[union-attr]
+    """f by the patch size, which takes what the levels below it leave."""
+    return lambda row: _codecs(patch_size=f // 2 ** (len(row.mask_codec.channels) - 1))(row)  # type: ignore[arg-type]
 
 
 def _mask_loss(loss: Loss | None) -> Change:
@@ -67,7 +68,7 @@ def _mask_loss(loss: Loss | None) -> Change:
 def _narrow(loss: Loss | None) -> Change:
     """The mask in one latent channel and learnt from the consensus, as in the paper; the codec's width is ours."""
     return lambda row: _mask_loss(loss)(
-        replace(row, mask_codec=replace(row.mask_codec, latent=1, target="consensus"))  # type: ignore[arg-type]
+        replace(row, mask_codec=replace(row.mask_codec, latent_channels=1, target="consensus"))  # type: ignore[arg-type]
     )
 
 
@@ -92,28 +93,26 @@ ABLATIONS: tuple[tuple[str, str, str, Change], ...] = (
     ("bottleneck", "bottleneck-vq", "VQ", _codecs(bottleneck=VQ())),
     ("bottleneck", "bottleneck-kl", "KL", _codecs(bottleneck=KL())),
     ("bottleneck", "bottleneck-fsq", "FSQ", _codecs(bottleneck=FSQ())),
-    ("latents", "latents-continuous", "continuous z", _codecs(quantised=False)),
-    ("latents", "latents-snapped", "continuous z, snapped on decoding", _codecs(quantised=False, snap=True)),
-    ("latents", "latents-quantised", "quantised z̄", _codecs(quantised=True)),
+    ("latents", "latents-continuous", "continuous z", _codecs(quantized=False)),
+    ("latents", "latents-snapped", "continuous z, snapped on decoding", _codecs(quantized=False, quantize_on_decode=True)),
+    ("latents", "latents-quantised", "quantised z̄", _codecs(quantized=True)),
     ("condition", "condition-pyramid", "pixels by a trained pyramid", _segmenter()),
     ("condition", "condition-frozen", "image latent, frozen", _segmenter(denoiser=_LATENT_ALONE, presence=False)),
     ("condition", "condition-trained", "image latent, encoder trained along",
      _segmenter(denoiser=_LATENT_ALONE, presence=False, train_image_codec=True)),
-    ("prediction", "prediction-x0", "x₀", _segmenter(process=Diffusion("x0"))),
-    ("prediction", "prediction-epsilon", "ε", _segmenter(process=Diffusion("epsilon"))),
-    ("prediction", "prediction-v", "v", _segmenter(process=Diffusion("v"))),
-    ("prediction", "prediction-flow", "velocity (flow matching)", _segmenter(process=Flow(), sampler=Euler())),
+    ("prediction", "prediction-x0", "x₀", _segmenter(process=GaussianDiffusion("x0"))),
+    ("prediction", "prediction-epsilon", "ε", _segmenter(process=GaussianDiffusion("epsilon"))),
+    ("prediction", "prediction-v", "v", _segmenter(process=GaussianDiffusion("v"))),
+    ("prediction", "prediction-flow", "velocity (flow matching)", _segmenter(process=RectifiedFlow(), sampler=Euler())),
     ("guidance", "guidance-none", "none", _segmenter()),
-    ("guidance", "guidance-free", "condition dropped with 10 %, not guided", _segmenter(drop_condition=0.1)),
+    ("guidance", "guidance-free", "condition dropped with 10 %, not guided", _segmenter(condition_dropout=0.1)),
     ("guidance", "guidance-classifier", "classifier, scale 1", _segmenter(classifier=PairClassifier())),
     ("training", "training-ours", "as it is", _segmenter()),
-    ("training", "training-dice", "a Dice term of 0.2 on the decoded x̂₀", _segmenter(dice=0.2)),
-    ("training", "training-levels", "one noise level an image, not four", _segmenter(noise_levels=1)),
-    ("training", "training-late", "noisy times twice as often", _segmenter(process=Diffusion("x0", late=2.0))),
-    ("training", "training-coarse", "a coarse mask read off the condition", _segmenter(coarse=0.5)),
-    ("training", "training-flips", "flips and quarter turns alone", lambda row: replace(row, augment=Augment(turn=True))),
-    ("target", "target-consensus", "the readers' consensus", _segmenter(target="consensus")),
-    ("target", "target-reader", "one reader at random", _segmenter(target="reader")),
+    ("training", "training-dice", "a Dice term of 0.2 on the decoded x̂₀", _segmenter(dice_weight=0.2)),
+    ("training", "training-levels", "one noise level an image, not four", _segmenter(noise_levels_per_image=1)),
+    ("training", "training-flips", "flips and quarter turns alone", lambda row: replace(row, augment=Augment(dihedral=True))),
+    ("target", "target-consensus", "the raters' consensus", _segmenter(target="consensus")),
+    ("target", "target-reader", "one rater at random", _segmenter(target="rater")),
 )  # fmt: skip
 
 TITLES = {
@@ -127,14 +126,17 @@ TITLES = {
     "prediction": "What the network predicts",
     "guidance": "Guidance",
     "training": "How it is trained",
-    "target": "What is learnt of several readers",
+    "target": "What is learnt of several raters",
 }
 
-SAMPLERS: dict[type, tuple[Sampler, ...]] = {Diffusion: (DDPM(), DDIM(), PLMS(), DPMSolver()), Flow: (Euler(), Heun())}
+SAMPLERS: dict[type, tuple[Sampler, ...]] = {
+    GaussianDiffusion: (DDPM(), DDIM(), PLMS(), DPMSolver()),
+    RectifiedFlow: (Euler(), Heun()),
+}
 
 
 @dataclass(frozen=True)
-class Rules:
+class Budget:
     """What is the same for every cell, so that nothing but the recipe differs between two rows."""
 
     minutes: float | None = None
@@ -160,14 +162,14 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Row:
+class Variant:
     """A line of a table: `cell` is the name of the first row with an equal recipe, whose trained model it shows."""
 
     table: str
     name: str
     label: str
     recipe: Recipe
-    cell: str
+    run_id: str
 
 
 def resized(row: Recipe, size: int | None) -> Recipe:
@@ -180,22 +182,22 @@ def resized(row: Recipe, size: int | None) -> Recipe:
     return replace(row, size=size, margin=0)
 
 
-def matrix(name: str, readers: int, size: int | None = None, rules: Rules = Rules()) -> list[Row]:
-    """All rows for a main recipe, e.g. `cvc_clinicdb`. Targets are compared where there are several readers."""
+def matrix(name: str, raters: int, size: int | None = None, budget: Budget = Budget()) -> list[Variant]:
+    """All rows for a main recipe, e.g. `cvc_clinicdb`. Targets are compared where there are several raters."""
     main = recipe(name)
     if "-" in name:  # a variant is a row of the matrix, not its start
         raise UserError(f"the matrix starts from a main recipe such as {name.partition('-')[0]!r}, not {name!r}")
     asked = [("models", n, label, RECIPES[name + end]) for n, label, end in MODELS if name + end in RECIPES]
     asked += [
-        (table, n, label, change(main)) for table, n, label, change in ABLATIONS if table != "target" or readers > 1
+        (table, n, label, change(main)) for table, n, label, change in ABLATIONS if table != "target" or raters > 1
     ]
     first: dict[Recipe, str] = {}
     rows = []
     for table, n, label, found in asked:
-        training = replace(found.training, validation_cases=rules.validation_cases)
-        codec_training = replace(found.codec_training, validation_cases=rules.validation_cases)
+        training = replace(found.training, validation_cases=budget.validation_cases)
+        codec_training = replace(found.codec_training, validation_cases=budget.validation_cases)
         row = replace(resized(found, size), training=training, codec_training=codec_training)
-        rows.append(Row(table, n, label, row, first.setdefault(row, n)))
+        rows.append(Variant(table, n, label, row, first.setdefault(row, n)))
     return rows
 
 
@@ -214,23 +216,24 @@ def minutes(row: Recipe, stage: Stage, budget: float | None) -> float | None:
     return None if budget is None else budget * SHARES[stage] / sum(SHARES[s] for s in stages(row))
 
 
-def sampler_of(row: Recipe, steps: int) -> Sampler | None:
-    """What a model is scored with: DDIM, for a flow Euler (the same steps), None for a model that has no sampler."""
+def sampling_of(row: Recipe, steps: int) -> SamplingConfig:
+    """How a model is scored: the image as it is; DDIM, for a flow Euler (the same steps); no sampler where it has none."""
     if not isinstance(row.segmenter, LatentDiffusion):
-        return None
-    return Euler(steps) if isinstance(row.segmenter.process, Flow) else DDIM(steps)
+        return SamplingConfig()
+    sampler = Euler(steps) if isinstance(row.segmenter.process, RectifiedFlow) else DDIM(steps)
+    return SamplingConfig(sampler, orientations=1)
 
 
-def selected(rows: list[Row], only: tuple[str, ...]) -> list[Row]:
+def selected(rows: list[Variant], only: tuple[str, ...]) -> list[Variant]:
     """The rows of these tables, rows or cells; all if none is named. Raises `UserError` for a name that is none."""
-    known = {name for row in rows for name in (row.table, row.name, row.cell)}
+    known = {name for row in rows for name in (row.table, row.name, row.run_id)}
     strange = [name for name in only if name not in known]
     if strange:
         raise UserError(
             f"--only {strange[0]}: no such table or row; choose of {', '.join(dict.fromkeys(_names(rows)))}"
         )
-    return [row for row in rows if not only or {row.table, row.name, row.cell} & set(only)]
+    return [row for row in rows if not only or {row.table, row.name, row.run_id} & set(only)]
 
 
-def _names(rows: list[Row]) -> list[str]:
+def _names(rows: list[Variant]) -> list[str]:
     return [row.table for row in rows] + [row.name for row in rows]

@@ -1,7 +1,7 @@
 """`manymask reproduce`: the whole matrix from data to report. What is done is skipped, what was interrupted goes on, what
 fails is noted and the rest goes on.
 
-OUT/RECIPE/experiment.json   rules, data, the rows of every table and the cell that each shows
+OUT/RECIPE/experiment.json   budget, data, the rows of every table and the cell that each shows
 OUT/RECIPE/codecs/NAME/      a trained codec each, shared by all cells with equal codec settings; see `task`
 OUT/RECIPE/cells/NAME/       a trained model each
 OUT/report/                  tables and figures over all recipes
@@ -20,12 +20,12 @@ from manymask.choices import Precision
 from manymask.config import difference, to_dict
 from manymask.data.store import Store, prepare
 from manymask.errors import UserError
-from manymask.experiments.cell import Task, begin
+from manymask.experiments.cell import RunSpec, begin
 from manymask.experiments.cell import run as run_phase
-from manymask.experiments.matrix import MAIN, Row, Rules, matrix, minutes, selected, stages
+from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected, stages
 from manymask.experiments.report.write import write_report
 from manymask.io.atomic import read_json, write_json
-from manymask.recipes import READERS, Recipe, Stage, recipe
+from manymask.recipes import DATASETS, Recipe, Stage, recipe
 from manymask.runtime import faster_precision, git_revision
 
 ERROR_LENGTH = 300
@@ -33,7 +33,7 @@ START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() 
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReproduceConfig:
     """What is run, on what, where."""
 
     recipes: tuple[str, ...]
@@ -44,15 +44,15 @@ class Plan:
     size: int | None = None
     only: tuple[str, ...] = ()
     codecs_only: bool = False
-    rules: Rules = Rules()
+    budget: Budget = Budget()
     precision: Precision = "auto"
 
 
-Pieces = dict[str, Task]  # folder below OUT/RECIPE → what is done there, codecs before what builds on them
+RunSpecs = dict[str, RunSpec]  # folder below OUT/RECIPE → what is done there, codecs before what builds on them
 
 
-def reproduce(plan: Plan) -> Path:
-    """Runs the matrix of every recipe and writes the report, whose folder is returned."""
+def reproduce(plan: ReproduceConfig) -> Path:
+    """Runs the matrix of every recipe and writes the report, whose folder is reoriented."""
     console = Console()
     precision = (
         faster_precision() if plan.precision == "auto" else plan.precision
@@ -62,11 +62,11 @@ def reproduce(plan: Plan) -> Path:
         recipe(name)
         store = find_store(plan, name)
         other = None if store.stored[0] == recipe(name).stored else store.stored[0]
-        rows = matrix(name, store.readers, other, plan.rules)
+        rows = matrix(name, store.raters, other, plan.budget)
         folder = plan.out / name
         write_experiment(folder, rows, store, plan, precision)
         chosen = selected(rows, plan.only)
-        pieces = plan_pieces(rows, chosen, store, plan.scheme, plan.rules, precision)
+        pieces = plan_pieces(rows, chosen, store, plan.scheme, plan.budget, precision)
         if plan.codecs_only:
             pieces = {place: task for place, task in pieces.items() if task.stage != "segmenter"}
         for place, task in pieces.items():
@@ -78,7 +78,7 @@ def reproduce(plan: Plan) -> Path:
     return plan.out / "report"
 
 
-def find_store(plan: Plan, name: str) -> Store:
+def find_store(plan: ReproduceConfig, name: str) -> Store:
     """The prepared store of a recipe: `data`, or `data/NAME` where several recipes share it, or one made from `source`
     (the phantom needs none) below the output."""
     row = recipe(name)
@@ -95,24 +95,24 @@ def find_store(plan: Plan, name: str) -> Store:
         return Store(place)
     if plan.source is None and row.dataset != "phantom":
         raise UserError(f"{name} needs --data, a prepared store, or --source, the data set as downloaded")
-    return prepare(READERS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
+    return prepare(DATASETS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
 
 
-def write_experiment(folder: Path, rows: list[Row], store: Store, plan: Plan, precision: str) -> None:
-    """experiment.json, from which the report knows what could have been run; refuses other rules or other data."""
+def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: ReproduceConfig, precision: str) -> None:
+    """experiment.json, from which the report knows what could have been run; refuses other budget or other data."""
     scheme = plan.scheme or store.default_scheme
     store.part(scheme, "test")
     shared = {
-        "rules": to_dict(plan.rules), "precision": precision,
+        "budget": to_dict(plan.budget), "precision": precision,
         "data": {"name": store.name, "hash": store.hash, "scheme": scheme, "size": int(store.stored[0]),
-                 "readers": store.readers, "remark": store.manifest["remark"]},
+                 "raters": store.raters, "remark": store.manifest["remark"]},
     }  # fmt: skip
     path = folder / "experiment.json"
     if path.exists():
-        changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "rules": _plain(shared["rules"])})
+        changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "budget": _plain(shared["budget"])})
         if changed:
             raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
-    tables = [{"table": r.table, "name": r.name, "label": r.label, "cell": r.cell, "codecs": codec_names(rows, r.recipe)}
+    tables = [{"table": r.table, "name": r.name, "label": r.label, "run_id": r.run_id, "codecs": codec_names(rows, r.recipe)}
               for r in rows]  # fmt: skip
     write_json(path, {"recipe": folder.name, "git": git_revision(), **shared, "rows": tables})
 
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
 
 
-def codec_names(rows: list[Row], wanted: Recipe) -> dict[Stage, str]:
+def codec_names(rows: list[Variant], wanted: Recipe) -> dict[Stage, str]:
     """The folder of each codec that a recipe needs, named after the first row of the whole matrix with an equal one."""
     names: dict[Stage, str] = {}
     for stage in stages(wanted)[:-1]:
@@ -137,15 +137,15 @@ def _same_codec(one: Recipe, other: Recipe, stage: Stage) -> bool:
 
 
 def plan_pieces(
-    rows: list[Row], chosen: list[Row], store: Store, scheme: str | None, rules: Rules, precision: Precision
-) -> Pieces:
+    rows: list[Variant], chosen: list[Variant], store: Store, scheme: str | None, budget: Budget, precision: Precision
+) -> RunSpecs:
     """The tasks of the chosen rows, each once. A shared codec gets its part of the budget once, and every model that
     builds on it is charged for it."""
-    pieces: Pieces = {}
+    pieces: RunSpecs = {}
 
-    def task(name: str, stage: Stage, made: Recipe) -> Task:
-        time = minutes(made, stage, rules.minutes)
-        return Task(name, stage, made, store.hash, scheme or store.default_scheme, time, rules, precision)
+    def task(name: str, stage: Stage, made: Recipe) -> RunSpec:
+        time = minutes(made, stage, budget.minutes)
+        return RunSpec(name, stage, made, store.hash, scheme or store.default_scheme, time, budget, precision)
 
     for row in chosen:
         codecs = codec_names(rows, row.recipe)
@@ -153,12 +153,12 @@ def plan_pieces(
             owner = next(r for r in rows if _same_codec(r.recipe, row.recipe, stage))
             pieces.setdefault(place, task(Path(place).name, stage, owner.recipe))
         places = tuple(f"../../{place}" for place in codecs.values())
-        model = task(row.cell, "segmenter", row.recipe)
-        pieces[f"cells/{row.cell}"] = replace(model, codecs=places, main=row.cell == MAIN)
+        model = task(row.run_id, "segmenter", row.recipe)
+        pieces[f"cells/{row.run_id}"] = replace(model, codecs=places, main=row.run_id == MAIN)
     return pieces
 
 
-def run_all(work: list[tuple[Path, Task, Store]], console: Console) -> None:
+def run_all(work: list[tuple[Path, RunSpec, Store]], console: Console) -> None:
     """One task after another, each alone on the machine, under one display; failures are noted and shown."""
     columns = (
         SpinnerColumn(),
@@ -178,7 +178,7 @@ def run_all(work: list[tuple[Path, Task, Store]], console: Console) -> None:
             display.advance(bar)
 
 
-def run_task(folder: Path, task: Task, store: Store, tell: Callable[[str], None] = lambda phase: None) -> None:
+def run_task(folder: Path, task: RunSpec, store: Store, tell: Callable[[str], None] = lambda phase: None) -> None:
     """Trains and scores a task, each in a process of its own, skipping what is done; leaves result.json or
     failed.json."""
     (folder / "failed.json").unlink(missing_ok=True)
@@ -219,7 +219,7 @@ def _last_words(log: Path, status: int) -> str:
     return f"ended with status {status}: {said[:ERROR_LENGTH]}"
 
 
-def outcome(folder: Path, task: Task) -> str:
+def outcome(folder: Path, task: RunSpec) -> str:
     """A line on what came of a task."""
     if not (folder / "result.json").exists():
         return f"[red]failed[/] {task.name}: {read_json(folder / 'failed.json')['error']} ({folder / 'log.txt'})"

@@ -28,7 +28,7 @@ tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 | training cases | {seen}, listed in `training_ids.txt` |
 | licence of the data | {own.licence} |
 | input | {recipe.channels} channel(s), {recipe.size}×{recipe.size}{", a region at native scale" if recipe.crop else ""} |
-| recipe | `{segmenter["kind"]}`, in full in `config.json` |{_turns(segmenter)}
+| recipe | `{segmenter["kind"]}`, in full in `config.json` |{_orientations(segmenter)}
 | training | {own.minutes:.0f} minutes; the weights of step {own.steps} |
 | on validation | {own.score or "not measured"} |
 | code | revision {own.git or "unknown"} |
@@ -71,9 +71,9 @@ def _of_crops(recipe: Recipe) -> str:
     return " It was trained on regions with the object in the middle:\ngive it the middle of the object (`--roi X,Y`)."
 
 
-def _turns(segmenter: dict[str, Any]) -> str:
-    turns = segmenter.get("turns", 1)
-    return f"\n| masks | spread over {turns} flips and quarter turns of the image |" if turns > 1 else ""
+def _orientations(segmenter: dict[str, Any]) -> str:
+    orientations = segmenter.get("orientations", 1)
+    return f"\n| masks | spread over {orientations} flips and quarter turns of the image |" if orientations > 1 else ""
 
 
 def _purpose(stage: Stage, purpose: str) -> str:
@@ -86,16 +86,16 @@ def _purpose(stage: Stage, purpose: str) -> str:
 
 NAMES = {
     "dice": "Dice of the consensus", "iou": "IoU", "hd95": "HD95, px, where neither mask is empty",
-    "dice_all_slots_filled": "Dice, all readers marked",
+    "dice_all_raters": "Dice, all raters marked",
     "dice_majority": "Dice against the majority", "ged": "GED²", "ged_unbiased": "GED², unbiased", "hm_iou": "HM-IoU",
     "threshold_jaccard": "threshold Jaccard", "mean_dice_256": "Dice, mean over 256 cuts of the map",
-    "ece": "ECE", "near_lesion": "ECE within 5 px of the readers' masks", "brier": "Brier",
+    "ece": "ECE", "near_lesion": "ECE within 5 px of the raters' masks", "brier": "Brier",
     "psnr": "PSNR, dB", "ssim": "SSIM",
 }  # fmt: skip
 OF_CODECS = {"dice": "Dice of the reconstruction"}
 
 
-BASELINES = {"disk": "a blind disk in the middle", "one_reader_against_the_others": "one reader against the others"}
+BASELINES = {"disk": "a blind disk in the middle", "one_rater_against_the_others": "one rater against the others"}
 
 
 def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -123,7 +123,7 @@ def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     facts += f", {draws} seeds of the draw" if draws > 1 else ", one seed of the draw"
     remark = f"Of this data set: {data['remark']}. " if data.get("remark") else ""
     if "ged" not in brief["metrics"]:
-        remark += "One reader marked each image: whether the masks disagree as experts would is not tested. "
+        remark += "One rater marked each image: whether the masks disagree as experts would is not tested. "
     revisions = ", ".join(dict.fromkeys(run["git"] for runs in metrics.values() for run in runs))
     return "\n".join([*lines, "", f"{facts}, scored by revision {revisions}. {remark}In full: `metrics.json`.", ""])
 

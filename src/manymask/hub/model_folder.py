@@ -30,9 +30,9 @@ from manymask.io.atomic import atomic_file, atomic_folder, read_object, write_js
 from manymask.io.record import ModelRecord
 from manymask.io.tensors import write_tensors, writing
 from manymask.io.text import read_text
+from manymask.migrations import FORMAT, format_of, upgraded
 from manymask.recipes import Recipe, Stage, name_of
 
-FORMAT = 1
 MOST_CONFIG = 1_000_000
 
 
@@ -127,11 +127,10 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     folder = find_model(name, **download)
     place = folder / "config.json"
     config = read_object(own_file(place), MOST_CONFIG)
-    if config.get("format") != FORMAT:
-        raise UserError(f"{place}: format {config.get('format')!r:.40}, this version reads {FORMAT}")
+    found = format_of(config, str(place))
     if not {"recipe", "stage"} <= set(config):
         raise UserError(f"{place} names no recipe or no stage: the model folder is not complete")
-    recipe = from_dict(Recipe, config["recipe"], f"{place}: recipe")
+    recipe = from_dict(Recipe, upgraded(config["recipe"], found, str(place)), f"{place}: recipe")
     stage = from_dict(Stage, config["stage"], f"{place}: stage")
     provenance = from_dict(Provenance, config.get("provenance", {}), f"{place}: provenance")
     ids = folder / "training_ids.txt"

@@ -5,7 +5,7 @@ OUT/SERIES/            what is one in three dimensions: DICOM SEG of a series, N
                        in its own folder
 OUT/summary.csv        a line for each picture, where there are several
 A result of another image is never replaced: NAME-2 then stands beside NAME.
-Names come from the reader, never from a patient field; with `anonymise` not from file names either.
+Names come from the rater, never from a patient field; with `anonymise` not from file names either.
 """
 
 import errno
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
 from manymask.inference.cautions import kind
 from manymask.inference.outputs import fill_result, put_result
@@ -52,7 +52,7 @@ class Request:
     out: Path
     samples: int = 5
     seed: int = 0
-    sampler: Sampler | None = None
+    sampling: SamplingConfig | None = None
     threshold: float = 0.5
     rois: Sequence[Point] = ()
     window: Window | None = None
@@ -62,7 +62,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SeriesResult:
     """What is kept of a result until its series is complete."""
 
     masks: np.ndarray  # (n, H, W) bool
@@ -74,7 +74,7 @@ class Kept:
 
 
 @dataclass
-class Tally:
+class RunSummary:
     """How it went, counted in images; `incomplete`: series whose images were segmented, but whose SEG or NIfTI could not
     be made or stored; `replaced`: earlier results of the same images. What did not work is said at once, on stderr;
     warnings at the end, each kind once."""
@@ -138,7 +138,7 @@ def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
     return [*found.inputs, *archives], found
 
 
-def announce(found: Found, tally: Tally) -> None:
+def announce(found: Found, tally: RunSummary) -> None:
     """Says what was found and is not segmented, one line each; problems count as failed."""
     for remark in found.remarks:
         say(remark)
@@ -146,7 +146,9 @@ def announce(found: Found, tally: Tally) -> None:
         tally.fail(UserError(problem))
 
 
-def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request, tally: Tally | None = None) -> Tally:
+def segment_all(
+    segmenter: Segmenter, entries: Sequence[Entry], request: Request, tally: RunSummary | None = None
+) -> RunSummary:
     """Segments every picture of every entry. What fails is told and passed over; the rest goes on, unless nothing more can
     be written: then it stops. OUT/summary.csv at the end tells of all results."""
     with working_folder(request.out):
@@ -154,7 +156,7 @@ def segment_all(segmenter: Segmenter, entries: Sequence[Entry], request: Request
     total = _count(entries)
     alone = len(entries) == 1 and isinstance(entries[0], Raster)
     with tqdm(desc="segment", unit="image", total=total, disable=alone) as bar:
-        run = _Run(segmenter, request, tally or Tally(), bar)
+        run = _Run(segmenter, request, tally or RunSummary(), bar)
         try:
             for entry in entries:
                 run.segment(entry)
@@ -223,13 +225,13 @@ class _Run:
 
     segmenter: Segmenter
     request: Request
-    tally: Tally
+    tally: RunSummary
     bar: Any
     taken: set[str] = field(default_factory=set)
 
     def segment(self, entry: Entry) -> None:
         """The pictures of one entry, and what they make together."""
-        together: list[tuple[Picture, Kept]] = []
+        together: list[tuple[Picture, SeriesResult]] = []
         label, failed = str(getattr(entry, "path", "this series")), list[UserError]()
         with _told(failed.append, label):
             together = [pair for pair in self.pictures(entry) if pair[0].origin is not None]
@@ -239,12 +241,12 @@ class _Run:
             with _told(self.tally.miss, together[0][0].name):
                 self.finish(entry, [picture for picture, _ in together], [result for _, result in together])
 
-    def pictures(self, entry: Entry) -> Iterator[tuple[Picture, Kept]]:
+    def pictures(self, entry: Entry) -> Iterator[tuple[Picture, SeriesResult]]:
         """Segments the pictures of one entry and writes each one's folder."""
         empty, seen = list[str](), 0
         for picture in _named(entry, self.request, self.passed):
             seen += 1
-            kept: Kept | None = None
+            kept: SeriesResult | None = None
             flat = False
             with _told(self.tally.fail, str(getattr(entry, "path", picture.name))):
                 told = seen_through(picture, self.segmenter.recipe.window)
@@ -266,10 +268,12 @@ class _Run:
         self.bar.update()
         self.tally.fail(error)
 
-    def draw(self, entry: Entry, picture: Picture, told: Picture) -> Kept:
+    def draw(self, entry: Entry, picture: Picture, told: Picture) -> SeriesResult:
         """One picture's masks, in its own folder."""
         ask = self.request
-        result = self.segmenter.segment(told, ask.samples, ask.seed, ask.sampler, ask.threshold, ask.rois)
+        result = self.segmenter.segment(
+            told, ask.samples, ask.seed, sampling=ask.sampling, threshold=ask.threshold, rois=ask.rois
+        )
         assert result.record is not None
         source = result.record.source
         file = entry.path.name if isinstance(entry, (Raster, Nifti)) else None
@@ -281,7 +285,7 @@ class _Run:
         self.tally.done += 1
         label = str(entry.path) if isinstance(entry, Raster) and ask.anonymiser is None else folder.name
         self.tally.warn(label, result.warnings)
-        return Kept(
+        return SeriesResult(
             result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy(), folder, record, result.warnings
         )
 
@@ -309,7 +313,7 @@ class _Run:
             say(f"{placed.occupied} holds the result of another image, which stays; this one is in {placed.path}")
         return placed.path
 
-    def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[Kept]) -> None:
+    def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[SeriesResult]) -> None:
         """SEG or NIfTI of what belongs together: beside the only picture, or in a folder; then to the archive."""
         record, made = _together([r.record for r in results if r.record is not None]), list[Any]()
         if isinstance(pictures[0].origin, DicomFrame):

@@ -118,7 +118,7 @@ def fill_result(
     write_json(folder / "result.json", content)
 
 
-_TOLD = ("source", "model", "manymask", "created", "samples", "seed", "threshold", "sampler", "turns", "rois")
+_TOLD = ("source", "model", "manymask", "created", "samples", "seed", "threshold", "sampler", "orientations", "rois")
 
 
 def png_text(facts: Mapping[str, Any]) -> dict[str, str]:

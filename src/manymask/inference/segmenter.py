@@ -12,9 +12,11 @@ from huggingface_hub import ModelHubMixin
 from PIL import Image
 from torch import Tensor
 
+from manymask.choices import SamplerName
 from manymask.config import to_dict
 from manymask.diffusion.samplers import Sampler
-from manymask.ensemble import Consensus, fuse
+from manymask.diffusion.sampling import SamplingConfig
+from manymask.ensemble import MaskEnsemble, fuse
 from manymask.errors import UserError
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
 from manymask.inference.cautions import cautions
@@ -25,7 +27,7 @@ from manymask.io.image import DicomFrame, Picture
 from manymask.io.raster import pil_pixels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.source import only_picture, source_of
-from manymask.models.base import Watch
+from manymask.models.base import StepCallback
 from manymask.runtime import default_device
 
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
@@ -35,9 +37,9 @@ ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
 
 
 @dataclass(frozen=True)
-class Segmentation(Consensus):
+class Segmentation(MaskEnsemble):
     """What `Segmenter.segment` returns, all at the image's own size: masks (n, H, W), probabilities, and the maps of
-    `Consensus` (H, W). `regions` are what a crop model looked at (outside, probabilities are 0); `seconds` tells where
+    `MaskEnsemble` (H, W). `regions` are what a crop model looked at (outside, probabilities are 0); `seconds` tells where
     the time went; `warnings` are sentences to read before trusting it; `record` tells what made it."""
 
     masks: Tensor
@@ -102,29 +104,46 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         image: ImageLike,
         samples: int = 5,
         seed: int = 0,
-        sampler: Sampler | None = None,
+        *,
         threshold: float = 0.5,
         rois: Sequence[Point] = (),
+        sampling: SamplingConfig | None = None,
+        sampler: Sampler | SamplerName | None = None,
+        steps: int | None = None,
     ) -> Segmentation:
-        """Draws `samples` masks. The same image, seed and sampler give the same masks, and the first k of n are those
-        of k. A flat image (all pixels equal) is a `UserError`: there is nothing to see in it.
+        """Draws `samples` masks of one image.
 
-        image: the path of a file that holds one picture (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), a Pillow image, a
-        `Picture`, or an array (H, W), (H, W, 3).
+        The same image, seed and sampling give the same masks, and the first k of n masks are those of k.
 
-        rois: where a model of crops looks, as centres (x, y) in pixels; see `manymask.inference.preprocess`. All are drawn in one
-        batch; where regions overlap the larger probability counts, outside of them it is 0.
+        Args:
+            image: the path of a file that holds one image (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), a Pillow image, a
+                `Picture`, or an array or tensor (H, W) or (H, W, 3).
+            samples: number of masks, at least 1.
+            seed: of the random numbers.
+            threshold: of the consensus, in (0, 1).
+            rois: where a model of crops looks, as centres (x, y) in pixels. All regions are drawn in one batch. Where they
+                overlap the larger probability counts; outside of them it is 0.
+            sampling: how masks are drawn; the model's default where a field is not given.
+            sampler: shorthand for `sampling`, by name or as an object.
+            steps: shorthand for `sampling`.
+
+        Returns:
+            masks and maps at the image's own size.
+
+        Raises:
+            UserError: the image cannot be read or is flat, or an argument is out of range.
         """
+        sampling = _sampling(sampling, sampler, steps)
         _check_asked(samples, seed, threshold)
         start = time.perf_counter()
         picture = self.picture(image)
         view = look(picture.pixels, self.recipe, rois, picture.name)
         looked = time.perf_counter()
-        masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampler, every=samples)), dim=1))
+        masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampling, every=samples)), dim=1))
         seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}
         file = Path(image).name if isinstance(image, (str, Path)) else None
         source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
-        record = self.record(source, samples, seed, sampler, threshold, rois)
+        record = self.record(source, samples, seed, sampling, threshold, rois)
         return self.answer(picture, view, masks, record, seconds)
 
     def record(
@@ -132,17 +151,17 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         source: SourceRecord,
         samples: int,
         seed: int = 0,
-        sampler: Sampler | None = None,
+        sampling: SamplingConfig | None = None,
         threshold: float = 0.5,
         rois: Sequence[Point] = (),
     ) -> Record:
         """What makes a result of this model, now."""
-        setting = self.model.setting
-        used = to_dict(sampler or getattr(setting, "sampler", None))
-        turns = min(getattr(setting, "turns", 1), samples)
+        used = self.model.resolve(sampling)
+        orientations = min(used.orientations or 1, samples)
         points = tuple((int(x), int(y)) for x, y in rois)
-        return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold, sampler=used,
-                         turns=turns, rois=points)  # fmt: skip
+        return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold,
+                         sampler=to_dict(used.sampler), orientations=orientations, guidance_scale=used.guidance_scale,
+                         rois=points)  # fmt: skip
 
     def answer(
         self, picture: Picture, view: View, masks: Tensor, record: Record, seconds: dict[str, float]
@@ -158,37 +177,55 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         image: ImageLike,
         samples: int = 5,
         seed: int = 0,
-        sampler: Sampler | None = None,
+        *,
         rois: Sequence[Point] = (),
+        sampling: SamplingConfig | None = None,
         every: int = 1,
-        watch: Watch | None = None,
+        callback: StepCallback | None = None,
     ) -> Iterator[Tensor]:
         """The masks of `segment` as they are drawn, (≤ every, H, W) at a time; the image is encoded once.
 
-        watch: called with the share of each step's sampling that is done; what it raises ends the drawing.
-        """
-        view = self.look(image, rois)
-        for drawn in self.draw(view, samples, seed, sampler, every, watch):
-            yield view.paste(drawn)
+        Arguments are checked at the call, not at the first mask.
 
-    @torch.inference_mode()
+        Args:
+            image: as in `segment`.
+            samples: as in `segment`.
+            seed: as in `segment`.
+            rois: as in `segment`.
+            sampling: as in `segment`.
+            every: masks at a time, at least 1.
+            callback: called before each network pass with the completed fraction; raise to cancel.
+        """
+        _check_asked(samples, seed, 0.5)
+        view = self.look(image, rois)
+        drawn = self.draw(view, samples, seed, sampling, every, callback)
+        return (view.paste(masks) for masks in drawn)
+
     def draw(
         self,
         view: View,
         samples: int = 5,
         seed: int = 0,
-        sampler: Sampler | None = None,
+        sampling: SamplingConfig | None = None,
         every: int = 1,
-        watch: Watch | None = None,
+        callback: StepCallback | None = None,
     ) -> Iterator[Tensor]:
         """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
-        if samples < 1:
-            raise UserError(f"samples must be at least 1, not {samples}")
-        if sampler is not None and not hasattr(sampler, "serves"):
-            raise UserError(f"a sampler is an object such as manymask.diffusion.samplers.DDIM(10), not {sampler!r}")
+        for name, value in (("samples", samples), ("every", every)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
+        resolved = self.model.resolve(sampling)
         batch = view.batch().to(self.device)
-        for drawn in self.model.stream(batch, samples, seed, sampler, every, watch):
-            yield drawn.float().cpu()
+        return (
+            masks.float().cpu() for masks in self.model.iter_samples(batch, samples, seed, resolved, every, callback)
+        )
+
+
+def _sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:
+    """One value of both spellings."""
+    if sampler is None and steps is None:
+        return sampling
+    return SamplingConfig(sampler, steps).over(sampling or SamplingConfig())
 
 
 def _checked(device: str) -> str:

@@ -1,4 +1,4 @@
-"""Masks of readers from image files: which pixels are foreground, or a refusal that says how to choose.
+"""Masks of raters from image files: which pixels are foreground, or a refusal that says how to choose.
 
 Black and white      0 and one other value; a threshold is not needed and changes nothing
 Soft, in [0, 1]      foreground from 0.5 on, or from the threshold

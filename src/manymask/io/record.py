@@ -67,7 +67,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that decides a result, and when it was made. sampler: as `settings.to_dict` gives it."""
+    """Everything that decides a result, and when it was made. sampler: as `config.to_dict` gives it."""
 
     source: SourceRecord
     model: ModelRecord
@@ -75,7 +75,8 @@ class Record:
     seed: int
     threshold: float
     sampler: Mapping[str, Any] | None = None
-    turns: int = 1
+    orientations: int = 1
+    guidance_scale: float | None = None
     rois: tuple[tuple[int, int], ...] = ()
     created: str = ""
     version: str = __version__
@@ -99,5 +100,5 @@ class Record:
 
     def settings(self) -> dict[str, Any]:
         """What decides the masks beside source, model and program: equal settings give equal masks."""
-        return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "turns": self.turns,
-                "sampler": self.sampler, "rois": [list(point) for point in self.rois]}  # fmt: skip
+        return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "orientations": self.orientations,
+                "sampler": self.sampler, "guidance_scale": self.guidance_scale, "rois": [list(point) for point in self.rois]}  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from manymask.config import difference, to_dict
 from manymask.data.case import Batch
-from manymask.data.raters import Target, readers_consensus, training_target
+from manymask.data.raters import Target, raters_consensus, training_target
 from manymask.errors import UserError
 from manymask.nn.blocks import Decoder, Encoder
 from manymask.nn.losses import MSE, Loss
@@ -25,7 +25,7 @@ Subject = Literal["image", "mask"]
 class Coder(Protocol):
     """What a segmenter needs of a codec."""
 
-    latent: int
+    latent_channels: int
     factor: int
 
     def encode(self, x: Tensor) -> Tensor: ...
@@ -35,49 +35,60 @@ class Coder(Protocol):
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """A VQ-VAE by default (Eq. 7–10), for one `subject` with `channels` channels.
+    """A VQ-VAE by default (Eq. 7–10), for one `subject`.
 
-    widths: one for each resolution; stem: the factor by which the first layer already shrinks; so
-    f = stem · 2^(len(widths) − 1). quantised: which latent diffuses, z̄ (the paper's) or the continuous z; snap: whether
-    `decode` first takes the nearest quantised latent. target: which of several readers' masks is learnt.
+    Attributes:
+        subject: what it codes: images or masks.
+        in_channels: of the subject.
+        latent_channels: of the latent.
+        channels: one entry per resolution.
+        blocks_per_level: residual blocks at each resolution.
+        patch_size: the factor by which the first layer already shrinks; f = patch_size · 2^(len(channels) − 1).
+        bottleneck: between encoder and decoder.
+        loss: of the reconstruction.
+        quantized: which latent diffuses: z̄ (the paper's), or the continuous z.
+        quantize_on_decode: whether `decode` first takes the nearest quantised latent.
+        target: which mask is learnt where there are several raters.
     """
 
     subject: Subject
-    channels: int
-    latent: int = 3
-    widths: tuple[int, ...] = (64, 128, 256)
-    blocks: int = 2
-    stem: int = 1
+    in_channels: int
+    latent_channels: int = 3
+    channels: tuple[int, ...] = (64, 128, 256)
+    blocks_per_level: int = 2
+    patch_size: int = 1
     bottleneck: Bottleneck = VQ()
     loss: Loss = MSE()
-    quantised: bool = True
-    snap: bool = False
-    target: Target = "reader"
+    quantized: bool = True
+    quantize_on_decode: bool = False
+    target: Target = "rater"
 
     @property
     def factor(self) -> int:
         """f, how many pixels a latent spans."""
-        return self.stem * 2 ** (len(self.widths) - 1)
+        return self.patch_size * 2 ** (len(self.channels) - 1)
 
     def build(self) -> "Codec":
         return Codec(self)
 
 
 class Codec(nn.Module):
-    """Encoder, bottleneck, decoder. `mean` and `std` (c, 1, 1) standardise the latents; `finish` measures them."""
+    """Encoder, bottleneck, decoder. `mean` and `std` (c, 1, 1) standardise the latents; `calibrate_latents` measures them."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, setting: Autoencoder) -> None:
         super().__init__()
-        self.setting, self.latent, self.factor = setting, setting.latent, setting.factor
-        self.bottleneck = setting.bottleneck.build(setting.latent)
-        shape = (setting.widths, setting.blocks, setting.stem)
-        self.encoder = Encoder(setting.channels, self.bottleneck.inputs, *shape)
-        self.decoder = Decoder(setting.latent, setting.channels, *shape)
-        self.register_buffer("mean", torch.zeros(setting.latent, 1, 1))
-        self.register_buffer("std", torch.ones(setting.latent, 1, 1))
+        self.setting = setting
+        self.latent_channels = setting.latent_channels
+        self.factor = setting.factor
+        self.bottleneck = setting.bottleneck.build(setting.latent_channels)
+        shape = (setting.channels, setting.blocks_per_level, setting.patch_size)
+        self.encoder = Encoder(setting.in_channels, self.bottleneck.inputs, *shape)
+        self.decoder = Decoder(setting.latent_channels, setting.in_channels, *shape)
+        self.register_buffer("mean", torch.zeros(setting.latent_channels, 1, 1))
+        self.register_buffer("std", torch.ones(setting.latent_channels, 1, 1))
         self.latents_kept = False
 
     def keep_latents(self) -> None:
@@ -117,7 +128,7 @@ class Codec(nn.Module):
     def raw_latent(self, x: Tensor) -> Tensor:
         """The latent that diffuses, before standardising; gradients pass the quantiser straight through."""
         z = self.bottleneck.latent(self.encoder(x)).float()
-        return z + (self.bottleneck.snap(z) - z).detach() if self.setting.quantised else z
+        return z + (self.bottleneck.quantize(z) - z).detach() if self.setting.quantized else z
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] → standardised latents (B, c, h, w)."""
@@ -126,28 +137,28 @@ class Codec(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Standardised latents → (B, C, H, W) in [0, 1] (Eq. 13)."""
         z = z * self.std + self.mean
-        return self._pixels(self.bottleneck.snap(z) if self.setting.snap else z)
+        return self._pixels(self.bottleneck.quantize(z) if self.setting.quantize_on_decode else z)
 
     @property
-    def decodes_unsnapped(self) -> bool:
+    def decodes_unquantized(self) -> bool:
         """Whether a segmenter's masks are decoded from other latents than those a reconstruction is."""
-        return not (self.setting.quantised or self.setting.snap)
+        return not (self.setting.quantized or self.setting.quantize_on_decode)
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(original, reconstruction), both (B, C, H, W); a mask is the readers' consensus."""
-        x = batch.image if self.setting.subject == "image" else readers_consensus(batch.truth())
+        """(original, reconstruction), both (B, C, H, W); a mask is the raters' consensus."""
+        x = batch.image if self.setting.subject == "image" else raters_consensus(batch.truth())
         return x, self.round_trip(x)
 
     def round_trip(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] through encoder, bottleneck and decoder, as in training: codes are snapped to."""
-        return self._pixels(self.bottleneck.snap(self.bottleneck.latent(self.encoder(x)).float()))
+        """(B, C, H, W) in [0, 1] through encoder, bottleneck and decoder, as in training: latents are quantised."""
+        return self._pixels(self.bottleneck.quantize(self.bottleneck.latent(self.encoder(x)).float()))
 
     def _pixels(self, z: Tensor) -> Tensor:
         """Latents as the decoder takes them → (B, C, H, W) in [0, 1]."""
         return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Batch], target: Target | None = None) -> None:
+    def calibrate_latents(self, batches: Iterable[Batch], target: Target | None = None) -> None:
         """Measures mean and standard deviation of every latent channel over these batches, unless they are kept.
 
         target: the masks that the segmenter will learn, so that what diffuses has mean 0 and deviation 1.
@@ -173,7 +184,7 @@ class Pixels:
     factor = 1
 
     @property
-    def latent(self) -> int:
+    def latent_channels(self) -> int:
         return self.channels
 
     def build(self) -> "PixelCodec":
@@ -185,7 +196,9 @@ class PixelCodec(nn.Module):
 
     def __init__(self, setting: Pixels) -> None:
         super().__init__()
-        self.setting, self.latent, self.factor = setting, setting.latent, setting.factor
+        self.setting = setting
+        self.latent_channels = setting.latent_channels
+        self.factor = setting.factor
 
     def encode(self, x: Tensor) -> Tensor:
         return 2 * x - 1

@@ -1,6 +1,6 @@
 """One-to-one networks from MONAI, each image → logits (B, 1, H, W), or several of them under deep supervision.
 
-`widths` are MONAI's `features`, `channels` or `filters`; the side of the image must be a multiple of 16 (ResUNet: 8).
+`channels` are MONAI's `features`, `channels` or `filters`. The side of the image must be a multiple of 16 (ResUNet: 8).
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from monai.networks import nets
 from torch import Tensor, nn
 
-from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
+from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.data.raters import Target, training_target
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.models.autoencoder import CodecSetting
-from manymask.models.base import Streaming, Watch
+from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.denoisers.pyramid_unet import Backbone, bottom_up
 from manymask.nn.blocks import normalise
 from manymask.nn.losses import Dice, Loss
@@ -27,10 +27,10 @@ from manymask.nn.pyramid import TopDown
 class UNet:
     """U-Net (Ronneberger et al. 2015) as MONAI's `BasicUNet`: five levels, and the width of the last features."""
 
-    features: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
+    channels: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
 
     def build(self, channels: int) -> nn.Module:
-        return nets.BasicUNet(2, channels, 1, features=self.features)
+        return nets.BasicUNet(2, channels, 1, features=self.channels)
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class UNetPlusPlus:
     The deepest one answers (its paper's "fast mode", not pruned).
     """
 
-    features: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
+    channels: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
 
     def build(self, channels: int) -> nn.Module:
-        return nets.BasicUNetPlusPlus(2, channels, 1, features=self.features, deep_supervision=True)
+        return nets.BasicUNetPlusPlus(2, channels, 1, features=self.channels, deep_supervision=True)
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class NNUNet:
     to the size of the mask where nnU-Net shrinks the mask.
     """
 
-    filters: tuple[int, ...] = (32, 64, 128, 256, 512)
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
 
     def build(self, channels: int) -> nn.Module:
-        strides = [1] + [2] * (len(self.filters) - 1)
-        net = nets.DynUNet(2, channels, 1, [3] * len(strides), strides, strides[1:], filters=self.filters,
-                           deep_supervision=True, deep_supr_num=max(1, len(self.filters) - 3))  # fmt: skip
+        strides = [1] + [2] * (len(self.channels) - 1)
+        net = nets.DynUNet(2, channels, 1, [3] * len(strides), strides, strides[1:], filters=self.channels,
+                           deep_supervision=True, deep_supr_num=max(1, len(self.channels) - 3))  # fmt: skip
         # all blocks are registered a second time in `skip_layers`; safetensors refuses one tensor under two names
         del net.input_block, net.downsamples, net.bottleneck, net.upsamples, net.deep_supervision_heads
         return net
@@ -88,19 +88,28 @@ class Pyramid:
     """The image encoder of a `PyramidUNet` under a plain mask head: what a latent segmenter's network gives in one pass,
     without codecs and diffusion. Logits at H/factor, enlarged bilinearly.
 
-    encoder, encoder_blocks, backbone: as in `PyramidUNet`, of all levels from H/factor on; width: of the head.
+    Attributes:
+        encoder_channels: as in `PyramidUNet`, of all levels from H/factor on.
+        encoder_blocks_per_level: as in `PyramidUNet`.
+        backbone: as in `PyramidUNet`.
+        factor: of the finest features.
+        head_channels: of the mask head.
     """
 
-    encoder: tuple[int, ...] = (64, 96, 128, 192)
-    encoder_blocks: int = 2
+    encoder_channels: tuple[int, ...] = (64, 96, 128, 192)
+    encoder_blocks_per_level: int = 2
     backbone: Backbone = "own"
     factor: int = 4
-    width: int = 64
+    head_channels: int = 64
 
     def build(self, channels: int) -> nn.Module:
-        levels = len(self.encoder)
-        seen = bottom_up(self.backbone, channels, self.encoder, self.encoder_blocks, self.factor, levels)
-        return nn.Sequential(seen, TopDown(self.encoder, (self.width,)), MaskHead(self.width, self.factor))
+        levels = len(self.encoder_channels)
+        seen = bottom_up(
+            self.backbone, channels, self.encoder_channels, self.encoder_blocks_per_level, self.factor, levels
+        )
+        return nn.Sequential(
+            seen, TopDown(self.encoder_channels, (self.head_channels,)), MaskHead(self.head_channels, self.factor)
+        )
 
 
 class MaskHead(nn.Module):
@@ -153,27 +162,34 @@ class OneToOne:
         return NetworkSegmenter(self, channels)
 
 
-class NetworkSegmenter(Streaming):
+class NetworkSegmenter(MaskSampler):
     """See `OneToOne`. For n > 1 it answers n of the eight flips and quarter turns, so that count alone wins nothing."""
 
     def __init__(self, setting: OneToOne, channels: int) -> None:
         super().__init__()
-        self.setting, self.network = setting, setting.network.build(channels)
+        self.setting = setting
+        self.network = setting.network.build(channels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)), batch.read_by)
         return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
-    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> None:
-        """Every turn of an image is a pass of its own."""
+    def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> None:
+        """Nothing: every orientation of an image is a pass of its own."""
 
-    def masks(
-        self, common: None, batch: Batch, which: range, seed: int, sampler: Sampler | None, watch: Watch | None
+    def sample(
+        self,
+        common: None,
+        batch: Batch,
+        which: range,
+        seed: int,
+        sampling: SamplingConfig,
+        callback: StepCallback | None = None,
     ) -> Tensor:
-        """See `Streaming`. Deterministic, so neither seed nor sampler matters."""
+        """See `MaskSampler`. Deterministic: neither seed nor sampling matters."""
         return torch.cat([self._answer(batch.image, k) for k in which], dim=1)
 
     def _answer(self, image: Tensor, k: int) -> Tensor:
-        """(B, 1, H, W), seen through flip or turn k."""
-        logits = answer(self.network(quarter_turn(image, k)))
-        return quarter_turn_back(self.setting.loss.probability(logits), k)
+        """(B, 1, H, W), in orientation k."""
+        logits = answer(self.network(dihedral(image, k)))
+        return dihedral_inverse(self.setting.loss.probability(logits), k)

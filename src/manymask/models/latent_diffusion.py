@@ -1,4 +1,4 @@
-"""Models that segment: `forward(batch)` gives the training loss, `predict(batch, n, seed)` n masks for each image."""
+"""The latent diffusion segmenter (Section III-C): a conditional diffusion of mask latents."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from manymask.data.augment import quarter_turn, quarter_turn_back
 from manymask.data.case import Batch
+from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.data.raters import Target, training_target
 from manymask.diffusion.guidance import NullLatent, PairClassifier, classifier_free, classifier_guided
-from manymask.diffusion.process import Diffusion, Process, stratified
+from manymask.diffusion.process import GaussianDiffusion, Process, stratified
 from manymask.diffusion.samplers import DDIM, Denoise, Sampler, check_fit
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
 from manymask.models.autoencoder import CodecSetting
-from manymask.models.base import Streaming, Watch
+from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.denoisers import ConcatUNet, Denoiser
 from manymask.models.deterministic import OneToOne
 from manymask.models.presence import Presence, mean_over_marked
@@ -29,77 +30,110 @@ DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
 class LatentDiffusion:
     """The paper's segmenter (Section III-C): a conditional diffusion of mask latents.
 
-    noise_levels: how many (t, ε) are drawn for each image of a batch, since its condition is encoded but once, and with them
-    readers where one at random is learnt;
-    train_image_codec: whether the image encoder, started from the codec, is trained along; target: which of several
-    readers' masks is learnt, their consensus or one at random; dice: the weight of a Dice loss on the decoded x̂₀, which
-    asks for one mask rather than the mean of many; coarse: the weight of a cross-entropy on a mask at latent size that is
-    read off the condition alone, so that the encoder learns from every step, however little noise there is (for denoisers
-    with features); presence: whether p(anything is marked) is learnt by itself, the diffusion then learning marked masks
-    alone, and decides by stratified draws which samples are empty (see `presence.py`); turns: over how many of the eight
-    flips and quarter turns of the image the samples are spread (1: the image as it is), each of which encodes it once more.
-
-    drop_condition: share of images that are hidden in training, which `guidance` ≠ 1 needs: the scale of classifier-free
-    guidance when masks are drawn; classifier: trained along, and pulls by its own scale (see `guidance.py`).
+    Attributes:
+        denoiser: the network that predicts x₀, ε or v.
+        process: the forward process.
+        sampler: the default reverse process when masks are drawn.
+        target: which mask is learnt where there are several raters: their consensus, or one at random.
+        noise_levels_per_image: (t, ε) pairs per image and step; the image is encoded once and shared. With
+            `target="rater"`, each level is paired with a different rater.
+        train_image_codec: whether the image encoder, which starts from the codec, is trained too.
+        dice_weight: weight of a Dice loss on the decoded x̂₀, which favours one mask over the mean of many.
+        presence: whether p(anything is marked) is learnt separately. The diffusion then learns marked masks only, and
+            stratified draws decide which samples are empty (see `presence.py`).
+        orientations: over how many of the eight flips and quarter turns samples are spread by default; 1 uses the image
+            as it is. Each orientation encodes the image once more.
+        condition_dropout: share of images hidden in training, which `guidance_scale` ≠ 1 requires.
+        guidance_scale: default scale of classifier-free guidance; 1 is unguided.
+        classifier: a classifier trained alongside, whose own scale guides sampling (see `guidance.py`).
     """
 
     denoiser: Denoiser = ConcatUNet()
-    process: Process = Diffusion()
+    process: Process = GaussianDiffusion()
     sampler: Sampler = DDIM()
     target: Target = "consensus"
-    noise_levels: int = 1
+    noise_levels_per_image: int = 1
     train_image_codec: bool = False
-    dice: float = 0.0
-    coarse: float = 0.0
+    dice_weight: float = 0.0
     presence: bool = False
-    turns: int = 1
-    drop_condition: float = 0.0
-    guidance: float = 1.0
+    orientations: int = 1
+    condition_dropout: float = 0.0
+    guidance_scale: float = 1.0
     classifier: PairClassifier | None = None
 
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How masks are drawn by default."""
+        scale = self.guidance_scale
+        if self.classifier is not None and not self.condition_dropout:
+            scale = self.classifier.scale
+        return SamplingConfig(self.sampler, self.sampler.steps, self.orientations, scale)
+
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "DiffusionSegmenter":
+        """The untrained segmenter of images with so many channels."""
         return DiffusionSegmenter(self, channels, image_codec, mask_codec)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of images (B, …) before any mask is drawn: condition maps, those of no image, image latents, and p(anything
-    is marked)."""
+class Conditioning:
+    """What the denoiser receives of images (B, …), encoded once for all samples.
 
-    seen: list[Tensor]
-    blind: list[Tensor] | None = None
-    z_image: Tensor | None = None
-    present: Tensor | None = None
+    Attributes:
+        cond: condition maps (B, c, h, w), finest first; the first is the image latent.
+        uncond: the same maps for "no image", for classifier-free guidance.
+        image_latent: z_X (B, c, h, w), for classifier guidance.
+        presence: p(anything is marked), (B,).
+    """
 
-    def rows(self, turns: list[int], cases: int) -> "Told":
-        """For each case, its rows of these turns: what was told of turn k stands from row k · cases on."""
-        index = torch.tensor([turn * cases + case for case in range(cases) for turn in turns])
+    cond: list[Tensor]
+    uncond: list[Tensor] | None = None
+    image_latent: Tensor | None = None
+    presence: Tensor | None = None
+
+    def rows(self, orientations: list[int], cases: int) -> "Conditioning":
+        """For each case, its rows of these orientations; the rows of orientation k start at row k · cases."""
+        index = torch.tensor([turn * cases + case for case in range(cases) for turn in orientations])
 
         def pick(x: Tensor) -> Tensor:
             return x[index.to(x.device)]
 
-        blind = None if self.blind is None else [pick(x) for x in self.blind]
-        return Told([pick(x) for x in self.seen], blind, None if self.z_image is None else pick(self.z_image))
+        uncond = None if self.uncond is None else [pick(x) for x in self.uncond]
+        image_latent = None if self.image_latent is None else pick(self.image_latent)
+        return Conditioning([pick(x) for x in self.cond], uncond, image_latent)
 
 
-class DiffusionSegmenter(Streaming):
-    """See `LatentDiffusion`. The parts are `image_codec`, `mask_codec` (frozen) and `denoiser`; for guidance, `null` and
-    `classifier`."""
+@dataclass(frozen=True)
+class _NoisyLatents:
+    """A training step's latents: k noise levels of each image, image by image, (B · k, c, h, w)."""
+
+    z: Tensor
+    t: Tensor
+    target: Tensor
+
+
+class DiffusionSegmenter(MaskSampler):
+    """See `LatentDiffusion`.
+
+    Its parts are `image_codec`, `mask_codec` (frozen) and `denoiser`; for guidance, `null` and `classifier`; for presence,
+    `presence`.
+    """
+
+    setting: LatentDiffusion
 
     def __init__(
         self, setting: LatentDiffusion, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting
     ) -> None:
         super().__init__()
         self.setting = setting
-        self.image_codec, self.mask_codec = image_codec.build(), mask_codec.build()
+        self.image_codec = image_codec.build()
+        self.mask_codec = mask_codec.build()
         self.denoiser = setting.denoiser.build(channels, self.image_codec, self.mask_codec)
         if self.image_codec.factor != self.mask_codec.factor:
             raise UserError(f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree")
         check_fit(setting.sampler, setting.process)
-        latents = self.image_codec.latent, self.mask_codec.latent
-        self.coarse = nn.Conv2d(_features(self.denoiser)[0], 1, 1) if setting.coarse else None
+        latents = self.image_codec.latent_channels, self.mask_codec.latent_channels
         self.presence = Presence(_features(self.denoiser)) if setting.presence else None
-        self.null = NullLatent(latents[0]) if setting.drop_condition else None
+        self.null = NullLatent(latents[0]) if setting.condition_dropout else None
         self.classifier = setting.classifier.build(*latents) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
         self.image_codec.requires_grad_(False)
@@ -114,46 +148,41 @@ class DiffusionSegmenter(Streaming):
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """E‖target − network(z_t ⊕ z_X, t)‖² (Eq. 4 in latent space)."""
-        k, setting = self.setting.noise_levels, self.setting
+        """E‖target − network(z_t ⊕ z_X, t)‖² (Eq. 4 in latent space) and the terms that the setting adds.
+
+        Returns:
+            `loss`, a scalar, and each of its terms, detached.
+        """
+        setting = self.setting
         masks = self.targets(batch)
-        targets = len(masks) // len(batch.image)  # of each image: 1, or one a level
-        with torch.no_grad():
-            z0 = self.mask_codec.encode(masks).repeat_interleave(k // targets, dim=0)
-        hidden = batch.noise.uniform(len(batch.image)) < setting.drop_condition if self.null else None
-        told = self.condition(batch.image, hidden)
-        condition = [c.repeat_interleave(k, dim=0) for c in told]
-        t = setting.process.draw_times(batch.noise, len(batch.image), k).to(z0.device)
-        epsilon = batch.noise.normal(*z0.shape).to(z0)
-        z, clock = setting.process.corrupt(z0, epsilon, t), setting.process.clock(t)
-        output = self.denoiser(z, clock, condition).float()
-        errors = F.mse_loss(output, setting.process.target(z0, epsilon, t), reduction="none").mean(dim=(1, 2, 3))
-        marked = (
-            masks.flatten(1).any(dim=1) if self.presence else torch.ones(len(masks), dtype=torch.bool, device=z0.device)
+        per_image = len(masks) // len(batch.image)  # masks of each image: 1, or one per noise level
+        hidden = batch.noise.uniform(len(batch.image)) < setting.condition_dropout if self.null else None
+        condition = self.condition(batch.image, hidden)
+        noisy = self._noisy_latents(batch, masks)
+        output = self._network(
+            noisy.z, noisy.t, [c.repeat_interleave(setting.noise_levels_per_image, dim=0) for c in condition]
         )
-        terms = {"denoising": mean_over_marked(errors, marked.repeat_interleave(k // targets))}
-        if setting.dice:
-            z0_hat, _ = setting.process.estimate(output[::k], z[::k], t[::k])  # one level an image: decoding is dear
-            drawn = self.mask_codec.decode(z0_hat)
-            overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")(drawn, masks[::targets]).flatten()
-            terms["dice"] = setting.dice * mean_over_marked(overlap, marked[::targets])
+        marked = self._marked(masks)
+        terms = {"denoising": self._denoising_loss(output, noisy, marked)}
+        if setting.dice_weight:
+            terms["dice"] = setting.dice_weight * self._dice_loss(
+                output, noisy, masks[::per_image], marked[::per_image]
+            )
         if self.presence is not None:
-            terms["presence"] = self.presence.loss(told[1:], marked.float().reshape(-1, targets).mean(dim=1))
-        if self.coarse is not None:
-            guess = self.coarse(told[1])
-            marked = masks.reshape(-1, targets, *masks.shape[-2:]).mean(dim=1, keepdim=True)
-            share = F.adaptive_avg_pool2d(marked, guess.shape[-2:])
-            terms["coarse"] = setting.coarse * F.binary_cross_entropy_with_logits(guess.float(), share)
+            terms["presence"] = self.presence.loss(condition[1:], marked.float().reshape(-1, per_image).mean(dim=1))
         if self.classifier is not None:
-            terms["classifier"] = self.classifier.loss(z[::k], clock[::k], self._z_image(batch.image).detach())
+            terms["classifier"] = self._classifier_loss(noisy, batch.image)
         loss = torch.stack(list(terms.values())).sum()
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def targets(self, batch: Batch) -> Tensor:
-        """The masks to learn, image by image: their readers' consensus, or of each noise level a reader of its own, so that
-        an image whose condition is encoded once teaches what several of them drew."""
+        """The masks to learn, image by image, (B, 1, H, W) or (B · levels, 1, H, W).
+
+        Either the consensus of each image's raters, or for each noise level a different rater, so that one encoded
+        image teaches what several raters drew.
+        """
         target, images = self.setting.target, len(batch.image)
-        levels = self.setting.noise_levels if target == "reader" else 1
+        levels = self.setting.noise_levels_per_image if target == "rater" else 1
         choice = stratified(batch.noise, images, levels)
         masks, read_by = batch.truth(), batch.read_by
         if levels > 1:
@@ -161,77 +190,143 @@ class DiffusionSegmenter(Streaming):
             read_by = None if read_by is None else read_by.repeat_interleave(levels, dim=0)
         return training_target(masks, target, choice, read_by)
 
-    def _z_image(self, image: Tensor) -> Tensor:
+    def _noisy_latents(self, batch: Batch, masks: Tensor) -> _NoisyLatents:
+        setting, images = self.setting, len(batch.image)
+        repeats = setting.noise_levels_per_image * images // len(masks)
+        with torch.no_grad():
+            z0 = self.mask_codec.encode(masks).repeat_interleave(repeats, dim=0)
+        t = setting.process.draw_times(batch.noise, images, setting.noise_levels_per_image).to(z0.device)
+        epsilon = batch.noise.normal(*z0.shape).to(z0)
+        z = setting.process.add_noise(z0, epsilon, t)
+        return _NoisyLatents(z, t, setting.process.target(z0, epsilon, t))
+
+    def _network(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
+        """The denoiser's raw output, float32, at times t (B,) of the process."""
+        output: Tensor = self.denoiser(z, self.setting.process.time_input(t), condition)
+        return output.float()
+
+    def _marked(self, masks: Tensor) -> Tensor:
+        """(masks,) bool: which the diffusion learns; all without a presence head."""
+        if self.presence is None:
+            return torch.ones(len(masks), dtype=torch.bool, device=masks.device)
+        return masks.flatten(1).any(dim=1)
+
+    def _denoising_loss(self, output: Tensor, noisy: _NoisyLatents, marked: Tensor) -> Tensor:
+        errors = F.mse_loss(output, noisy.target, reduction="none").mean(dim=(1, 2, 3))
+        return mean_over_marked(errors, marked.repeat_interleave(len(errors) // len(marked)))
+
+    def _dice_loss(self, output: Tensor, noisy: _NoisyLatents, masks: Tensor, marked: Tensor) -> Tensor:
+        """On one noise level per image, since decoding is costly."""
+        k = self.setting.noise_levels_per_image
+        z0, _ = self.setting.process.to_x0_eps(output[::k], noisy.z[::k], noisy.t[::k])
+        drawn = self.mask_codec.decode(z0)
+        overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")(drawn, masks).flatten()
+        return mean_over_marked(overlap, marked)
+
+    def _classifier_loss(self, noisy: _NoisyLatents, image: Tensor) -> Tensor:
+        assert self.classifier is not None
+        k = self.setting.noise_levels_per_image
+        time_input = self.setting.process.time_input(noisy.t)[::k]
+        return self.classifier.loss(noisy.z[::k], time_input, self._image_latent(image).detach())
+
+    def _image_latent(self, image: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.setting.train_image_codec and torch.is_grad_enabled()):
             return self.image_codec.encode(image)
 
     def condition(self, image: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
-        """What the denoiser is told of the image, nothing in rows that are `hidden` (B,); runs once however many samples
-        are drawn."""
-        z_image = self._z_image(image)
+        """Condition maps of images (B, C, H, W) in [0, 1], replaced by "no image" in rows that are `hidden` (B,)."""
+        image_latent = self._image_latent(image)
         if self.null is not None and hidden is not None:
-            image, z_image = self.null(image, z_image, hidden)
-        return self.denoiser.condition(image, z_image)
+            image, image_latent = self.null(image, image_latent, hidden)
+        return self.denoiser.condition(image, image_latent)
 
-    def tell(self, image: Tensor) -> Told:
-        """All that the denoiser will need of the images, for as many samples as one likes."""
-        setting, guided = self.setting, self.classifier is not None
-        blind = None
-        if setting.guidance != 1:
-            if self.null is None:
-                raise UserError("guidance needs a model that was trained with drop_condition above 0")
-            blind = self.condition(image, torch.ones(len(image), dtype=torch.bool))
-        seen = self.condition(image)
-        present = None if self.presence is None else self.presence(seen[1:]).sigmoid()
-        return Told(seen, blind, self._z_image(image) if guided else None, present)
+    def encode_condition(self, image: Tensor, sampling: SamplingConfig | None = None) -> Conditioning:
+        """All that the denoiser needs of images (B, C, H, W), for any number of samples."""
+        resolved = self.resolve(sampling)
+        uncond = None
+        if self.null is not None and resolved.guidance_scale != 1:
+            uncond = self.condition(image, torch.ones(len(image), dtype=torch.bool))
+        cond = self.condition(image)
+        presence = None if self.presence is None else self.presence(cond[1:]).sigmoid()
+        image_latent = self._image_latent(image) if self.classifier is not None else None
+        return Conditioning(cond, uncond, image_latent, presence)
 
-    def denoise(self, told: Told, watch: Watch | None = None) -> Denoise:
-        """(z_t, t) → (ẑ_0, ε̂) for a sample of each row of what was told, guided as the setting says."""
-        setting = self.setting
-        denoise = self._asked(told.seen, watch)
-        if told.blind is not None:
-            denoise = classifier_free(denoise, self._asked(told.blind), setting.guidance)
-        if self.classifier is not None and told.z_image is not None and setting.classifier and setting.classifier.scale:
-            scale = setting.classifier.scale
-            denoise = classifier_guided(denoise, self.classifier, told.z_image, setting.process, scale)
+    def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
+        """See `MaskSampler`."""
+        resolved = (sampling or SamplingConfig()).resolved(self.setting.sampling, self.setting.process)
+        unguided = self.null is None and self.classifier is None
+        if unguided and resolved.guidance_scale != 1:
+            raise UserError(
+                "guidance needs a model that was trained with condition_dropout above 0, or with a classifier"
+            )
+        return resolved
+
+    def denoise(
+        self, conditioning: Conditioning, sampling: SamplingConfig | None = None, callback: StepCallback | None = None
+    ) -> Denoise:
+        """(z_t, t) → (ẑ_0, ε̂) for one sample per row of the conditioning, guided as `sampling` says."""
+        scale = self.resolve(sampling).guidance_scale
+        denoise = self._denoise_fn(conditioning.cond, callback)
+        if self.null is not None:
+            if conditioning.uncond is not None:
+                denoise = classifier_free(denoise, self._denoise_fn(conditioning.uncond), scale)  # type: ignore[arg-type]
+            scale = self.setting.classifier.scale if self.setting.classifier else None
+        if self.classifier is not None and conditioning.image_latent is not None and scale:
+            denoise = classifier_guided(
+                denoise, self.classifier, conditioning.image_latent, self.setting.process, scale
+            )
         return denoise
 
-    def _asked(self, condition: list[Tensor], watch: Watch | None = None) -> Denoise:
+    def _denoise_fn(self, condition: list[Tensor], callback: StepCallback | None = None) -> Denoise:
         process = self.setting.process
 
         def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-            if watch is not None:
-                watch(1 - t / process.knots(1)[0])
+            if callback is not None:
+                callback(1 - t / process.timesteps(1)[0])
             times = torch.full((len(z),), t, device=z.device)
-            return process.estimate(self.denoiser(z, process.clock(times), condition).float(), z, times)
+            return process.to_x0_eps(self._network(z, times, condition), z, times)
 
         return denoise
 
-    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> Told:
-        """The images are encoded once, through each of the turns that n samples are spread over."""
-        check_fit(sampler or self.setting.sampler, self.setting.process)
-        turns = min(self.setting.turns, n)
-        return self.tell(torch.cat([quarter_turn(batch.image, k) for k in range(turns)]))
+    def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> Conditioning:
+        """The images are encoded once in each orientation that n samples are spread over."""
+        orientations = min(sampling.orientations or 1, n)
+        return self.encode_condition(torch.cat([dihedral(batch.image, k) for k in range(orientations)]), sampling)
 
-    def masks(
-        self, common: Told, batch: Batch, which: range, seed: int, sampler: Sampler | None, watch: Watch | None
+    def sample(
+        self,
+        common: Conditioning,
+        batch: Batch,
+        which: range,
+        seed: int,
+        sampling: SamplingConfig,
+        callback: StepCallback | None = None,
     ) -> Tensor:
-        """See `Streaming`."""
-        turns = [k % self.setting.turns for k in which]
-        told, size = common.rows(turns, len(batch.image)), batch.image.shape[-2:]
+        """See `MaskSampler`."""
+        orientations = [k % (sampling.orientations or 1) for k in which]
+        images = len(batch.image)
+        size = batch.image.shape[-2:]
         noise = SampleNoise(seed, batch.noise_names, len(which), which.start)
-        drawn = self._draw(told, noise, size, sampler or self.setting.sampler, watch)
-        drawn = drawn.reshape(len(batch.image), len(which), *size)
-        if common.present is not None:
-            present = common.present.reshape(-1, len(batch.image)).mean(dim=0)  # over the turns
+        drawn = self._draw(common.rows(orientations, images), noise, size, sampling, callback)
+        drawn = drawn.reshape(images, len(which), *size)
+        if common.presence is not None:
+            present = common.presence.reshape(-1, images).mean(dim=0)  # over the orientations
             drawn = drawn * (strata(seed, batch.noise_names, which).to(present) < present[:, None])[..., None, None]
-        return torch.stack([quarter_turn_back(drawn[:, i], turn) for i, turn in enumerate(turns)], dim=1)
+        return torch.stack([dihedral_inverse(drawn[:, i], k) for i, k in enumerate(orientations)], dim=1)
 
-    def _draw(self, told: Told, noise: SampleNoise, size: torch.Size, sampler: Sampler, watch: Watch | None) -> Tensor:
-        """A mask (1, H, W) for each row of what was told."""
-        factor, device = self.mask_codec.factor, told.seen[0].device
-        start = noise.normal(self.mask_codec.latent, size[0] // factor, size[1] // factor).to(device)
-        z = sampler(self.denoise(told, watch), self.setting.process, start, noise)  # type: ignore[arg-type]
+    def _draw(
+        self,
+        conditioning: Conditioning,
+        noise: SampleNoise,
+        size: torch.Size,
+        sampling: SamplingConfig,
+        callback: StepCallback | None,
+    ) -> Tensor:
+        """One mask (1, H, W) per row of the conditioning."""
+        factor, device = self.mask_codec.factor, conditioning.cond[0].device
+        start = noise.normal(self.mask_codec.latent_channels, size[0] // factor, size[1] // factor).to(device)
+        denoise = self.denoise(conditioning, sampling, callback)
+        z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc, arg-type]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
 
 

@@ -1,7 +1,7 @@
 """Is there anything to outline? Answered first, by a number; the outline is then drawn of what is there.
 
-A reader who marks nothing leaves an empty mask. A diffusion model that learns such masks among the others draws the right
-share of them on average, but too many where all readers marked and too few where none did. Here p(any | image) is learnt by
+A rater who marks nothing leaves an empty mask. A diffusion model that learns such masks among the others draws the right
+share of them on average, but too many where all raters marked and too few where none did. Here p(any | image) is learnt by
 itself and each mask is empty by a draw of its own.
 """
 
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 
 class Presence(nn.Module):
-    """Features of an image, maps (B, c_i, h_i, w_i) of `widths` channels → the logit (B,) of p(anything is marked)."""
+    """Features of an image, maps (B, c_i, h_i, w_i) of `channels` channels → the logit (B,) of p(anything is marked)."""
 
-    def __init__(self, widths: Sequence[int], width: int = 64) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
         super().__init__()
-        self.head = nn.Sequential(nn.Linear(2 * sum(widths), width), nn.SiLU(), nn.Linear(width, 1))
+        self.head = nn.Sequential(nn.Linear(2 * sum(channels), width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         pooled = [pool(f.float()) for f in features for pool in (_mean, _largest)]
         return self.head(torch.cat(pooled, dim=1))[:, 0].float()
 
     def loss(self, features: Sequence[Tensor], marked: Tensor) -> Tensor:
-        """Cross-entropy against the share of readers (B,) who marked anything."""
+        """Cross-entropy against the share of raters (B,) who marked anything."""
         return F.binary_cross_entropy_with_logits(self(features), marked)
 
 

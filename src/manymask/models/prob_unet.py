@@ -1,6 +1,6 @@
 """Probabilistic U-Net (Kohl et al. 2018): a conditional VAE whose few latent numbers choose among a U-Net's masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,25 +9,33 @@ from torch import Tensor, nn
 
 from manymask.data.case import Batch
 from manymask.data.raters import Target, training_target
-from manymask.diffusion.samplers import Sampler
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.models.autoencoder import CodecSetting
-from manymask.models.base import Streaming, Watch
+from manymask.models.base import MaskSampler, StepCallback
 from manymask.nn.blocks import Encoder
 from manymask.rng import SampleNoise
 
 
 @dataclass(frozen=True)
 class ProbUNet:
-    """features: of the U-Net (MONAI's `BasicUNet`); encoder, blocks: of the prior and posterior nets; latent: how many
-    numbers choose the mask; beta: weight of the KL against the *summed* cross-entropy (1 is the evidence lower bound
-    itself, 10 what published code takes for LIDC); target: which of several readers' masks is learnt."""
+    """A U-Net whose last features are combined with a random latent vector.
 
-    features: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
-    encoder: tuple[int, ...] = (32, 64, 128, 192)
-    blocks: int = 1
-    latent: int = 6
-    beta: float = 10.0
-    target: Target = "reader"
+    Attributes:
+        channels: of the U-Net (MONAI's `BasicUNet`).
+        encoder_channels: of the prior and posterior networks.
+        encoder_blocks_per_level: of the prior and posterior networks.
+        latent_channels: length of the latent vector.
+        kl_weight: of the KL against the *summed* cross-entropy. 1 is the evidence lower bound; published code uses 10
+            for LIDC.
+        target: which mask is learnt where there are several raters.
+    """
+
+    channels: tuple[int, ...] = (32, 32, 64, 128, 256, 32)
+    encoder_channels: tuple[int, ...] = (32, 64, 128, 192)
+    encoder_blocks_per_level: int = 1
+    latent_channels: int = 6
+    kl_weight: float = 10.0
+    target: Target = "rater"
 
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "ProbUNetSegmenter":
         return ProbUNetSegmenter(self, channels)
@@ -36,9 +44,9 @@ class ProbUNet:
 class GaussianNet(nn.Module):
     """An image (with a mask, or without) → mean and log-variance (B, latent) of an axis-aligned Gaussian."""
 
-    def __init__(self, inputs: int, latent: int, widths: tuple[int, ...], blocks: int) -> None:
+    def __init__(self, inputs: int, latent: int, channels: tuple[int, ...], blocks_per_level: int) -> None:
         super().__init__()
-        self.encoder = Encoder(inputs, 2 * latent, widths, blocks, stem=1)
+        self.encoder = Encoder(inputs, 2 * latent, channels, blocks_per_level, patch_size=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.encoder(x).float().mean(dim=(2, 3)).chunk(2, dim=1)
@@ -52,17 +60,22 @@ def kl_divergence(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_va
     return 0.5 * (ratio + shift - 1 + log_variance_p - log_variance_q).sum(dim=1)
 
 
-class ProbUNetSegmenter(Streaming):
+class ProbUNetSegmenter(MaskSampler):
     """See `ProbUNet`. The latent joins the U-Net's last features at every pixel; 1×1 convolutions make the mask."""
 
     def __init__(self, setting: ProbUNet, channels: int) -> None:
         super().__init__()
-        self.setting, width = setting, setting.features[-1]
-        self.unet = BasicUNet(2, channels, width, features=setting.features)
-        self.prior = GaussianNet(channels, setting.latent, setting.encoder, setting.blocks)
-        self.posterior = GaussianNet(channels + 1, setting.latent, setting.encoder, setting.blocks)
+        self.setting = setting
+        width = setting.channels[-1]
+        self.unet = BasicUNet(2, channels, width, features=setting.channels)
+        self.prior = GaussianNet(
+            channels, setting.latent_channels, setting.encoder_channels, setting.encoder_blocks_per_level
+        )
+        self.posterior = GaussianNet(
+            channels + 1, setting.latent_channels, setting.encoder_channels, setting.encoder_blocks_per_level
+        )
         self.combine = nn.Sequential(
-            nn.Conv2d(width + setting.latent, width, 1), nn.ReLU(),
+            nn.Conv2d(width + setting.latent_channels, width, 1), nn.ReLU(),
             nn.Conv2d(width, width, 1), nn.ReLU(),
             nn.Conv2d(width, 1, 1),
         )  # fmt: skip
@@ -76,29 +89,35 @@ class ProbUNetSegmenter(Streaming):
         cross_entropy = F.binary_cross_entropy_with_logits(logits, mask)
         kl = kl_divergence(mean, log_variance, *self.prior(batch.image)).mean()
         pixels = mask[0].numel()
-        return {"loss": cross_entropy + self.setting.beta * kl / pixels, "cross_entropy": cross_entropy, "kl": kl}
+        return {"loss": cross_entropy + self.setting.kl_weight * kl / pixels, "cross_entropy": cross_entropy, "kl": kl}
 
     def _decode(self, features: Tensor, z: Tensor) -> Tensor:
         """Features (B, C, H, W) under latents (B, latent) → logits (B, 1, H, W)."""
         tiled = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
 
-    def begin(self, batch: Batch, n: int, sampler: Sampler | None) -> tuple[Tensor, Tensor, Tensor]:
+    def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
+        """See `MaskSampler`; every sample sees the image as it is."""
+        return replace(super().resolve(sampling), orientations=1)
+
+    def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> tuple[Tensor, Tensor, Tensor]:
         """Features, and mean and standard deviation of the prior. There is no sampler to choose."""
         mean, log_variance = self.prior(batch.image)
         return self.unet(batch.image), mean, (0.5 * log_variance).exp()
 
-    def masks(
+    def sample(
         self,
         common: tuple[Tensor, Tensor, Tensor],
         batch: Batch,
         which: range,
         seed: int,
-        sampler: Sampler | None,
-        watch: Watch | None,
+        sampling: SamplingConfig,
+        callback: StepCallback | None = None,
     ) -> Tensor:
-        """From latents of the prior; see `Streaming`."""
+        """From latents of the prior; see `MaskSampler`."""
         features, mean, deviation = common
-        noise = SampleNoise(seed, batch.noise_names, len(which), which.start).normal(self.setting.latent).to(mean)
+        noise = (
+            SampleNoise(seed, batch.noise_names, len(which), which.start).normal(self.setting.latent_channels).to(mean)
+        )
         z = mean[:, None] + deviation[:, None] * noise.reshape(len(mean), len(which), -1)
         return torch.cat([torch.sigmoid(self._decode(features, each)) for each in z.unbind(1)], dim=1)

@@ -82,24 +82,31 @@ def output_head(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Encoder(nn.Sequential):
-    """(B, in, H, W) → (B, out, H/f, W/f) with f = stem · 2^(levels−1); the stem trades pixels for channels."""
+    """(B, in, H, W) → (B, out, H/f, W/f) with f = patch_size · 2^(levels−1); the patch_size trades pixels for channels."""
 
-    def __init__(self, inputs: int, outputs: int, widths: Sequence[int], blocks: int, stem: int) -> None:
-        layers: list[nn.Module] = [nn.PixelUnshuffle(stem), nn.Conv2d(inputs * stem**2, widths[0], 3, padding=1)]
-        for level, width in enumerate(widths):
+    def __init__(
+        self, inputs: int, outputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(patch_size),
+            nn.Conv2d(inputs * patch_size**2, channels[0], 3, padding=1),
+        ]
+        for level, width in enumerate(channels):
             if level:
-                layers.append(downsample(widths[level - 1], width))
-            layers += [ResBlock(width, width) for _ in range(blocks)]
-        super().__init__(*layers, output_head(widths[-1], outputs))
+                layers.append(downsample(channels[level - 1], width))
+            layers += [ResBlock(width, width) for _ in range(blocks_per_level)]
+        super().__init__(*layers, output_head(channels[-1], outputs))
 
 
 class Decoder(nn.Sequential):
     """The mirror of `Encoder`: (B, in, h, w) → (B, out, f·h, f·w)."""
 
-    def __init__(self, inputs: int, outputs: int, widths: Sequence[int], blocks: int, stem: int) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(inputs, widths[-1], 3, padding=1)]
-        for level in reversed(range(len(widths))):
-            layers += [ResBlock(widths[level], widths[level]) for _ in range(blocks)]
+    def __init__(
+        self, inputs: int, outputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int
+    ) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(inputs, channels[-1], 3, padding=1)]
+        for level in reversed(range(len(channels))):
+            layers += [ResBlock(channels[level], channels[level]) for _ in range(blocks_per_level)]
             if level:
-                layers.append(Upsample(widths[level], widths[level - 1]))
-        super().__init__(*layers, output_head(widths[0], outputs * stem**2), nn.PixelShuffle(stem))
+                layers.append(Upsample(channels[level], channels[level - 1]))
+        super().__init__(*layers, output_head(channels[0], outputs * patch_size**2), nn.PixelShuffle(patch_size))

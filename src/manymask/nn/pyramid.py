@@ -9,16 +9,20 @@ from manymask.nn.blocks import Attention, ResBlock, Upsample, downsample
 
 
 class BottomUp(nn.Module):
-    """(B, C, H, W) → features at H/stem, H/2stem, …, one of each of `widths`; the last `given` of them are given out."""
+    """(B, C, H, W) → features at H/p, H/2p, …, one of each of `channels`; the last `given` of them are given out."""
 
-    def __init__(self, inputs: int, widths: Sequence[int], blocks: int, stem: int, given: int) -> None:
+    def __init__(
+        self, inputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int, given: int
+    ) -> None:
         super().__init__()
         self.given = given
-        self.stem = nn.Sequential(nn.PixelUnshuffle(stem), nn.Conv2d(inputs * stem**2, widths[0], 3, padding=1))
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(patch_size), nn.Conv2d(inputs * patch_size**2, channels[0], 3, padding=1)
+        )
         self.levels = nn.ModuleList()
-        for level, width in enumerate(widths):
-            down = [downsample(widths[level - 1], width)] if level else []
-            self.levels.append(nn.Sequential(*down, *(ResBlock(width, width) for _ in range(blocks))))
+        for level, width in enumerate(channels):
+            down = [downsample(channels[level - 1], width)] if level else []
+            self.levels.append(nn.Sequential(*down, *(ResBlock(width, width) for _ in range(blocks_per_level))))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x, features = self.stem(image), []

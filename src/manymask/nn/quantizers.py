@@ -1,7 +1,7 @@
 """What stands between encoder and decoder: vector quantisation (Eq. 8–9), a Gaussian (KL), or finite scalars (FSQ).
 
 Each is built for c latent channels and offers: `forward(h) → (z, loss, logs)` for training, `latent(h)`, the continuous
-latent, and `snap(z)`, the nearest latent that the decoder was trained on. `inputs` is how many channels h has.
+latent, and `quantize(z)`, the nearest latent that the decoder was trained on. `inputs` is how many channels h has.
 """
 
 import math
@@ -17,18 +17,23 @@ Bottled = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class VQ:
-    """Vector quantisation (van den Oord et al. 2017): a codebook of `codes` vectors, commitment weight `beta`.
+    """Vector quantisation (van den Oord et al. 2017).
 
-    A code unused for `patience` steps is replaced by an encoder output drawn at random, and the codebook starts from
-    encoder outputs: without these a mask codebook collapses to a handful of codes.
+    The codebook starts from encoder outputs, and unused codes are replaced by encoder outputs drawn at random. Without
+    these a mask codebook collapses to a handful of codes.
+
+    Attributes:
+        codebook_size: number of codes, K.
+        commitment_weight: β of Eq. 9.
+        revive_after: steps after which an unused code is replaced.
     """
 
-    codes: int = 512
-    beta: float = 0.25
-    patience: int = 50
+    codebook_size: int = 512
+    commitment_weight: float = 0.25
+    revive_after: int = 50
 
-    def build(self, channels: int) -> "VectorQuantiser":
-        return VectorQuantiser(self, channels)
+    def build(self, channels: int) -> "VectorQuantizer":
+        return VectorQuantizer(self, channels)
 
 
 def _of_all_processes(rows: Tensor) -> Tensor:
@@ -40,7 +45,7 @@ def _of_all_processes(rows: Tensor) -> Tensor:
     return torch.cat(gathered)
 
 
-class VectorQuantiser(nn.Module):
+class VectorQuantizer(nn.Module):
     """See `VQ`. `idle` counts the steps since each code was last used; −1 everywhere before the first batch."""
 
     idle: Tensor
@@ -48,8 +53,8 @@ class VectorQuantiser(nn.Module):
     def __init__(self, setting: VQ, channels: int) -> None:
         super().__init__()
         self.setting, self.inputs = setting, channels
-        self.codebook = nn.Parameter(torch.randn(setting.codes, channels) * 0.1)
-        self.register_buffer("idle", torch.full((setting.codes,), -1, dtype=torch.int64))
+        self.codebook = nn.Parameter(torch.randn(setting.codebook_size, channels) * 0.1)
+        self.register_buffer("idle", torch.full((setting.codebook_size,), -1, dtype=torch.int64))
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Indices (N,) of the codes nearest to vectors (N, c); ‖v‖² is the same for all codes and left out."""
@@ -66,23 +71,23 @@ class VectorQuantiser(nn.Module):
         h = h.float()
         if self.training:
             self._revive(_of_all_processes(h.detach().movedim(1, -1).reshape(-1, h.shape[1])))
-        quantised, index = self._lookup(h)
-        codebook_loss = F.mse_loss(quantised, h.detach())  # Eq. 8
-        commitment = F.mse_loss(h, quantised.detach())  # Eq. 9
+        quantized, index = self._lookup(h)
+        codebook_loss = F.mse_loss(quantized, h.detach())  # Eq. 8
+        commitment = F.mse_loss(h, quantized.detach())  # Eq. 9
         if self.training:
             index = _of_all_processes(index)
-        share = torch.bincount(index, minlength=self.setting.codes) / len(index)
+        share = torch.bincount(index, minlength=self.setting.codebook_size) / len(index)
         if self.training:
             self.idle.add_(1).masked_fill_(share > 0, 0)
         perplexity = torch.exp(-(share * (share + 1e-10).log()).sum())
-        straight_through = h + (quantised - h).detach()
-        return straight_through, codebook_loss + self.setting.beta * commitment, {"perplexity": perplexity}
+        straight_through = h + (quantized - h).detach()
+        return straight_through, codebook_loss + self.setting.commitment_weight * commitment, {"perplexity": perplexity}
 
     @torch.no_grad()
     def _revive(self, vectors: Tensor) -> None:
         """Give every dead code (all of them at the first batch) an encoder output drawn at random."""
         first = bool((self.idle < 0).all())
-        dead = torch.ones_like(self.idle, dtype=torch.bool) if first else self.idle >= self.setting.patience
+        dead = torch.ones_like(self.idle, dtype=torch.bool) if first else self.idle >= self.setting.revive_after
         count = int(dead.sum())
         if not count:
             return
@@ -94,7 +99,7 @@ class VectorQuantiser(nn.Module):
     def latent(self, h: Tensor) -> Tensor:
         return h
 
-    def snap(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         """The nearest codebook entry at each position, z̄ = Q(z)."""
         return self._lookup(z.float())[0].to(z.dtype)
 
@@ -126,7 +131,7 @@ class GaussianBottleneck(nn.Module):
     def latent(self, h: Tensor) -> Tensor:
         return h.chunk(2, dim=1)[0]
 
-    def snap(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         return z
 
 
@@ -136,11 +141,11 @@ class FSQ:
 
     levels: int = 8
 
-    def build(self, channels: int) -> "ScalarQuantiser":
-        return ScalarQuantiser(self, channels)
+    def build(self, channels: int) -> "ScalarQuantizer":
+        return ScalarQuantizer(self, channels)
 
 
-class ScalarQuantiser(nn.Module):
+class ScalarQuantizer(nn.Module):
     """See `FSQ`: latents lie in [−1, 1], a grid of `levels` values on every channel; no loss of its own."""
 
     def __init__(self, setting: FSQ, channels: int) -> None:
@@ -149,13 +154,13 @@ class ScalarQuantiser(nn.Module):
 
     def forward(self, h: Tensor) -> Bottled:
         bounded = self.latent(h.float())
-        z = bounded + (self.snap(bounded) - bounded).detach()
+        z = bounded + (self.quantize(bounded) - bounded).detach()
         return z, h.new_zeros(()), {"bits": h.new_tensor(h.shape[1] * math.log2(self.setting.levels))}
 
     def latent(self, h: Tensor) -> Tensor:
         return torch.tanh(h)
 
-    def snap(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         half = (self.setting.levels - 1) / 2
         return torch.round((z.clamp(-1, 1) + 1) * half) / half - 1
 

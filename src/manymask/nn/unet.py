@@ -15,25 +15,34 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, widths: Sequence[int], blocks: int, features: Sequence[int] | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        channels: Sequence[int],
+        blocks_per_level: int,
+        features: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        extra = list(features) if features else [0] * len(widths)
-        self.embedding_width = embedding = 4 * widths[0]
+        extra = list(features) if features else [0] * len(channels)
+        self.embedding_width = embedding = 4 * channels[0]
         self.embed = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.stem = nn.Conv2d(inputs, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(inputs, channels[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        for level, width in enumerate(widths):
+        for level, width in enumerate(channels):
             first = ResBlock(width + extra[level], width, embedding)
-            self.down.append(nn.ModuleList([first, *(ResBlock(width, width, embedding) for _ in range(blocks - 1))]))
+            self.down.append(
+                nn.ModuleList([first, *(ResBlock(width, width, embedding) for _ in range(blocks_per_level - 1))])
+            )
             if level:
-                self.shrink.append(downsample(widths[level - 1], width))
-                self.grow.append(Upsample(width, widths[level - 1]))
-            first = ResBlock(2 * width if level < len(widths) - 1 else width, width, embedding)
-            self.up.append(nn.ModuleList([first, *(ResBlock(width, width, embedding) for _ in range(blocks - 1))]))
-        self.middle = Attention(widths[-1])
-        self.head = output_head(widths[0], outputs)
+                self.shrink.append(downsample(channels[level - 1], width))
+                self.grow.append(Upsample(width, channels[level - 1]))
+            first = ResBlock(2 * width if level < len(channels) - 1 else width, width, embedding)
+            self.up.append(
+                nn.ModuleList([first, *(ResBlock(width, width, embedding) for _ in range(blocks_per_level - 1))])
+            )
+        self.middle = Attention(channels[-1])
+        self.head = output_head(channels[0], outputs)
 
     def forward(self, x: Tensor, t: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
         e = self.time(t)

@@ -15,8 +15,8 @@ from manymask.errors import UserError
 from manymask.io.image import Picture
 from manymask.serving import service as desk
 from manymask.serving.line import LeftError, StoppedError
-from manymask.serving.service import Opened, Order
-from manymask.serving.session import SAMPLERS, Office, order_of, plainly, thumbnails
+from manymask.serving.service import OpenedInput, SegmentRequest
+from manymask.serving.session import SAMPLERS, Office, order_of, thumbnails, user_facing_errors
 from manymask.serving.uploads import KEPT
 
 HEAD = """<header class="mm-head"><h1>manymask</h1><p>Many plausible outlines of one lesion: see where experts might
@@ -34,7 +34,7 @@ def client_of(request: gr.Request) -> str:
     return request.client.host if request.client else ""
 
 
-def place_of(found: Opened | Picture, number: int) -> str:
+def place_of(found: OpenedInput | Picture, number: int) -> str:
     """`slice 3 of 20`; nothing where there is one picture alone."""
     if isinstance(found, Picture) or len(found) == 1:
         return ""
@@ -56,7 +56,7 @@ class Events:
         self.office = office
         self.stamps = itertools.count(1)
 
-    def _show(self, found: Opened | Picture, place: int, window: str, name: str) -> Any:
+    def _show(self, found: OpenedInput | Picture, place: int, window: str, name: str) -> Any:
         """The image alone; what was drawn before is gone."""
         model = self.office.segmenter(name)
         scene = desk.preview(model, self.office.shown(found, place, window))
@@ -67,7 +67,7 @@ class Events:
 
     def drop(self, paths: list[str] | None, window: str, name: str, request: gr.Request) -> Any:
         """New files in place of what was there."""
-        with plainly(self.office.folder):
+        with user_facing_errors(self.office.folder):
             mine = [Path(path) for path in paths or []]
             self.office.line.leave(request.session_hash or "")
             self.office.remember(request.session_hash, mine)
@@ -76,14 +76,16 @@ class Events:
             return (*self._show(found, first, window, name), self._regions(name))
 
     def example(self, window: str, name: str, event: gr.EventData, request: gr.Request) -> Any:
-        with plainly(self.office.folder):
+        with user_facing_errors(self.office.folder):
             self.office.line.leave(request.session_hash or "")
             _, picture = self.office.examples[int(event.number) % len(self.office.examples)]
             return (*self._show(picture, 1, window, name), self._regions(name))
 
-    def change(self, found: Opened | Picture | None, place: float, window: str, name: str, request: gr.Request) -> Any:
+    def change(
+        self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
+    ) -> Any:
         """Another slice, window or model."""
-        with plainly(self.office.folder):
+        with user_facing_errors(self.office.folder):
             self.office.line.leave(request.session_hash or "")
             if found is None:
                 return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name)
@@ -105,7 +107,7 @@ class Events:
     def draw(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
              regions: Any, request: gr.Request) -> Any:  # fmt: skip
         """The masks as they come."""
-        with plainly(self.office.folder):
+        with user_facing_errors(self.office.folder):
             if found is None:
                 raise UserError("choose an image first: drop one, or pick an example")
             order = order_of(self.office.limits, samples, seed, sampler, steps, regions)
@@ -118,7 +120,7 @@ class Events:
         if found is not None and not recipe.crop:
             yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, request)
 
-    def _drawn(self, found: Any, place: int, window: str, name: str, order: Order, request: gr.Request) -> Any:
+    def _drawn(self, found: Any, place: int, window: str, name: str, order: SegmentRequest, request: gr.Request) -> Any:
         visit, stamp = request.session_hash or "", next(self.stamps)
         self.office.line.leave(visit)
         with suppress(LeftError), self.office.line.place(visit, client_of(request)) as ticket:
@@ -141,7 +143,7 @@ class Events:
         self.office.line.stop(request.session_hash or "")
 
     def save(self, done: Any, request: gr.Request, event: gr.EventData) -> str:
-        with plainly(self.office.folder):
+        with user_facing_errors(self.office.folder):
             if done is None or done[0] != event.stamp:
                 raise UserError("there is nothing to download yet: draw some masks first")
             return str(self.office.pack(done[1], float(event.threshold), event.form, request.session_hash)[0])
@@ -153,7 +155,7 @@ class Events:
                 window: Any, slice_number: Any, threshold: Any, form: Any, request: gr.Request) -> Any:  # fmt: skip
         """Draws masks of an image (a list of files: one image, or the slices of a series); returns facts and a ZIP."""
         office, visit = self.office, request.session_hash or ""
-        with plainly(office.folder):
+        with user_facing_errors(office.folder):
             mine = [Path(path) for path in paths or []]
             office.remember(visit, mine)
             order = order_of(office.limits, samples, seed, sampler, steps, regions)

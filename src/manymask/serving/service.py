@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from manymask.choices import SamplerName
-from manymask.diffusion.samplers import Sampler, choose
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import UserError
 from manymask.inference.outputs import write_result
 from manymask.inference.preprocess import Point, View
@@ -55,7 +55,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Order:
+class SegmentRequest:
     """What is to be drawn."""
 
     samples: int = 5
@@ -66,7 +66,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedInput:
     """What was dropped: its pictures, of which one is decoded at a time. notices: what was left out, and why."""
 
     entries: tuple[Input, ...]
@@ -142,13 +142,13 @@ class Drawing:
                 "mean_entropy_bits": float(found.entropy.mean())}  # fmt: skip
 
     def forms(self) -> tuple[Form, ...]:
-        """What it can be saved as, the most fitting first."""
+        """What it can be saved as, the most matched_store first."""
         if isinstance(self.subject.shown.origin, DicomFrame):
             return ("DICOM SEG", "PNG")
         return ("NIfTI", "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG",)
 
 
-def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
+def open_files(paths: Sequence[Path], limits: Limits) -> OpenedInput:
     """From names and headers alone (of NIfTI, a slice is read)."""
     if not paths:
         raise UserError("choose an image first")
@@ -161,7 +161,7 @@ def open_files(paths: Sequence[Path], limits: Limits) -> Opened:
         for height, width in claimed_sizes(entry):
             check_size(height, width, limits)
     counts = tuple(_count(entry) for entry in found.inputs)
-    return Opened(tuple(found.inputs), counts, (*found.problems, *found.remarks))
+    return OpenedInput(tuple(found.inputs), counts, (*found.problems, *found.remarks))
 
 
 def claimed_sizes(entry: Input) -> set[tuple[int, int]]:
@@ -217,41 +217,44 @@ def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def check_order(order: Order, picture: Picture, segmenter: Segmenter, limits: Limits) -> Sampler | None:
-    """The sampler; `UserError` for more than this server does for one visitor."""
+def check_order(order: SegmentRequest, picture: Picture, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
+    """How masks are drawn; `UserError` for more than this server does for one visitor."""
     if not 1 <= order.samples <= limits.masks:
         raise UserError(f"choose 1 to {limits.masks} masks, not {order.samples}")
     if order.samples * picture.pixels.shape[0] * picture.pixels.shape[1] > 1 << 28:
         raise UserError("so many masks of so large an image do not fit into memory: choose fewer, or scale it down")
-    try:
-        return choose(order.sampler, order.steps, segmenter.model)
-    except UserError as error:
-        raise UserError(str(error).removeprefix("--")) from None
+    sampling = SamplingConfig(order.sampler, order.steps)
+    segmenter.model.resolve(sampling)
+    return sampling
 
 
 def draw(
-    segmenter: Segmenter, subject: Subject, order: Order, limits: Limits, check: Callable[[], None] = lambda: None
+    segmenter: Segmenter,
+    subject: Subject,
+    order: SegmentRequest,
+    limits: Limits,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Scene, float, Drawing | None]]:
     """The scene after every mask, with the share that is done; the last time with the finished drawing.
 
     check: called before each step; ends with the masks that are there when it raises `StoppedError`, with an error when
     it raises anything else.
     """
-    sampler = check_order(order, subject.seen, segmenter, limits)
+    sampling = check_order(order, subject.seen, segmenter, limits)
     start = time.monotonic()
     view = segmenter.look(subject.seen, order.rois)
     scene = replace(preview(segmenter, subject.shown), total=order.samples, regions=view.regions)
     scene.warnings = (*subject.notices, *subject.seen.notes)
     yield scene, 0.0, None
 
-    def watch(share: float) -> None:
+    def callback(share: float) -> None:
         check()
         if time.monotonic() - start > limits.seconds:
             raise UserError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
 
     parts = list[Tensor]()
     with suppress(StoppedError):
-        for part in segmenter.draw(view, order.samples, order.seed, sampler, watch=watch):
+        for part in segmenter.draw(view, order.samples, order.seed, sampling, callback=callback):
             parts.append(part)
             scene.add(view.paste(part)[0])
             yield scene, len(parts) / order.samples, None
@@ -259,7 +262,7 @@ def draw(
         yield scene, 1.0, None
         return
     source = source_of(subject.shown, subject.file)
-    record = segmenter.record(source, len(parts), order.seed, sampler, rois=order.rois)
+    record = segmenter.record(source, len(parts), order.seed, sampling, rois=order.rois)
     seconds = time.monotonic() - start
     drawing = Drawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
     found = drawing.result(0.5)

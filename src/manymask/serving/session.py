@@ -25,7 +25,7 @@ from manymask.io.image import Picture
 from manymask.serving import service as desk
 from manymask.serving.door import log_error
 from manymask.serving.line import Line
-from manymask.serving.service import Limits, Opened, Order, Subject
+from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subject
 from manymask.serving.uploads import KEPT, RESULT_KEPT
 from manymask.serving.view_model import data_url
 
@@ -102,26 +102,32 @@ class Office:
             raise UserError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
         return self.segmenters[name]
 
-    def shown(self, opened: Opened | Picture, number: int, window: str) -> Picture:
+    def shown(self, opened: OpenedInput | Picture, number: int, window: str) -> Picture:
         """The image as people see it."""
         if isinstance(opened, Picture):
             return opened
         return desk.check_picture(opened.picture(number, window), self.limits)
 
-    def subject(self, opened: Opened | Picture, number: int, window: str, model: Segmenter) -> Subject:
+    def subject(self, opened: OpenedInput | Picture, number: int, window: str, model: Segmenter) -> Subject:
         """The image as people see it and as the model does."""
         shown = self.shown(opened, number, window)
         file = None if isinstance(opened, Picture) else opened.file(number)
         return Subject(shown, seen_through(shown, model.recipe.window), file, tuple(self.notices(opened)))
 
     def draw(
-        self, opened: Opened | Picture, number: int, window: str, name: str, order: Order, check: Callable[[], None]
+        self,
+        opened: OpenedInput | Picture,
+        number: int,
+        window: str,
+        name: str,
+        order: SegmentRequest,
+        check: Callable[[], None],
     ) -> Iterator[Any]:
         """See `desk.draw`."""
         model = self.segmenter(name)
         yield from desk.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
 
-    def notices(self, opened: Opened | Picture) -> list[str]:
+    def notices(self, opened: OpenedInput | Picture) -> list[str]:
         """What was left out of what was dropped."""
         return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
 
@@ -148,7 +154,7 @@ def plain(text: str, folder: Path) -> str:
 
 
 @contextmanager
-def plainly(folder: Path) -> Iterator[None]:
+def user_facing_errors(folder: Path) -> Iterator[None]:
     """Whatever goes wrong is one clear message to the visitor, with files of `folder` named as their owner knows them.
     What we did not foresee is told to the operator by kind and place alone: its text might be a patient's."""
     import gradio as gr
@@ -165,13 +171,15 @@ def plainly(folder: Path) -> Iterator[None]:
         raise gr.Error("Something unforeseen went wrong with this image.", print_exception=False) from None
 
 
-def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> Order:
+def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> SegmentRequest:
     """What is to be drawn, from what a visitor or a program gave. `UserError` for what makes no sense."""
     try:
         if not 0 <= int(seed or 0) < 2**63:
             raise UserError("the seed must lie between 0 and 2^63 - 1")
         count = int(steps or 0) or None
-        return Order(int(samples), int(seed or 0), _sampler(sampler), count, desk.read_points(regions or "", limits))
+        return SegmentRequest(
+            int(samples), int(seed or 0), _sampler(sampler), count, desk.read_points(regions or "", limits)
+        )
     except (TypeError, ValueError, OverflowError):
         raise UserError("masks, seed and steps must be whole numbers") from None
 

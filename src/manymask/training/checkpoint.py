@@ -19,6 +19,7 @@ from manymask.errors import UserError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.tensors import check_shapes, read_metadata, read_tensors, shapes, write_tensors, writing
 from manymask.io.text import read_text
+from manymask.migrations import FORMAT, format_of, upgraded
 from manymask.recipes import Recipe
 
 MOST_CONFIG = 1_000_000
@@ -76,7 +77,8 @@ class RunFolder:
         if not isinstance(old, dict) or "recipe" not in old:
             raise UserError(f"{path} is no config of a run: it names no recipe")
         from_dict(Precision, old.get("precision", "auto"), f"{path}: precision")
-        return old | {"recipe": to_dict(from_dict(Recipe, old["recipe"], f"{path}: recipe"))}
+        recipe = upgraded(old["recipe"], format_of(old, str(path)), str(path), training=True)
+        return old | {"format": FORMAT, "recipe": to_dict(from_dict(Recipe, recipe, f"{path}: recipe"))}
 
     def begin(self, config: dict[str, Any], step: int) -> None:
         """Refuses a folder of other settings; else writes the config, and drops metric lines beyond `step`, which will

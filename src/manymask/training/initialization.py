@@ -15,6 +15,7 @@ from manymask.errors import UserError
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.hub.provenance import Provenance
 from manymask.hub.weights import first_difference
+from manymask.migrations import FORMAT
 from manymask.models.autoencoder import same_codec
 from manymask.nn.efficientnet_lite import EfficientNetLite0
 from manymask.recipes import Recipe, Stage
@@ -22,7 +23,7 @@ from manymask.rng import seed_of
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainConfig:
     """What is trained, on what, where. `scheme` is the split (the store's default if None)."""
 
     recipe: Recipe
@@ -49,7 +50,7 @@ class Job:
         """All that decides the result; what an old run folder is compared with."""
         data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
         init = str(self.init) if self.init else None
-        return {"stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
+        return {"format": FORMAT, "stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,19 @@ class TrainOptions:
     """start from the weights of this model folder"""
     precision: Precision = "auto"
 
-    def job(self, stage: Stage) -> Job:
+    def job(self, stage: Stage) -> TrainConfig:
         """`UserError` for settings beyond their limits."""
         row = from_dict(Recipe, to_dict(self.recipe), "recipe")
-        return Job(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
+        return TrainConfig(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
 
 
 CODECS: tuple[Stage, ...] = ("image-codec", "mask-codec")
 # of a segmenter: they come and go with settings of training and guidance
-EXTRA_PARTS = {"null", "classifier", "coarse", "presence"}
+EXTRA_PARTS = {"null", "classifier", "presence"}
 
 
 @dataclass
-class Start:
+class InitialState:
     """The model a fresh run starts from, the cases that its parts have seen already, and whose weights it took; of a
     segmenter also where its codecs come from, by `image_codec` and `mask_codec`."""
 
@@ -92,7 +93,7 @@ class Start:
     hashes: list[np.ndarray | None] = field(default_factory=list)  # of the images of those cases, by part
 
 
-def initial_model(job: Job) -> Start:
+def initial_state(job: TrainConfig) -> InitialState:
     """From the seed's weights or `init`'s, a segmenter with the run's own trained codecs."""
     torch.manual_seed(seed_of("init", job.recipe.plan(job.stage)[0].seed))
     model = job.recipe.build(job.stage)
@@ -101,7 +102,7 @@ def initial_model(job: Job) -> Start:
     for module in model.modules():
         if isinstance(module, EfficientNetLite0):
             module.load_pretrained()
-    start = Start(model, set())
+    start = InitialState(model, set())
     for stage in CODECS:
         name = stage.replace("-", "_")
         codec = getattr(model, name, None)
@@ -115,7 +116,7 @@ def initial_model(job: Job) -> Start:
     return start
 
 
-def _start_from(init: Path, model: nn.Module, job: Job) -> Start:
+def _start_from(init: Path, model: nn.Module, job: TrainConfig) -> InitialState:
     """`init`'s weights; a codec may also be taken out of a segmenter."""
     given, name = load_model(init), job.stage.replace("-", "_")
     parent, codecs = given.provenance, dict[str, Provenance | None]()
@@ -129,10 +130,10 @@ def _start_from(init: Path, model: nn.Module, job: Job) -> Start:
     if job.decoder_alone:
         same_codec(getattr(given.recipe, name), getattr(job.recipe, name), init)
         model.keep_latents()  # type: ignore[operator]
-    return Start(model, set(given.training_ids), parent, codecs, [given.training_hashes])
+    return InitialState(model, set(given.training_ids), parent, codecs, [given.training_hashes])
 
 
-def _matching_codec(job: Job, stage: str, folder: Path) -> TrainedModel:
+def _matching_codec(job: TrainConfig, stage: str, folder: Path) -> TrainedModel:
     """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
     if not folder.exists():
         raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")

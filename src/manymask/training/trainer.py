@@ -23,19 +23,21 @@ from tqdm import tqdm
 
 from manymask.data.case import Batch
 from manymask.data.twins import all_hashes
-from manymask.diffusion.samplers import DDIM, Sampler
+from manymask.diffusion.samplers import DDIM
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import Interruption, UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, leading_score
-from manymask.evaluation.held_out import fitting, refuse_seen, spread
+from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score
+from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, matched_store
 from manymask.evaluation.plots import draw_batch
 from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance
 from manymask.io.tensors import read_tensors, shapes, write_tensors, writing
+from manymask.models.base import MaskSampler
 from manymask.rng import TrainingNoise, seed_of
 from manymask.runtime import faster_precision, git_revision
 from manymask.signals import Deferred
 from manymask.training.checkpoint import Progress, RunFolder, load_checkpoint, save_checkpoint
-from manymask.training.initialization import Job, initial_model
+from manymask.training.initialization import TrainConfig, initial_state
 from manymask.training.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
 
 LOG_EVERY = 20
@@ -44,28 +46,31 @@ CHECKPOINT_SECONDS = 120.0
 FINISH_CASES = 4096
 
 
-def quick_sampler(model: nn.Module) -> Sampler | None:
-    """For validation: the model's own sampler if it takes few steps, else DDIM with as few."""
-    own = getattr(getattr(model, "setting", None), "sampler", None)
-    return DDIM(VALIDATION_STEPS) if own is not None and own.steps > VALIDATION_STEPS else own
+def quick_sampling(model: nn.Module) -> SamplingConfig:
+    """For validation: the model's own sampling if it takes few steps, else DDIM with as few."""
+    own = model.resolve() if isinstance(model, MaskSampler) else SamplingConfig()
+    slow = own.steps is not None and own.steps > VALIDATION_STEPS
+    return SamplingConfig(DDIM(VALIDATION_STEPS)) if slow else SamplingConfig()
 
 
-def drawing(model: nn.Module) -> str:
-    """How validation draws the masks of a model that draws any, for whoever reads its score."""
-    setting: Any = getattr(model, "setting", None)
-    sampler, turns = quick_sampler(model), getattr(setting, "turns", 1)
-    if sampler is None:
+def described_sampling(model: nn.Module) -> str:
+    """How validation draws masks, beside its score; nothing for a model without a sampler."""
+    if not isinstance(model, MaskSampler):
         return ""
-    return f"; {type(sampler).__name__}-{sampler.steps}" + (f" over {turns} turns" if turns > 1 else "")
+    used = model.resolve(quick_sampling(model))
+    if used.sampler is None:
+        return ""
+    orientations = f" over {used.orientations} orientations" if (used.orientations or 1) > 1 else ""
+    return f"; {type(used.sampler).__name__}-{used.steps}{orientations}"
 
 
-class Fit:
+class Trainer:
     """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainConfig) -> None:
         self.job, self.git = job, git_revision()  # as the code was when it was loaded
         self.training, self.augment = job.recipe.plan(job.stage)
-        self.seen = fitting(
+        self.seen = matched_store(
             job.recipe, job.store
         )  # the middle of what is stored; training draws its windows from all of it
         if job.store.name != job.recipe.dataset:
@@ -75,28 +80,30 @@ class Fit:
         # the other processes wait while the main one validates
         patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
-        if self.training.batch % self.accelerator.num_processes:
+        if self.training.batch_size % self.accelerator.num_processes:
             count = self.accelerator.num_processes
-            raise UserError(f"a batch of {self.training.batch} cannot be shared by {count} processes")
+            raise UserError(f"a batch of {self.training.batch_size} cannot be shared by {count} processes")
         self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
         self.precision = self._decide_precision()
-        begin = initial_model(job)
+        begin = initial_state(job)
         model, self.parent, self.codecs = begin.model, begin.parent, begin.codecs
         if self.parent is not None:
             for part in ("val", "test"):
-                refuse_seen(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
+                check_no_leakage(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
         self.seen_ids, self.seen_hashes = sorted(begin.seen | set(self.train_ids)), begin.hashes
-        self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema)).to(self.accelerator.device)
+        self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema_decay)).to(
+            self.accelerator.device
+        )
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
         self.progress, self.begun, self.stop = Progress(), 0, Deferred()
         self.folder.claim()
         if self.folder.last.exists():
-            self.progress = load_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser)
+            self.progress = load_checkpoint(self.folder.last, self.unwrapped, self.ema, self.optimiser)
         self.saved = replace(self.progress)
         self.folder.begin(job.config() | {"precision": self.precision}, self.progress.step)
-        self.score_name, self.read_score = leading_score(model, job.store.readers)
+        self.score_name, self.read_score = leading_score(model, job.store.raters)
 
     def _decide_precision(self) -> str:
         """As asked; `auto` goes on as the run was begun, else what is faster on the main process."""
@@ -109,14 +116,14 @@ class Fit:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
 
     def batch(self, step: int) -> Batch:
         """This process's share of the batch of a step, augmented, on the device."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        share = self.training.batch // world
-        ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch)[rank * share :][:share]
+        share = self.training.batch_size // world
+        ids = batch_ids(self.train_ids, self.training.seed, step, self.training.batch_size)[rank * share :][:share]
         noise = TrainingNoise(self.training.seed, step, rank, world)
         whole, recipe = self.job.store.batch(ids, noise).to(self.accelerator.device), self.job.recipe
         return self.augment(whole, recipe.size, recipe.stretch)
@@ -132,8 +139,8 @@ class Fit:
         with self.autocast():
             logs = self.model(batch)
         self.accelerator.backward(logs["loss"])
-        groups = clipping_groups(self.bare)
-        norms = [self.accelerator.clip_grad_norm_(group, self.training.clip) for group in groups]
+        groups = clipping_groups(self.unwrapped)
+        norms = [self.accelerator.clip_grad_norm_(group, self.training.max_grad_norm) for group in groups]
         norm = logs["gradient_norm"] = torch.stack(norms).norm()
         if not torch.isfinite(norm + logs["loss"].detach()):  # the norm is the same on all processes, so all stop
             raise UserError(
@@ -142,7 +149,7 @@ class Fit:
             )
         self.optimiser.step()
         self.optimiser.zero_grad()
-        self.ema.update_parameters(self.bare)
+        self.ema.update_parameters(self.unwrapped)
         self.progress.step += 1
         return logs
 
@@ -208,7 +215,7 @@ class Fit:
 
     def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
         line = {name: float(value.detach()) for name, value in logs.items()}
-        rate = (self.progress.step - self.begun) * self.training.batch / (time.monotonic() - start)
+        rate = (self.progress.step - self.begun) * self.training.batch_size / (time.monotonic() - start)
         shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}
         if max_minutes is not None:
             shown["minutes left"] = f"{max(0.0, max_minutes - (time.monotonic() - start) / 60):.1f}"
@@ -220,22 +227,22 @@ class Fit:
     def checkpoint(self) -> None:
         """Saves all state, unless it is that of the last checkpoint."""
         if self.accelerator.is_main_process and self.saved != self.progress:
-            save_checkpoint(self.folder.last, self.bare, self.ema, self.optimiser, self.progress)
+            save_checkpoint(self.folder.last, self.unwrapped, self.ema, self.optimiser, self.progress)
             self.saved = replace(self.progress)
 
     def validate(self) -> None:
         """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
         if not self.accelerator.is_main_process or not self.val_ids or self.progress.validated == self.progress.step:
             return
-        cases = spread(self.val_ids, self.training.validation_cases)
+        cases = evenly_spaced(self.val_ids, self.training.validation_cases)
         model, store = self.ema.module, self.seen
         device = str(self.accelerator.device)
         bf16 = self.precision == "bf16"
-        protocol = Protocol(ged_samples=8, sampler=quick_sampler(model), native=False, bf16=bf16)
+        protocol = EvalConfig(ged_samples=8, sampling=quick_sampling(model), native=False, bf16=bf16)
         picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
         with self.stop.at_once(self.alone), writing(picture), self.autocast():
             scores = evaluate(model, store, cases, protocol, device, progress=False)
-            draw_batch(model, store.batch(cases[:4]).to(device), picture, sampler=protocol.sampler)
+            draw_batch(model, store.batch(cases[:4]).to(device), picture, sampling=protocol.sampling)
         score = self.read_score(scores)
         self.progress.validated = self.progress.step
         means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
@@ -255,8 +262,8 @@ class Fit:
             if self.folder.best.exists():
                 model.load_state_dict(read_tensors(self.folder.best, shapes(model)))
             model.eval()
-            if hasattr(model, "finish"):
-                model.finish(self._plain_batches(), self.job.recipe.segmenter.target)
+            if hasattr(model, "calibrate_latents"):
+                model.calibrate_latents(self._plain_batches(), self.job.recipe.segmenter.target)
             hashes = all_hashes([*self.seen_hashes, self.job.store.image_hashes(self.train_ids)])
             trained = TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids)
             save_model(replace(trained, training_hashes=hashes), place)
@@ -271,7 +278,7 @@ class Fit:
             torch.distributed.destroy_process_group()
 
     def _plain_batches(self) -> Iterator[Batch]:
-        ids = spread(self.train_ids, FINISH_CASES)
+        ids = evenly_spaced(self.train_ids, FINISH_CASES)
         for i in range(0, len(ids), 32):
             noise = TrainingNoise(self.training.seed, i)
             yield self.seen.batch(ids[i : i + 32], noise).to(self.accelerator.device)
@@ -279,16 +286,16 @@ class Fit:
     def _provenance(self) -> Provenance:
         """With the step and score of the weights that are kept, which need not be the last."""
         store, scheme, best = self.job.store, self.job.config()["data"]["scheme"], self.folder.best_metadata()
-        how = f"EMA weights, up to {self.training.validation_cases} cases{drawing(self.bare)}"
+        how = f"EMA weights, up to {self.training.validation_cases} cases{described_sampling(self.unwrapped)}"
         score = f"{self.score_name} {best['score']} ({how})" if best else ""
         return Provenance(store.name, store.hash, scheme, store.manifest["licence"], int(best.get("step", self.progress.step)),
                           round(self.progress.seconds / 60, 1), self.git, score, self.parent, **self.codecs)  # fmt: skip
 
 
-def fit(job: Job, max_minutes: float | None = None) -> Path:
+def fit(job: TrainConfig, max_minutes: float | None = None) -> Path:
     """Trains a stage (or goes on with it) and returns its model folder. Raises `Interruption` on Ctrl-C and SIGTERM, once all
     is saved."""
-    training = Fit(job)
+    training = Trainer(job)
     try:
         place = training.run(max_minutes)
     except Interruption:

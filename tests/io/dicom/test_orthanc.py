@@ -42,7 +42,7 @@ def free_port():
 def archive(tmp_path_factory):
     """A running Orthanc: its DICOMweb root, its one user, and a client."""
     folder, port = tmp_path_factory.mktemp("orthanc"), free_port()
-    user, password = "reader", secrets.token_urlsafe(12)
+    user, password = "rater", secrets.token_urlsafe(12)
     config = {
         "Name": "manymask-test", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
         "HttpPort": port, "HttpServerEnabled": True, "DicomServerEnabled": False, "DicomPort": free_port(),
@@ -158,7 +158,7 @@ def test_photographs_that_lie_nowhere_in_space_are_stored_too(known, monkeypatch
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, s: s.replace("http://", "http://reader:wrong@"), r"asks who you are or does not let you in"),
+        (lambda a, s: s.replace("http://", "http://rater:wrong@"), r"asks who you are or does not let you in"),
         (lambda a, s: s[:-3] + "111", "has no such series, or it is empty|knows no such address or series"),
         (lambda a, s: s.replace("/dicom-web/", "/nothing/"), "knows no such address or series"),
         (lambda a, s: s.rpartition("/series/")[0], "an archive is addressed by a series"),

@@ -234,10 +234,10 @@ PLAIN = (
 
 def by_gdcm(path: Path) -> np.ndarray:
     gdcm = pytest.importorskip("gdcm", reason="python-gdcm is not installed")
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    image, form = reader.GetImage(), reader.GetImage().GetPixelFormat()
+    rater = gdcm.ImageReader()
+    rater.SetFileName(str(path))
+    assert rater.Read()
+    image, form = rater.GetImage(), rater.GetImage().GetPixelFormat()
     kind = f"{'i' if form.GetPixelRepresentation() else 'u'}{form.GetBitsAllocated() // 8}"
     raw = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), kind)
     (columns, rows), samples = image.GetDimensions()[:2], form.GetSamplesPerPixel()

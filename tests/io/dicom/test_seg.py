@@ -122,7 +122,7 @@ def test_segments_are_labelled_and_coloured_as_in_the_overlay():
     (masks,), (levels,), (confidence,) = segs["MASKS"], segs["LEVELS"], segs["CONFIDENCE"]
     assert list(masks.segment_numbers) == [1, 2, 3, 4]
     labels = [s.SegmentLabel for s in masks.SegmentSequence]
-    assert labels == ["Consensus (confidence >= 0.5)", "Mask 1 of 3", "Mask 2 of 3", "Mask 3 of 3"]
+    assert labels == ["MaskEnsemble (confidence >= 0.5)", "Mask 1 of 3", "Mask 2 of 3", "Mask 3 of 3"]
     assert [s.SegmentLabel for s in levels.SegmentSequence] == [f"Confidence >= {v}" for v in (0.25, 0.5, 0.75)]
     for segment, colour in zip(masks.SegmentSequence[1:], PALETTE[:3], strict=True):
         found = CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue).to_rgb(clip=True)
@@ -301,7 +301,7 @@ def test_anonymous_output_holds_nothing_of_who_it_is(monkeypatch, drawing_model,
 def test_no_patient_field_is_in_names_json_or_messages(monkeypatch, drawing_model, tmp_path, capfd, caplog, anonymise):
     datasets = ct_series(2)
     words = [w for w in planted(datasets) if "CANARY" in w]
-    with pydicom.config.disable_value_validation():  # invalid values, which readers like to quote
+    with pydicom.config.disable_value_validation():  # invalid values, which raters like to quote
         datasets[0].PatientSex, datasets[0].PatientAge = "CANARYSEX", "CANARYAGE"
     paths = [tmp_path / f"{k}.dcm" for k in range(2)]
     for dataset, path in zip(datasets, paths, strict=True):

@@ -1,4 +1,4 @@
-"""A folder of one's own: DIR/images with DIR/masks, or DIR/masks-0 … masks-k for several readers, paired by name.
+"""A folder of one's own: DIR/images with DIR/masks, or DIR/masks-0 … masks-k for several raters, paired by name.
 
 `layout.py` says what else is read: the owner's train, val and test folders become the scheme `given`. Where all names
 hold a `__`, what stands before it is the group (the patient, say) and never crosses a split.
@@ -21,7 +21,7 @@ FOLDER_GROUPS = 10  # so many sub-folders are taken for patients, fewer for clas
 
 
 def read(source: Path, channels: int = 3, reading: MaskReading | None = None, masks: Sequence[str] = ()) -> Source:
-    """Any number of readers ≥ 1. Scheme `given` where the owner split the images, else `random`: whole groups, 80/10/10,
+    """Any number of raters ≥ 1. Scheme `given` where the owner split the images, else `random`: whole groups, 80/10/10,
     seed 42. `masks` names the mask folders to take, where it is not clear which are meant."""
     sections, notes = find_sections(source, masks)
     cases, parts = _cases(source, sections, channels, reading)

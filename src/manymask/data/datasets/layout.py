@@ -1,7 +1,7 @@
-"""How a folder of one's own is laid out: which folders hold images, which the masks of which reader, of which part.
+"""How a folder of one's own is laid out: which folders hold images, which the masks of which rater, of which part.
 
 Names are taken apart into words: one says what a folder holds (`images`, `masks`, `labels` …), others the part of a split
-(`train`, `val`, `test` …) and the reader (a number). So `train/images` with `train/masks`, `images/train` with
+(`train`, `val`, `test` …) and the rater (a number). So `train/images` with `train/masks`, `images/train` with
 `masks/train`, `imagesTr` with `labelsTr`, and `masks-0 … masks-3` are all read. Nothing is taken because it comes first.
 """
 
@@ -24,7 +24,7 @@ PART_WORDS: dict[str, Part] = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
-READER_WORDS = ("reader", "rater", "expert", "annotator")
+RATER_WORDS = ("reader", "rater", "expert", "annotator")
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Folder:
     path: Path
     kind: str
     part: Part | None
-    reader: str  # what its name says beyond kind and part: nothing, a number, or a word
+    rater: str  # what its name says beyond kind and part: nothing, a number, or a word
 
     @property
     def slot(self) -> str:
-        """The reader's number, or the whole name of a folder without one."""
-        return self.reader if self.reader.isdecimal() else self.path.name.lower()
+        """The rater's number, or the whole name of a folder without one."""
+        return self.rater if self.rater.isdecimal() else self.path.name.lower()
 
 
 @dataclass(frozen=True)
 class Section:
-    """Images with the folders of their readers' masks, one a reader; None for a reader who has no folder here."""
+    """Images with the folders of their raters' masks, one a rater; None for a rater who has no folder here."""
 
     name: str
     part: Part | None
@@ -68,10 +68,10 @@ def parse(path: Path) -> Folder | None:
     (kind,) = kinds
     rest = [word for word in joined if word not in KINDS[kind]]
     parts = [PART_WORDS[word] for word in rest if word in PART_WORDS]
-    readers = [word for word in rest if word not in PART_WORDS and word not in READER_WORDS]
-    if len(parts) > 1 or len(readers) > 1:
+    raters = [word for word in rest if word not in PART_WORDS and word not in RATER_WORDS]
+    if len(parts) > 1 or len(raters) > 1:
         return None
-    return Folder(path, kind, parts[0] if parts else None, readers[0] if readers else "")
+    return Folder(path, kind, parts[0] if parts else None, raters[0] if raters else "")
 
 
 def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Section], tuple[str, ...]]:
@@ -92,10 +92,10 @@ def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Sectio
     if not pairs:
         raise UserError(f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}")
     _refuse_doubles([folder for folder, _ in pairs])
-    readers = _readers([masks for _, masks in pairs], chosen)
+    raters = _raters([masks for _, masks in pairs], chosen)
     sections = [
         Section(_section_name(source, folder), _section_part(source, folder), Images.below(folder.path),
-                tuple(next((m.path for m in masks if len(readers) == 1 or m.slot == r), None) for r in readers))
+                tuple(next((m.path for m in masks if len(raters) == 1 or m.slot == r), None) for r in raters))
         for folder, masks in pairs
     ]  # fmt: skip
     taken = {folder.path for folder, _ in pairs} | {mask.path for _, masks in pairs for mask in masks}
@@ -127,11 +127,11 @@ def _masks_of(images: Folder, found: Sequence[Folder], chosen: Sequence[str]) ->
             raise UserError(f"{images.path.parent} has no folder {listed(chosen)} of masks (--masks)")
     elif len(beside) > 1:
         beside = [folder for folder in beside if _holds_images(folder.path)]
-    if len(beside) > 1 and not all(folder.reader.isdecimal() for folder in beside) and not chosen:
+    if len(beside) > 1 and not all(folder.rater.isdecimal() for folder in beside) and not chosen:
         names = listed([folder.path.name for folder in beside], 6)
         raise UserError(
             f"{images.path.parent} holds several folders of masks: {names}; name the one to take with --masks NAME, "
-            "or one for each reader"
+            "or one for each rater"
         )
     return beside
 
@@ -140,14 +140,14 @@ def _holds_images(folder: Path) -> bool:
     return any(is_raster(place / name) for place, _, names in walk(folder) for name in names)
 
 
-def _readers(masks: Sequence[Sequence[Folder]], chosen: Sequence[str]) -> list[str]:
-    """The readers of all sections, in order; one where each section has a single folder."""
+def _raters(masks: Sequence[Sequence[Folder]], chosen: Sequence[str]) -> list[str]:
+    """The raters of all sections, in order; one where each section has a single folder."""
     if all(len(each) == 1 for each in masks):
         return [masks[0][0].slot]
     names = {folder.slot for each in masks for folder in each}
     if not chosen and not all(name.isdecimal() for name in names):
         paths = listed(sorted(folder.path for each in masks for folder in each))
-        raise UserError(f"some folders of masks are numbered, others are not: {paths}; name them alike, one a reader")
+        raise UserError(f"some folders of masks are numbered, others are not: {paths}; name them alike, one a rater")
     return sorted(names, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
 
 

@@ -1,8 +1,8 @@
-"""LIDC-IDRI (Armato et al. 2011) as nodule slices: 128×128 crops of CT at native scale, four readers' masks each.
+"""LIDC-IDRI (Armato et al. 2011) as nodule slices: 128×128 crops of CT at native scale, four raters' masks each.
 
 From the source, the distribution of The Cancer Imaging Archive (`lidc_tcia.py`), or from the copy cut into slices:
-DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no reader
-filled holds an empty mask, and a slot is not a reader's identity.
+DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no rater
+filled holds an empty mask, and a slot is not a rater's identity.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from manymask.data.case import Case, Source, random_scheme
 from manymask.data.datasets.lidc_tcia import LICENCE, is_tcia, read_tcia
-from manymask.data.datasets.lidc_xml import READERS
+from manymask.data.datasets.lidc_xml import RATERS
 from manymask.data.datasets.pairs import load, refused
 from manymask.errors import UserError
 from manymask.io.masks import MaskReading
@@ -26,7 +26,7 @@ def read(source: Path, channels: int = 1, reading: MaskReading | None = None, wh
     if root is None:
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
         raise UserError(
-            f"{source}: expected CT series with the readers' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}"
+            f"{source}: expected CT series with the raters' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}"
         )
     if whole:
         raise UserError(f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive")
@@ -41,7 +41,7 @@ def read(source: Path, channels: int = 1, reading: MaskReading | None = None, wh
 
 
 def _case(image: Path, channels: int, reading: MaskReading | None) -> Case:
-    masks = [image.parents[1] / f"mask-{k}" / image.name for k in range(READERS)]
+    masks = [image.parents[1] / f"mask-{k}" / image.name for k in range(RATERS)]
     missing = next((path for path in masks if not path.exists()), None)
     read = partial(load, image, masks, channels, reading)
     if missing is not None:

@@ -1,9 +1,9 @@
-"""LIDC-IDRI as The Cancer Imaging Archive gives it: CT series as DICOM, the readers' XML, in folders of any nesting.
+"""LIDC-IDRI as The Cancer Imaging Archive gives it: CT series as DICOM, the raters' XML, in folders of any nesting.
 
 A reading belongs to the series that it names, wherever both lie. A case is one slice of one nodule: a crop of 128×128
 pixels at native scale, centred on the nodule (shifted where the image ends), stretched from its own minimum to its
 own maximum as the packed copies are. With `whole` it is one slice with all nodules, in the lung window. Four masks,
-one a reader in the order of the reading; where a reader drew nothing, the mask is empty.
+one a rater in the order of the reading; where a rater drew nothing, the mask is empty.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from manymask.data.case import Case, Source, random_scheme
-from manymask.data.datasets.lidc_xml import READERS, Annotation, Contour, Reading, draw, match_readers, read_xml
+from manymask.data.datasets.lidc_xml import RATERS, Annotation, Contour, Reading, draw, match_raters, read_xml
 from manymask.data.datasets.pairs import refused, safe_name
 from manymask.errors import UserError
 from manymask.io.dicom.header import check_size, place_of, readable
@@ -48,7 +48,7 @@ class Slice:
 
 
 def is_tcia(source: Path) -> bool:
-    """Whether there is a reader's XML anywhere below a folder."""
+    """Whether there is a rater's XML anywhere below a folder."""
     return next(_files(source, ".xml"), None) is not None
 
 
@@ -75,7 +75,7 @@ def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
         with _reported(Path(patient), broken):
             cases += list(_patient_cases(patient, [(*readings[uid], series[uid]) for uid in uids], channels, whole))
     if not cases and not broken:
-        raise UserError(f"{source}: no reader outlined a nodule on the {len(series)} series found")
+        raise UserError(f"{source}: no rater outlined a nodule on the {len(series)} series found")
     missing = len(readings) - len(series)
     remark = f"{missing} of {len(readings)} readings have no CT series here" if missing else ""
     schemes = {"patient": random_scheme({case.id: case.group for case in cases}, 42)}
@@ -140,35 +140,35 @@ def _patient_cases(
     number = 0
     for reading, xml, slices in scans:
         of_uid = {s.sop_uid: k for k, s in enumerate(slices)}
-        nodules = match_readers(reading.annotations, slices[0].spacing)
+        nodules = match_raters(reading.annotations, slices[0].spacing)
         for nodule in [list(reading.annotations)] if whole else nodules:
             name = f"{patient}/scan-{number}" if whole else f"{patient}/nodule-{number}"
             number += 1
             drawn = _by_slice(nodule, of_uid, xml)
             box = None if whole else _box(nodule, slices[0].shape)
-            for k, readers in sorted(drawn.items()):
-                masks = _masks(readers, slices[k].shape, xml)
+            for k, raters in sorted(drawn.items()):
+                masks = _masks(raters, slices[k].shape, xml)
                 if masks.any():
-                    load = partial(_load, slices[k].path, readers, box, channels, xml)
+                    load = partial(_load, slices[k].path, raters, box, channels, xml)
                     yield Case(f"{name}/slice-{k:03}", patient, load)
 
 
 def _by_slice(nodule: Sequence[Annotation], of_uid: Mapping[str, int], xml: Path) -> dict[int, list[list[Contour]]]:
-    """For each slice (its place in the series) the outlines of each reader; one who split a nodule still is one."""
+    """For each slice (its place in the series) the outlines of each rater; one who split a nodule still is one."""
     drawn: dict[int, list[list[Contour]]] = {}
     for annotation in nodule:
         for contour in annotation.contours:
             if contour.sop_uid not in of_uid:
                 raise UserError(f"{xml} outlines a nodule on a slice that its series lacks; download the series again")
-            if annotation.reader < READERS:
-                readers = drawn.setdefault(of_uid[contour.sop_uid], [[] for _ in range(READERS)])
-                readers[annotation.reader].append(contour)
+            if annotation.rater < RATERS:
+                raters = drawn.setdefault(of_uid[contour.sop_uid], [[] for _ in range(RATERS)])
+                raters[annotation.rater].append(contour)
     return drawn
 
 
-def _masks(readers: Sequence[Sequence[Contour]], shape: tuple[int, int], xml: Path) -> np.ndarray:
+def _masks(raters: Sequence[Sequence[Contour]], shape: tuple[int, int], xml: Path) -> np.ndarray:
     try:
-        return np.stack([draw(contours, shape) for contours in readers])
+        return np.stack([draw(contours, shape) for contours in raters])
     except ValueError as error:
         raise UserError(f"{xml}: {error}") from None
 
@@ -182,10 +182,10 @@ def _box(nodule: Sequence[Annotation], shape: tuple[int, int]) -> tuple[slice, s
 
 
 def _load(
-    path: Path, readers: Sequence[Sequence[Contour]], box: tuple[slice, slice] | None, channels: int, xml: Path
+    path: Path, raters: Sequence[Sequence[Contour]], box: tuple[slice, slice] | None, channels: int, xml: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     values = frame_values(load_dicom(path), label=str(path))
-    masks = _masks(readers, values.shape, xml)
+    masks = _masks(raters, values.shape, xml)
     if box is None:
         return to_channels(fixed(values, *NAMED["lung"]), channels), masks
     return to_channels(stretch(values[box]), channels), masks[:, *box]

@@ -1,6 +1,6 @@
-"""LIDC-IDRI's readings (Armato et al. 2011): the readers' XML, its outlines, masks from outlines, nodules from readers.
+"""LIDC-IDRI's readings (Armato et al. 2011): the raters' XML, its outlines, masks from outlines, nodules from raters.
 
-A reading holds one session a reader, a session one `unblindedReadNodule` a nodule, that one `roi` a slice. Nodules of
+A reading holds one session a rater, a session one `unblindedReadNodule` a nodule, that one `roi` a slice. Nodules of
 3 mm and more are outlined by many points; smaller ones are marked by a single point and are no outlines.
 """
 
@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from manymask.errors import UserError
 
-READERS = 4
+RATERS = 4
 SIZE_LIMIT = 64_000_000  # bytes; the largest of the distribution has about 2 million
 _FEWEST_POINTS = 3
 
@@ -32,15 +32,15 @@ class Contour:
 
 @dataclass(frozen=True)
 class Annotation:
-    """The outlines that one reader (numbered from 0 within the scan) drew around one nodule."""
+    """The outlines that one rater (numbered from 0 within the scan) drew around one nodule."""
 
-    reader: int
+    rater: int
     contours: tuple[Contour, ...]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All readers' annotations of one CT series."""
+    """All raters' annotations of one CT series."""
 
     series_uid: str
     annotations: tuple[Annotation, ...]
@@ -85,11 +85,11 @@ def _reading(root: ET.Element) -> Reading:
     if not header:
         raise ValueError("no ResponseHeader")
     found = []
-    for reader, session in enumerate(_children(root, "readingSession")):
+    for rater, session in enumerate(_children(root, "readingSession")):
         for nodule in _children(session, "unblindedReadNodule"):
             contours = tuple(_contour(roi) for roi in _children(nodule, "roi"))
             if any(len(contour.points) >= _FEWEST_POINTS for contour in contours):
-                found.append(Annotation(reader, contours))
+                found.append(Annotation(rater, contours))
     return Reading(_text(header[0], "SeriesInstanceUid"), tuple(found))
 
 
@@ -103,7 +103,7 @@ def _contour(roi: ET.Element) -> Contour:
 
 
 def draw(contours: Sequence[Contour], shape: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) of one reader's outlines on one slice. An outline is the first pixel outside the nodule, so its
+    """The mask (H, W) of one rater's outlines on one slice. An outline is the first pixel outside the nodule, so its
     own points do not belong to the mask; holes are cut out with theirs. `ValueError` if one leaves the image."""
     mask = np.zeros(shape, bool)
     for contour in sorted(contours, key=lambda c: not c.inclusion):  # holes last; sorting keeps the file's order
@@ -129,7 +129,7 @@ def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
     return Polygon(ring, closed=True).contains_points(np.c_[rows.ravel(), columns.ravel()]).reshape(rows.shape)
 
 
-def match_readers(annotations: Sequence[Annotation], spacing: float, tightest: float = 0.1) -> list[list[Annotation]]:
+def match_raters(annotations: Sequence[Annotation], spacing: float, tightest: float = 0.1) -> list[list[Annotation]]:
     """Which annotations mean the same nodule: those whose outlines come within one pixel (`spacing`, mm) of each other,
     directly or through others. Where that joins more than four, the distance shrinks by a tenth until it does not, or
     is below `tightest`. pylidc's `cluster_annotations` documents this rule but measures in voxel steps, against the
@@ -141,7 +141,7 @@ def match_readers(annotations: Sequence[Annotation], spacing: float, tightest: f
     tolerance = spacing
     while True:
         count, labels = connected_components(distance <= tolerance, directed=False)
-        if count == 0 or np.bincount(labels).max() <= READERS or tolerance * 0.9 < tightest:
+        if count == 0 or np.bincount(labels).max() <= RATERS or tolerance * 0.9 < tightest:
             break
         tolerance *= 0.9
     groups = [[i for i in range(len(annotations)) if labels[i] == label] for label in range(count)]

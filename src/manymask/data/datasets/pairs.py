@@ -108,22 +108,22 @@ def paired_cases(
     reading: MaskReading | None = None,
     group: Callable[[str], str] = str,
 ) -> list[Case]:
-    """A case for each image, with one mask from each of the readers' folders.
+    """A case for each image, with one mask from each of the raters' folders.
 
-    An image that lacks the mask of one of several readers was not read by that one (`Case.read_by`). A file without a
+    An image that lacks the mask of one of several raters was not read by that one (`Case.read_by`). A file without a
     partner, or with two, becomes a case that cannot be read, so that `prepare` reports all of them at once.
     """
     pictures = images if isinstance(images, Images) else Images.below(images)
-    readers = [Images.below(folder).matched(pictures.by_name) if folder else {} for folder in masks]
+    raters = [Images.below(folder).matched(pictures.by_name) if folder else {} for folder in masks]
     cases = []
     for name, paths in sorted(pictures.by_name.items()):
-        found = [reader.get(name, []) for reader in readers]
+        found = [rater.get(name, []) for rater in raters]
         message = _complaint(pictures.folder, paths, found, masks)
         drawn = [each[0] if each else None for each in found]
         notes = list[str]()
         read = partial(refused, message) if message else partial(load, paths[0], drawn, channels, reading, notes)
         cases.append(Case(name, group(name), read, tuple(path is not None for path in drawn), notes))
-    lone = {name: paths[0] for reader in readers for name, paths in reader.items() if name not in pictures.by_name}
+    lone = {name: paths[0] for rater in raters for name, paths in rater.items() if name not in pictures.by_name}
     for name, path in sorted(lone.items()):
         cases.append(Case(name, group(name), partial(refused, f"{path} has no image in {pictures.folder}")))
     return cases

@@ -1,7 +1,7 @@
 """A built-in data set whose truth is known: a bright core in a faint halo, on a textured ground.
 
-Four simulated readers outline each image. A reader includes the halo with a probability that depends on how visible it
-is, and shifts the border by a normal number of pixels. So the probability that a reader marks a pixel is known exactly:
+Four simulated raters outline each image. A rater includes the halo with a probability that depends on how visible it
+is, and shifts the border by a normal number of pixels. So the probability that a rater marks a pixel is known exactly:
 P(x) = p Φ(−d_halo(x)/s) + (1 − p) Φ(−d_core(x)/s), with d the signed distance (negative inside), s the border's spread.
 """
 
@@ -18,7 +18,7 @@ from manymask.data.case import Case, Source, random_scheme
 from manymask.io.masks import MaskReading
 from manymask.rng import seed_of
 
-READERS = 4
+RATERS = 4
 SIZE = 64
 BORDER_SPREAD = 0.7
 COUNT = 2000
@@ -26,17 +26,17 @@ COUNT = 2000
 
 @dataclass(frozen=True)
 class Phantom:
-    """One image, its readers, and the truth behind them. Maps are (SIZE, SIZE)."""
+    """One image, its raters, and the truth behind them. Maps are (SIZE, SIZE)."""
 
     image: np.ndarray  # uint8 (S, S, C)
     masks: np.ndarray  # bool (4, S, S)
-    halo_probability: float  # that a reader includes the halo
-    pixel_probability: np.ndarray  # that a reader marks the pixel
+    halo_probability: float  # that a rater includes the halo
+    pixel_probability: np.ndarray  # that a rater marks the pixel
     halo_ring: np.ndarray  # bool: in the halo, not in the core
 
 
 def visibility_to_probability(contrast: float) -> float:
-    """How likely a reader is to include a halo of this contrast (grey levels in [0, 1]): a logistic curve."""
+    """How likely a rater is to include a halo of this contrast (grey levels in [0, 1]): a logistic curve."""
     return 1 / (1 + math.exp(-(contrast - 0.09) / 0.022))
 
 
@@ -51,7 +51,7 @@ def draw(index: int, seed: int = 0, channels: int = 1) -> Phantom:
     shade = ground + contrast * soft_halo + 0.30 * soft_core
     tint = 1 + 0.1 * rng.uniform(-1, 1, size=(1, 1, channels)) * (channels > 1)
     image = np.round((shade[:, :, None] * tint).clip(0, 1) * 255).astype(np.uint8)
-    includes, shifts = rng.random(READERS) < p, BORDER_SPREAD * rng.standard_normal(READERS)
+    includes, shifts = rng.random(RATERS) < p, BORDER_SPREAD * rng.standard_normal(RATERS)
     masks = np.stack([(halo if inc else core) <= shift for inc, shift in zip(includes, shifts, strict=True)])
     marked = p * ndtr(-halo / BORDER_SPREAD) + (1 - p) * ndtr(-core / BORDER_SPREAD)
     return Phantom(image, masks, p, marked, (halo <= 0) & (core > 0))

@@ -9,6 +9,7 @@ from manymask.errors import UserError
 from manymask.experiments.report.shape import EXPERIMENT, FAILED, RESULT, check
 from manymask.experiments.report.table import NOT_RUN
 from manymask.io.atomic import read_object
+from manymask.migrations import upgraded_results
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Line:
     table: str
     name: str
     label: str
-    cell: str
+    run_id: str
     model: Found
     codecs: dict[str, Found]
 
@@ -59,8 +60,8 @@ class Experiment:
         return str(self.facts["data"]["name"])
 
     @property
-    def several_readers(self) -> bool:
-        return int(self.facts["data"]["readers"]) > 1
+    def several_raters(self) -> bool:
+        return int(self.facts["data"]["raters"]) > 1
 
     def tasks(self) -> list[Found]:
         """Every codec and model that was or could be trained, each once."""
@@ -92,7 +93,7 @@ def find(folder: Path) -> Found:
 
 
 def _read(path: Path, form: dict[str, Any]) -> dict[str, Any]:
-    found = read_object(path)
+    found = upgraded_results(read_object(path))
     check(found, form, f"{path}: {path.stem}")
     return found
 
@@ -137,13 +138,13 @@ def _experiment(folder: Path) -> Experiment:
     if not facts["rows"]:
         raise UserError(f"{path} has no rows")
     rows = facts["rows"]
-    places = {f"cells/{row['cell']}" for row in rows} | {place for row in rows for place in row["codecs"].values()}
+    places = {f"cells/{row['run_id']}" for row in rows} | {place for row in rows for place in row["codecs"].values()}
     strange = next((place for place in places if ".." in Path(place).parts or Path(place).is_absolute()), None)
     if strange is not None:
         raise UserError(f"{path} names {strange!r}, which lies outside of its folder")
     tasks = {place: find(folder / place) for place in places}
     lines = [
-        Line(row["table"], row["name"], row["label"], row["cell"], tasks[f"cells/{row['cell']}"],
+        Line(row["table"], row["name"], row["label"], row["run_id"], tasks[f"cells/{row['run_id']}"],
              {stage: tasks[place] for stage, place in row["codecs"].items()})
         for row in rows
     ]  # fmt: skip

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 
 from manymask.data.store import Store
 from manymask.errors import UserError
-from manymask.evaluation.evaluator import Protocol, evaluate, results
-from manymask.evaluation.held_out import fitting, held_out_cases, spread
-from manymask.experiments.matrix import Rules, sampler_of
+from manymask.evaluation.evaluator import EvalConfig, evaluate, results
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.experiments.matrix import Budget, sampling_of
 from manymask.experiments.report.plots import STYLE, band, calibration_line, logarithmic, reliability_axes, save
 from manymask.experiments.sweeps import sample_curve, under
 from manymask.hub.model_folder import load_model
@@ -26,18 +26,18 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
 
     Returns what curves.json holds. Raises `UserError` for a model that is no diffusion model.
     """
-    trained, rules = load_model(model), Rules()
-    store = fitting(trained.recipe, Store(data))
-    family = sampler_of(trained.recipe, 1)
+    trained, budget = load_model(model), Budget()
+    store = matched_store(trained.recipe, Store(data))
+    family: Any = sampling_of(trained.recipe, 1).sampler
     if trained.stage != "segmenter" or family is None:
         raise UserError(f"{model} has no sampler, so there is no curve to draw of it")
-    ids = spread(held_out_cases(trained, store, "test"), cases)
-    protocol = Protocol(rules.samples)
+    ids = evenly_spaced(held_out_cases(trained, store, "test"), cases)
+    protocol = EvalConfig(budget.samples)
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores)
     del found["cases"]
-    found["curve"] = sample_curve(trained.model, store, ids, protocol, range(1, rules.most_samples + 1))
-    found["steps"] = [under(replace(family, steps=n), trained.model, store, ids, rules) for n in STEPS]
+    found["curve"] = sample_curve(trained.model, store, ids, protocol, range(1, budget.most_samples + 1))
+    found["steps"] = [under(replace(family, steps=n), trained.model, store, ids, budget) for n in STEPS]
     write_json(out / "curves.json", found)
     draw_curves(found, out / "curves.png")
     return found
@@ -49,8 +49,8 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
         figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.7))
         _reliability(axes[0], found)
         band(axes[1], [row["n"] for row in found["curve"]], [row["dice"] for row in found["curve"]], "", 0)
-        turns = found["model"]["recipe"]["segmenter"].get("turns", 1)
-        over = f", over {turns} turns of the image" if turns > 1 else ""
+        orientations = found["model"]["recipe"]["segmenter"].get("orientations", 1)
+        over = f", over {orientations} orientations of the image" if orientations > 1 else ""
         axes[1].set(xlabel=f"masks n{over}", ylabel="Dice of the consensus (95 % interval)")
         _front(axes[2], found["steps"], found["protocol"]["samples"])
         figure.tight_layout(w_pad=1.5)
@@ -58,7 +58,7 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
 
 
 def _reliability(axis: Axes, found: dict[str, Any]) -> None:
-    reliability_axes(axis, "share of readers")
+    reliability_axes(axis, "share of raters")
     for k, (region, label) in enumerate((("everywhere", "all pixels"), ("near_lesion", "near the lesion"))):
         error = found["metrics"]["ece"]["mean" if region == "everywhere" else region]
         calibration_line(axis, found["reliability"][region], f"{label} (ECE {error:.3f})", k)
@@ -67,10 +67,10 @@ def _reliability(axis: Axes, found: dict[str, Any]) -> None:
 
 def _front(axis: Axes, rows: list[dict[str, Any]], samples: int) -> None:
     """Every point is a number of steps."""
-    rows = sorted(rows, key=lambda row: row["seconds_an_image"])
-    band(axis, [row["seconds_an_image"] for row in rows], [row["dice"] for row in rows], "", 1)
+    rows = sorted(rows, key=lambda row: row["latency_s"])
+    band(axis, [row["latency_s"] for row in rows], [row["dice"] for row in rows], "", 1)
     for row in rows:
-        place = row["seconds_an_image"], row["dice"]["mean"]
+        place = row["latency_s"], row["dice"]["mean"]
         axis.annotate(str(row["steps"]), place, (0, -9), textcoords="offset points", fontsize=6, ha="center")
     logarithmic(axis)
     axis.set(xlabel=f"seconds, {samples} masks (labels: steps of {rows[0]['sampler']})", ylabel="Dice (95 % interval)")

@@ -76,7 +76,7 @@ def reliability_axes(axis: Axes, ylabel: str) -> None:
 
 
 def calibration_line(axis: Axes, diagram: dict[str, list[float]], label: str, k: int) -> None:
-    """What share of readers marked the pixels of each bin of confidence; bins of too few pixels are left out."""
+    """What share of raters marked the pixels of each bin of confidence; bins of too few pixels are left out."""
     bins = {name: np.array(values) for name, values in diagram.items()}
     full = bins["count"] >= FEWEST_PIXELS
     axis.plot(bins["confidence"][full] / bins["count"][full], bins["frequency"][full] / bins["count"][full],
@@ -106,7 +106,7 @@ def _reliability(e: Experiment, path: Path) -> bool:
     if not found:
         return False
     figure, axis = plt.subplots(figsize=(3.2, 3.2))
-    reliability_axes(axis, "share of readers who marked the pixel")
+    reliability_axes(axis, "share of raters who marked the pixel")
     for k, line in enumerate(found):
         error = line.model.get("metrics", "ece")
         label = f"{line.label} (ECE {error['mean']:.3f})"
@@ -116,14 +116,14 @@ def _reliability(e: Experiment, path: Path) -> bool:
 
 
 def _steps(e: Experiment, path: Path) -> bool:
-    """Dice, and with several readers GED² and HM-IoU, against the steps of each sampler."""
+    """Dice, and with several raters GED² and HM-IoU, against the steps of each sampler."""
     models = [e.main().get("steps"), e.model("prediction-flow").get("steps")]
     rows = [row for found in models if not isinstance(found, str) for row in found]
     if not rows:
         return False
     shown = [
         ("dice", "Dice"),
-        *([("ged", "GED², lower is better"), ("hm_iou", "HM-IoU")] if e.several_readers else []),
+        *([("ged", "GED², lower is better"), ("hm_iou", "HM-IoU")] if e.several_raters else []),
     ]
     figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown) + 0.6, 2.6), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
@@ -155,28 +155,28 @@ def _front(e: Experiment, path: Path) -> bool:
         label = (
             f"{found[0].label}, DDIM with {', '.join(str(r['steps']) for r in mine)} steps, {mine[0]['cases']} cases"
         )
-        times, scores = [r["seconds_an_image"] for r in mine], [r["dice"]["mean"] for r in mine]
+        times, scores = [r["latency_s"] for r in mine], [r["dice"]["mean"] for r in mine]
         axis.plot(times, scores, color="0.5", marker=".", label=label)
     for k, line in enumerate(found):
-        score, time = line.model.get("metrics", "dice"), line.model.get("seconds_an_image")
+        score, time = line.model.get("metrics", "dice"), line.model.get("latency_s")
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[(k + k // len(COLOURS)) % len(MARKERS)]
         axis.errorbar(time, score["mean"], yerr=[[score["mean"] - score["low"]], [score["high"] - score["mean"]]],
                       color=colour, marker=marker, markerfacecolor=colour if k < len(COLOURS) else "white",
                       linestyle="none", elinewidth=0.7, label=line.label)  # fmt: skip
     logarithmic(axis)
-    axis.set(xlabel=f"seconds an image, {e.facts['rules']['samples']} masks", ylabel="Dice (95 % interval)")
+    axis.set(xlabel=f"seconds an image, {e.facts['budget']['samples']} masks", ylabel="Dice (95 % interval)")
     axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, path)
 
 
 def _guidance(e: Experiment, path: Path) -> bool:
-    """Dice, and with several readers GED², against the scale."""
+    """Dice, and with several raters GED², against the scale."""
     names = {"guidance-free": "classifier-free", "guidance-classifier": "classifier"}
     found = {label: e.model(name).get("guidance") for name, label in names.items()}
     found = {label: rows for label, rows in found.items() if not isinstance(rows, str)}
     if not found:
         return False
-    shown = [("dice", "Dice"), *([("ged", "GED², lower is better")] if e.several_readers else [])]
+    shown = [("dice", "Dice"), *([("ged", "GED², lower is better")] if e.several_raters else [])]
     figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown), 2.5), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
         for k, (title, rows) in enumerate(found.items()):

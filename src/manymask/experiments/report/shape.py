@@ -19,7 +19,7 @@ SCORES = {
     "hm_iou?": SCORE,
     "ssim?": SCORE,
     "psnr?": SCORE,
-    "spread?": SCORE,
+    "relative_std?": SCORE,
 }
 METRICS = {**SCORES, "ece?": ECE, **ANYTHING}
 SWEEP = {**SCORES, "dice": SCORE, "ece": ECE, "cases": float, **ANYTHING}
@@ -28,9 +28,9 @@ MEMORY = {"process": float, **NUMBERS}
 EXPERIMENT: dict[str, Any] = {
     "recipe": str,
     "precision": str,
-    "rules": {"minutes": (float, type(None)), "samples": float, "steps": float, **ANYTHING},
-    "data": {"name": str, "hash": str, "scheme": str, "size": float, "readers": float, "remark": str, **ANYTHING},
-    "rows": [{"table": str, "name": str, "label": str, "cell": str, "codecs": {"*": str}, **ANYTHING}],
+    "budget": {"minutes": (float, type(None)), "samples": float, "steps": float, **ANYTHING},
+    "data": {"name": str, "hash": str, "scheme": str, "size": float, "raters": float, "remark": str, **ANYTHING},
+    "rows": [{"table": str, "name": str, "label": str, "run_id": str, "codecs": {"*": str}, **ANYTHING}],
     **ANYTHING,
 }
 RESULT: dict[str, Any] = {
@@ -43,12 +43,12 @@ RESULT: dict[str, Any] = {
     "hardware": ANYTHING,
     "cases": [object],
     "curve?": [{"n": float, "dice": SCORE, "iou": SCORE, **ANYTHING}],
-    "steps?": [{**SWEEP, "sampler": str, "steps": float, "seconds_an_image": float}],
+    "steps?": [{**SWEEP, "sampler": str, "steps": float, "latency_s": float}],
     "guidance?": [{**SWEEP, "scale": float}],
-    "turned?": {"turns": float, "metrics": METRICS, "seconds_an_image": float, **ANYTHING},
+    "oriented?": {"orientations": float, "metrics": METRICS, "latency_s": float, **ANYTHING},
     "reliability?": {"*": {"count": [float], "confidence": [float], "frequency": [float], **ANYTHING}},
-    "seconds_an_image?": float,
-    "seconds_one_pass?": float,
+    "latency_s?": float,
+    "latency_one_mask_s?": float,
     "peak_memory?": MEMORY,
     "threshold?": {"*": METRICS},
     "invariance?": {"*": NUMBERS},

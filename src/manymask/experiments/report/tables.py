@@ -16,7 +16,7 @@ _COSTS = (
     Column("parameters, M", millions), Column("s an image", seconds), Column("peak memory, GiB", gibibytes),
     Column("optimiser steps", count), Column("images seen", count),
 )  # fmt: skip
-_READERS = (Column("GED²", share, True), Column("HM-IoU", share, True))
+_RATERS = (Column("GED²", share, True), Column("HM-IoU", share, True))
 _CALIBRATION = (Column("ECE", share), Column("ECE near the lesion", share))
 
 
@@ -74,19 +74,19 @@ def _codec_row(e: Experiment, label: str, codec: Found, key: str, where: tuple[s
 
 def table_2(e: Experiment) -> Table:
     """Ours against networks that answer once; each also with as many passes as ours has samples."""
-    n = e.facts["rules"]["samples"]
+    n = e.facts["budget"]["samples"]
     rows = []
     for line in e.table("models"):
         if line.name in ONE_TO_ONE:
             rows.append([f"{line.label}, one pass", *_once(e, line)])
         if line.name in ONE_TO_ONE or line.name in OURS:
             rows.append([f"{line.label}, {n} {'passes' if line.name in ONE_TO_ONE else 'samples'}", *_model(e, line)])
-        turns = line.model.get("turned", "turns")
-        if not isinstance(turns, str):
-            rows.append([f"{line.label}, {n} samples over {turns} turns", *_turned(e, line)])
+        orientations = line.model.get("oriented", "orientations")
+        if not isinstance(orientations, str):
+            rows.append([f"{line.label}, {n} samples over {orientations} orientations", *_oriented(e, line)])
     note = (
         f"{n} passes: that many of the eight flips and quarter turns, so that samples win nothing by their count alone. "
-        "Samples see the image as it is but in the rows “over turns”, which is how the shipped models draw them."
+        "Samples see the image as it is except in the rows “over orientations”, which is how the shipped models draw them."
     )
     return Table(f"table-2-{e.name}", f"Table II on {e.name}: one-to-one", _columns(e), rows, note)
 
@@ -99,17 +99,17 @@ def table_3(e: Experiment) -> Table:
 
 
 def _columns(e: Experiment, first: str = "model", paper_too: bool = True) -> list[Column]:
-    readers = _READERS if e.several_readers else ()
-    return [Column(first), _DICE, _IOU, *(_PAPER if paper_too else ()), *readers, *_CALIBRATION, *_COSTS]
+    raters = _RATERS if e.several_raters else ()
+    return [Column(first), _DICE, _IOU, *(_PAPER if paper_too else ()), *raters, *_CALIBRATION, *_COSTS]
 
 
 def _model(e: Experiment, line: Line, paper_too: bool = True) -> list[Any]:
-    return [*_scores(e, line, paper_too), *_costs(line.model, "seconds_an_image")]
+    return [*_scores(e, line, paper_too), *_costs(line.model, "latency_s")]
 
 
-def _turned(e: Experiment, line: Line) -> list[Any]:
-    """The same model with its samples spread over turns of the image."""
-    return [*_scores(e, line, True, "turned"), *_costs(line.model, "turned", "seconds_an_image")]
+def _oriented(e: Experiment, line: Line) -> list[Any]:
+    """The same model with its samples spread over orientations of the image."""
+    return [*_scores(e, line, True, "oriented"), *_costs(line.model, "oriented", "latency_s")]
 
 
 def _scores(e: Experiment, line: Line, paper_too: bool, *part: str) -> list[Any]:
@@ -117,7 +117,7 @@ def _scores(e: Experiment, line: Line, paper_too: bool, *part: str) -> list[Any]
         return line.model.get(*part, "metrics", *keys)
 
     theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None)) if paper_too else ()
-    many = [get("ged"), get("hm_iou")] if e.several_readers else []
+    many = [get("ged"), get("hm_iou")] if e.several_raters else []
     return [get("dice"), get("iou"), *theirs, *many, get("ece", "mean"), get("ece", "near_lesion")]
 
 
@@ -126,9 +126,9 @@ def _once(e: Experiment, line: Line) -> list[Any]:
     curve = line.model.get("curve")
     one = {"dice": curve, "iou": curve} if isinstance(curve, str) else curve[0]
     nothing = line.model.get("no such score")
-    many = [nothing, nothing] if e.several_readers else []
+    many = [nothing, nothing] if e.several_raters else []
     theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None))
-    return [one["dice"], one["iou"], *theirs, *many, nothing, nothing, *_costs(line.model, "seconds_one_pass")]
+    return [one["dice"], one["iou"], *theirs, *many, nothing, nothing, *_costs(line.model, "latency_one_mask_s")]
 
 
 def _costs(model: Found, *time: str) -> list[Any]:
@@ -164,7 +164,7 @@ def budget(e: Experiment) -> Table:
 def ablation(e: Experiment, name: str) -> Table:
     """One property of the main model changed, everything else as it was."""
     rows = [
-        [line.label + (" (ours)" if line.cell == e.lines[0].cell else ""), *_model(e, line, False)]
+        [line.label + (" (ours)" if line.run_id == e.lines[0].run_id else ""), *_model(e, line, False)]
         for line in e.table(name)
     ]
     return Table(f"ablation-{name}-{e.name}", f"{TITLES[name]} on {e.name}", _columns(e, name, False), rows)
@@ -172,9 +172,9 @@ def ablation(e: Experiment, name: str) -> Table:
 
 def steps(e: Experiment) -> Table:
     """The main model under every sampler and number of steps, and the flow under its own."""
-    rules = e.facts["rules"]
-    columns = [Column("sampler"), Column("steps", count), _DICE, *(_READERS if e.several_readers else ()),
-               *_CALIBRATION, Column("spread", share), Column("s an image", seconds), Column("cases", count)]  # fmt: skip
+    budget = e.facts["budget"]
+    columns = [Column("sampler"), Column("steps", count), _DICE, *(_RATERS if e.several_raters else ()),
+               *_CALIBRATION, Column("relative_std", share), Column("s an image", seconds), Column("cases", count)]  # fmt: skip
     rows: list[list[Any]] = []
     wanted = (
         ("DDPM, DDIM, PLMS, DPMSolver", "ours"),
@@ -188,10 +188,10 @@ def steps(e: Experiment) -> Table:
             rows.append([label, *[found] * (len(columns) - 1)])
             continue
         start = label.partition(":")[0] + ": " if ":" in label else ""
-        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), *_ece(row), row["spread"]["mean"],
-                  row["seconds_an_image"], row["cases"]] for row in found]  # fmt: skip
+        rows += [[start + row["sampler"], row["steps"], row["dice"], *_many(e, row), *_ece(row), row["relative_std"]["mean"],
+                  row["latency_s"], row["cases"]] for row in found]  # fmt: skip
     note = (
-        f"{rules['samples']} samples{'; GED² and HM-IoU of as many' if e.several_readers else ''}. Spread: standard deviation "
+        f"{budget['samples']} samples{'; GED² and HM-IoU of as many' if e.several_raters else ''}. Spread: standard deviation "
         "over the samples, summed over pixels, divided by the area of their mean."
     )
     return Table(f"steps-{e.name}", f"Samplers and steps on {e.name}", columns, rows, note)
@@ -209,7 +209,7 @@ def samples(e: Experiment) -> Table:
 
 def guidance(e: Experiment) -> Table:
     """The models trained for guidance, under every scale."""
-    columns = [Column("guidance"), Column("scale", lambda v: f"{v:g}"), _DICE, *(_READERS if e.several_readers else ()),
+    columns = [Column("guidance"), Column("scale", lambda v: f"{v:g}"), _DICE, *(_RATERS if e.several_raters else ()),
                *_CALIBRATION, Column("cases", count)]  # fmt: skip
     rows: list[list[Any]] = []
     for name, label in (("guidance-free", "classifier-free"), ("guidance-classifier", "classifier")):
@@ -223,7 +223,7 @@ def guidance(e: Experiment) -> Table:
 
 
 def _many(e: Experiment, row: dict[str, Any]) -> list[Any]:
-    return [row["ged"], row["hm_iou"]] if e.several_readers else []
+    return [row["ged"], row["hm_iou"]] if e.several_raters else []
 
 
 def _ece(row: dict[str, Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manymask.data.store import Store
-from manymask.evaluation.held_out import fitting, held_out_cases, spread
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.experiments.figures import FIGURES, draw_figures
 from manymask.experiments.matrix import SHARES
 from manymask.experiments.report import paper
@@ -57,8 +57,8 @@ def _write(path: Path, content: str) -> None:
 
 def _setting(e: Experiment) -> list[str]:
     """What the figures of an experiment were made with."""
-    data, rules = e.facts["data"], e.facts["rules"]
-    time = "all steps of its recipe" if rules["minutes"] is None else f"{rules['minutes']:g} minutes of wall time"
+    data, budget = e.facts["data"], e.facts["budget"]
+    time = "all steps of its recipe" if budget["minutes"] is None else f"{budget['minutes']:g} minutes of wall time"
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in SHARES.items())
     done = next((found for found in e.tasks() if found.status == "done"), None)
     machine = done.result["hardware"] if done else {}
@@ -69,7 +69,7 @@ def _setting(e: Experiment) -> list[str]:
         f"- data: {data['name']} at {data['size']}², split `{data['scheme']}`, {data['hash']}. {data['remark']}".rstrip(),
         f"- every model gets {time}, its codecs included ({shares}; what it does not train falls to the rest); a codec that "
         "several share is trained once and charged to each",
-        f"- scored on {cases} test cases, {rules['samples']} masks, DDIM with {rules['steps']} steps (flow: Euler), seed 0; "
+        f"- scored on {cases} test cases, {budget['samples']} masks, DDIM with {budget['steps']} steps (flow: Euler), seed 0; "
         "95 % intervals from 2,000 bootstrap draws of whole groups",
         f"- {where if done else 'nothing was run'}; {e.facts['precision']} in training, "
         f"{_revisions(e)}",
@@ -107,8 +107,8 @@ def _from_run(e: Experiment, out: Path) -> dict[str, str]:
 
 def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
     trained = load_model(model)
-    store = fitting(trained.recipe, store)
+    store = matched_store(trained.recipe, store)
     ids = held_out_cases(trained, store, "test")
-    drawn = draw_figures(trained.model, store, spread(ids, 4), out)
+    drawn = draw_figures(trained.model, store, evenly_spaced(ids, 4), out)
     whose = f"{store.name}, by the model {model.name}, which is none of the above"
     return {path.name: f"{caption} ({whose})" for path, caption in zip(drawn, CAPTIONS, strict=False)}

@@ -110,7 +110,7 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
     kinds = [
         _Kind(
             "MASKS",
-            [(f"Consensus (confidence >= {threshold:g})", _WHITE), *drawn],
+            [(f"MaskEnsemble (confidence >= {threshold:g})", _WHITE), *drawn],
             np.moveaxis(np.concatenate([consensus[:, None], masks], axis=1), 1, -1).astype(np.uint8),
         ),
         _Kind("LEVELS", levels, np.stack([confidence >= level for level in LEVELS], axis=-1).astype(np.uint8)),
@@ -191,7 +191,7 @@ def _parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the masks of a source, flat: the model with the hash of its weights, and the settings."""
     model = {"model": _model(facts)["name"], "recipe": _model(facts).get("recipe", ""),
              "weights_sha256": _model(facts).get("weights_sha256", "")}  # fmt: skip
-    told = {name: facts[name] for name in ("samples", "turns", "seed", "threshold") if name in facts}
+    told = {name: facts[name] for name in ("samples", "orientations", "seed", "threshold") if name in facts}
     rois = {"rois": "; ".join(f"{x},{y}" for x, y in facts["rois"])} if facts.get("rois") else {}
     return model | told | rois | {f"sampler.{name}": value for name, value in (facts.get("sampler") or {}).items()}
 

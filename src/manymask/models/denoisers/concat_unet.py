@@ -11,13 +11,18 @@ from manymask.nn.unet import UNet
 
 @dataclass(frozen=True)
 class ConcatUNet:
-    """`widths` channels at one resolution each, `blocks` residual blocks at each."""
+    """The paper's U-Net.
 
-    widths: tuple[int, ...] = (64, 128, 256)
-    blocks: int = 2
+    Attributes:
+        channels: one entry per resolution.
+        blocks_per_level: residual blocks at each resolution.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256)
+    blocks_per_level: int = 2
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "ConcatDenoiser":
-        return ConcatDenoiser(self, image_codec.latent, mask_codec.latent)
+        return ConcatDenoiser(self, image_codec.latent_channels, mask_codec.latent_channels)
 
 
 class ConcatDenoiser(nn.Module):
@@ -25,7 +30,7 @@ class ConcatDenoiser(nn.Module):
 
     def __init__(self, setting: ConcatUNet, image_latent: int, mask_latent: int) -> None:
         super().__init__()
-        self.unet = UNet(mask_latent + image_latent, mask_latent, setting.widths, setting.blocks)
+        self.unet = UNet(mask_latent + image_latent, mask_latent, setting.channels, setting.blocks_per_level)
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
         return [z_image]

@@ -17,15 +17,21 @@ from manymask.nn.unet import UNet
 
 @dataclass(frozen=True)
 class MedSegDiff:
-    """widths, blocks: of the U-Net and, without its decoder, of the image encoder; size: side of the noisy mask, for
-    which the FF-Parser keeps one learnt weight a channel and frequency (other sides are served by interpolation)."""
+    """MedSegDiff-V1.
 
-    widths: tuple[int, ...] = (64, 128, 256)
-    blocks: int = 2
+    Attributes:
+        channels: of the U-Net and of the image encoder, one entry per resolution.
+        blocks_per_level: residual blocks at each resolution.
+        size: side of the noisy mask. The FF-Parser learns one weight per channel and frequency of this size; other sizes
+            are interpolated.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256)
+    blocks_per_level: int = 2
     size: int = 64
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "MedSegDiffDenoiser":
-        return MedSegDiffDenoiser(self, image_codec.latent, mask_codec.latent)
+        return MedSegDiffDenoiser(self, image_codec.latent_channels, mask_codec.latent_channels)
 
 
 class FFParser(nn.Module):
@@ -76,13 +82,13 @@ class MedSegDiffDenoiser(nn.Module):
 
     def __init__(self, setting: MedSegDiff, image_latent: int, mask_latent: int) -> None:
         super().__init__()
-        widths = setting.widths
-        self.unet = UNet(mask_latent, mask_latent, widths, setting.blocks)
+        widths = setting.channels
+        self.unet = UNet(mask_latent, mask_latent, widths, setting.blocks_per_level)
         self.stem = nn.Conv2d(image_latent, widths[0], 3, padding=1)
         self.levels, self.attend = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             down = [downsample(widths[level - 1], width)] if level else []
-            self.levels.append(nn.Sequential(*down, *(ResBlock(width, width) for _ in range(setting.blocks))))
+            self.levels.append(nn.Sequential(*down, *(ResBlock(width, width) for _ in range(setting.blocks_per_level))))
             self.attend.append(Attend(width, max(1, setting.size >> level)))
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:

@@ -18,13 +18,13 @@ class SegDiff:
     """widths, blocks: of the U-Net, whose first width both encodings have; dense_blocks: RRDBs of the image encoder
     (10 and more in the paper), growth: the width of a dense layer."""
 
-    widths: tuple[int, ...] = (64, 128, 256)
-    blocks: int = 2
+    channels: tuple[int, ...] = (64, 128, 256)
+    blocks_per_level: int = 2
     dense_blocks: int = 3
     growth: int = 32
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "SegDiffDenoiser":
-        return SegDiffDenoiser(self, image_codec.latent, mask_codec.latent)
+        return SegDiffDenoiser(self, image_codec.latent_channels, mask_codec.latent_channels)
 
 
 class DenseBlock(nn.Module):
@@ -73,10 +73,10 @@ class SegDiffDenoiser(nn.Module):
 
     def __init__(self, setting: SegDiff, image_latent: int, mask_latent: int) -> None:
         super().__init__()
-        width = setting.widths[0]
+        width = setting.channels[0]
         self.image_encoder = ImageEncoder(image_latent, width, setting.dense_blocks, setting.growth)
         self.mask_encoder = nn.Conv2d(mask_latent, width, 3, padding=1)
-        self.unet = UNet(width, mask_latent, setting.widths, setting.blocks)
+        self.unet = UNet(width, mask_latent, setting.channels, setting.blocks_per_level)
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
         return [self.image_encoder(z_image)]

@@ -1,0 +1,83 @@
+"""How masks are drawn from a trained model, as one frozen value that no model is changed by."""
+
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from manymask.choices import SamplerName
+from manymask.diffusion.process import Process
+from manymask.diffusion.samplers import SAMPLERS, Sampler, check_fit
+from manymask.errors import UserError
+
+MOST_ORIENTATIONS = 8  # of the dihedral group: four quarter turns, each with and without a flip
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How masks are drawn. A field that is None keeps the default of the model.
+
+    Attributes:
+        sampler: the reverse process, by name (`"ddim"`) or as an object (`DDIM(20)`).
+        steps: network evaluations of the sampler, 1 … T of the process.
+        orientations: over how many of the eight flips and quarter turns of the image the samples are spread, 1 … 8.
+        guidance_scale: of classifier-free guidance, or of the classifier of a model that was trained with one; 1 means none
+            in the former case, 0 in the latter.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range.
+    """
+
+    sampler: Sampler | SamplerName | None = None
+    steps: int | None = None
+    orientations: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if (
+            self.sampler is not None
+            and self.sampler not in SAMPLERS
+            and not isinstance(self.sampler, get_args(Sampler))
+        ):
+            raise UserError(
+                f"sampler: {self.sampler!r} is none of {', '.join(SAMPLERS)}, and no object such as DDIM(10)"
+            )
+        for name, value, most in (("steps", self.steps, None), ("orientations", self.orientations, MOST_ORIENTATIONS)):
+            _check_count(name, value, most)
+        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float | None):
+            raise UserError(f"guidance_scale must be a number, not {self.guidance_scale!r}")
+
+    def over(self, default: "SamplingConfig") -> "SamplingConfig":
+        """These settings where they are given, else those of `default`; a given sampler brings its own steps."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if "sampler" in given:
+            default = replace(default, steps=None)
+        return replace(default, **given)
+
+    def resolved(self, default: "SamplingConfig", process: Process) -> "SamplingConfig":
+        """What a diffusion model of this process draws with: every field given, the sampler as an object with its steps.
+
+        Raises:
+            UserError: the sampler does not fit the process, or takes more steps than it has.
+        """
+        chosen = self.over(default)
+        own: Any = default.sampler
+        wanted: Any = SAMPLERS[chosen.sampler] if isinstance(chosen.sampler, str) else type(chosen.sampler)
+        if isinstance(chosen.sampler, str):
+            sampler = own if isinstance(own, wanted) else wanted()
+            sampler = replace(sampler, steps=min(sampler.steps, process.steps))
+        else:
+            sampler = chosen.sampler
+        if chosen.steps is not None:
+            sampler = replace(sampler, steps=chosen.steps)
+        check_fit(sampler, process)
+        return replace(chosen, sampler=sampler, steps=sampler.steps)
+
+
+def _check_count(name: str, value: Any, most: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{name} must be a whole number, not {value!r}")
+    if value < 1 or (most is not None and value > most):
+        raise UserError(
+            f"{name} must lie in 1 … {most}, not {value}" if most else f"{name} must be at least 1, not {value}"
+        )
