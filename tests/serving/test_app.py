@@ -60,7 +60,7 @@ def test_caller_gets_the_masks_that_segment_draws(client, page_server, image, tm
 def test_documented_endpoints_are_the_only_public_ones(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/segment", "/models"}
     assert client.predict(api_name="/models")["crops"]["regions"] is True
-    documented = (Path(__file__).parents[2] / "docs/page.md").read_text()
+    documented = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text()
     parameters = client.view_api(return_format="dict")["named_endpoints"]["/segment"]["parameters"]
     for parameter in parameters:
         assert f"`{parameter['parameter_name']}`" in documented
