@@ -1,4 +1,4 @@
-"""Scores of masks, of sets of masks, and of confidence maps. Conventions: docs/conventions.md."""
+"""Scores of masks, of sets of masks, and of confidence maps. Conventions: docs/explanation/conventions.md."""
 
 import warnings
 from collections.abc import Mapping, Sequence
