@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from manymask.errors import UserError, decoding, one_line
+from manymask.errors import ManymaskError, decoding, one_line
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from manymask.errors import UserError, decoding, one_line
 )
 def test_errors_of_a_decoder_are_one_line_that_names_the_file(error):
     with (
-        pytest.raises(UserError, match=r"^a\.png is damaged, cut short or not supported \(.+\)$") as caught,
+        pytest.raises(ManymaskError, match=r"^a\.png is damaged, cut short or not supported \(.+\)$") as caught,
         decoding("a.png"),
     ):
         raise error
@@ -32,12 +32,12 @@ def test_errors_of_a_decoder_are_one_line_that_names_the_file(error):
 
 
 def test_errors_of_the_system_and_of_memory_keep_their_meaning():
-    with pytest.raises(UserError, match=r"^a\.png: Permission denied$"), decoding("a.png"):
+    with pytest.raises(ManymaskError, match=r"^a\.png: Permission denied$"), decoding("a.png"):
         raise PermissionError(13, "Permission denied", "a.png")
-    with pytest.raises(UserError, match=r"^a\.png does not fit into memory"), decoding("a.png"):
+    with pytest.raises(ManymaskError, match=r"^a\.png does not fit into memory"), decoding("a.png"):
         raise MemoryError
-    with pytest.raises(UserError, match=r"^as it was$"), decoding("a.png"):
-        raise UserError("as it was")
+    with pytest.raises(ManymaskError, match=r"^as it was$"), decoding("a.png"):
+        raise ManymaskError("as it was")
 
 
 def test_interruptions_pass_through():

@@ -17,7 +17,7 @@ import torch
 
 from manymask.cli.main import explain
 from manymask.data.datasets import phantom
-from manymask.errors import Interruption, UserError
+from manymask.errors import Interruption, ManymaskError
 from manymask.signals import Deferred
 from manymask.training import trainer as train
 from manymask.training.trainer import Trainer, fit
@@ -88,7 +88,7 @@ def stopped_at(said: str) -> list[int]:
 def test_sigterm_finishes_the_step_and_saves_it_and_no_second_trainer_gets_in(store, tmp_path, start):
     process = start()
     wait_for(process, tmp_path / "step2")
-    with pytest.raises(UserError, match="another process trains there"):
+    with pytest.raises(ManymaskError, match="another process trains there"):
         Trainer(job(store, tmp_path, steps=300))
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
@@ -228,5 +228,5 @@ def test_damaged_progress_is_told_and_how_to_go_on(store, tmp_path):
     started.close()
     last = tmp_path / "mask-codec/checkpoints/last.safetensors"
     last.write_bytes(last.read_bytes().replace(b'\\"step\\": 1', b'\\"step\\":-1'))
-    with pytest.raises(UserError, match=r"last\.safetensors is damaged .* remove last\.safetensors to start over"):
+    with pytest.raises(ManymaskError, match=r"last\.safetensors is damaged .* remove last\.safetensors to start over"):
         Trainer(job(store, tmp_path))

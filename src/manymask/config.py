@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.limits import MOST_ITEMS, Bounds, limits_of, outside
 
 SHORT = reprlib.Repr()
@@ -26,7 +26,7 @@ def to_dict(setting: Any) -> Any:
 
 
 def from_dict(expected: Any, value: Any, where: str = "config") -> Any:
-    """The inverse of `to_dict`: builds what the annotation `expected` allows, or raises `UserError` naming the place.
+    """The inverse of `to_dict`: builds what the annotation `expected` allows, or raises `ConfigError` naming the place.
 
     Numbers are held to the bounds of `limits`.
     """
@@ -43,7 +43,7 @@ def _build(expected: Any, value: Any, where: str, bounds: Bounds | None = None) 
         return _from_list(get_args(expected)[0], value, where, bounds)
     if origin is Literal:
         if type(value) is not str or value not in get_args(expected):
-            raise UserError(f"{where}: {_shown(value)} is none of {', '.join(map(repr, get_args(expected)))}")
+            raise ConfigError(f"{where}: {_shown(value)} is none of {', '.join(map(repr, get_args(expected)))}")
         return value
     return _plain(expected, value, where, bounds)
 
@@ -53,18 +53,18 @@ def _plain(expected: Any, value: Any, where: str, bounds: Bounds | None) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = isinstance(value, expected) and (number or expected is not int)
     if not fits and not (expected is float and number):
-        raise UserError(f"{where}: {_shown(value)} is not of type {expected.__name__}")
+        raise ConfigError(f"{where}: {_shown(value)} is not of type {expected.__name__}")
     wrong = outside(bounds, value) if number else None
     if wrong:
-        raise UserError(f"{where}: {wrong}")
+        raise ConfigError(f"{where}: {wrong}")
     return float(value) if expected is float else value
 
 
 def _from_list(inner: Any, value: Any, where: str, bounds: Bounds | None) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise UserError(f"{where}: expected a list, found {_shown(value)}")
+        raise ConfigError(f"{where}: expected a list, found {_shown(value)}")
     if len(value) > MOST_ITEMS:
-        raise UserError(f"{where}: {len(value)} values are more than {MOST_ITEMS}")
+        raise ConfigError(f"{where}: {len(value)} values are more than {MOST_ITEMS}")
     return tuple(_build(inner, item, where, bounds) for item in value)
 
 
@@ -75,28 +75,28 @@ def _from_union(expected: Any, value: Any, where: str, bounds: Bounds | None) ->
     if not isinstance(value, dict):
         plain = [m for m in members if not dataclasses.is_dataclass(m) and m is not type(None)]
         if not plain:
-            raise UserError(f"{where}: expected one of {_names(members)}, found {_shown(value)}")
+            raise ConfigError(f"{where}: expected one of {_names(members)}, found {_shown(value)}")
         return _build(plain[0], value, where, bounds)
     for member in members:
         if dataclasses.is_dataclass(member) and getattr(member, "__name__", None) == value.get("kind"):
             return _from_fields(member, value, where)
-    raise UserError(f"{where}: kind {_shown(value.get('kind'))} is none of {_names(members)}")
+    raise ConfigError(f"{where}: kind {_shown(value.get('kind'))} is none of {_names(members)}")
 
 
 def _from_fields(expected: Any, value: Any, where: str) -> Any:
     name = expected.__name__
     if not isinstance(value, dict) or value.get("kind", name) != name:
-        raise UserError(f"{where}: expected the settings of {name}, found {_shown(value)}")
+        raise ConfigError(f"{where}: expected the settings of {name}, found {_shown(value)}")
     if where.count(".") > MOST_DEPTH:
-        raise UserError(f"{where[:80]}…: nested too deeply")
+        raise ConfigError(f"{where[:80]}…: nested too deeply")
     hints = get_type_hints(expected)
     given = {key: item for key, item in value.items() if key != "kind"}
     unknown = sorted(str(key) for key in given if key not in hints)
     if unknown:
-        raise UserError(f"{where}: {name} has no setting {repr(', '.join(unknown)[:80])[1:-1]}")
+        raise ConfigError(f"{where}: {name} has no setting {repr(', '.join(unknown)[:80])[1:-1]}")
     missing = [f.name for f in dataclasses.fields(expected) if f.name not in given and _required(f)]
     if missing:
-        raise UserError(f"{where}: {name} lacks the setting {', '.join(missing)}")
+        raise ConfigError(f"{where}: {name} lacks the setting {', '.join(missing)}")
     return expected(
         **{key: _build(hints[key], item, f"{where}.{key}", limits_of(name, key)) for key, item in given.items()}
     )

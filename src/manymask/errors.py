@@ -1,34 +1,95 @@
-"""The one kind of error that a user is meant to read."""
+"""The errors that a user is meant to read, by what they are about."""
 
+import copy
 import difflib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
 
-class UserError(Exception):
-    """A mistake in what was given, told in one line that names the file and the mend.
+class ManymaskError(Exception):
+    """Base of the errors that a user is meant to read: one line that names what is wrong and how to mend it.
 
-    The command line prints it without a stack trace and exits with status 2.
+    The command line prints it without a stack trace and exits with status 2. Callers such as the command line and the
+    page add their own words from the fields; the message itself names no flag.
+
+    Attributes:
+        path: the file or folder that is meant, if there is one.
+        parameter: the name of the argument or setting that is wrong, such as `steps`.
+        remedies: names of parameters of which another value would help, such as `mask_labels`.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: os.PathLike[str] | str | None = None,
+        parameter: str | None = None,
+        remedies: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.parameter = parameter
+        self.remedies = tuple(remedies)
+
+    def reworded(self, message: str) -> Self:
+        """The same error, of the same type and with the same fields, with another message."""
+        other = copy.copy(self)
+        other.args = (message,)
+        return other
+
+
+class InputError(ManymaskError):
+    """A file, image, mask, data set or request that cannot be used."""
+
+
+class ConfigError(ManymaskError):
+    """Settings, a recipe, a format or a model folder that are out of range or do not fit together."""
+
+
+class DataLeakError(ManymaskError):
+    """Cases that are held out were trained on.
+
+    Attributes:
+        cases: their ids.
+    """
+
+    def __init__(self, message: str, *, cases: Iterable[str] = (), **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.cases = tuple(cases)
+
+
+class MissingExtraError(ManymaskError):
+    """An optional dependency is not installed.
+
+    Attributes:
+        extra: the extra of manymask that installs it, as in `pip install 'manymask[EXTRA]'`.
+        package: the package that is missing.
+    """
+
+    def __init__(self, message: str, *, extra: str | None = None, package: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.extra = extra
+        self.package = package
 
 
 @contextmanager
 def decoding(path: os.PathLike[str] | str) -> Iterator[None]:
-    """Around everything that decodes a file: whatever goes wrong inside becomes one `UserError` that names `path`.
+    """Around everything that decodes a file: whatever goes wrong inside becomes one `InputError` that names `path`.
 
     Decoders raise anything on damaged or hostile bytes, from struct.error to NotImplementedError.
     """
     try:
         yield
-    except UserError:
+    except ManymaskError:
         raise
     except MemoryError:
-        raise UserError(f"{path} does not fit into memory; scale it down first") from None
+        raise InputError(f"{path} does not fit into memory; scale it down first") from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # from the system, not from a decoder
-            raise UserError(f"{path}: {error.strerror}") from None
-        raise UserError(f"{path} is damaged, cut short or not supported ({one_line(error)})") from None
+            raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{path} is damaged, cut short or not supported ({one_line(error)})") from None
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
@@ -40,15 +101,15 @@ def one_line(error: BaseException, limit: int = 160) -> str:
 
 
 def at_least_one(flag: str, value: int | None) -> None:
-    """`UserError` for a flag that counts something and counts nothing."""
+    """`ConfigError` for a flag that counts something and counts nothing."""
     if value is not None and value < 1:
-        raise UserError(f"{flag} must be at least 1, not {value}")
+        raise ConfigError(f"{flag} must be at least 1, not {value}")
 
 
 def in_range(flag: str, value: float | None, low: float, high: float) -> None:
-    """`UserError` for a flag outside of what it may be."""
+    """`ConfigError` for a flag outside of what it may be."""
     if value is not None and not low <= value <= high:
-        raise UserError(f"{flag} must lie in {low} … {high}, not {value}")
+        raise ConfigError(f"{flag} must lie in {low} … {high}, not {value}")
 
 
 def guesses(word: str, known: Iterable[str]) -> str:

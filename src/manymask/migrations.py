@@ -10,7 +10,7 @@ Format 1 had no `format` in config.yaml.
 from collections.abc import Mapping
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 
 FORMAT = 2
 MOST_DEPTH = 50  # settings within settings
@@ -56,12 +56,12 @@ RENAMED_VALUES = {"target": {"reader": "rater"}}
 
 
 def format_of(config: Mapping[str, Any], place: str) -> int:
-    """The format of a config, 1 where it has none; `UserError` for one that this version cannot read."""
+    """The format of a config, 1 where it has none; `ConfigError` for one that this version cannot read."""
     found = config.get("format", 1)
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise UserError(f"{place}: format {found!r:.40} is no format of manymask")
+        raise ConfigError(f"{place}: format {found!r:.40} is no format of manymask")
     if found > FORMAT:
-        raise UserError(f"{place}: format {found} is newer than this version reads (up to {FORMAT}): update manymask")
+        raise ConfigError(f"{place}: format {found} is newer than this version reads (up to {FORMAT}): update manymask")
     return found
 
 
@@ -72,7 +72,7 @@ def upgraded(recipe: Any, found: int, place: str, training: bool = False) -> Any
         recipe: as `config.to_dict` wrote it.
         found: its format.
         place: what messages call it.
-        training: whether it will be trained on; then a removed field that was in use is a `UserError`.
+        training: whether it will be trained on; then a removed field that was in use is a `ConfigError`.
     """
     return _Upgrade(place, training)(recipe) if found < FORMAT else recipe
 
@@ -91,7 +91,7 @@ class _Upgrade:
         if id(value) in self.done:
             return self.done[id(value)]
         if depth > MOST_DEPTH:
-            raise UserError(f"{self.place}: nested too deeply")
+            raise ConfigError(f"{self.place}: nested too deeply")
         if isinstance(value, list):
             items = self.done[id(value)] = list[Any]()
             items += [self(item, depth + 1) for item in value]
@@ -111,7 +111,7 @@ class _Upgrade:
 
     def _refuse_if_used(self, old: str, key: str, item: Any) -> None:
         if self.training and item != REMOVED_FIELDS[old, key]:
-            raise UserError(
+            raise ConfigError(
                 f"{self.place}: {old}.{key} = {item!r:.40} was removed: train again without it in a new --run"
             )
 

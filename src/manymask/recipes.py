@@ -19,7 +19,7 @@ from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, ph
 from manymask.data.raters import Target
 from manymask.diffusion.process import GaussianDiffusion
 from manymask.diffusion.samplers import DDIM, DDPM
-from manymask.errors import UserError, guesses
+from manymask.errors import ConfigError, guesses
 from manymask.models.autoencoder import Autoencoder, CodecSetting, Pixels
 from manymask.models.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
 from manymask.models.deterministic import Network, NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
@@ -99,7 +99,7 @@ class Recipe:
             return self.segmenter.build(self.channels, self.image_codec, self.mask_codec)
         codec = self.image_codec if stage == "image-codec" else self.mask_codec
         if isinstance(codec, Pixels):
-            raise UserError(f"this recipe works on the pixels themselves: it has no {stage} to train")
+            raise ConfigError(f"this recipe works on the pixels themselves: it has no {stage} to train")
         return codec.build()
 
     @property
@@ -266,9 +266,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The row of this name, or `UserError` with those that are like it."""
+    """The row of this name, or `ConfigError` with those that are like it."""
     if name not in RECIPES:
-        raise UserError(
+        raise ConfigError(
             f"there is no recipe {name!r}{guesses(name, RECIPES)} (`manymask recipes` lists all {len(RECIPES)})"
         )
     return RECIPES[name]

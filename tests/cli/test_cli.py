@@ -11,7 +11,7 @@ from PIL import Image
 from manymask import __version__
 from manymask.cli import main as cli
 from manymask.data.datasets import phantom
-from manymask.errors import Interruption, UserError
+from manymask.errors import Interruption, ManymaskError
 from tests.factories import run
 
 
@@ -169,7 +169,7 @@ def test_demo_learns_how_often_the_halo_belongs(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("error", "message", "status"),
     [
-        (UserError("a.png is damaged\nbeyond repair"), "a.png is damaged beyond repair", 2),
+        (ManymaskError("a.png is damaged\nbeyond repair"), "a.png is damaged beyond repair", 2),
         (OSError(28, "No space left on device", "/out/x.png"), "/out/x.png: No space left on device", 2),
         (MemoryError(), "not enough memory", 2),
         (RecursionError(), "nested too deeply", 2),

@@ -7,7 +7,7 @@ import torch
 
 from manymask.diffusion.samplers import DDPM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.publish import publish, with_sampling
 from manymask.hub.licenses import LICENCES, licence
@@ -94,12 +94,12 @@ def test_way_of_drawing_is_for_diffusion_models(trained_run):
     once = load_model(trained_run)
     once.recipe = replace(once.recipe, segmenter=OneToOne())
     for trained in (codec, once):
-        with pytest.raises(UserError, match="only diffusion models"):
+        with pytest.raises(ManymaskError, match="only diffusion models"):
             with_sampling(trained, SamplingConfig(orientations=2))
 
 
 def test_impossible_sampling_is_refused_before_anything_is_scored(trained_run, store, tmp_path):
-    with pytest.raises(UserError, match=r"takes 1001 steps, the process has 1 … 1000"):
+    with pytest.raises(ManymaskError, match=r"takes 1001 steps, the process has 1 … 1000"):
         publish(
             trained_run, store.folder, tmp_path / "model", tmp_path / "results", sampling=SamplingConfig(steps=1001)
         )
@@ -170,10 +170,10 @@ def test_decoder_whose_logits_mean_something_else_is_refused(trained_run, store,
     given = load_model(decoder_alone)
     heavier = replace(given.recipe, mask_codec=replace(given.recipe.mask_codec, loss=WeightedCE(50.0, unbias=True)))
     save_model(replace(given, recipe=heavier), tmp_path / "given")
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(ManymaskError, match="other settings"):
         publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=tmp_path / "given")
     init = trained_run / "mask-codec" / "model"
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(ManymaskError, match="other settings"):
         fit(
             TrainConfig(
                 replace(alone(recipe), mask_codec=heavier.mask_codec), "mask-codec", store, tmp_path / "run", init=init
@@ -184,7 +184,7 @@ def test_decoder_whose_logits_mean_something_else_is_refused(trained_run, store,
 def test_decoder_trained_on_another_split_is_refused(trained_run, store, decoder_alone, tmp_path):
     given = load_model(decoder_alone)
     save_model(replace(given, provenance=replace(given.provenance, scheme="another")), tmp_path / "given")
-    with pytest.raises(UserError, match="another split"):
+    with pytest.raises(ManymaskError, match="another split"):
         publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=tmp_path / "given")
 
 
@@ -199,21 +199,21 @@ def test_published_model_knows_how_its_codecs_were_trained(trained_run, store, t
 def test_mask_codec_of_other_latents_is_refused(trained_run, store, recipe, tmp_path):
     other = replace(recipe, codec_training=replace(recipe.codec_training, seed=1, steps=2))
     codec = fit(TrainConfig(other, "mask-codec", store, tmp_path / "other"))
-    with pytest.raises(UserError, match="other latents"):
+    with pytest.raises(ManymaskError, match="other latents"):
         publish(trained_run, store.folder, tmp_path / "model", tmp_path / "results", mask_codec=codec)
 
 
 @pytest.mark.parametrize("stage", ["mask-codec", "segmenter"])
 def test_only_a_codec_that_exists_has_its_decoder_trained_alone(recipe, store, tmp_path, stage):
     alone = replace(recipe.training, part="decoder")
-    with pytest.raises(UserError, match="only a codec's decoder"):
+    with pytest.raises(ManymaskError, match="only a codec's decoder"):
         TrainConfig(replace(recipe, training=alone, codec_training=alone), stage, store, tmp_path)
 
 
 def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):
     trained = load_model(trained_run)
     save_model(replace(trained, provenance=replace(trained.provenance, data_hash="another")), tmp_path / "given")
-    with pytest.raises(UserError, match=r"not what .* was trained on"):
+    with pytest.raises(ManymaskError, match=r"not what .* was trained on"):
         publish(tmp_path / "given", store.folder, tmp_path / "model", tmp_path / "results")
 
 

@@ -19,7 +19,7 @@ from manymask.data.case import Case, Source
 from manymask.data.store import Store, prepare
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, leading_score, resize_map, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
 from manymask.evaluation.plots import metrics_table
@@ -193,9 +193,9 @@ def test_held_out_cases_are_of_the_models_own_split_and_none_that_it_saw(small, 
     assert (split_of(model, small), held_out_cases(model, small, "test")) == ("all", ["d"])
     assert held_out_cases(model, small, "train") == ["a", "b", "c"]
     model.training_ids.append("d")
-    with pytest.raises(UserError, match="1 of the test cases were trained on"):
+    with pytest.raises(ManymaskError, match="1 of the test cases were trained on"):
         held_out_cases(model, small, "test")
-    with pytest.raises(UserError, match="prepared at 4² with 1"):
+    with pytest.raises(ManymaskError, match="prepared at 4² with 1"):
         held_out_cases(replace(model, recipe=recipe), small, "test")
 
 

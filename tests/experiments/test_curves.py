@@ -2,7 +2,7 @@
 
 import pytest
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.experiments.report.curves import STEPS, curves
 from manymask.hub.model_folder import load_model
@@ -23,6 +23,6 @@ def test_curve_holds_what_the_evaluator_finds(drawing_model, store, tmp_path):
 
 
 def test_codec_has_no_curves(trained_run, store, tmp_path):
-    with pytest.raises(UserError, match="no sampler"):
+    with pytest.raises(ManymaskError, match="no sampler"):
         curves(trained_run / "mask-codec", store.folder, tmp_path)
     assert not list(tmp_path.iterdir())

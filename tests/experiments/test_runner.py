@@ -6,7 +6,7 @@ import pytest
 
 from manymask.config import from_dict, to_dict
 from manymask.diffusion.process import RectifiedFlow
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.evaluation.held_out import evenly_spaced
 from manymask.experiments import matrix as experiments
 from manymask.experiments.cell import RunSpec, begin
@@ -119,7 +119,7 @@ def test_only_chooses_tables_and_rows_and_refuses_strangers():
     rows = matrix("phantom", 4)
     assert [row.name for row in selected(rows, ("factor",))] == ["factor-4", "factor-8", "factor-16"]
     assert {row.run_id for row in selected(rows, ("loss-mse", "unet"))} == {"loss-mse", "unet"}
-    with pytest.raises(UserError, match="no such table or row"):
+    with pytest.raises(ManymaskError, match="no such table or row"):
         selected(rows, ("nonsense",))
 
 
@@ -152,7 +152,7 @@ def test_a_finished_matrix_is_skipped_and_other_rules_are_refused(interrupted, s
     before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
     reproduce(plan(store, out))
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(ManymaskError, match="other settings"):
         reproduce(replace(plan(store, out), budget=replace(RULES, samples=3)))
 
 

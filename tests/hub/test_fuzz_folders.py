@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.experiments.report.write import write_report
 from manymask.hub.model_folder import load_model
 from manymask.training.checkpoint import RunFolder, load_checkpoint, saved_progress
@@ -77,10 +77,10 @@ MUTATIONS = (flipped, cut, repeated, emptied, replaced_bytes, another_value, ano
 
 
 def refused_in_one_line(read: Callable[[], object]) -> bool:
-    """Whether what `read` reads is refused; anything but a `UserError` of one line goes on to the test."""
+    """Whether what `read` reads is refused; anything but a `ManymaskError` of one line goes on to the test."""
     try:
         read()
-    except UserError as error:
+    except ManymaskError as error:
         assert 0 < len(str(error)) < 1500 and "\n" not in str(error)
         return True
     return False
@@ -151,7 +151,7 @@ def test_results_are_reported_or_named(run, tmp_path, count):  # noqa: F811
         rng, path = random.Random(seed), files[seed % len(files)]
         path.write_bytes(bytes(rng.choice(MUTATIONS)(bytearray(whole[path]), rng)))
         try:
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(ManymaskError):
                 named += "damaged |" in write_report([run], tmp_path / "out").read_text()
         except Exception as error:
             raise AssertionError(f"seed {seed} of {path}: {type(error).__name__}: {error}") from error
@@ -190,6 +190,6 @@ def test_run_folder_of_hostile_yaml_is_refused(store, tmp_path):
 
 def test_weights_of_another_recipe_are_refused_in_one_line(store, trained_run, tmp_path):
     wider = replace(tiny_recipe().mask_codec, channels=(16, 16))
-    with pytest.raises(UserError, match=r"model does not fit this recipe \(.*size mismatch") as refused:
+    with pytest.raises(ManymaskError, match=r"model does not fit this recipe \(.*size mismatch") as refused:
         Trainer(replace(job(store, tmp_path, mask_codec=wider), init=trained_run / "mask-codec" / "model"))
     assert "\n" not in str(refused.value)

@@ -20,7 +20,7 @@ from manymask import Segmenter
 from manymask.data.case import Batch, pixel_name
 from manymask.data.datasets import phantom
 from manymask.ensemble import cut
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.hub.intended_use import DATASETS
 from manymask.hub.model_folder import load_model
@@ -265,7 +265,7 @@ def test_summary_tells_what_to_look_at_first(tmp_path):
         "1.0",
     )
     (tmp_path / "summary.csv").write_text("my own notes")
-    with pytest.raises(UserError, match=r"summary\.csv is not ours"):
+    with pytest.raises(ManymaskError, match=r"summary\.csv is not ours"):
         write_summary(tmp_path)
     assert (tmp_path / "summary.csv").read_text() == "my own notes"
 
@@ -314,13 +314,13 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
         (grey, {"seed": 0.5}, r"seed must be a whole number, not 0\.5"),
         (grey, {"threshold": 2}, "threshold must lie between 0 and 1, not 2"),
     ]:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ManymaskError, match=message):
             segmenter.segment(image, **asked)
     with pytest.raises(TypeError, match="temperature"):
         segmenter.segment(grey, temperature=1)
-    with pytest.raises(UserError, match="no argument temperature"):
+    with pytest.raises(ManymaskError, match="no argument temperature"):
         Segmenter.from_pretrained(str(tmp_path), temperature=1)
-    with pytest.raises(UserError, match="'gpu' is no device"):
+    with pytest.raises(ManymaskError, match="'gpu' is no device"):
         Segmenter(segmenter.trained, device="gpu")
 
 

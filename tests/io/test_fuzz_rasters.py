@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.io.masks import MaskReading, read_mask
 from manymask.io.raster import claimed_size, read_image
 from tests.raster_files import png, tiff
@@ -105,7 +105,7 @@ MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
 
 
 def survive(folder: Path, numbers: range) -> int:
-    """Reads mutated files through every door; the number that could be read. Anything but `UserError` comes out."""
+    """Reads mutated files through every door; the number that could be read. Anything but `ManymaskError` comes out."""
     sound, read = seeds(), 0
     path = folder / "lesion.png"
     for number in numbers:
@@ -119,7 +119,7 @@ def survive(folder: Path, numbers: range) -> int:
             try:
                 door(path)
                 read += 1
-            except UserError as error:
+            except ManymaskError as error:
                 message = str(error)
                 assert message.startswith(f"{path}") and "\n" not in message and len(message) < 500, message
             except Exception as error:
@@ -132,7 +132,7 @@ def test_sound_seeds_are_read(tmp_path):
         path = tmp_path / "seed"
         path.write_bytes(seed)
         if number == STACK:
-            with pytest.raises(UserError, match="2 pages"):
+            with pytest.raises(ManymaskError, match="2 pages"):
                 read_image(path, 3)
         else:
             assert read_image(path, 3).shape == (32, 48, 3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.io.dicom.pixels import render_noted
 from manymask.io.inputs import find_inputs, read_pictures
 from manymask.io.window import parse_window
@@ -86,7 +86,7 @@ def test_what_holds_no_image_is_said(tmp_path):
     ):
         found = find_inputs(paths)
         assert not found.inputs and len(found.problems) == 1 and message in found.problems[0]
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ManymaskError, match=message):
             list(read_pictures(paths))
 
 
@@ -180,7 +180,7 @@ def test_no_patient_is_seen_in_names_or_messages(tmp_path, capsys, caplog, recwa
     path = save(tmp_path / "x.dcm", slice_at(0))
     names = [p.name for p in read_pictures([path])]
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ManymaskError) as caught:
         list(read_pictures([path]))
     said = " ".join([*names, str(caught.value), *capsys.readouterr(), caplog.text, *(str(w.message) for w in recwarn)])
     assert not any(word in said for word in (*PATIENT.split("^"), "4711", "1964"))
@@ -189,7 +189,7 @@ def test_no_patient_is_seen_in_names_or_messages(tmp_path, capsys, caplog, recwa
 @pytest.mark.parametrize(("module", "name", "extra"), [("pydicom", "IM0", "dicom"), ("nibabel", "a.nii.gz", "nifti")])
 def test_without_an_extra_its_files_name_it_and_the_others_are_read(mixed, monkeypatch, module, name, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"manymask\[{extra}\]"):
+    with pytest.raises(ManymaskError, match=rf"manymask\[{extra}\]"):
         list(read_pictures([mixed / name]))
     assert [p.name for p in read_pictures([mixed / "lesion.png"])] == ["lesion"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.io.dicom.series import seen_through
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices, read_nifti, to_picture, to_plane, write_nifti
 from manymask.io.window import parse_window
@@ -102,7 +102,7 @@ def test_units_are_turned_into_millimetres(tmp_path):
 
 
 def refused(path: Path, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(ManymaskError, match=message) as caught:
         read_nifti(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from manymask import Segmenter
 from manymask.data.datasets import phantom
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.serving.service import Limits
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is not installed")
@@ -262,7 +262,7 @@ def test_server_that_is_ended_while_it_draws_ends_quietly(client, tmp_path, imag
 def test_port_out_of_range_is_one_line(port):
     from manymask.serving.server import serve
 
-    with pytest.raises(UserError, match="--port must lie in 1 … 65535"):
+    with pytest.raises(ManymaskError, match="--port must lie in 1 … 65535"):
         serve([], "127.0.0.1", port, Limits())
 
 
@@ -306,5 +306,5 @@ def test_without_gradio_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "manymask.serving.app", raising=False)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with pytest.raises(UserError, match=r"manymask\[app\]"):
+    with pytest.raises(ManymaskError, match=r"manymask\[app\]"):
         serve([tmp_path], "127.0.0.1", 1, Limits())

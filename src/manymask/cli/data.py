@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from manymask.errors import UserError, at_least_one
+from manymask.errors import ConfigError, at_least_one
 
 
 def prepare(
@@ -45,11 +45,11 @@ def prepare(
     at_least_one("--size", size)
     row = recipes.recipe(recipe)
     if source is None and row.dataset != "phantom":
-        raise UserError(f"{recipe} needs --source, the folder of the data set as downloaded")
+        raise ConfigError(f"{recipe} needs --source, the folder of the data set as downloaded")
     if whole_slices and row.dataset != "lidc_idri":
-        raise UserError(f"--whole-slices is for lidc_idri; {row.dataset} has no slices")
+        raise ConfigError(f"--whole-slices is for lidc_idri; {row.dataset} has no slices")
     if masks and row.dataset != "folder":
-        raise UserError(f"--masks is for a folder of one's own; the layout of {row.dataset} says where its masks are")
+        raise ConfigError(f"--masks is for a folder of one's own; the layout of {row.dataset} says where its masks are")
     choice = ({"whole": True} if whole_slices else {}) | ({"masks": masks} if masks else {})
     reading = MaskReading(mask_threshold, mask_labels, invert)
     found = recipes.DATASETS[row.dataset](source, row.channels, reading, **choice)

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from manymask.choices import Precision
-from manymask.errors import UserError, at_least_one
+from manymask.errors import ConfigError, at_least_one
 
 
 def reproduce(
@@ -49,9 +49,9 @@ def reproduce(
     for flag, value in (("--cases", cases), ("--sweep-cases", sweep_cases), ("--size", size)):
         at_least_one(flag, value)
     if budget_minutes is not None and budget_minutes <= 0:
-        raise UserError(f"--budget-minutes must be above 0, not {budget_minutes:g}")
+        raise ConfigError(f"--budget-minutes must be above 0, not {budget_minutes:g}")
     if not recipes:
-        raise UserError("name a recipe: manymask reproduce RECIPE… --out DIR")
+        raise ConfigError("name a recipe: manymask reproduce RECIPE… --out DIR")
     budget = Budget(minutes=budget_minutes, cases=cases, sweep_cases=sweep_cases)
     run(ReproduceConfig(recipes, out, data, source, scheme, size, only, codecs_only, budget, precision))
 
@@ -75,9 +75,9 @@ def report(
     from manymask.experiments.report.write import write_report
 
     if (model is None) != (data is None):
-        raise UserError(
+        raise ConfigError(
             "--model and --data go together: the model and the store that Figures 1, 2 and 4 are drawn from"
         )
     if not runs:
-        raise UserError("name a folder that `manymask reproduce` wrote to")
+        raise ConfigError("name a folder that `manymask reproduce` wrote to")
     print(f"report → {write_report(runs, out, model, data)}")

@@ -13,7 +13,7 @@ from manymask.cli.experiments import report, reproduce
 from manymask.cli.renamed import renamed
 from manymask.cli.segment import demo, segment, serve
 from manymask.cli.train import train, train_help
-from manymask.errors import UserError, guesses
+from manymask.errors import ConfigError, ManymaskError, guesses
 from manymask.signals import interrupt_on_sigterm
 
 VERBS: dict[str, Any] = {
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
         train(rest)
         return 0
     if not verb.startswith("-") and verb not in VERBS:
-        raise UserError(f"there is no verb {verb!r}{guesses(verb, VERBS)}; choose one of {', '.join(VERBS)}")
+        raise ConfigError(f"there is no verb {verb!r}{guesses(verb, VERBS)}; choose one of {', '.join(VERBS)}")
     description = "Draw many plausible masks for one medical image."
     code: Any = tyro.extras.subcommand_cli_from_dict(VERBS, prog="manymask", description=description, args=arguments)
     return int(code or 0)
@@ -79,7 +79,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     match error:
         case KeyboardInterrupt():
             return str(error) or "interrupted", getattr(error, "status", 130)
-        case UserError():
+        case ManymaskError():
             return str(error), 2
         case OSError() if error.filename is not None:  # a full disk, a place that cannot be written: theirs to mend too
             return f"{os.fsdecode(error.filename)}: {error.strerror}", 2

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from manymask.choices import SamplerName
-from manymask.errors import UserError, at_least_one, in_range
+from manymask.errors import ConfigError, at_least_one, in_range
 
 
 def segment(
@@ -58,7 +58,7 @@ def segment(
     entries, found = inference.find_entries(inputs)
     archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
     if anonymise and store and archives:
-        raise UserError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
+        raise ConfigError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
     tally = inference.RunSummary()
     inference.announce(found, tally)
     if not entries:
@@ -78,10 +78,10 @@ def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> No
 
     at_least_one("--samples", samples)
     if not 0 < threshold < 1:
-        raise UserError(f"--threshold must lie between 0 and 1, not {threshold}")
+        raise ConfigError(f"--threshold must lie between 0 and 1, not {threshold}")
     find_model(model)
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out names a folder")
+        raise ConfigError(f"{out} is a file; --out names a folder")
 
 
 def serve(

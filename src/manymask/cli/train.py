@@ -2,7 +2,7 @@
 
 import tyro
 
-from manymask.errors import UserError, guesses
+from manymask.errors import ConfigError, guesses
 
 
 def train(arguments: list[str]) -> None:
@@ -17,10 +17,10 @@ def train(arguments: list[str]) -> None:
         print(usage)
         return
     if len(arguments) < 2:
-        raise UserError(usage)
+        raise ConfigError(usage)
     name, stage, *rest = arguments
     if stage not in recipes.STAGES:
-        raise UserError(f"{stage!r} is no stage{guesses(stage, recipes.STAGES)}; {usage}")
+        raise ConfigError(f"{stage!r} is no stage{guesses(stage, recipes.STAGES)}; {usage}")
     row = recipes.recipe(name)
     options = tyro.cli(
         TrainOptions,

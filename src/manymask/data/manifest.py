@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from manymask.data.case import PARTS
-from manymask.errors import UserError, one_line
+from manymask.errors import InputError, ManymaskError, one_line
 from manymask.io.atomic import read_json
 
 FORMAT = 3
@@ -19,14 +19,14 @@ MASK_LIMIT = 2**31  # pixels of all native masks of a case
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store, with what format 1 lacked; `UserError` for whatever does not fit together."""
+    """The manifest of a store, with what format 1 lacked; `InputError` for whatever does not fit together."""
     path = folder / "manifest.json"
     manifest = read_json(path)
     try:
         if not isinstance(manifest, dict):
             raise ValueError("it is no object")
         if manifest.get("format", 1) not in range(1, FORMAT + 1):
-            raise UserError(
+            raise InputError(
                 f"{path}: format {manifest['format']!r}, this version reads up to {FORMAT}; prepare it again"
             )
         if "readers" in manifest:
@@ -36,16 +36,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _check_schemes(manifest)
         _check_places(manifest, (folder / "native.bin").stat().st_size)
     except FileNotFoundError:
-        raise UserError(f"{folder / 'native.bin'} is missing: prepare the data set again") from None
+        raise InputError(f"{folder / 'native.bin'} is missing: prepare the data set again") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise damaged(path, error) from None
     return manifest
 
 
-def damaged(path: Path, error: Exception | str) -> UserError:
+def damaged(path: Path, error: Exception | str) -> ManymaskError:
     """The one sentence for every store that does not hold together."""
     said = error if isinstance(error, str) else one_line(error)
-    return UserError(f"{path} is damaged ({said}): prepare the data set again")
+    return InputError(f"{path} is damaged ({said}): prepare the data set again")
 
 
 def _check_cases(manifest: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: prepare the data set again") from None
+        raise InputError(f"{path} is missing: prepare the data set again") from None
     except Exception as error:  # numpy parses the header as Python
         raise damaged(path, error) from None
     if array.dtype != np.uint8 or array.shape != shape or not array.flags.c_contiguous:

@@ -25,7 +25,7 @@ from manymask.data.case import PARTS, Batch, Case, Part, Scheme, Source, pixel_n
 from manymask.data.datasets.pairs import safe_name
 from manymask.data.manifest import FORMAT, damaged, open_array, read_manifest
 from manymask.data.writer import Writer, room_for
-from manymask.errors import UserError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.atomic import atomic_folder, write_json
 from manymask.io.window import stretch
 from manymask.rng import TrainingNoise
@@ -61,8 +61,8 @@ Loaded = tuple[np.ndarray, np.ndarray, survey.Look]
 def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool = False) -> "Store":
     """Writes the store of a source; all or nothing.
 
-    Cases that cannot be used are reported together in one `UserError`; with `skip_bad` they are left out by name.
-    A set whose masks are all empty or all full is a `UserError` too; less than that becomes a line of `Store.warnings`.
+    Cases that cannot be used are reported together in one `InputError`; with `skip_bad` they are left out by name.
+    A set whose masks are all empty or all full is an `InputError` too; less than that becomes a line of `Store.warnings`.
     """
     raters = max((len(case.read_by) for case in source.cases), default=0)
     room = room_for(out, [(len(source.cases), channels + max(1, raters), size, size)])
@@ -117,7 +117,7 @@ def _describe(
         scheme: Scheme = {part: [case for case in members if case in looks] for part, members in whole.items()}
         empty = [part for part, members in whole.items() if members and not scheme[part]]
         if empty:
-            raise UserError(f"no usable image is left for {' and '.join(empty)} of split {name}")
+            raise InputError(f"no usable image is left for {' and '.join(empty)} of split {name}")
         schemes[name], lines = twins.checked(
             scheme, groups, equal, dict(zip(ids, hashes, strict=True)), name in source.given
         )
@@ -133,7 +133,7 @@ def _load(case: Case, size: int) -> Loaded | str:
     """The image and masks of a case with what is to be noted of them, or why it cannot be used."""
     try:
         image, masks = case.read()
-    except UserError as error:
+    except ManymaskError as error:
         return str(error)
     if image.min() == image.max():
         return f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it"
@@ -160,7 +160,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UserError(
+            raise InputError(
                 f"{folder} is no prepared data set: run `manymask prepare RECIPE --source … --out {folder}`"
             )
         self.folder, self.manifest = folder, read_manifest(folder)
@@ -200,11 +200,11 @@ class Store:
         schemes = self.manifest["schemes"]
         name = scheme or self.default_scheme
         if name not in schemes:
-            raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}")
+            raise ConfigError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}")
         if part not in PARTS:
-            raise UserError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}")
+            raise ConfigError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}")
         if not schemes[name].get(part):
-            raise UserError(f"the {part} part of split {name!r} of {self.folder} is empty")
+            raise InputError(f"the {part} part of split {name!r} of {self.folder} is empty")
         return list(schemes[name][part])
 
     def batch(self, ids: Sequence[str], noise: TrainingNoise | None = None) -> Batch:
@@ -225,7 +225,7 @@ class Store:
         return twins.image_hashes(self.whole_images[self.index[case]] for case in ids)
 
     def check_masks(self, ids: Sequence[str]) -> None:
-        """A look at the masks of cases that are to be learnt: `UserError` where none holds anything or all are full, a
+        """A look at the masks of cases that are to be learnt: `InputError` where none holds anything or all are full, a
         line on stderr where most do. A sample decides where it can."""
         step = max(1, len(ids) // MASKS_LOOKED_AT)
         for some in (ids[::step], ids) if step > 1 else (ids,):
@@ -233,7 +233,7 @@ class Store:
             if 0 < shares.mean() < 1:
                 break
         else:
-            raise UserError(
+            raise InputError(
                 f"{self.folder}: all masks are {'full' if shares.all() else 'empty'}, there is nothing to learn"
             )
         if (empty := float((shares == 0).mean())) > MOSTLY:
@@ -248,11 +248,11 @@ class Store:
     def window(self, size: int, offset: tuple[int, int] = (0, 0), stretched: bool = False) -> "Store":
         """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs,
         `stretched` from its own minimum to its maximum as a region of interest is. For images stored at their native scale.
-        `UserError` where the window leaves the image."""
+        `InputError` where the window leaves the image."""
         inner = copy(self)
         margin = (self.images.shape[-1] - size) // 2
         if margin < 0 or max(map(abs, offset)) > margin:
-            raise UserError(
+            raise ConfigError(
                 f"{self.folder} holds {self.images.shape[-1]}²: no window of {size}² fits {offset} off its middle"
             )
         top, left = (margin + step for step in offset)
@@ -275,7 +275,7 @@ class Store:
         except (zlib.error, ValueError) as error:
             raise damaged(self.folder / "native.bin", error) from None
         if self.cut and (height, width) != self.stored:
-            raise UserError(
+            raise InputError(
                 f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows"
             )
         return masks[slice(None) if self.read_by is None else self.read_by[row]][:, *self.cut]

@@ -10,7 +10,7 @@ from scipy.ndimage import label
 
 from manymask.data.case import Case
 from manymask.data.datasets.pairs import listed
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 
 SMALL_MEDIAN = 12  # px at model size
 TINY, TINY_SHARE = 4, 0.1  # px; so many objects may be smaller
@@ -70,13 +70,13 @@ def foreground(looks: Sequence[Look]) -> list[str]:
 
 
 def refuse_useless(looks: Sequence[Look]) -> None:
-    """`UserError` where no mask tells foreground from background."""
+    """`InputError` where no mask tells foreground from background."""
     shares = np.concatenate([each.shares[~np.isnan(each.shares)] for each in looks])
     kinds = {"empty": int((shares == 0).sum()), "full": int((shares == 1).sum())}
     if sum(kinds.values()) < len(shares):
         return
     what = " or ".join(kind for kind, count in kinds.items() if count)
-    raise UserError(
+    raise InputError(
         f"all {len(shares)} masks are {what}, there is nothing to learn: look at the mask files, and at --mask-threshold, "
         "--mask-labels and --invert"
     )
@@ -121,11 +121,11 @@ def _small_objects(looks: Sequence[Look], size: int) -> list[str]:
             "give a larger --size, or crops"]  # fmt: skip
 
 
-def report(problems: Mapping[str, str], total: int) -> UserError:
+def report(problems: Mapping[str, str], total: int) -> ManymaskError:
     """All cases that cannot be used as one error: a single one in its own words, else a line for each kind."""
     hint = "mend them, or leave them out with --skip-bad"
     if len(problems) == 1:
-        return UserError(f"{next(iter(problems.values()))}; or leave it out with --skip-bad")
+        return InputError(f"{next(iter(problems.values()))}; or leave it out with --skip-bad")
     kinds: dict[str, list[str]] = {}
     for case, message in problems.items():
         kinds.setdefault(_kind(message, case), []).append(case)
@@ -135,7 +135,7 @@ def report(problems: Mapping[str, str], total: int) -> UserError:
         lines.append(f"  {problems[cases[0]]}{rest}")
     if len(kinds) > MOST_KINDS:
         lines.append(f"  … and {len(kinds) - MOST_KINDS} kinds more")
-    return UserError("\n".join(lines))
+    return InputError("\n".join(lines))
 
 
 def _kind(message: str, case: str) -> str:

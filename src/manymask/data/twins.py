@@ -13,7 +13,7 @@ from scipy.fft import dctn
 
 from manymask.data.case import PARTS, Part, Scheme
 from manymask.data.datasets.pairs import listed
-from manymask.errors import UserError
+from manymask.errors import InputError
 
 BITS = 128
 CLEAR = 4.0  # grey values, orthonormal DCT: less is noise, in smooth images all there is
@@ -110,7 +110,7 @@ def kept_together(scheme: Scheme, groups: Mapping[str, str]) -> tuple[Scheme, in
         parts[home[groups[case]]].append(case)
     empty = [part for part, ids in parts.items() if scheme[part] and not ids]
     if empty:
-        raise UserError(
+        raise InputError(
             f"too many images are equal pixel by pixel: no different ones are left for {' and '.join(empty)}"
         )
     return {part: sorted(ids) for part, ids in parts.items()}, moved

@@ -15,7 +15,7 @@ import numpy as np
 
 from manymask.data.case import content_hash
 from manymask.data.twins import image_hashes
-from manymask.errors import UserError
+from manymask.errors import InputError
 
 
 class Rows:
@@ -107,16 +107,16 @@ class Writer:
 
 @contextmanager
 def room_for(out: Path, shapes: Sequence[tuple[int, ...]]) -> Iterator[None]:
-    """Around writing arrays of bytes of these shapes: a disk that is or becomes full is a `UserError` that names it."""
+    """Around writing arrays of bytes of these shapes: a disk that is or becomes full is an `InputError` that names it."""
     need = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     said = f"about {max(need, 10**6) / 1e9:.3f} GB are needed"
     free = shutil.disk_usage(place).free
     if free < need:
-        raise UserError(f"{out}: {said} but only {free / 1e9:.3f} GB are free there")
+        raise InputError(f"{out}: {said} but only {free / 1e9:.3f} GB are free there")
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise UserError(f"{out}: no room is left to write it ({error.strerror}); {said}") from None
+        raise InputError(f"{out}: no room is left to write it ({error.strerror}); {said}") from None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from manymask.choices import SamplerName
 from manymask.diffusion.process import GaussianDiffusion, Process, RectifiedFlow
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 
 Denoise = Callable[
     [Tensor, Any], tuple[Tensor, Tensor]
@@ -170,14 +170,14 @@ Sampler = DDPM | DDIM | PLMS | DPMSolver | Euler | Heun
 
 
 def check_fit(sampler: Sampler, process: Process) -> None:
-    """`UserError` if the sampler cannot run this process backwards, or takes more steps than it has."""
+    """`ConfigError` if the sampler cannot run this process backwards, or takes more steps than it has."""
     if not isinstance(process, sampler.serves):
         matched_store = [kind.__name__ for kind in get_args(Sampler) if isinstance(process, kind.serves)]
-        raise UserError(
+        raise ConfigError(
             f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(matched_store)}"
         )
     if not 1 <= sampler.steps <= process.steps:
-        raise UserError(f"the sampler takes {sampler.steps} steps, the process has 1 … {process.steps}")
+        raise ConfigError(f"the sampler takes {sampler.steps} steps, the process has 1 … {process.steps}")
 
 
 SAMPLERS: dict[SamplerName, type] = {

@@ -6,7 +6,7 @@ from typing import Any, get_args
 from manymask.choices import SamplerName
 from manymask.diffusion.process import Process
 from manymask.diffusion.samplers import SAMPLERS, Sampler, check_fit
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 
 MOST_ORIENTATIONS = 8  # of the dihedral group: four quarter turns, each with and without a flip
 
@@ -23,7 +23,7 @@ class SamplingConfig:
             in the former case, 0 in the latter.
 
     Raises:
-        UserError: a value is of the wrong type or out of range.
+        ConfigError: a value is of the wrong type or out of range.
     """
 
     sampler: Sampler | SamplerName | None = None
@@ -37,13 +37,13 @@ class SamplingConfig:
             and self.sampler not in SAMPLERS
             and not isinstance(self.sampler, get_args(Sampler))
         ):
-            raise UserError(
+            raise ConfigError(
                 f"sampler: {self.sampler!r} is none of {', '.join(SAMPLERS)}, and no object such as DDIM(10)"
             )
         for name, value, most in (("steps", self.steps, None), ("orientations", self.orientations, MOST_ORIENTATIONS)):
             _check_count(name, value, most)
         if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float | None):
-            raise UserError(f"guidance_scale must be a number, not {self.guidance_scale!r}")
+            raise ConfigError(f"guidance_scale must be a number, not {self.guidance_scale!r}")
 
     def over(self, default: "SamplingConfig") -> "SamplingConfig":
         """These settings where they are given, else those of `default`; a given sampler brings its own steps."""
@@ -56,7 +56,7 @@ class SamplingConfig:
         """What a diffusion model of this process draws with: every field given, the sampler as an object with its steps.
 
         Raises:
-            UserError: the sampler does not fit the process, or takes more steps than it has.
+            ConfigError: the sampler does not fit the process, or takes more steps than it has.
         """
         chosen = self.over(default)
         own: Any = default.sampler
@@ -76,8 +76,8 @@ def _check_count(name: str, value: Any, most: int | None) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{name} must be a whole number, not {value!r}")
+        raise ConfigError(f"{name} must be a whole number, not {value!r}")
     if value < 1 or (most is not None and value > most):
-        raise UserError(
+        raise ConfigError(
             f"{name} must lie in 1 … {most}, not {value}" if most else f"{name} must be at least 1, not {value}"
         )

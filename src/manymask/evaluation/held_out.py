@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from manymask.data.case import Part
 from manymask.data.store import Store
-from manymask.errors import UserError
+from manymask.errors import ConfigError, DataLeakError, InputError
 from manymask.evaluation.leakage import find_leak
 from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance
@@ -15,7 +15,7 @@ from manymask.recipes import Recipe
 
 
 def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Provenance, seen: Iterable[str]) -> None:
-    """Raises `UserError` if any of these cases was trained on, now or earlier on the model's way; of one's own folder
+    """Raises `DataLeakError` if any of these cases was trained on, now or earlier on the model's way; of one's own folder
     prepared anew, where a name may mean another image, it only warns."""
     known = sorted(set(ids) & set(seen))
     if not known or store.name not in provenance.data_sets:
@@ -26,7 +26,7 @@ def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Prove
             f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
         )
         return
-    raise UserError(f"{found}: this split is another one than that it was trained on")
+    raise DataLeakError(f"{found}: this split is another one than that it was trained on")
 
 
 def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> str:
@@ -62,10 +62,10 @@ def matched_store(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)
     has a margin. Refuses a store of another size or number of channels than the recipe's."""
     size, channels = store.stored[0], store.images.shape[1]
     if (size, channels) != (recipe.stored, recipe.channels):
-        raise UserError(
+        raise InputError(
             f"{store.folder} was prepared at {size}² with {channels} channel(s), the recipe takes {recipe.stored}² with "
             f"{recipe.channels}: prepare it with this recipe"
         )
     if any(offset) and not recipe.margin:
-        raise UserError("--offsets are for models that were trained on windows of larger crops")
+        raise ConfigError("--offsets are for models that were trained on windows of larger crops")
     return store if store.cut or not recipe.margin else store.window(recipe.size, offset, recipe.stretch)

@@ -14,7 +14,7 @@ from typing import Any
 from manymask.data.store import Store
 from manymask.data.twins import all_hashes
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.plots import draw_batch
@@ -36,13 +36,13 @@ def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedMod
     is requested.
 
     Raises:
-        UserError: the model has no such settings, or they are out of range.
+        ConfigError: the model has no such settings, or they are out of range.
     """
     setting = trained.recipe.segmenter
     if sampling == SamplingConfig():
         return trained
     if not isinstance(setting, LatentDiffusion) or not isinstance(trained.model, DiffusionSegmenter):
-        raise UserError("only diffusion models have orientations, a sampler and steps to choose")
+        raise ConfigError("only diffusion models have orientations, a sampler and steps to choose")
     used = trained.model.resolve(sampling)
     chosen = {"sampler": used.sampler, "orientations": used.orientations, "guidance_scale": used.guidance_scale}
     recipe = replace(trained.recipe, segmenter=replace(setting, **chosen))  # type: ignore[arg-type]
@@ -64,15 +64,15 @@ def publish(
     """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
     writes MODEL and RESULTS. `mask_codec` is one of the same latents whose decoder was trained on.
 
-    Returns what metrics.json holds. Raises `UserError` where the run has no segmenter or was trained on other data, and for
+    Returns what metrics.json holds. Raises `ConfigError` where the run has no segmenter or was trained on other data, and for
     a mask codec of other latents.
     """
     trained = load_model(run)
     store = matched_store(trained.recipe, Store(data))
     if trained.stage != "segmenter":
-        raise UserError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
+        raise ConfigError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
     if not store.holds(trained.provenance.data_hash):
-        raise UserError(f"{data} is not what {run} was trained on: their hashes differ")
+        raise ConfigError(f"{data} is not what {run} was trained on: their hashes differ")
     if mask_codec is not None:
         trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,9 +112,9 @@ def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
     given, codec = load_model(folder), getattr(trained.model, "mask_codec", None)
     mine, theirs = trained.provenance, given.provenance
     if (mine.data_hash, mine.scheme) != (theirs.data_hash, theirs.scheme):
-        raise UserError(f"{folder} was trained on other data or another split")
+        raise ConfigError(f"{folder} was trained on other data or another split")
     if not (isinstance(codec, Codec) and isinstance(given.model, Codec) and codec.same_latents(given.model)):
-        raise UserError(f"{folder} has other latents: train its decoder alone, from the mask codec of this run")
+        raise ConfigError(f"{folder} has other latents: train its decoder alone, from the mask codec of this run")
     same_codec(given.recipe.mask_codec, trained.recipe.mask_codec, folder)
     codec.load_state_dict(given.model.state_dict())
     seen = sorted({*trained.training_ids, *given.training_ids})

@@ -23,7 +23,7 @@ import torch
 from manymask.choices import Precision
 from manymask.config import difference, from_dict, to_dict
 from manymask.data.store import Store
-from manymask.errors import Interruption, UserError
+from manymask.errors import ConfigError, Interruption, ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.invariance import invariance
@@ -63,7 +63,7 @@ def begin(task: RunSpec, folder: Path) -> None:
         write_json(path, wanted)
     changed = difference(read_json(path), wanted)
     if changed:
-        raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
+        raise ConfigError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
 
 
 def train(task: RunSpec, folder: Path, store: Store) -> None:
@@ -139,7 +139,7 @@ def run(phase: str, folder: Path, place: Path) -> None:
     task: Any = from_dict(RunSpec, read_json(folder / "task.json"), "task")
     try:
         (train if phase == "train" else score)(task, folder, Store(place))
-    except UserError as error:
+    except ManymaskError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except Interruption as stop:

@@ -15,7 +15,7 @@ from manymask.diffusion.guidance import PairClassifier
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, Sampler
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.models.denoisers import ConcatUNet, MedSegDiff
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.nn.losses import MSE, Dice, Focal, Loss
@@ -186,7 +186,7 @@ def matrix(name: str, raters: int, size: int | None = None, budget: Budget = Bud
     """All rows for a main recipe, e.g. `cvc_clinicdb`. Targets are compared where there are several raters."""
     main = recipe(name)
     if "-" in name:  # a variant is a row of the matrix, not its start
-        raise UserError(f"the matrix starts from a main recipe such as {name.partition('-')[0]!r}, not {name!r}")
+        raise ConfigError(f"the matrix starts from a main recipe such as {name.partition('-')[0]!r}, not {name!r}")
     asked = [("models", n, label, RECIPES[name + end]) for n, label, end in MODELS if name + end in RECIPES]
     asked += [
         (table, n, label, change(main)) for table, n, label, change in ABLATIONS if table != "target" or raters > 1
@@ -225,11 +225,11 @@ def sampling_of(row: Recipe, steps: int) -> SamplingConfig:
 
 
 def selected(rows: list[Variant], only: tuple[str, ...]) -> list[Variant]:
-    """The rows of these tables, rows or cells; all if none is named. Raises `UserError` for a name that is none."""
+    """The rows of these tables, rows or cells; all if none is named. Raises `ConfigError` for a name that is none."""
     known = {name for row in rows for name in (row.table, row.name, row.run_id)}
     strange = [name for name in only if name not in known]
     if strange:
-        raise UserError(
+        raise ConfigError(
             f"--only {strange[0]}: no such table or row; choose of {', '.join(dict.fromkeys(_names(rows)))}"
         )
     return [row for row in rows if not only or {row.table, row.name, row.run_id} & set(only)]

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from manymask.choices import Precision
 from manymask.config import difference, to_dict
 from manymask.data.store import Store, prepare
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.experiments.cell import RunSpec, begin
 from manymask.experiments.cell import run as run_phase
 from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected, stages
@@ -86,15 +86,15 @@ def find_store(plan: ReproduceConfig, name: str) -> Store:
         inside = plan.data / name
         store = Store(inside if (inside / "manifest.json").exists() else plan.data)
         if store.name != row.dataset:
-            raise UserError(f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}")
+            raise ConfigError(f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}")
         if plan.size not in (None, store.stored[0]):
-            raise UserError(f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}")
+            raise ConfigError(f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}")
         return store
     place = plan.out / name / "data"
     if place.exists():
         return Store(place)
     if plan.source is None and row.dataset != "phantom":
-        raise UserError(f"{name} needs --data, a prepared store, or --source, the data set as downloaded")
+        raise ConfigError(f"{name} needs --data, a prepared store, or --source, the data set as downloaded")
     return prepare(DATASETS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
 
 
@@ -111,7 +111,7 @@ def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: Repr
     if path.exists():
         changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "budget": _plain(shared["budget"])})
         if changed:
-            raise UserError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
+            raise ConfigError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
     tables = [{"table": r.table, "name": r.name, "label": r.label, "run_id": r.run_id, "codecs": codec_names(rows, r.recipe)}
               for r in rows]  # fmt: skip
     write_json(path, {"recipe": folder.name, "git": git_revision(), **shared, "rows": tables})

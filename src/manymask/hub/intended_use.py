@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_intended(config: Mapping[str, Any], dataset: str, where: str) -> Intend
     if not (all(isinstance(text, str) for text in texts.values()) and whole
             and all(isinstance(word, str) for word in modality) and len(spacing) in (0, 2)
             and all(isinstance(mm, (int, float)) for mm in spacing)):  # fmt: skip
-        raise UserError(
+        raise ConfigError(
             f"{where}: purpose and trained_on must be texts, modality a list of texts, spacing_mm two numbers"
         )
     return Intended(texts["purpose"], tuple(modality), texts["trained_on"], tuple(map(float, spacing)))

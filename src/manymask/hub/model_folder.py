@@ -20,7 +20,7 @@ from torch import nn
 
 from manymask.config import from_dict, to_dict
 from manymask.data.twins import hashes_as_text, hashes_from_text
-from manymask.errors import UserError
+from manymask.errors import ConfigError, InputError
 from manymask.hub import model_card as card
 from manymask.hub.intended_use import Intended, intended, read_intended
 from manymask.hub.licenses import Licence, licence
@@ -121,7 +121,7 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     """A model folder, or a run folder with one inside; see `find_model` for other names.
 
     A stranger's folder is checked before anything is built: sizes of files, settings within the bounds of `limits`, and
-    the shapes of all weights. Raises `UserError` that names what is missing or wrong.
+    the shapes of all weights. Raises `ConfigError` that names what is missing or wrong.
     """
     title = Path(name).resolve().name
     folder = find_model(name, **download)
@@ -129,13 +129,13 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     config = read_object(own_file(place), MOST_CONFIG)
     found = format_of(config, str(place))
     if not {"recipe", "stage"} <= set(config):
-        raise UserError(f"{place} names no recipe or no stage: the model folder is not complete")
+        raise ConfigError(f"{place} names no recipe or no stage: the model folder is not complete")
     recipe = from_dict(Recipe, upgraded(config["recipe"], found, str(place)), f"{place}: recipe")
     stage = from_dict(Stage, config["stage"], f"{place}: stage")
     provenance = from_dict(Provenance, config.get("provenance", {}), f"{place}: provenance")
     ids = folder / "training_ids.txt"
     if not ids.exists():
-        raise UserError(f"{ids} is missing: without it nothing tells which cases the model has seen")
+        raise ConfigError(f"{ids} is missing: without it nothing tells which cases the model has seen")
     training_ids = read_text(own_file(ids)).split("\n")[:-1]
     weights = read_weights(_parts(outline(recipe, stage, place), stage), folder)
     model = recipe.build(stage)
@@ -152,4 +152,4 @@ def _read_hashes(path: Path) -> np.ndarray | None:
     try:
         return hashes_from_text(read_text(own_file(path)))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): copy the model folder again") from None
+        raise InputError(f"{path} is damaged ({error}): copy the model folder again") from None

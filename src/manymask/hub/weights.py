@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.atomic import sweep
 from manymask.io.tensors import read_tensors, shapes
 from manymask.recipes import Recipe, Stage
@@ -30,13 +30,13 @@ def find_model(name: Path | str, **download: Any) -> Path:
         sweep(folder.parent)  # a killed program may have left it moved aside
     if not folder.exists():
         hint = "" if Path(name).is_absolute() else "; a model of the Hugging Face Hub is named hf://ORG/NAME"
-        raise UserError(f"{name}: no such model folder{hint}")
+        raise ConfigError(f"{name}: no such model folder{hint}")
     for place in (folder, folder / "segmenter" / "model", folder / "model"):
         if (place / "config.json").exists():
             return place
     inside = ", ".join(str(place.parent) for place in sorted(folder.glob("*/config.json"))[:4])
     hint = f"; it holds models: name one of {inside}" if inside else " (a model folder is made by `manymask train`)"
-    raise UserError(f"{folder} is no model: it has no config.json{hint}")
+    raise ConfigError(f"{folder} is no model: it has no config.json{hint}")
 
 
 def _fetched(repository: str, download: dict[str, Any]) -> Path:
@@ -46,7 +46,7 @@ def _fetched(repository: str, download: dict[str, Any]) -> Path:
         return Path(snapshot_download(repository, allow_patterns=wanted, **download))
     except (HfHubHTTPError, HFValidationError, OSError, RuntimeError) as error:
         reason = first_difference(error)
-        raise UserError(f"hf://{repository} cannot be fetched from the Hugging Face Hub ({reason})") from None
+        raise ConfigError(f"hf://{repository} cannot be fetched from the Hugging Face Hub ({reason})") from None
 
 
 def outline(recipe: Recipe, stage: Stage, place: Path) -> nn.Module:
@@ -54,10 +54,10 @@ def outline(recipe: Recipe, stage: Stage, place: Path) -> nn.Module:
     try:
         with torch.device("meta"):
             return recipe.build(stage)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
+    except ManymaskError as error:
+        raise ConfigError(f"{place}: {error}") from None
     except Exception as error:  # settings that are in bounds each, but fit no network together
-        raise UserError(f"{place}: no model can be built with these settings ({first_difference(error)})") from None
+        raise ConfigError(f"{place}: no model can be built with these settings ({first_difference(error)})") from None
 
 
 def read_weights(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -69,12 +69,12 @@ def read_weights(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict
             continue
         path = folder / f"{name}.safetensors"
         if not path.exists():
-            raise UserError(f"{path} is missing: the model folder is not complete, copy it again")
+            raise ConfigError(f"{path} is missing: the model folder is not complete, copy it again")
         tensors = read_tensors(own_file(path), wanted)
         found[name] = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         broken = next((k for k, v in found[name].items() if not torch.isfinite(v).all()), None)
         if broken is not None:
-            raise UserError(f"{path}: {broken} holds values that are not finite: the file is damaged")
+            raise InputError(f"{path}: {broken} holds values that are not finite: the file is damaged")
     return found
 
 
@@ -83,7 +83,7 @@ def own_file(path: Path) -> Path:
     folder, real = path.parent.resolve(), path.resolve()
     blobs = folder.parent.parent / "blobs"
     if real.parent != folder and real.parent != blobs:
-        raise UserError(f"{path} is a link that leads out of the model folder: copy the file itself")
+        raise ConfigError(f"{path} is a link that leads out of the model folder: copy the file itself")
     return path
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.inference.cautions import kind
 from manymask.inference.outputs import fill_result, put_result
 from manymask.inference.preprocess import Point
@@ -86,11 +86,11 @@ class RunSummary:
     replaced: int = 0
     warned: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # kind → first text, its image, how many
 
-    def fail(self, error: UserError) -> None:
+    def fail(self, error: ManymaskError) -> None:
         self.failed += 1
         say(error)
 
-    def miss(self, error: UserError) -> None:
+    def miss(self, error: ManymaskError) -> None:
         self.incomplete += 1
         say(error)
 
@@ -121,7 +121,7 @@ def parse_roi(text: str) -> Point:
     """`X,Y`: column and row of a centre, in pixels from the top left."""
     found = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text)
     if not found:
-        raise UserError(f"--roi wants X,Y in whole pixels from the top left, as in --roi 210,145, not {text!r}")
+        raise ConfigError(f"--roi wants X,Y in whole pixels from the top left, as in --roi 210,145, not {text!r}")
     return int(found[1]), int(found[2])
 
 
@@ -133,7 +133,7 @@ def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
     for address in addresses:
         try:
             archives.append(archive_series(address))
-        except UserError as error:
+        except ManymaskError as error:
             found.problems.append(str(error))
     return [*found.inputs, *archives], found
 
@@ -143,7 +143,7 @@ def announce(found: Found, tally: RunSummary) -> None:
     for remark in found.remarks:
         say(remark)
     for problem in found.problems:
-        tally.fail(UserError(problem))
+        tally.fail(InputError(problem))
 
 
 def segment_all(
@@ -161,7 +161,7 @@ def segment_all(
             for entry in entries:
                 run.segment(entry)
         except _FullError as error:
-            run.tally.fail(UserError(f"{error}: stopped, {run.tally.done} of {total or 'the'} image(s) written"))
+            run.tally.fail(InputError(f"{error}: stopped, {run.tally.done} of {total or 'the'} image(s) written"))
         finally:
             run.tally.close()
             with suppress(_FullError), _told(say, str(request.out)):
@@ -179,7 +179,7 @@ def _count(entries: Sequence[Entry]) -> int | None:
             total += (
                 1 if isinstance(entry, Raster) else count_slices(entry.path) if isinstance(entry, Nifti) else len(entry)
             )
-        except UserError:
+        except ManymaskError:
             return None  # said when it is read
     return total
 
@@ -192,20 +192,20 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
-def _told(tell: Callable[[UserError], None], label: str) -> Iterator[None]:
+def _told(tell: Callable[[ManymaskError], None], label: str) -> Iterator[None]:
     """Whatever goes wrong with one image or one write inside becomes one line; only a full disk ends the run. What was not
     foreseen is named by its kind and place alone, since its text might be the patient's."""
     try:
         yield
-    except UserError as error:
-        tell(error if label in str(error) else UserError(f"{label}: {error}"))
+    except ManymaskError as error:
+        tell(error if label in str(error) else InputError(f"{label}: {error}"))
     except OSError as error:
         line = f"{label if error.filename is None else error.filename}: {error.strerror or error}"
         if error.errno in _FULL:
             raise _FullError(line) from None
-        tell(UserError(line))
+        tell(InputError(line))
     except MemoryError:
-        tell(UserError(f"{label} does not fit into memory; scale it down first"))
+        tell(InputError(f"{label} does not fit into memory; scale it down first"))
     except (_FullError, GeneratorExit):
         raise
     except Exception as error:
@@ -213,7 +213,7 @@ def _told(tell: Callable[[UserError], None], label: str) -> Iterator[None]:
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         tell(
-            UserError(
+            InputError(
                 f"{label}: unforeseen {type(error).__name__} at {Path(where.filename).name}:{where.lineno}; please report it"
             )
         )
@@ -232,7 +232,7 @@ class _Run:
     def segment(self, entry: Entry) -> None:
         """The pictures of one entry, and what they make together."""
         together: list[tuple[Picture, SeriesResult]] = []
-        label, failed = str(getattr(entry, "path", "this series")), list[UserError]()
+        label, failed = str(getattr(entry, "path", "this series")), list[ManymaskError]()
         with _told(failed.append, label):
             together = [pair for pair in self.pictures(entry) if pair[0].origin is not None]
         for error in failed:  # half a series makes no volume
@@ -258,12 +258,12 @@ class _Run:
             if kept is not None:
                 yield replace(picture, name=kept.folder.name).light(), kept
         if empty and len(empty) == seen:
-            raise UserError("every image is flat: all its pixels are equal, there is nothing to segment")
+            raise InputError("every image is flat: all its pixels are equal, there is nothing to segment")
         if empty:
             names = ", ".join(empty[:3]) + (" …" if len(empty) > 3 else "")
             say(f"{len(empty)} flat slice(s) left out ({names}): all their pixels are equal")
 
-    def passed(self, error: UserError) -> None:
+    def passed(self, error: ManymaskError) -> None:
         """A picture that could not be read."""
         self.bar.update()
         self.tally.fail(error)
@@ -350,12 +350,12 @@ def _together(records: Sequence[Record]) -> Record:
     return replace(records[0], source=SourceRecord(records[0].source.file, uids, whole))
 
 
-def _bare(error: UserError, entry: Entry) -> UserError:
+def _bare(error: ManymaskError, entry: Entry) -> ManymaskError:
     """Without a label that says nothing."""
-    return error if hasattr(entry, "path") else UserError(str(error).removeprefix("this series: "))
+    return error if hasattr(entry, "path") else InputError(str(error).removeprefix("this series: "))
 
 
-def _named(entry: Entry, request: Request, failed: Callable[[UserError], None]) -> Iterator[Picture]:
+def _named(entry: Entry, request: Request, failed: Callable[[ManymaskError], None]) -> Iterator[Picture]:
     """Pictures under names that may be written. File names are the user's own, and often the patient's."""
     found = entry.pictures(request.window, failed)
     for number, picture in enumerate(found, start=1):

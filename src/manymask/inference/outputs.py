@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.io.atomic import (
     atomic_folder,
     check_replaceable,
@@ -150,7 +150,7 @@ def put_result(
     """Puts what `fill` writes into OUT/NAME, whole or not at all.
 
     A result of another source is never replaced: then it goes to OUT/NAME-2, or wherever the same source lies already.
-    `taken`: names that this run has given away. Several programs may write to one OUT. `UserError` where something else
+    `taken`: names that this run has given away. Several programs may write to one OUT. `InputError` where something else
     than a result stands.
     """
     with working_folder(out) as work:
@@ -188,5 +188,5 @@ def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) ->
 def _source_in(folder: Path) -> SourceRecord:
     try:
         return SourceRecord.read(read_json(folder / "result.json"))
-    except UserError:
+    except ManymaskError:
         return SourceRecord()

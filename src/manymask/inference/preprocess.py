@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manymask.data.case import Batch, pixel_name
 from manymask.data.store import resize_image
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.raster import to_channels
 from manymask.io.window import stretch
 from manymask.recipes import Recipe
@@ -64,19 +64,19 @@ def look(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name
     """Pixels (H, W) or (H, W, C) of any depth as a model of this recipe sees them; `name` is for errors.
 
     A crop model is given its regions by their centres, (x, y); it needs none for an image that one region covers.
-    `UserError` for centres outside the image or where there are none, and for regions without any contrast.
+    `InputError` for centres outside the image or where there are none, and for regions without any contrast.
     """
     image = to_channels(pixels, recipe.channels, name)
     height, width = image.shape[:2]
     if image.min() == image.max():
-        raise UserError(f"the image is flat: every pixel is {image.min()}, there is nothing to segment")
+        raise InputError(f"the image is flat: every pixel is {image.min()}, there is nothing to segment")
     if not recipe.crop:
         if centres:
-            raise UserError("this model segments whole images: give it no region of interest")
+            raise InputError("this model segments whole images: give it no region of interest")
         whole = _stretched(image, recipe, name) if recipe.stretch else image
         return View(image, [resize_image(whole, recipe.size)])
     if not centres and max(height, width) > recipe.size:
-        raise UserError(
+        raise InputError(
             f"this model segments regions of {recipe.size}×{recipe.size} pixels and the image has {width}×{height}: "
             "say where to look with --roi X,Y, or click on the image"
         )
@@ -90,7 +90,9 @@ def _distinct(centres: Sequence[Point], shape: tuple[int, int], size: int) -> It
     known = set[Region]()
     for x, y in centres:
         if not (0 <= x < shape[1] and 0 <= y < shape[0]):
-            raise UserError(f"the region of interest at {x},{y} lies outside the image of {shape[1]}×{shape[0]} pixels")
+            raise InputError(
+                f"the region of interest at {x},{y} lies outside the image of {shape[1]}×{shape[0]} pixels"
+            )
         top, left = (min(max(c - size // 2, 0), max(side - size, 0)) for c, side in zip((y, x), shape, strict=True))
         region = Region(top, left, min(top + size, shape[0]), min(left + size, shape[1]))
         if region not in known:
@@ -110,7 +112,7 @@ def _seen(pixels: np.ndarray, region: Region, recipe: Recipe, name: str) -> np.n
     cut = pixels[region.top : region.bottom, region.left : region.right]
     if cut.min() == cut.max():
         x, y = (region.left + region.right) // 2, (region.top + region.bottom) // 2
-        raise UserError(f"the region about {x},{y} is flat: every pixel is {cut.min()}, there is nothing to segment")
+        raise InputError(f"the region about {x},{y} is flat: every pixel is {cut.min()}, there is nothing to segment")
     crop = _stretched(cut, recipe, name) if recipe.stretch else cut
     top, left, bottom, right = _inside(region, recipe.size)
     padding = ((top, recipe.size - bottom), (left, recipe.size - right), (0, 0))

@@ -17,7 +17,7 @@ from manymask.config import to_dict
 from manymask.diffusion.samplers import Sampler
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import MaskEnsemble, fuse
-from manymask.errors import UserError
+from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
 from manymask.inference.cautions import cautions
 from manymask.inference.preprocess import Point, Region, View, look
@@ -55,7 +55,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
     def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
         if trained.stage != "segmenter":
-            raise UserError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
+            raise ConfigError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
         self.trained, self.recipe = trained, trained.recipe
         self.device = _checked(device) if device else default_device()
         self.model: Any = trained.model.to(self.device).eval()
@@ -70,11 +70,11 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """A model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
 
         download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
-        Raises `UserError` in one line; a local path never leaves the machine.
+        Raises `ManymaskError` in one line; a local path never leaves the machine.
         """
         unknown = sorted(set(download) - _DOWNLOAD)
         if unknown:
-            raise UserError(f"from_pretrained has no argument {', '.join(unknown)}")
+            raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
         return cls(load_model(model, **download), device)
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
@@ -93,9 +93,9 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         if isinstance(image, Tensor):
             image = image.detach().cpu().numpy()
         if not isinstance(image, np.ndarray):
-            raise UserError(f"an image is a path, an array, a Pillow image or a Picture, not a {type(image).__name__}")
+            raise InputError(f"an image is a path, an array, a Pillow image or a Picture, not a {type(image).__name__}")
         if image.dtype.kind not in "biuf" or not image.size:
-            raise UserError(f"an image holds real numbers, not an array of shape {image.shape} and type {image.dtype}")
+            raise InputError(f"an image holds real numbers, not an array of shape {image.shape} and type {image.dtype}")
         note = stretch_note(image)
         return Picture(image, "the image", notes=() if note is None else (note,))
 
@@ -131,7 +131,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             masks and maps at the image's own size.
 
         Raises:
-            UserError: the image cannot be read or is flat, or an argument is out of range.
+            ManymaskError: the image cannot be read or is flat, or an argument is out of range.
         """
         sampling = _sampling(sampling, sampler, steps)
         _check_asked(samples, seed, threshold)
@@ -213,7 +213,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
         for name, value in (("samples", samples), ("every", every)):
             if value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+                raise ConfigError(f"{name} must be at least 1, not {value}")
         resolved = self.model.resolve(sampling)
         batch = view.batch().to(self.device)
         return (
@@ -233,13 +233,13 @@ def _checked(device: str) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-        raise UserError(f"{device!r} is no device that torch can use here; it has {default_device()}") from None
+        raise ConfigError(f"{device!r} is no device that torch can use here; it has {default_device()}") from None
     return device
 
 
 def _check_asked(samples: object, seed: object, threshold: object) -> None:
     for name, value in (("samples", samples), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise UserError(f"{name} must be a whole number, not {value!r}")
+            raise ConfigError(f"{name} must be a whole number, not {value!r}")
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
-        raise UserError(f"threshold must lie between 0 and 1, not {threshold!r}")
+        raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.atomic import atomic_file, locked, read_json
 
 NAME = "summary.csv"
@@ -27,7 +27,7 @@ COLUMNS = (
 
 def write_summary(out: Path) -> Path | None:
     """Reads every OUT/*/result.json of an image, whichever run wrote it; nothing is written for fewer than two of them.
-    `UserError` where a file of this name is not ours."""
+    `InputError` where a file of this name is not ours."""
     found = [(path.parent.name, _read(path)) for path in sorted(out.glob("*/result.json"))]
     rows = [row(name, result) for name, result in found if isinstance(result.get("areas"), list) and result["areas"]]
     if len(rows) < 2:
@@ -40,7 +40,7 @@ def write_summary(out: Path) -> Path | None:
     path = out / NAME
     with locked(out):
         if path.exists() and not path.read_bytes().startswith(",".join(COLUMNS[:4]).encode()):
-            raise UserError(f"{path} is not ours: no summary is written, name another place or move it")
+            raise InputError(f"{path} is not ours: no summary is written, name another place or move it")
         with atomic_file(path) as beside:
             beside.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
     return path
@@ -62,6 +62,6 @@ def row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
-    except UserError:
+    except ManymaskError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.text import MOST_BYTES, read_text
 
 try:
@@ -75,11 +75,11 @@ def atomic_folder(path: Path, ours: str | None = None) -> Iterator[Path]:
 
 
 def check_replaceable(path: Path, ours: str | None) -> None:
-    """`UserError` where something stands that is not ours to replace."""
+    """`InputError` where something stands that is not ours to replace."""
     if os.path.lexists(path) and not (
         path.is_dir() and (not any(path.iterdir()) or (ours is not None and (path / ours).exists()))
     ):
-        raise UserError(f"{path} exists already: remove it or name another place")
+        raise InputError(f"{path} exists already: remove it or name another place")
 
 
 def settle(folder: Path) -> None:
@@ -238,18 +238,18 @@ def _encodable(text: str) -> bool:
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> Any:
-    """Parsed JSON of at most `most` bytes, or `UserError` naming the file."""
+    """Parsed JSON of at most `most` bytes, or `InputError` naming the file."""
     try:
         return json.loads(read_text(path, most))
     except RecursionError:
-        raise UserError(f"{path} is not readable JSON (nested too deeply)") from None
+        raise InputError(f"{path} is not readable JSON (nested too deeply)") from None
     except ValueError as error:
-        raise UserError(f"{path} is not readable JSON ({error})") from None
+        raise InputError(f"{path} is not readable JSON ({error})") from None
 
 
 def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
     """The same for a file that holds one JSON object."""
     content = read_json(path, most)
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a JSON object")
+        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object")
     return content

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.file import is_dicomdir
 from manymask.io.dicom.series import Failed, Series, dicom_series, is_dicom
@@ -78,11 +78,11 @@ class _Files:
 
 
 def read_pictures(paths: Iterable[Path], window: Window | None = None) -> Iterator[Picture]:
-    """The pictures of files and folders, decoded one after the other as they are asked for; `UserError` for the first
+    """The pictures of files and folders, decoded one after the other as they are asked for; `InputError` for the first
     that cannot be read. See `find_inputs`."""
     found = find_inputs(paths)
     for problem in found.problems:
-        raise UserError(problem)
+        raise InputError(problem)
     for entry in found.inputs:
         yield from entry.pictures(window)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.raster import read_samples
 from manymask.io.samples import Samples, full
 
@@ -35,7 +35,7 @@ class MaskReading:
 
 
 def read_mask(path: Path, reading: MaskReading | None = None) -> np.ndarray:
-    """A mask as bool (H, W); `UserError` for one that can be read in several ways, unless `reading` decides."""
+    """A mask as bool (H, W); `InputError` for one that can be read in several ways, unless `reading` decides."""
     reading = reading or MaskReading()
     found = read_samples(path)
     if _is_indexed(found):
@@ -66,12 +66,12 @@ def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
         return np.isin(found.values, reading.labels)
     black = [int(index) for index in used[used > 0] if not found.palette[index].any()]
     if black and found.palette[0].any():
-        raise UserError(
+        raise InputError(
             f"{path}: index {black[0]} of its palette is black, index 0 is not, so that the background is not clear; "
             "choose the indices of the foreground with --mask-labels"
         )
     if (used > 0).sum() > 1:
-        raise UserError(
+        raise InputError(
             f"{path} holds the labels {_shown(used)}; choose with --mask-labels, such as {int(used[used > 0][0])}"
         )
     return found.values > 0
@@ -83,7 +83,7 @@ def _of_opacity(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     seen = found.alpha > 0
     colours = found.colours()[seen]
     if len(colours) and (colours != colours[0]).any():
-        raise UserError(
+        raise InputError(
             f"{path} has one shape in its colours and another in its transparency; save it without alpha channel"
         )
     if reading.threshold is None or not 0 < reading.threshold <= full(found.alpha):
@@ -103,7 +103,7 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
         return np.any(colours, axis=2)
     if reading.threshold is not None and int(np.ptp(colours, axis=2).max()) <= _NEARLY_GREY:
         return colours[:, :, 1]
-    raise UserError(
+    raise InputError(
         f"{path}: a mask must be black and white or hold labels, this one has colours ({kinds} beside black); "
         "save it as grey label image or with a palette, and choose with --mask-labels"
     )
@@ -113,7 +113,7 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
     if values.dtype == bool:
         return values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{path}: the mask holds values that are not numbers (NaN or infinite)")
+        raise InputError(f"{path}: the mask holds values that are not numbers (NaN or infinite)")
     if reading.labels:
         return np.isin(values, reading.labels)
     if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
@@ -123,12 +123,12 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
         return values > 0
     if reading.threshold is not None:
         if reading.threshold > values.max() and 0 < values.max() < _FEW_LABELS:
-            raise UserError(
+            raise InputError(
                 f"{path}: nothing reaches the threshold {reading.threshold:g}, the mask holds {_shown(held)}; "
                 "choose labels with --mask-labels"
             )
         return values >= _level(reading.threshold, values)
-    raise UserError(
+    raise InputError(
         f"{path}: a mask must hold 0 and one other value, found {_shown(held)}; "
         "cut a soft mask with --mask-threshold, or choose labels with --mask-labels"
     )
@@ -145,7 +145,7 @@ def _of_shares(path: Path, values: np.ndarray, threshold: float | None) -> np.nd
     """A soft mask in [0, 1]; a threshold above 1 is meant for bytes."""
     cut = 0.5 if threshold is None else threshold if threshold <= 1 else threshold / 255
     if threshold is None and 0 < values.max() < cut:
-        raise UserError(
+        raise InputError(
             f"{path}: nothing in this soft mask reaches {cut}, its largest value is {values.max():g}; "
             "say where to cut with --mask-threshold"
         )

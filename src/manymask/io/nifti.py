@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from manymask.errors import UserError, decoding
+from manymask.errors import InputError, ManymaskError, MissingExtraError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.header import SMALLEST_SIDE, VOLUME_LIMIT
@@ -58,12 +58,12 @@ def slice_size(path: Path) -> tuple[int, int]:
 
 
 def nifti_slices(
-    path: Path, window: Window | None = None, first: int = 0, failed: Callable[[UserError], None] | None = None
+    path: Path, window: Window | None = None, first: int = 0, failed: Callable[[ManymaskError], None] | None = None
 ) -> Iterator[Picture]:
     """The slices from `first` on, in the order of the third axis, in the file's own values (scaled by its slope); with a
     fixed window as uint8; colour as uint8 (H, W, 3). Values that are not numbers (NaN) are background.
 
-    One slice is held at a time. A slice that cannot be read is told to `failed`, if given. Raises `UserError` for what
+    One slice is held at a time. A slice that cannot be read is told to `failed`, if given. Raises `InputError` for what
     is no NIfTI image of sensible size.
     """
     nibabel = _nibabel()
@@ -78,11 +78,11 @@ def nifti_slices(
             plane = _plane(image.dataobj, grid, index, path)
             with decoding(path):
                 values, notes = _values(plane, grid, index, path)
-        except UserError as error:
+        except ManymaskError as error:
             if failed is None:
                 raise
             if isinstance(error, _CutError):
-                failed(UserError(f"{error}: slices from {index + 1} of {count} on are left out"))
+                failed(InputError(f"{error}: slices from {index + 1} of {count} on are left out"))
                 return
             failed(error)
             continue
@@ -99,12 +99,12 @@ def nifti_slices(
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
     """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid.
 
-    pictures: slices of one file, with a result each; slices that are not among them stay 0. Raises `UserError` for
+    pictures: slices of one file, with a result each; slices that are not among them stay 0. Raises `InputError` for
     pictures that do not come from one NIfTI file.
     """
     slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
     if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
-        raise UserError("these pictures are not slices of one NIfTI file: no volume can be made of them")
+        raise InputError("these pictures are not slices of one NIfTI file: no volume can be made of them")
     affine, shape, header = slices[0].affine, slices[0].shape, slices[0].header
 
     def write(name: str, planes: list[np.ndarray]) -> Path:
@@ -140,7 +140,7 @@ def _grid(image: Any, written: Any, path: Path) -> _Grid:
     affine = np.asarray(image.affine, dtype=np.float64)
     shape = tuple(int(n) for n in image.shape)
     if not np.isfinite(affine).all():
-        raise UserError(f"{path}: its affine holds values that are not numbers")
+        raise InputError(f"{path}: its affine holds values that are not numbers")
     header = image.header
     notes = _notes(header, shape, affine)
     unit = int(header["xyzt_units"]) & 7
@@ -207,7 +207,7 @@ def _nibabel() -> Any:
     try:
         import nibabel
     except ImportError:
-        raise UserError("NIfTI files need the extra `nifti`: pip install 'manymask[nifti]'") from None
+        raise MissingExtraError("NIfTI files need the extra `nifti`: pip install 'manymask[nifti]'") from None
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it prints what it mends in a header
     return nibabel
 
@@ -215,28 +215,28 @@ def _nibabel() -> Any:
 def _checked_header(path: Path, nibabel: Any) -> Any:
     """The header, its sizes and offsets checked from the first few hundred bytes, before anything else is unpacked."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file")
     header = _first_header(path, nibabel)
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (2, 3, 4):
-        raise UserError(
+        raise InputError(
             f"{path} has {len(shape)} dimensions; give a 2-D image, a 3-D volume, or several volumes in time"
         )
     if min(shape[:2]) < SMALLEST_SIDE or min(shape) < 1:
-        raise UserError(f"{path} is {shape[0]}×{shape[1]} pixels: too small to segment")
+        raise InputError(f"{path} is {shape[0]}×{shape[1]} pixels: too small to segment")
     if shape[0] * shape[1] > PIXEL_LIMIT or int(np.prod(shape, dtype=object)) > VOLUME_LIMIT:
-        raise UserError(f"{path} is {'×'.join(map(str, shape))}, too many voxels to read; scale it down first")
+        raise InputError(f"{path} is {'×'.join(map(str, shape))}, too many voxels to read; scale it down first")
     try:
         kind = header.get_data_dtype()
         offset = float(header["vox_offset"])
     except Exception:
-        raise UserError(f"{path}: its data type is not known") from None
+        raise InputError(f"{path}: its data type is not known") from None
     if not 0 <= offset <= _OFFSET_LIMIT:
-        raise UserError(f"{path} is damaged: its voxels would start at byte {offset:.0f}")
+        raise InputError(f"{path} is damaged: its voxels would start at byte {offset:.0f}")
     if kind.kind == "c" or (kind.fields is None and kind.kind not in "iufb"):
-        raise UserError(f"{path} holds {kind} values; real numbers or RGB colours are read")
+        raise InputError(f"{path} holds {kind} values; real numbers or RGB colours are read")
     return header
 
 
@@ -253,14 +253,14 @@ def _first_header(path: Path, nibabel: Any) -> Any:
         elif 348 in size and head[344:348] == b"n+1\0":
             header = nibabel.Nifti1Header(head[:348], check=False)
     if header is None:
-        raise UserError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
+        raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
     if zipped != path.name.lower().endswith(".gz"):
         how, ending = ("compressed", ".nii.gz") if zipped else ("not compressed", ".nii")
-        raise UserError(f"{path} is {how}: rename it so that it ends in {ending}")
+        raise InputError(f"{path} is {how}: rename it so that it ends in {ending}")
     return header
 
 
-class _CutError(UserError):
+class _CutError(InputError):
     """A file that cannot be read on."""
 
 
@@ -270,7 +270,7 @@ def _plane(data: Any, grid: _Grid, index: int, path: Path) -> np.ndarray:
     try:
         with decoding(path):
             return np.asarray(data[(slice(None), slice(None), *place)])
-    except UserError as error:
+    except ManymaskError as error:
         raise _CutError(str(error)) from None
 
 
@@ -284,7 +284,7 @@ def _values(plane: np.ndarray, grid: _Grid, index: int, path: Path) -> tuple[np.
     measured = ~np.isnan(values)
     if not np.isfinite(values[measured]).all() or np.abs(values[measured]).max(initial=0) > np.finfo(np.float32).max:
         where = _suffix(grid.shape, index).lstrip("-")
-        raise UserError(f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for")
+        raise InputError(f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for")
     _check_precision(values[measured], path)
     values = values.astype(np.float32)
     if measured.all():
@@ -298,7 +298,7 @@ def _check_precision(values: np.ndarray, path: Path) -> None:
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     step = float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
     if low < high and high - low < _LEAST_STEPS * step:
-        raise UserError(f"{path}: its values, about {float(high):.3g}, differ by too little for single precision")
+        raise InputError(f"{path}: its values, about {float(high):.3g}, differ by too little for single precision")
 
 
 def _suffix(shape: tuple[int, ...], index: int) -> str:

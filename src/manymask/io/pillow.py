@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from manymask.errors import UserError, decoding, one_line
+from manymask.errors import InputError, decoding, one_line
 from manymask.io.samples import PIXEL_LIMIT, Claim, Samples, check_claim
 
 Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
@@ -25,7 +25,7 @@ _JPEG_DAMAGE = re.compile("premature end|bad huffman|found marker|inconsistent p
 
 
 def read_pillow(path: Path) -> Samples:
-    """The one picture of a file; animations are a `UserError`."""
+    """The one picture of a file; animations are an `InputError`."""
     with _opened(path) as image:
         check_claim(path, _claim(image))
         notes = _check_frames(path, image)
@@ -90,9 +90,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         try:
             image = Image.open(path, formats=FORMATS)
         except UnidentifiedImageError:
-            raise UserError(_not_identified(path)) from None
+            raise InputError(_not_identified(path)) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise UserError(
+            raise InputError(
                 f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down or cut out a part first"
             ) from None
         with image:
@@ -116,7 +116,7 @@ def _check_frames(path: Path, image: Image.Image) -> tuple[str, ...]:
     if image.format == "MPO":  # the first is the picture, the others are views and previews of it
         return (f"The file holds {frames} pictures; the first was read.",) if frames > 1 else ()
     if frames > 1:
-        raise UserError(f"{path} is an animation of {frames} frames; give one image per file")
+        raise InputError(f"{path} is an animation of {frames} frames; give one image per file")
     return ()
 
 
@@ -127,7 +127,7 @@ def _check_sums(path: Path, png: bytes) -> None:
         length, name = struct.unpack_from(">I4s", png, place)
         end = place + 8 + length
         if name in _PNG_PARTS and view[end : end + 4] != struct.pack(">I", zlib.crc32(view[place + 4 : end])):
-            raise UserError(f"{path} is damaged or cut short: the checksum of its {name.decode()} is wrong")
+            raise InputError(f"{path} is damaged or cut short: the checksum of its {name.decode()} is wrong")
         place = end + 4
 
 
@@ -138,7 +138,7 @@ def _check_jpeg(path: Path, jpeg: bytes) -> tuple[str, ...]:
     except ValueError as warning:
         said = one_line(warning)
         if _JPEG_DAMAGE.search(said):
-            raise UserError(f"{path} is damaged or cut short ({said})") from None
+            raise InputError(f"{path} is damaged or cut short ({said})") from None
         return (f"The JPEG may be damaged: {said}.",) if "extraneous" in said else ()
     return ()
 

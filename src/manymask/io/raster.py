@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from manymask.errors import UserError, decoding
+from manymask.errors import InputError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import to_bytes
 from manymask.io.pillow import claimed_pillow, from_pillow, read_pillow
@@ -83,14 +83,14 @@ def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> n
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
         pixels = np.ascontiguousarray(to_bytes(pixels[:, :, :3], name))
         return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
-    raise UserError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
+    raise InputError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
 
 
 def _is_tiff(path: Path) -> bool:
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file")
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
+        raise InputError(f"{path} is empty")
     with decoding(path), path.open("rb") as file:
         return file.read(4) in _TIFF
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 
 PIXEL_LIMIT = 100_000_000
 BYTE_LIMIT = 8 * PIXEL_LIMIT
@@ -23,16 +23,16 @@ class Claim(NamedTuple):
 
 
 def check_claim(path: Path, claim: Claim) -> None:
-    """`UserError` for an image that holds nothing, or more than is decoded; to be called before anything is."""
+    """`InputError` for an image that holds nothing, or more than is decoded; to be called before anything is."""
     if claim.height < 1 or claim.width < 1:
-        raise UserError(f"{path} is damaged: its header states {claim.width}×{claim.height} pixels")
+        raise InputError(f"{path} is damaged: its header states {claim.width}×{claim.height} pixels")
     if claim.height * claim.width > PIXEL_LIMIT:
-        raise UserError(
+        raise InputError(
             f"{path} has {claim.width}×{claim.height} pixels, more than {PIXEL_LIMIT // 1_000_000} million pixels; "
             "scale it down or cut out a part first"
         )
     if claim.bytes > BYTE_LIMIT:
-        raise UserError(
+        raise InputError(
             f"{path} takes {claim.bytes // 1_000_000:,} MB decoded, more than {BYTE_LIMIT // 1_000_000:,} MB; "
             "scale it down or save it with fewer bits per sample first"
         )
@@ -70,7 +70,7 @@ class Samples:
         if alpha is None or alpha.min() == full(alpha):
             return colours
         if alpha.max() == 0:
-            raise UserError(f"{path} is fully transparent: save it without its alpha channel")
+            raise InputError(f"{path} is fully transparent: save it without its alpha channel")
         return _on_white(colours, alpha, self.premultiplied)
 
 

@@ -3,7 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import DicomFrame, Picture
 from manymask.io.inputs import read_pictures
@@ -15,7 +15,7 @@ def source_of(picture: Picture, file: str | None = None) -> SourceRecord:
     the pixels before any window, so that another window makes no other source."""
     try:
         pixels = seen_through(picture, "values").pixels
-    except UserError:
+    except ManymaskError:
         pixels = picture.pixels
     uids: tuple[str, ...] = ()
     if isinstance(picture.origin, DicomFrame):
@@ -27,8 +27,8 @@ def source_of(picture: Picture, file: str | None = None) -> SourceRecord:
 
 
 def only_picture(path: Path) -> Picture:
-    """The picture of a file; `UserError` where there are several."""
+    """The picture of a file; `InputError` where there are several."""
     found = list(islice(read_pictures([path]), 2))
     if len(found) != 1:
-        raise UserError(f"{path} holds several pictures: take them one by one from manymask.io.inputs.read_pictures")
+        raise InputError(f"{path} holds several pictures: take them one by one from manymask.io.inputs.read_pictures")
     return found[0]

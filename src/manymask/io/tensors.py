@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from manymask.errors import UserError, decoding
+from manymask.errors import ConfigError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.text import check_regular
 
@@ -39,14 +39,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What was written beside the tensors. Raises `UserError` for a damaged file."""
+    """What was written beside the tensors. Raises `InputError` for a damaged file."""
     check_regular(path, MOST_BYTES)
     with decoding(path), safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
 
 
 def read_tensors(path: Path, wanted: Shapes | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU. Raises `UserError` for a damaged file, and for one that does not hold exactly the
+    """The tensors of a file, on the CPU. Raises `ManymaskError` for a damaged file, and for one that does not hold exactly the
     `wanted` names and shapes, which are compared before a tensor is read."""
     check_regular(path, MOST_BYTES)
     with decoding(path):
@@ -63,15 +63,15 @@ def shapes(module: nn.Module) -> Shapes:
 
 
 def check_shapes(found: Shapes, wanted: Shapes, place: Path | str) -> None:
-    """`UserError` naming the first tensor that is missing, too many, or of another shape."""
+    """`ConfigError` naming the first tensor that is missing, too many, or of another shape."""
     for name in wanted:
         if name not in found:
-            raise UserError(f"{place} lacks the weights {name}: they are those of another model, or damaged")
+            raise ConfigError(f"{place} lacks the weights {name}: they are those of another model, or damaged")
         if found[name] != wanted[name]:
             shapes = " × ".join(map(str, found[name])), " × ".join(map(str, wanted[name]))
-            raise UserError(
+            raise ConfigError(
                 f"{place}: {name} is {shapes[0] or 'one number'}, this model takes {shapes[1] or 'one number'}"
             )
     extra = next((name for name in found if name not in wanted), None)
     if extra is not None:
-        raise UserError(f"{place} holds weights that this model has no place for: {extra[:80]!r}")
+        raise ConfigError(f"{place} holds weights that this model has no place for: {extra[:80]!r}")

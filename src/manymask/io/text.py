@@ -3,32 +3,32 @@
 import stat
 from pathlib import Path
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 
 MOST_BYTES = 64_000_000
 
 
 def check_regular(path: Path, most: int) -> None:
-    """`UserError` unless `path` is a regular file of at most `most` bytes."""
+    """`InputError` unless `path` is a regular file of at most `most` bytes."""
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
+        raise InputError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path} is not a regular file")
+        raise InputError(f"{path} is not a regular file")
     if found.st_size > most:
-        raise UserError(f"{path} holds {found.st_size:,} bytes, more than the {most:,} that such a file may have")
+        raise InputError(f"{path} holds {found.st_size:,} bytes, more than the {most:,} that such a file may have")
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The text of a small UTF-8 file. Raises `UserError` naming the file if it is missing, no regular file, larger than
+    """The text of a small UTF-8 file. Raises `InputError` naming the file if it is missing, no regular file, larger than
     `most` bytes, or not UTF-8."""
     check_regular(path, most)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text: it is damaged") from None
+        raise InputError(f"{path} is not UTF-8 text: it is damaged") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None

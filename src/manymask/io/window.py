@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.io.depth import shown_range
 
 # Level and width in Hounsfield units: lung and soft tissue as OHIF and Weasis have them, bone as Radiopaedia lists it.
@@ -24,7 +24,7 @@ class Window:
 
 
 def parse_window(text: str) -> Window:
-    """`lung`, `mediastinum`, `bone`, `header`, `full` or `CENTRE,WIDTH`; anything else is a `UserError`."""
+    """`lung`, `mediastinum`, `bone`, `header`, `full` or `CENTRE,WIDTH`; anything else is a `ConfigError`."""
     name = text.strip().lower()
     if name == "header":
         return Window("header")
@@ -36,9 +36,9 @@ def parse_window(text: str) -> Window:
         centre, width = (float(part) for part in name.split(","))
     except ValueError:
         choice = ", ".join((*NAMED, "header", "full"))
-        raise UserError(f"{text!r} is no window; choose {choice}, or give CENTRE,WIDTH such as 40,400") from None
+        raise ConfigError(f"{text!r} is no window; choose {choice}, or give CENTRE,WIDTH such as 40,400") from None
     if not (math.isfinite(centre) and math.isfinite(width) and width >= 1):
-        raise UserError(f"{text!r} is no window: the width must be 1 or more")
+        raise ConfigError(f"{text!r} is no window: the width must be 1 or more")
     return Window("fixed", centre, width)
 
 

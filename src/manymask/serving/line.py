@@ -5,17 +5,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 
 FAREWELL = "the server is closing; try again later"
 SILENCE = 30.0  # seconds after which a caller who never asked for the answer counts as gone
 
 
-class StoppedError(UserError):
+class StoppedError(ManymaskError):
     """The visitor wants no more masks; those that are there count."""
 
 
-class LeftError(UserError):
+class LeftError(ManymaskError):
     """Nobody waits for this drawing any more."""
 
 
@@ -29,7 +29,7 @@ class Ticket:
         self.visit, self.client, self.heard = visit, client, heard
         self._line = line
         self._came = time.monotonic()
-        self._ended: UserError | None = None
+        self._ended: ManymaskError | None = None
 
     @property
     def ended(self) -> bool:
@@ -37,7 +37,7 @@ class Ticket:
         return self._ended is not None or (not self.heard and time.monotonic() - self._came > SILENCE)
 
     def check(self) -> None:
-        """`StoppedError`, `LeftError`, or another `UserError` when the server is closing."""
+        """`StoppedError`, `LeftError`, or another `InputError` when the server is closing."""
         if self.ended:
             raise self._ended or LeftError("stopped: nobody asked for the answer")
 
@@ -46,7 +46,7 @@ class Ticket:
         if isinstance(self._ended, LeftError):
             raise self._ended
 
-    def end(self, error: UserError) -> None:
+    def end(self, error: ManymaskError) -> None:
         """The next `check` raises `error`."""
         self._ended = self._ended or error
 
@@ -55,7 +55,7 @@ class Ticket:
         return self._line.ahead(self, seconds)
 
     def wait(self) -> None:
-        """Returns when this ticket is the first; `UserError` as in `check`."""
+        """Returns when this ticket is the first; `InputError` as in `check`."""
         while self.ahead(1.0):
             self.check()
         self.check()
@@ -72,7 +72,7 @@ class Line:
 
     @contextmanager
     def place(self, visit: str, client: str, heard: bool = True) -> Iterator[Ticket]:
-        """A place at the end of the line, given up at the end of the block. `UserError` where there is none."""
+        """A place at the end of the line, given up at the end of the block. `InputError` where there is none."""
         ticket = Ticket(self, visit, client, heard)
         with self._moved:
             self._check_room(client)
@@ -86,11 +86,11 @@ class Line:
 
     def _check_room(self, client: str) -> None:
         if self._closed:
-            raise UserError(FAREWELL)
+            raise InputError(FAREWELL)
         if len(self._tickets) > self.longest:
-            raise UserError(f"the queue is full: {self.longest} are waiting; try again in a minute")
+            raise InputError(f"the queue is full: {self.longest} are waiting; try again in a minute")
         if sum(ticket.client == client for ticket in self._tickets) >= self.each:
-            raise UserError(
+            raise InputError(
                 f"{self.each} drawings of yours are in the queue, which is full for you: wait for one of them"
             )
 
@@ -116,7 +116,7 @@ class Line:
         """Ends what a visitor has in the line, who has gone or wants something else."""
         self._end(LeftError("stopped: the caller has left"), visit)
 
-    def _end(self, error: UserError, visit: str | None = None) -> None:
+    def _end(self, error: ManymaskError, visit: str | None = None) -> None:
         with self._moved:
             for ticket in self._tickets:
                 if visit is None or ticket.visit == visit:
@@ -127,6 +127,6 @@ class Line:
         """Ends every drawing and takes no more; whether all of them had ended within `patience` seconds."""
         with self._moved:
             self._closed = True
-        self._end(UserError(FAREWELL))
+        self._end(InputError(FAREWELL))
         with self._moved:
             return self._moved.wait_for(lambda: not self._tickets, patience)

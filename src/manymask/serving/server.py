@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError, MissingExtraError
 from manymask.inference.segmenter import Segmenter
 from manymask.serving.service import Limits
 from manymask.serving.session import Office
@@ -20,10 +20,10 @@ PATIENCE = 20.0  # seconds that a drawing in progress has to end
 
 
 def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: Sequence[str] = ()) -> None:
-    """Serves until interrupted; what visitors left is removed at the end. `UserError` if Gradio is not installed, or
+    """Serves until interrupted; what visitors left is removed at the end. `ConfigError` if Gradio is not installed, or
     the place is taken. hosts: further names that the page is served under."""
     if not 1 <= port <= 65535:
-        raise UserError(f"--port must lie in 1 … 65535, not {port}")
+        raise ConfigError(f"--port must lie in 1 … 65535, not {port}")
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     _end_on_signals(lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="manymask-") as work:
@@ -32,7 +32,7 @@ def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: S
         try:
             from manymask.serving import app, patches
         except ImportError:
-            raise UserError("the page needs Gradio: pip install 'manymask[app]'") from None
+            raise MissingExtraError("the page needs Gradio: pip install 'manymask[app]'") from None
         patches.apply()
         office = Office(load(models), limits, folder)
         page = app.build(office)
@@ -42,7 +42,7 @@ def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: S
         try:
             _launch(page, office, host, port, hosts)
         except OSError:
-            raise UserError(f"{host}:{port} cannot be served: it is taken, choose another --port") from None
+            raise ConfigError(f"{host}:{port} cannot be served: it is taken, choose another --port") from None
         _end_on_signals(lambda *_: ended.set())
         print(f"manymask: http://{host}:{port} ({', '.join(office.segmenters)}); end with Ctrl+C", flush=True)
         ended.wait()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from manymask.choices import SamplerName
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.inference.outputs import write_result
 from manymask.inference.preprocess import Point, View
 from manymask.inference.segmenter import Segmentation, Segmenter
@@ -88,7 +88,7 @@ class OpenedInput:
             if 0 <= place < count:
                 return entry, place
             place -= count
-        raise UserError(f"there is no slice {number}: the file has {len(self)}")
+        raise InputError(f"there is no slice {number}: the file has {len(self)}")
 
     def picture(self, number: int, window: str) -> Picture:
         """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
@@ -151,12 +151,12 @@ class Drawing:
 def open_files(paths: Sequence[Path], limits: Limits) -> OpenedInput:
     """From names and headers alone (of NIfTI, a slice is read)."""
     if not paths:
-        raise UserError("choose an image first")
+        raise InputError("choose an image first")
     if len(paths) > limits.files:
-        raise UserError(f"these are {len(paths)} files; give at most {limits.files}")
+        raise InputError(f"these are {len(paths)} files; give at most {limits.files}")
     found = find_inputs(paths)
     if not found.inputs:
-        raise UserError("; ".join(found.problems[:3]))
+        raise InputError("; ".join(found.problems[:3]))
     for entry in found.inputs:
         for height, width in claimed_sizes(entry):
             check_size(height, width, limits)
@@ -190,9 +190,11 @@ def check_picture(picture: Picture, limits: Limits) -> Picture:
 
 
 def check_size(height: int, width: int, limits: Limits) -> None:
-    """`UserError` for an image larger than this server takes."""
+    """`InputError` for an image larger than this server takes."""
     if height * width > limits.megapixels * 1e6:
-        raise UserError(f"the image has {width}×{height} pixels; this server takes up to {limits.megapixels:g} million")
+        raise InputError(
+            f"the image has {width}×{height} pixels; this server takes up to {limits.megapixels:g} million"
+        )
 
 
 def preview(segmenter: Segmenter, picture: Picture) -> Scene:
@@ -210,19 +212,19 @@ def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
             continue
         numbers = re.fullmatch(r"\s*(-?\d{1,6})\s*[, ]\s*(-?\d{1,6})\s*", part)
         if numbers is None:
-            raise UserError(f"{part.strip()[:40]!r} is no region: write X,Y in pixels, several with ; between them")
+            raise InputError(f"{part.strip()[:40]!r} is no region: write X,Y in pixels, several with ; between them")
         points.append((int(numbers[1]), int(numbers[2])))
     if len(points) > limits.regions:
-        raise UserError(f"these are {len(points)} regions; give at most {limits.regions}")
+        raise InputError(f"these are {len(points)} regions; give at most {limits.regions}")
     return tuple(points)
 
 
 def check_order(order: SegmentRequest, picture: Picture, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
-    """How masks are drawn; `UserError` for more than this server does for one visitor."""
+    """How masks are drawn; `InputError` for more than this server does for one visitor."""
     if not 1 <= order.samples <= limits.masks:
-        raise UserError(f"choose 1 to {limits.masks} masks, not {order.samples}")
+        raise InputError(f"choose 1 to {limits.masks} masks, not {order.samples}")
     if order.samples * picture.pixels.shape[0] * picture.pixels.shape[1] > 1 << 28:
-        raise UserError("so many masks of so large an image do not fit into memory: choose fewer, or scale it down")
+        raise InputError("so many masks of so large an image do not fit into memory: choose fewer, or scale it down")
     sampling = SamplingConfig(order.sampler, order.steps)
     segmenter.model.resolve(sampling)
     return sampling
@@ -250,7 +252,7 @@ def draw(
     def callback(share: float) -> None:
         check()
         if time.monotonic() - start > limits.seconds:
-            raise UserError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
+            raise InputError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
 
     parts = list[Tensor]()
     with suppress(StoppedError):
@@ -276,7 +278,7 @@ def check_number(number: Any) -> int:
     try:
         return int(number or 1)
     except (TypeError, ValueError, OverflowError):
-        raise UserError("the number of the slice must be a whole number") from None
+        raise InputError("the number of the slice must be a whole number") from None
 
 
 def check_threshold(threshold: Any) -> float:
@@ -286,7 +288,7 @@ def check_threshold(threshold: Any) -> float:
     except (TypeError, ValueError):
         value = 0.0
     if not 0 < value < 1:
-        raise UserError("the threshold must lie between 0 and 1")
+        raise InputError("the threshold must lie between 0 and 1")
     return value
 
 
@@ -295,7 +297,7 @@ def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[
     the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it."""
     threshold = check_threshold(threshold)
     if form not in drawing.forms():
-        raise UserError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
+        raise InputError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
     found, shown = drawing.result(threshold), drawing.subject.shown
     facts = drawing.facts(found)
     name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"

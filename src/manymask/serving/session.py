@@ -18,7 +18,7 @@ from PIL import Image
 
 from manymask.choices import SamplerName
 from manymask.data.datasets import phantom
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.inference.segmenter import Segmenter
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import Picture
@@ -99,7 +99,7 @@ class Office:
 
     def segmenter(self, name: str | None) -> Segmenter:
         if name not in self.segmenters:
-            raise UserError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
+            raise InputError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
         return self.segmenters[name]
 
     def shown(self, opened: OpenedInput | Picture, number: int, window: str) -> Picture:
@@ -161,7 +161,7 @@ def user_facing_errors(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except UserError as error:
+    except ManymaskError as error:
         said = escape(plain(str(error), folder), quote=False)
         raise gr.Error(said, duration=None, print_exception=False) from None  # stands until something newer is shown
     except MemoryError:
@@ -172,16 +172,16 @@ def user_facing_errors(folder: Path) -> Iterator[None]:
 
 
 def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> SegmentRequest:
-    """What is to be drawn, from what a visitor or a program gave. `UserError` for what makes no sense."""
+    """What is to be drawn, from what a visitor or a program gave. `InputError` for what makes no sense."""
     try:
         if not 0 <= int(seed or 0) < 2**63:
-            raise UserError("the seed must lie between 0 and 2^63 - 1")
+            raise InputError("the seed must lie between 0 and 2^63 - 1")
         count = int(steps or 0) or None
         return SegmentRequest(
             int(samples), int(seed or 0), _sampler(sampler), count, desk.read_points(regions or "", limits)
         )
     except (TypeError, ValueError, OverflowError):
-        raise UserError("masks, seed and steps must be whole numbers") from None
+        raise InputError("masks, seed and steps must be whole numbers") from None
 
 
 def _sampler(name: Any) -> SamplerName | None:
@@ -189,5 +189,5 @@ def _sampler(name: Any) -> SamplerName | None:
     known |= {kind: kind for kind in get_args(SamplerName)}
     wanted = str(name or "the model's own").strip().lower()
     if wanted not in known:
-        raise UserError(f"there is no sampler {str(name)[:40]!r}; choose one of {', '.join(SAMPLERS)}")
+        raise InputError(f"there is no sampler {str(name)[:40]!r}; choose one of {', '.join(SAMPLERS)}")
     return known[wanted]

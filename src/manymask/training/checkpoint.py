@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from manymask.choices import Precision
 from manymask.config import difference, from_dict, to_dict
-from manymask.errors import UserError, decoding
+from manymask.errors import ConfigError, InputError, ManymaskError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.tensors import check_shapes, read_metadata, read_tensors, shapes, write_tensors, writing
 from manymask.io.text import read_text
@@ -37,7 +37,7 @@ class RunFolder:
         self.lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
 
     def claim(self) -> None:
-        """Keeps other trainers out of the folder until `close` or the end of the process; `UserError` if one is at work."""
+        """Keeps other trainers out of the folder until `close` or the end of the process; `ConfigError` if one is at work."""
         if not self.writes:
             return
         with writing(self.folder):
@@ -45,7 +45,7 @@ class RunFolder:
             try:
                 self.lock.acquire()
             except Timeout:
-                raise UserError(
+                raise ConfigError(
                     f"{self.folder}: another process trains there; wait for it, or name another --run"
                 ) from None
 
@@ -63,7 +63,7 @@ class RunFolder:
             return {}
         found = read_metadata(self.best)
         if not found.get("step", "").isdecimal() or "score" not in found:
-            raise UserError(f"{self.best} is damaged (it does not say of which step it is): remove it")
+            raise InputError(f"{self.best} is damaged (it does not say of which step it is): remove it")
         return found
 
     def old_config(self) -> dict[str, Any] | None:
@@ -75,7 +75,7 @@ class RunFolder:
         with decoding(path):
             old = yaml.safe_load(text)
         if not isinstance(old, dict) or "recipe" not in old:
-            raise UserError(f"{path} is no config of a run: it names no recipe")
+            raise ConfigError(f"{path} is no config of a run: it names no recipe")
         from_dict(Precision, old.get("precision", "auto"), f"{path}: precision")
         recipe = upgraded(old["recipe"], format_of(old, str(path)), str(path), training=True)
         return old | {"format": FORMAT, "recipe": to_dict(from_dict(Recipe, recipe, f"{path}: recipe"))}
@@ -87,7 +87,7 @@ class RunFolder:
         changed = difference(old, config) if old is not None else []
         if changed:
             shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
-            raise UserError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
+            raise ConfigError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
         if not self.writes:
             return
         if old is None:
@@ -147,7 +147,7 @@ def save_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any
 
 
 def load_checkpoint(path: Path, model: nn.Module, ema: nn.Module, optimiser: Any) -> Progress:
-    """The inverse of `save_checkpoint`. Raises `UserError` for a file that is damaged or of another model."""
+    """The inverse of `save_checkpoint`. Raises `ConfigError` for a file that is damaged or of another model."""
     with _or_start_over(path):
         progress, tensors = saved_progress(path), read_tensors(path)
         for prefix, module in (("model.", model), ("ema.", ema)):
@@ -164,8 +164,8 @@ def _or_start_over(path: Path) -> Iterator[None]:
     """Says of a damaged checkpoint how to go on without it."""
     try:
         yield
-    except UserError as error:
-        raise UserError(f"{error}: remove {path.name} to start over") from None
+    except ManymaskError as error:
+        raise InputError(f"{error}: remove {path.name} to start over") from None
 
 
 def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) -> dict[int, dict[str, Tensor]]:
@@ -176,15 +176,15 @@ def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) 
         index, _, name = key.partition(".")
         number = int(index) if index.isdecimal() and len(index) < 9 else -1
         if number not in parameters or value.shape != (parameters[number].shape if name != "step" else ()):
-            raise UserError(f"{path} is damaged (optimiser.{key[:80]} belongs to no parameter)")
+            raise InputError(f"{path} is damaged (optimiser.{key[:80]} belongs to no parameter)")
         state.setdefault(number, {})[name] = value
     if any(set(kept) != ADAM for kept in state.values()):
-        raise UserError(f"{path} is damaged (the state of the optimiser is not complete)")
+        raise InputError(f"{path} is damaged (the state of the optimiser is not complete)")
     return state
 
 
 def saved_progress(path: Path) -> Progress:
-    """How far the checkpoint at `path` has come; the beginning if there is none. Raises `UserError` if it is damaged."""
+    """How far the checkpoint at `path` has come; the beginning if there is none. Raises `InputError` if it is damaged."""
     if not path.exists():
         return Progress()
     try:
@@ -195,7 +195,7 @@ def saved_progress(path: Path) -> Progress:
             return progress
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         pass
-    raise UserError(f"{path} is damaged (it does not say how far the run has come)")
+    raise InputError(f"{path} is damaged (it does not say how far the run has come)")
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 from manymask.choices import Precision
 from manymask.config import from_dict, to_dict
 from manymask.data.store import Store
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.hub.provenance import Provenance
 from manymask.hub.weights import first_difference
@@ -36,7 +36,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.decoder_alone and (self.init is None or self.stage == "segmenter"):
-            raise UserError("part: only a codec's decoder is trained alone, and from the codec that --init names")
+            raise ConfigError("part: only a codec's decoder is trained alone, and from the codec that --init names")
 
     @property
     def folder(self) -> Path:
@@ -71,7 +71,7 @@ class TrainOptions:
     precision: Precision = "auto"
 
     def job(self, stage: Stage) -> TrainConfig:
-        """`UserError` for settings beyond their limits."""
+        """`ConfigError` for settings beyond their limits."""
         row = from_dict(Recipe, to_dict(self.recipe), "recipe")
         return TrainConfig(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
 
@@ -136,12 +136,14 @@ def _start_from(init: Path, model: nn.Module, job: TrainConfig) -> InitialState:
 def _matching_codec(job: TrainConfig, stage: str, folder: Path) -> TrainedModel:
     """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
     if not folder.exists():
-        raise UserError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
+        raise ConfigError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
     given, name = load_model(folder), stage.replace("-", "_")
     same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
     data = job.config()["data"]
     if not job.store.holds(given.provenance.data_hash) or given.provenance.scheme != data["scheme"]:
-        raise UserError(f"{folder} was trained on other data or another split: train the {stage} again in a new --run")
+        raise ConfigError(
+            f"{folder} was trained on other data or another split: train the {stage} again in a new --run"
+        )
     return given
 
 
@@ -153,4 +155,4 @@ def _take_weights(model: nn.Module, given: nn.Module, place: Path) -> None:
     try:
         model.load_state_dict(kept | extra)
     except RuntimeError as error:
-        raise UserError(f"{place} does not fit this recipe ({first_difference(error)})") from None
+        raise ConfigError(f"{place} does not fit this recipe ({first_difference(error)})") from None

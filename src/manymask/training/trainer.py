@@ -25,7 +25,7 @@ from manymask.data.case import Batch
 from manymask.data.twins import all_hashes
 from manymask.diffusion.samplers import DDIM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import Interruption, UserError
+from manymask.errors import ConfigError, Interruption
 from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score
 from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, matched_store
 from manymask.evaluation.plots import draw_batch
@@ -74,7 +74,7 @@ class Trainer:
             job.recipe, job.store
         )  # the middle of what is stored; training draws its windows from all of it
         if job.store.name != job.recipe.dataset:
-            raise UserError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
+            raise ConfigError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
         job.store.check_masks(self.train_ids)
         # the other processes wait while the main one validates
@@ -82,7 +82,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
         if self.training.batch_size % self.accelerator.num_processes:
             count = self.accelerator.num_processes
-            raise UserError(f"a batch of {self.training.batch_size} cannot be shared by {count} processes")
+            raise ConfigError(f"a batch of {self.training.batch_size} cannot be shared by {count} processes")
         self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
         self.precision = self._decide_precision()
         begin = initial_state(job)
@@ -143,7 +143,7 @@ class Trainer:
         norms = [self.accelerator.clip_grad_norm_(group, self.training.max_grad_norm) for group in groups]
         norm = logs["gradient_norm"] = torch.stack(norms).norm()
         if not torch.isfinite(norm + logs["loss"].detach()):  # the norm is the same on all processes, so all stop
-            raise UserError(
+            raise ConfigError(
                 f"the loss is {float(logs['loss'].detach())} and its gradient {float(norm)} at step {step + 1}, cases "
                 f"{', '.join(batch.ids)}: try a lower learning rate, --precision fp32, or look at these images"
             )

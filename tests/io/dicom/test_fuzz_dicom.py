@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.io.dicom.seg import segmentations
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import DicomFrame, Picture
@@ -108,7 +108,7 @@ def attempt(folder: Path, name: str, content: bytes) -> list[str]:
                 pictures.append(picture)
             if pictures and len(content) % 3 == 0:  # the slow part
                 leave(pictures, folder / "out")
-        except UserError as error:
+        except ManymaskError as error:
             said.append(str(error))
     return said
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from manymask.data.case import Part, Scheme, Source, random_scheme
 from manymask.data.datasets.pairs import find_folder, paired_cases
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.masks import MaskReading
 
 # The first frame of each of the 29 sequences, as the set's own metadata gives them.
@@ -26,7 +26,7 @@ LICENCE = "research and education only, no commercial use; images © Hospital Cl
 def sequence_of(frame: int) -> int:
     """The number (1 … 29) of the video sequence that holds a frame."""
     if not 1 <= frame <= FRAMES:
-        raise UserError(f"CVC-ClinicDB has frames 1 … {FRAMES}, not {frame}")
+        raise InputError(f"CVC-ClinicDB has frames 1 … {FRAMES}, not {frame}")
     return sum(start <= frame for start in SEQUENCE_STARTS)
 
 
@@ -44,7 +44,7 @@ def read(source: Path, channels: int = 3, reading: MaskReading | None = None) ->
 
 def _sequence_name(stem: str) -> str:
     if not stem.isdecimal():
-        raise UserError(f"CVC-ClinicDB's frames are named 1.png … {FRAMES}.png, not {stem}")
+        raise InputError(f"CVC-ClinicDB's frames are named 1.png … {FRAMES}.png, not {stem}")
     return f"seq-{sequence_of(int(stem)):02}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from manymask.data.case import PARTS, Case, Part, Scheme, Source, random_scheme
 from manymask.data.datasets.layout import Section, find_sections, part_of
 from manymask.data.datasets.pairs import listed, paired_cases
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.masks import MaskReading
 
 LICENCE = "as given by the owner of the images"
@@ -26,7 +26,9 @@ def read(source: Path, channels: int = 3, reading: MaskReading | None = None, ma
     sections, notes = find_sections(source, masks)
     cases, parts = _cases(source, sections, channels, reading)
     if len(cases) < FEWEST:
-        raise UserError(f"{source} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test")
+        raise InputError(
+            f"{source} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test"
+        )
     cases, grouping = _grouped(source, cases)
     notes = (*notes, *grouping)
     if parts:
@@ -35,7 +37,7 @@ def read(source: Path, channels: int = 3, reading: MaskReading | None = None, ma
     scheme = random_scheme({case.id: case.group for case in cases}, 42)
     empty = [part for part, ids in scheme.items() if not ids]
     if empty:
-        raise UserError(f"{source}: too few groups for a split, {' and '.join(empty)} would be empty")
+        raise InputError(f"{source}: too few groups for a split, {' and '.join(empty)} would be empty")
     return Source("folder", cases, {"random": scheme}, LICENCE, notes=notes)
 
 
@@ -56,14 +58,16 @@ def _cases(
                 parts[prefix + case.id] = part
     if len(sections) > 1 and unsplit:
         folders = listed(sorted(str(section.images.folder) for section in sections), 6)
-        raise UserError(
+        raise InputError(
             f"{source} holds several folders of images: {folders}; give one of them as --source, call the folders "
             "train, val and test, or move what belongs together into images/NAME and masks/NAME"
         )
     if len(set(parts.values())) < 2:
         return cases, {}
     if unsplit:
-        raise UserError(f"{source} is split into folders, but {listed(sorted(unsplit))} is neither train, val nor test")
+        raise InputError(
+            f"{source} is split into folders, but {listed(sorted(unsplit))} is neither train, val nor test"
+        )
     return cases, parts
 
 
@@ -72,7 +76,7 @@ def _grouped(source: Path, cases: Sequence[Case]) -> tuple[list[Case], list[str]
     stems = {case.id: PurePosixPath(case.id).name for case in cases}
     lone = [stem for stem in stems.values() if "__" not in stem]
     if lone and len(lone) < len(cases):
-        raise UserError(
+        raise InputError(
             f"{source}: some names hold a `__` (patient before it), others don't ({lone[0]}, …); make them alike"
         )
     if not lone:
@@ -92,7 +96,7 @@ def _given(source: Path, cases: Sequence[Case], parts: dict[str, Part]) -> tuple
     """The owner's split. Without a validation part, a seeded tenth of the training groups validates."""
     scheme: dict[Part, list[str]] = {part: sorted(c for c, own in parts.items() if own == part) for part in PARTS}
     if not scheme["train"]:
-        raise UserError(f"{source} has a part to test but none to train: expected a folder train")
+        raise InputError(f"{source} has a part to test but none to train: expected a folder train")
     groups, notes = {case.id: case.group for case in cases}, list[str]()
     if not scheme["val"]:
         cut = random_scheme({case: groups[case] for case in scheme["train"]}, 42, (0.9, 0.1))

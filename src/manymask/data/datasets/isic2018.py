@@ -9,7 +9,7 @@ from pathlib import Path
 
 from manymask.data.case import Case, Part, Scheme, Source, random_scheme
 from manymask.data.datasets.pairs import find_folder, paired_cases
-from manymask.errors import UserError
+from manymask.errors import ManymaskError
 from manymask.io.masks import MaskReading
 
 PARTS: tuple[tuple[Part, str], ...] = (("train", "Training"), ("val", "Validation"), ("test", "Test"))
@@ -22,7 +22,7 @@ def read(source: Path, channels: int = 3, reading: MaskReading | None = None) ->
         try:
             images = find_folder(source, f"ISIC2018_Task1-2_{name}_Input")
             masks = find_folder(source, f"ISIC2018_Task1_{name}_GroundTruth")
-        except UserError:
+        except ManymaskError:
             if part == "train":
                 raise
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from manymask.data.case import Part
 from manymask.data.datasets.pairs import Images, listed, walk
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.raster import is_raster
 
 KINDS = {
@@ -80,17 +80,17 @@ def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Sectio
     chosen: names of the mask folders to take, where there are several that are not numbered.
     """
     if not source.is_dir():
-        raise UserError(f"{source} is no folder")
+        raise InputError(f"{source} is no folder")
     found, unclaimed = _find_folders(source)
     images = [folder for folder in found if folder.kind == "images"]
     if not images:
         inside = listed(sorted(p.name for p in source.iterdir()), 8) or "nothing"
-        raise UserError(f"{source}: expected a folder images in it, found {inside}")
+        raise InputError(f"{source}: expected a folder images in it, found {inside}")
     pairs = [(folder, _masks_of(folder, found, chosen)) for folder in images]
     notes = [f"passed over: {folder.path} (no folder of masks beside it)" for folder, masks in pairs if not masks]
     pairs = [(folder, masks) for folder, masks in pairs if masks]
     if not pairs:
-        raise UserError(f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}")
+        raise InputError(f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}")
     _refuse_doubles([folder for folder, _ in pairs])
     raters = _raters([masks for _, masks in pairs], chosen)
     sections = [
@@ -119,17 +119,17 @@ def _find_folders(source: Path) -> tuple[list[Folder], list[str]]:
 
 
 def _masks_of(images: Folder, found: Sequence[Folder], chosen: Sequence[str]) -> list[Folder]:
-    """The folders of masks beside a folder of images; `UserError` if it is not clear which are meant."""
+    """The folders of masks beside a folder of images; `InputError` if it is not clear which are meant."""
     beside = [f for f in found if f.kind == "masks" and f.path.parent == images.path.parent and f.part == images.part]
     if chosen:
         beside = [folder for folder in beside if folder.path.name in chosen]
         if not beside:
-            raise UserError(f"{images.path.parent} has no folder {listed(chosen)} of masks (--masks)")
+            raise InputError(f"{images.path.parent} has no folder {listed(chosen)} of masks (--masks)")
     elif len(beside) > 1:
         beside = [folder for folder in beside if _holds_images(folder.path)]
     if len(beside) > 1 and not all(folder.rater.isdecimal() for folder in beside) and not chosen:
         names = listed([folder.path.name for folder in beside], 6)
-        raise UserError(
+        raise InputError(
             f"{images.path.parent} holds several folders of masks: {names}; name the one to take with --masks NAME, "
             "or one for each rater"
         )
@@ -147,7 +147,7 @@ def _raters(masks: Sequence[Sequence[Folder]], chosen: Sequence[str]) -> list[st
     names = {folder.slot for each in masks for folder in each}
     if not chosen and not all(name.isdecimal() for name in names):
         paths = listed(sorted(folder.path for each in masks for folder in each))
-        raise UserError(f"some folders of masks are numbered, others are not: {paths}; name them alike, one a rater")
+        raise InputError(f"some folders of masks are numbered, others are not: {paths}; name them alike, one a rater")
     return sorted(names, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
 
 
@@ -157,7 +157,7 @@ def _refuse_doubles(images: Sequence[Folder]) -> None:
     for folder in images:
         other = places.setdefault((folder.path.parent, folder.part), folder.path)
         if other != folder.path:
-            raise UserError(f"{other} and {folder.path} are both folders of images; leave one of them there")
+            raise InputError(f"{other} and {folder.path} are both folders of images; leave one of them there")
 
 
 def _section_name(source: Path, images: Folder) -> str:

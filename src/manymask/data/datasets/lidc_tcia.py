@@ -22,7 +22,7 @@ from tqdm import tqdm
 from manymask.data.case import Case, Source, random_scheme
 from manymask.data.datasets.lidc_xml import RATERS, Annotation, Contour, Reading, draw, match_raters, read_xml
 from manymask.data.datasets.pairs import refused, safe_name
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.header import check_size, place_of, readable
 from manymask.io.dicom.pixels import frame_values
 from manymask.io.dicom.series import is_dicom, load_dicom
@@ -54,7 +54,7 @@ def is_tcia(source: Path) -> bool:
 
 def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
     """The distribution, whole or a part of it. Scheme `patient`: whole patients, 8:1:1, seed 42. Readings without
-    their series are counted in the remark; a source with none at all is a `UserError`. Patients and files that cannot be
+    their series are counted in the remark; a source with none at all is an `InputError`. Patients and files that cannot be
     read become cases that cannot be used."""
     broken = list[Case]()
     readings = dict[str, tuple[Reading, Path]]()
@@ -63,10 +63,10 @@ def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
             if (reading := read_xml(path)) is not None:
                 readings[reading.series_uid] = (reading, path)
     if not readings and not broken:
-        raise UserError(f"{source} holds XML but no LidcReadMessage, the readings of LIDC-IDRI's CTs")
+        raise InputError(f"{source} holds XML but no LidcReadMessage, the readings of LIDC-IDRI's CTs")
     series = _find_series(source, set(readings), broken)
     if not series and not broken:
-        raise UserError(f"{source} holds {len(readings)} readings but none of the CT series they belong to")
+        raise InputError(f"{source} holds {len(readings)} readings but none of the CT series they belong to")
     scans: dict[str, list[str]] = {}
     for uid in sorted(series):
         scans.setdefault(series[uid][0].patient, []).append(uid)
@@ -75,7 +75,7 @@ def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
         with _reported(Path(patient), broken):
             cases += list(_patient_cases(patient, [(*readings[uid], series[uid]) for uid in uids], channels, whole))
     if not cases and not broken:
-        raise UserError(f"{source}: no rater outlined a nodule on the {len(series)} series found")
+        raise InputError(f"{source}: no rater outlined a nodule on the {len(series)} series found")
     missing = len(readings) - len(series)
     remark = f"{missing} of {len(readings)} readings have no CT series here" if missing else ""
     schemes = {"patient": random_scheme({case.id: case.group for case in cases}, 42)}
@@ -87,7 +87,7 @@ def _reported(path: Path, broken: list[Case]) -> Iterator[None]:
     """What cannot be read becomes a case that cannot be used, so that `prepare` reports all of them at once."""
     try:
         yield
-    except UserError as error:
+    except ManymaskError as error:
         broken.append(Case(safe_name(str(path)), safe_name(str(path)), partial(refused, str(error))))
 
 
@@ -118,7 +118,7 @@ def _slice(path: Path, header: Any) -> Slice:
     check_size(header, str(path))
     place, spacing = place_of(header), spacing_of(header)
     if place is None or spacing is None:
-        raise UserError(f"{path} is a slice of a CT without position or pixel spacing")
+        raise InputError(f"{path} is a slice of a CT without position or pixel spacing")
     shape = (int(header.Rows), int(header.Columns))
     along = float(place.normal @ place.position)
     uids = (str(header.SeriesInstanceUID), str(header.get("SOPInstanceUID") or ""))
@@ -159,7 +159,7 @@ def _by_slice(nodule: Sequence[Annotation], of_uid: Mapping[str, int], xml: Path
     for annotation in nodule:
         for contour in annotation.contours:
             if contour.sop_uid not in of_uid:
-                raise UserError(f"{xml} outlines a nodule on a slice that its series lacks; download the series again")
+                raise InputError(f"{xml} outlines a nodule on a slice that its series lacks; download the series again")
             if annotation.rater < RATERS:
                 raters = drawn.setdefault(of_uid[contour.sop_uid], [[] for _ in range(RATERS)])
                 raters[annotation.rater].append(contour)
@@ -170,7 +170,7 @@ def _masks(raters: Sequence[Sequence[Contour]], shape: tuple[int, int], xml: Pat
     try:
         return np.stack([draw(contours, shape) for contours in raters])
     except ValueError as error:
-        raise UserError(f"{xml}: {error}") from None
+        raise InputError(f"{xml}: {error}") from None
 
 
 def _box(nodule: Sequence[Annotation], shape: tuple[int, int]) -> tuple[slice, slice]:

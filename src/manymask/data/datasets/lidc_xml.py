@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 
 RATERS = 4
 SIZE_LIMIT = 64_000_000  # bytes; the largest of the distribution has about 2 million
@@ -47,17 +47,17 @@ class Reading:
 
 
 def read_xml(path: Path) -> Reading | None:
-    """The reading in a file; None for XML of another kind (the chest X-rays have readings too). `UserError` if damaged,
+    """The reading in a file; None for XML of another kind (the chest X-rays have readings too). `InputError` if damaged,
     too large, or with a document type, which readings do not have and which could make a small file grow."""
     if path.stat().st_size > SIZE_LIMIT:
-        raise UserError(f"{path} is larger than any reading of LIDC-IDRI ({SIZE_LIMIT // 1_000_000} MB)")
+        raise InputError(f"{path} is larger than any reading of LIDC-IDRI ({SIZE_LIMIT // 1_000_000} MB)")
     try:
         root = ET.parse(path, ET.XMLParser(target=_NoDocumentType())).getroot()
         if _plain(root.tag) != "lidcreadmessage":
             return None
         return _reading(root)
     except (ET.ParseError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        raise UserError(f"{path} is not a reading of LIDC-IDRI that can be read ({error})") from None
+        raise InputError(f"{path} is not a reading of LIDC-IDRI that can be read ({error})") from None
 
 
 class _NoDocumentType(ET.TreeBuilder):

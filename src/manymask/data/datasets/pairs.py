@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from manymask.data.case import Case
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.depth import stretch_note
 from manymask.io.masks import MaskReading, read_mask
 from manymask.io.raster import is_raster, read_noted, to_channels
@@ -23,20 +23,20 @@ _CHANNEL = "_0000"  # nnU-Net calls the images so of one channel, and masks with
 def find_folder(source: Path, *places: str) -> Path:
     """The one folder that matches the first matching of `places` (glob patterns), below `source` or one level deeper.
 
-    `UserError` says what was looked for, or names the folders if several match.
+    `InputError` says what was looked for, or names the folders if several match.
     """
     if not source.is_dir():
-        raise UserError(f"{source} is no folder")
+        raise InputError(f"{source} is no folder")
     for place in places:
         found = sorted({p for pattern in (place, f"*/{place}") for p in source.glob(pattern) if p.is_dir()})
         if len(found) > 1:
-            raise UserError(
+            raise InputError(
                 f"{source} holds several folders {place}: {listed(found)}; give the folder of one as --source"
             )
         if found:
             return found[0]
     inside = listed(sorted(p.name for p in source.iterdir()), 8) or "nothing"
-    raise UserError(f"{source}: expected a folder {' or '.join(places)} in it, found {inside}")
+    raise InputError(f"{source}: expected a folder {' or '.join(places)} in it, found {inside}")
 
 
 def listed(names: Sequence[object], most: int = 3) -> str:
@@ -75,7 +75,7 @@ class Images:
 
     @classmethod
     def below(cls, folder: Path) -> "Images":
-        """All images below `folder`; `UserError` if there are none."""
+        """All images below `folder`; `InputError` if there are none."""
         found = cls(folder)
         for place, _, names in walk(folder):
             for path in (place / name for name in names):
@@ -85,7 +85,7 @@ class Images:
                 else:
                     found.others.append(safe_name(relative.as_posix()))
         if not found.by_name:
-            raise UserError(f"{folder} holds no images")
+            raise InputError(f"{folder} holds no images")
         return found
 
     def matched(self, names: Mapping[str, object]) -> dict[str, list[Path]]:
@@ -142,8 +142,8 @@ def _complaint(
 
 
 def refused(message: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a case reads as that has no image or no mask: `UserError`, when its turn comes."""
-    raise UserError(message)
+    """What a case reads as that has no image or no mask: `InputError`, when its turn comes."""
+    raise InputError(message)
 
 
 def load(
@@ -155,7 +155,7 @@ def load(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image and its masks from their files, an empty mask where there is none.
 
-    Masks of another size than the image are a `UserError`. `notes` becomes what reading the image leaves to be said.
+    Masks of another size than the image are an `InputError`. `notes` becomes what reading the image leaves to be said.
     """
     samples, said = read_noted(image)
     if notes is not None:
@@ -166,6 +166,6 @@ def load(
         mask = np.zeros(pixels.shape[:2], bool) if path is None else read_mask(path, reading)
         if mask.shape != pixels.shape[:2]:
             (h, w), (mh, mw) = pixels.shape[:2], mask.shape
-            raise UserError(f"{path} is {mw}×{mh} but its image {image.name} is {w}×{h}; they must have one size")
+            raise InputError(f"{path} is {mw}×{mh} but its image {image.name} is {w}×{h}; they must have one size")
         drawn.append(mask)
     return pixels, np.stack(drawn)

@@ -12,7 +12,7 @@ from pathlib import Path
 from manymask.data.case import Case, Part, Scheme, Source, random_scheme
 from manymask.data.datasets.cvc_clinicdb import sequence_of
 from manymask.data.datasets.pairs import find_folder, paired_cases
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.masks import MaskReading
 
 # The first frame of each of the 15 videos of CVC-ColonDB, as the set's own metadata gives them.
@@ -76,5 +76,5 @@ def _colondb_name(stem: str) -> tuple[str, str]:
 
 def _frame(stem: str) -> int:
     if not stem.isdecimal():
-        raise UserError(f"frames of the CVC sets are named by numbers, as in 149.png, not {stem}")
+        raise InputError(f"frames of the CVC sets are named by numbers, as in 149.png, not {stem}")
     return int(stem)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.experiments.report.shape import EXPERIMENT, FAILED, RESULT, check
 from manymask.experiments.report.table import NOT_RUN
 from manymask.io.atomic import read_object
@@ -87,7 +87,7 @@ def find(folder: Path) -> Found:
             return Found(folder, "done", _read(folder / "result.json", RESULT))
         if (folder / "failed.json").exists():
             return Found(folder, "failed", {}, _read(folder / "failed.json", FAILED)["error"])
-    except UserError as error:
+    except ManymaskError as error:
         return Found(folder, "damaged", {}, str(error))
     return Found(folder, NOT_RUN, {})
 
@@ -101,23 +101,23 @@ def _read(path: Path, form: dict[str, Any]) -> dict[str, Any]:
 def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Experiment]:
     """The experiments in these folders, in their order. An experiment.json that cannot be read is told and passed over.
 
-    Raises `UserError` for a folder that holds none, and where none can be read.
+    Raises `InputError` for a folder that holds none, and where none can be read.
     """
     found: dict[Path, Experiment] = {}
     wrong: list[str] = []
     for run in runs:
         places = sorted(p.parent for p in (run / "experiment.json", *run.glob("*/experiment.json")) if p.exists())
         if not places:
-            raise UserError(f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it")
+            raise InputError(f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it")
         for place in places:
             try:
                 found.setdefault(place.resolve(), _experiment(place))
-            except UserError as error:
+            except ManymaskError as error:
                 wrong.append(str(error))
     for line in wrong if found else wrong[1:]:
         tell(line)
     if not found:
-        raise UserError(wrong[0])
+        raise InputError(wrong[0])
     return _told_apart(list(found.values()))
 
 
@@ -136,12 +136,12 @@ def _experiment(folder: Path) -> Experiment:
     path = folder / "experiment.json"
     facts = _read(path, EXPERIMENT)
     if not facts["rows"]:
-        raise UserError(f"{path} has no rows")
+        raise InputError(f"{path} has no rows")
     rows = facts["rows"]
     places = {f"cells/{row['run_id']}" for row in rows} | {place for row in rows for place in row["codecs"].values()}
     strange = next((place for place in places if ".." in Path(place).parts or Path(place).is_absolute()), None)
     if strange is not None:
-        raise UserError(f"{path} names {strange!r}, which lies outside of its folder")
+        raise InputError(f"{path} names {strange!r}, which lies outside of its folder")
     tasks = {place: find(folder / place) for place in places}
     lines = [
         Line(row["table"], row["name"], row["label"], row["run_id"], tasks[f"cells/{row['run_id']}"],

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from manymask.data.store import Store
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.experiments.matrix import Budget, sampling_of
@@ -24,13 +24,13 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
     """Scores the model on at most `cases` test cases, evenly spaced, under 1 … 30 masks and under 1 … 50 steps of the
     first sampler without noise that serves its process; writes curves.json and curves.png.
 
-    Returns what curves.json holds. Raises `UserError` for a model that is no diffusion model.
+    Returns what curves.json holds. Raises `ConfigError` for a model that is no diffusion model.
     """
     trained, budget = load_model(model), Budget()
     store = matched_store(trained.recipe, Store(data))
     family: Any = sampling_of(trained.recipe, 1).sampler
     if trained.stage != "segmenter" or family is None:
-        raise UserError(f"{model} has no sampler, so there is no curve to draw of it")
+        raise ConfigError(f"{model} has no sampler, so there is no curve to draw of it")
     ids = evenly_spaced(held_out_cases(trained, store, "test"), cases)
     protocol = EvalConfig(budget.samples)
     scores = evaluate(trained.model, store, ids, protocol)

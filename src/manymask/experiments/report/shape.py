@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 
 # a form is: float (a finite number), a type, a tuple of forms (any of them), [form] of every item, or {key: form} where a key
 # that ends in ? may be missing, and * stands for every other key
@@ -58,32 +58,32 @@ FAILED = {"error": str, **ANYTHING}
 
 
 def check(value: Any, form: Any, where: str) -> None:
-    """Raises `UserError` naming the first place where `value` has not this form."""
+    """Raises `InputError` naming the first place where `value` has not this form."""
     if isinstance(form, tuple):
         if not any(_fits(value, each) for each in form):
-            raise UserError(f"{where} is not what `manymask reproduce` writes")
+            raise InputError(f"{where} is not what `manymask reproduce` writes")
     elif isinstance(form, list):
         if not isinstance(value, list):
-            raise UserError(f"{where} is no list")
+            raise InputError(f"{where} is no list")
         for k, item in enumerate(value):
             check(item, form[0], f"{where}[{k}]")
     elif isinstance(form, Mapping):
         _check_object(value, form, where)
     elif not _fits(value, form):
-        raise UserError(f"{where} is no {'finite number' if form is float else form.__name__}")
+        raise InputError(f"{where} is no {'finite number' if form is float else form.__name__}")
 
 
 def _check_object(value: Any, form: Mapping[str, Any], where: str) -> None:
     if not isinstance(value, dict):
-        raise UserError(f"{where} is no object")
+        raise InputError(f"{where} is no object")
     for key, inner in form.items():
         name = key.removesuffix("?")
         if key != "*" and name in value:
             check(value[name], inner, f"{where}.{name}")
         elif key == name != "*":
-            raise UserError(f"{where} lacks {name}")
+            raise InputError(f"{where} lacks {name}")
     if "mean" in value and "mean?" in form and not {"low", "high"} <= set(value):
-        raise UserError(f"{where} has a mean without its interval")
+        raise InputError(f"{where} has a mean without its interval")
     rest = form.get("*", object)
     for name in value:
         if name not in form and f"{name}?" not in form:

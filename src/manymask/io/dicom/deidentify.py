@@ -18,7 +18,7 @@ import os
 import secrets
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 
 KEY_VARIABLE = "MANYMASK_UID_KEY"
 _STANDARD = "1.2.840.10008."  # classes, transfer syntaxes, coding schemes: the same for everyone
@@ -32,7 +32,7 @@ class Anonymiser:
     def __init__(self, key: bytes | None = None) -> None:
         given = os.environ.get(KEY_VARIABLE, "").encode()
         if given and len(given) < 16:
-            raise UserError(f"{KEY_VARIABLE} is too easy to guess: give at least 16 characters")
+            raise ConfigError(f"{KEY_VARIABLE} is too easy to guess: give at least 16 characters")
         self._key = key or given or secrets.token_bytes(32)
 
     def uid(self, uid: str) -> str:

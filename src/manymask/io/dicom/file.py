@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import InputError, MissingExtraError
 from manymask.io.dicom.decode import inflates_beyond
 from manymask.io.dicom.header import readable
 from manymask.io.samples import PIXEL_LIMIT
@@ -32,7 +32,7 @@ def pydicom_quiet() -> Any:
     try:
         import pydicom
     except ImportError:
-        raise UserError("DICOM files need the extra `dicom`: pip install 'manymask[dicom]'") from None
+        raise MissingExtraError("DICOM files need the extra `dicom`: pip install 'manymask[dicom]'") from None
     warnings.filterwarnings("ignore", module=r"pydicom\..*")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
@@ -63,12 +63,12 @@ def is_dicomdir(path: Path) -> bool:
 
 
 def load_dicom(path: Path, header_only: bool = False, more: tuple[str, ...] = ()) -> Any:
-    """The data set of a file; or the part of its header that places it, with `more` fields. `UserError` if unreadable."""
+    """The data set of a file; or the part of its header that places it, with `more` fields. `InputError` if unreadable."""
     pydicom = pydicom_quiet()
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file")
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
+        raise InputError(f"{path} is empty")
     with readable(str(path), _DAMAGED):
         _check_deflated(path)
         with _WithinFile(path) as file:
@@ -77,7 +77,7 @@ def load_dicom(path: Path, header_only: bool = False, more: tuple[str, ...] = ()
             else:
                 dataset = pydicom.dcmread(file, force=True)
     if len(dataset) == 0:
-        raise UserError(f"{path} {_DAMAGED}")
+        raise InputError(f"{path} {_DAMAGED}")
     return dataset
 
 
@@ -112,7 +112,7 @@ def _check_deflated(path: Path) -> None:
         except Exception:
             return  # what is wrong with it is said when it is read
         if syntax == DeflatedExplicitVRLittleEndian and inflates_beyond(file.read(), _DEFLATED_LIMIT):
-            raise UserError(f"{path} unpacks to more than an image may hold")
+            raise InputError(f"{path} unpacks to more than an image may hold")
 
 
 def _reads_as_dicom(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.samples import PIXEL_LIMIT
 
 # all frames of one object together, in samples: 2,000 CT slices of 512² fit
@@ -43,12 +43,12 @@ def readable(label: str, otherwise: str = "is damaged or cut short") -> Iterator
     and decoders raise what they like, and what they say may quote the header, unlike in `errors.decoding`."""
     try:
         yield
-    except UserError:
+    except ManymaskError:
         raise
     except MemoryError:
-        raise UserError(f"{label} does not fit into memory") from None
+        raise InputError(f"{label} does not fit into memory") from None
     except Exception:
-        raise UserError(f"{label} {otherwise}") from None
+        raise InputError(f"{label} {otherwise}") from None
 
 
 def not_a_picture(header: Any) -> str | None:
@@ -70,7 +70,7 @@ def not_a_picture(header: Any) -> str | None:
 def check_size(header: Any, label: str) -> None:
     """Refuses what is too small to show anything and what would not fit into memory, before it is decoded."""
     if str(header.get("SOPClassUID") or "") in _WHOLE_SLIDES or "TotalPixelMatrixColumns" in header:
-        raise UserError(
+        raise InputError(
             f"{label} is a whole slide, stored in tiles, which is not supported: export a region as an image"
         )
     try:
@@ -78,16 +78,16 @@ def check_size(header: Any, label: str) -> None:
         frames, samples = count_frames(header), int(header.get("SamplesPerPixel") or 1)
         bits = int(header.get("BitsAllocated") or 0)
     except (TypeError, ValueError, AttributeError):
-        raise UserError(f"{label}: the header does not say how large the image is") from None
+        raise InputError(f"{label}: the header does not say how large the image is") from None
     if min(rows, columns) < SMALLEST_SIDE:
-        raise UserError(f"{label} is {columns}×{rows} pixels: too small to segment")
+        raise InputError(f"{label} is {columns}×{rows} pixels: too small to segment")
     if rows * columns > PIXEL_LIMIT:
         million = PIXEL_LIMIT // 1_000_000
-        raise UserError(f"{label} is {columns}×{rows}, more than {million} million pixels; scale it down first")
+        raise InputError(f"{label} is {columns}×{rows}, more than {million} million pixels; scale it down first")
     if frames > FRAME_LIMIT or rows * columns * samples * frames > VOLUME_LIMIT:
-        raise UserError(f"{label} holds {frames} frames of {columns}×{rows}, too many to read at once; split it")
+        raise InputError(f"{label} holds {frames} frames of {columns}×{rows}, too many to read at once; split it")
     if bits not in (1, 8, 16):
-        raise UserError(f"{label} has {bits} bits a pixel; images of 8 to 16 bits are read")
+        raise InputError(f"{label} has {bits} bits a pixel; images of 8 to 16 bits are read")
 
 
 def count_frames(header: Any) -> int:
@@ -99,7 +99,7 @@ def check_frames(header: Any, label: str) -> None:
     """Refuses a file that describes other frames than it says to hold: some would be left out, or read by no scale."""
     described = len(header.get("PerFrameFunctionalGroupsSequence") or [])
     if described and described != count_frames(header):
-        raise UserError(f"{label}: its header describes {described} frames, but speaks of {count_frames(header)}")
+        raise InputError(f"{label}: its header describes {described} frames, but speaks of {count_frames(header)}")
 
 
 def group(header: Any, number: int, name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.decode import Stored, decode, photometric_of, transfer_syntax
 from manymask.io.dicom.header import group, readable
@@ -17,7 +17,7 @@ from manymask.io.window import Window, fixed, header_window, stretch, to_byte
 
 
 def render(dataset: Any, number: int, window: Window, label: str) -> np.ndarray:
-    """Frame `number` (from 1) as uint8 (H, W) or (H, W, 3). Raises `UserError` for what cannot be decoded."""
+    """Frame `number` (from 1) as uint8 (H, W) or (H, W, 3). Raises `InputError` for what cannot be decoded."""
     return render_noted(dataset, number, window, label)[0]
 
 
@@ -74,9 +74,9 @@ def modality(stored: np.ndarray, dataset: Any, number: int, label: str) -> np.nd
             values = stored * np.float32(1 if slope is None else slope)
             values += np.float32(0 if intercept is None else intercept)
         if slope is not None and float(slope) == 0:
-            raise UserError(f"{label}: its rescale slope is 0, which would make all grey values one")
+            raise InputError(f"{label}: its rescale slope is 0, which would make all grey values one")
     if not np.isfinite(values).all():
-        raise UserError(f"{label}: the rescale slope or intercept is not a number")
+        raise InputError(f"{label}: the rescale slope or intercept is not a number")
     return values
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from manymask._version import __version__
-from manymask.errors import UserError
+from manymask.errors import InputError, MissingExtraError
 from manymask.io.atomic import atomic_file
 from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.dicom.header import readable, whole_number
@@ -62,7 +62,7 @@ def segmentations(
     facts: as in result.json (`Record.facts`); model, program and settings are told as the algorithm's parameters, the model
     in the description of the series too, the program among the equipment.
     `fractional` adds the confidence map. With an `anonymiser` no field of patient or study is carried over, see there.
-    `UserError` for pictures that are not from DICOM, or whose headers do not let a SEG refer to them.
+    `InputError` for pictures that are not from DICOM, or whose headers do not let a SEG refer to them.
     """
     _highdicom()
     counts: Counter[tuple[str, str]] = Counter()
@@ -147,7 +147,7 @@ def _segmentation(source: Source, kind: _Kind, facts: Mapping[str, Any], instanc
         )
     except Exception as error:
         # the bare header has no patient in it, so what highdicom says of it may be told
-        raise UserError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
+        raise InputError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
     seg.ContributingEquipmentSequence = [_equipment(facts)]
     seg.SeriesDate, seg.SeriesTime = seg.ContentDate, seg.ContentTime
     _mend(seg, source)
@@ -267,4 +267,4 @@ def _highdicom() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError:
-        raise UserError("DICOM SEG needs the extra `dicom`: pip install 'manymask[dicom]'") from None
+        raise MissingExtraError("DICOM SEG needs the extra `dicom`: pip install 'manymask[dicom]'") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from manymask.errors import UserError
+from manymask.errors import InputError
 from manymask.io.dicom.header import count_frames, group, numbers, place_of
 from manymask.io.dicom.spacing import spacing_of
 from manymask.io.image import DicomFrame, Picture
@@ -60,7 +60,7 @@ def sources(pictures: Sequence[Picture]) -> list[Source]:
             (name for name in _NEEDED if not (isinstance(dataset.get(name), str) and dataset.get(name))), None
         )
         if missing:
-            raise UserError(
+            raise InputError(
                 f"{picture.name}: its header has no {missing}, or several, which a SEG needs to refer to it"
             )
         if not _in_space(dataset, number):
@@ -87,7 +87,7 @@ def _layer(key: tuple[Any, ...], origin: DicomFrame, taken: set[tuple[Any, ...]]
 def _check_positions(dataset: Any, name: str) -> None:
     """A volume whose frames have no position of their own cannot be placed in the patient."""
     if _multi_frame(dataset) and dataset.get("FrameOfReferenceUID") and dataset.get("ImagePositionPatient"):
-        raise UserError(
+        raise InputError(
             f"{name}: its file gives one position in the patient for all its {count_frames(dataset)} frames, not one for "
             "each, so that no DICOM SEG can be placed on them"
         )
@@ -95,10 +95,10 @@ def _check_positions(dataset: Any, name: str) -> None:
 
 def _frame(picture: Picture) -> DicomFrame:
     if not isinstance(picture.origin, DicomFrame):
-        raise UserError(f"{picture.name} does not come from DICOM: there is nothing that a SEG could refer to")
+        raise InputError(f"{picture.name} does not come from DICOM: there is nothing that a SEG could refer to")
     dataset, shape = picture.origin.dataset, picture.pixels.shape[:2]
     if shape != (dataset.get("Rows"), dataset.get("Columns")):
-        raise UserError(f"{picture.name} has {shape[1]}×{shape[0]} pixels, not what its header says")
+        raise InputError(f"{picture.name} has {shape[1]}×{shape[0]} pixels, not what its header says")
     return picture.origin
 
 
@@ -183,7 +183,9 @@ def _position(dataset: Any, number: int) -> Any:
 
     place = place_of(dataset, number)
     if place is None:
-        raise UserError(f"frame {number} of a multi-frame image has no position, others have: no SEG can be made of it")
+        raise InputError(
+            f"frame {number} of a multi-frame image has no position, others have: no SEG can be made of it"
+        )
     return PlanePositionSequence("PATIENT", place.position.tolist())
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import UserError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.depth import STRETCHED
 from manymask.io.dicom.file import is_dicom, load_dicom, pydicom_quiet
 from manymask.io.dicom.header import (
@@ -34,15 +34,15 @@ from manymask.io.window import Window, parse_window
 __all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of",
            "read_dicom", "seen_through", "series_of"]  # fmt: skip
 
-Failed = Callable[[UserError], None]
+Failed = Callable[[ManymaskError], None]
 
 
 def read_dicom(paths: Sequence[Path], window: Window | None = None) -> list[Picture]:
-    """Every frame of the files, series after series; raises `UserError` for the first that cannot be read or that does
+    """Every frame of the files, series after series; raises `InputError` for the first that cannot be read or that does
     not fit the others."""
     listing = dicom_series(paths)
     for problem in listing.problems:
-        raise UserError(problem)
+        raise InputError(problem)
     return [picture for series in listing.series for picture in series.pictures(window)]
 
 
@@ -50,7 +50,7 @@ def pictures_of(datasets: Sequence[Any], window: Window | None = None) -> list[P
     """The same for pydicom data sets that are in memory already."""
     listing = series_of(datasets)
     for problem in listing.problems:
-        raise UserError(problem)
+        raise InputError(problem)
     return [picture for series in listing.series for picture in series.pictures(window)]
 
 
@@ -97,7 +97,7 @@ class Series:
                     check_size(dataset, frame.label)
                     pixels, notes = render_noted(dataset, frame.number, window or Window(), frame.label)
                     measured, name = measure(frame.header, frame.number), _name(frame, place)
-            except UserError as error:
+            except ManymaskError as error:
                 if failed is None:
                     raise
                 if str(error) != told:
@@ -140,7 +140,7 @@ def dicom_series(paths: Sequence[Path], skip_others: bool = False) -> Listing:
                 others.setdefault(what, []).append(path)
                 continue
             found = _frames(header, path, str(path))
-        except UserError as error:
+        except ManymaskError as error:
             listing.problems.append(str(error))
             continue
         uid = text(header, "SOPInstanceUID")
@@ -167,7 +167,7 @@ def series_of(datasets: Sequence[Any]) -> Listing:
     for i, dataset in enumerate(datasets, start=1):
         try:
             frames += _frames(dataset, None, f"DICOM object {i}")
-        except UserError as error:
+        except ManymaskError as error:
             listing.problems.append(str(error))
     listing.add(frames)
     return listing
@@ -184,7 +184,7 @@ def _frames(header: Any, path: Path | None, label: str) -> list[Frame]:
     with readable(label):
         what = not_a_picture(header)
         if what is not None:
-            raise UserError(f"{label}: this is {what}")
+            raise InputError(f"{label}: this is {what}")
         check_size(header, label)
         check_frames(header, label)
         numbers = range(1, count_frames(header) + 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from manymask.errors import UserError
+from manymask.errors import InputError, MissingExtraError
 from manymask.io.dicom.series import Failed, series_of
 from manymask.io.image import Picture
 from manymask.io.window import Window
@@ -47,24 +47,24 @@ class ArchiveSeries:
         listing = series_of(self.fetch())
         for problem in listing.problems:
             if failed is None:
-                raise UserError(problem)
-            failed(UserError(problem))
+                raise InputError(problem)
+            failed(InputError(problem))
         for series in listing.series:
             yield from series.pictures(window, failed)
 
     def fetch(self) -> list[Any]:
         """The data sets (pydicom) of the series. Sizes are asked for before, and watched while they arrive.
 
-        Raises `UserError`, in one line, for an archive that does not answer or refuses, and for a series that is not
+        Raises `InputError`, in one line, for an archive that does not answer or refuses, and for a series that is not
         there, empty, or larger than INSTANCE_LIMIT objects or BYTE_LIMIT bytes.
         """
         with _told(self.base):
             client = self._client()
             listed = client.search_for_instances(self.study, self.series, fields=_SIZE, limit=INSTANCE_LIMIT + 1)
             if not listed:
-                raise UserError(f"{self.base} has no such series, or it is empty; check the address")
+                raise InputError(f"{self.base} has no such series, or it is empty; check the address")
             if len(listed) > INSTANCE_LIMIT:
-                raise UserError(f"the series holds more than {INSTANCE_LIMIT} objects; fetch and segment a part of it")
+                raise InputError(f"the series holds more than {INSTANCE_LIMIT} objects; fetch and segment a part of it")
             _check_bytes(sum(_declared_bytes(found) for found in listed))
             datasets, held = [], 0
             for dataset in client.iter_series(self.study, self.series, media_types=(("application/dicom", "*"),)):
@@ -74,14 +74,14 @@ class ArchiveSeries:
         return datasets
 
     def store(self, datasets: Sequence[Any]) -> None:
-        """Puts SEG objects into the study, one a request; `UserError` if the archive refuses one."""
+        """Puts SEG objects into the study, one a request; `InputError` if the archive refuses one."""
         with _told(self.base):
             client = self._client()
             client.set_chunk_size(BYTE_LIMIT)  # whole: not every archive takes chunks
             for dataset in datasets:
                 answer = client.store_instances([dataset], study_instance_uid=self.study)
                 if answer.get("FailedSOPSequence"):
-                    raise UserError(f"{self.base} refused to store the SEG {dataset.ContentLabel.lower()}")
+                    raise InputError(f"{self.base} refused to store the SEG {dataset.ContentLabel.lower()}")
 
     def _client(self) -> Any:
         from dicomweb_client import DICOMwebClient
@@ -101,14 +101,14 @@ class ArchiveSeries:
 
 
 def archive_series(address: str) -> ArchiveSeries:
-    """Parses the address of a series; raises `UserError` that shows the form expected, never the password."""
+    """Parses the address of a series; raises `InputError` that shows the form expected, never the password."""
     try:
         parts = urlsplit(address)
         found, host, port = _SERIES.fullmatch(parts.path), parts.hostname, parts.port
     except ValueError:
         found, host, port = None, None, None
     if not found or not host or parts.scheme not in ("http", "https"):
-        raise UserError("an archive is addressed by a series: https://HOST/dicom-web/studies/UID/series/UID")
+        raise InputError("an archive is addressed by a series: https://HOST/dicom-web/studies/UID/series/UID")
     place = f"[{host}]" if ":" in host else host
     base = f"{parts.scheme}://{place}{f':{port}' if port else ''}{found['base']}"
     if parts.username is not None:
@@ -132,7 +132,7 @@ def _declared_bytes(found: Any) -> int:
 
 def _check_bytes(count: int) -> None:
     if count > BYTE_LIMIT:
-        raise UserError(f"the series holds more than {BYTE_LIMIT >> 30} GB; fetch and segment a part of it")
+        raise InputError(f"the series holds more than {BYTE_LIMIT >> 30} GB; fetch and segment a part of it")
 
 
 def _check_answer(response: Any, *_: Any, **__: Any) -> None:
@@ -148,26 +148,26 @@ def _told(base: str) -> Iterator[None]:
         import requests
         from pydicom.errors import InvalidDicomError
     except ImportError:
-        raise UserError("DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'") from None
+        raise MissingExtraError("DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'") from None
     try:
         yield
     except requests.HTTPError as error:
         code = getattr(error.response, "status_code", 0)
         if code in (401, 403):
-            raise UserError(
+            raise InputError(
                 f"{base} asks who you are or does not let you in ({code}); set {USER} and {PASSWORD}"
             ) from None
         if code == 404:
-            raise UserError(f"{base} knows no such address or series (404); check the address") from None
-        raise UserError(f"{base} answered with an error ({code})") from None
+            raise InputError(f"{base} knows no such address or series (404); check the address") from None
+        raise InputError(f"{base} answered with an error ({code})") from None
     except requests.exceptions.SSLError:
-        raise UserError(
+        raise InputError(
             f"{base}: its certificate is not trusted; REQUESTS_CA_BUNDLE names one's own authority"
         ) from None
     except requests.Timeout:
-        raise UserError(f"{base} did not answer in time") from None
+        raise InputError(f"{base} did not answer in time") from None
     except requests.RequestException as error:
         what = "cannot be reached" if isinstance(error, requests.ConnectionError) else "sent no usable answer"
-        raise UserError(f"{base} {what}") from None
+        raise InputError(f"{base} {what}") from None
     except (ValueError, KeyError, AttributeError, TypeError, InvalidDicomError):
-        raise UserError(f"{base} does not answer as a DICOMweb archive does; check the address") from None
+        raise InputError(f"{base} does not answer as a DICOMweb archive does; check the address") from None

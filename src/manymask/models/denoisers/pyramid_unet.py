@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from manymask.errors import UserError
+from manymask.errors import ConfigError
 from manymask.models.autoencoder import Coder
 from manymask.nn.efficientnet_lite import ImageNetBottomUp
 from manymask.nn.pyramid import BottomUp, TopDown
@@ -81,5 +81,5 @@ def bottom_up(
         return ImageNetBottomUp(factor, encoder_channels)
     patch_size = factor // 2 ** (len(encoder_channels) - levels)
     if patch_size < 1:
-        raise UserError(f"a pyramid of {len(encoder_channels)} levels is too deep for f = {factor}")
+        raise ConfigError(f"a pyramid of {len(encoder_channels)} levels is too deep for f = {factor}")
     return BottomUp(channels, encoder_channels, blocks_per_level, patch_size, levels)
