@@ -23,14 +23,23 @@ Subject = Literal["image", "mask"]
 
 
 class Coder(Protocol):
-    """What a segmenter needs of a codec."""
+    """What a segmenter needs of a codec.
+
+    Attributes:
+        latent_channels: c, channels of the latents.
+        factor: f, side in pixels that one latent position covers.
+    """
 
     latent_channels: int
     factor: int
 
-    def encode(self, x: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] → standardised latents (B, c, H/f, W/f)."""
+        ...
 
-    def decode(self, z: Tensor) -> Tensor: ...
+    def decode(self, z: Tensor) -> Tensor:
+        """Standardised latents (B, c, h, w) → (B, C, f·h, f·w) in [0, 1]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,15 @@ class Autoencoder:
     """A VQ-VAE by default (Eq. 7–10), for one `subject`.
 
     Attributes:
-        subject: what it codes: images or masks.
-        in_channels: of the subject.
-        latent_channels: of the latent.
-        channels: one entry per resolution.
+        subject: what is encoded, images or masks.
+        in_channels: channels of the subject.
+        latent_channels: channels of the latents.
+        channels: channels of encoder and decoder, one entry per resolution, finest first.
         blocks_per_level: residual blocks at each resolution.
-        patch_size: the factor by which the first layer already shrinks; f = patch_size · 2^(len(channels) − 1).
+        patch_size: factor by which the first layer already shrinks; f = patch_size · 2^(len(channels) − 1).
         bottleneck: between encoder and decoder.
         loss: of the reconstruction.
-        quantized: which latent diffuses: z̄ (the paper's), or the continuous z.
+        quantized: whether the quantised latent z̄ diffuses, as in the paper, or the continuous z.
         quantize_on_decode: whether `decode` first takes the nearest quantised latent.
         target: which mask is learnt where there are several raters.
     """
@@ -65,15 +74,24 @@ class Autoencoder:
 
     @property
     def factor(self) -> int:
-        """f, how many pixels a latent spans."""
+        """f, the side in pixels that one latent position covers."""
         return self.patch_size * 2 ** (len(self.channels) - 1)
 
     def build(self) -> "Codec":
+        """The untrained codec."""
         return Codec(self)
 
 
 class Codec(nn.Module):
-    """Encoder, bottleneck, decoder. `mean` and `std` (c, 1, 1) standardise the latents; `calibrate_latents` measures them."""
+    """Encoder, bottleneck and decoder; see `Autoencoder`.
+
+    Args:
+        setting: its configuration.
+
+    Attributes:
+        mean: mean of each latent channel, (c, 1, 1), as measured by `calibrate_latents`; 0 before.
+        std: standard deviation of each latent channel, (c, 1, 1); 1 before.
+    """
 
     mean: Tensor
     std: Tensor
@@ -92,66 +110,94 @@ class Codec(nn.Module):
         self.latents_kept = False
 
     def keep_latents(self) -> None:
-        """From now on only the decoder learns: what an image's latent is, and what it is standardised by, stays."""
+        """Freeze encoder, bottleneck and standardisation, so that only the decoder learns and latents stay the same."""
         self.latents_kept = True
         for part in (self.encoder, self.bottleneck):
             part.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Codec":
+        """Set the mode; a frozen bottleneck stays in evaluation mode."""
         super().train(mode)
         self.bottleneck.train(mode and not self.latents_kept)  # a quantiser in training replaces idle codes
         return self
 
     def same_latents(self, other: "Codec") -> bool:
-        """Whether a latent of the one is a latent of the other."""
-        mine, theirs = (
-            {name: tensor for name, tensor in codec.state_dict().items() if not name.startswith("decoder.")}
-            for codec in (self, other)
-        )
+        """Whether both codecs encode alike: all weights but those of the decoder are equal."""
+        mine = self._without_decoder()
+        theirs = other._without_decoder()
         return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
+    def _without_decoder(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("decoder.")}
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The training loss of Eq. 10: reconstruction plus what the bottleneck asks (Eq. 8 and 9)."""
+        """The training loss of Eq. 10: reconstruction plus the loss of the bottleneck (Eq. 8 and 9).
+
+        Args:
+            batch: images or masks (B, C, H, W) in [0, 1].
+
+        Returns:
+            `loss` and `reconstruction`, scalars, and the values that the bottleneck logs.
+        """
         x = self._subject(batch)
         z, bottleneck_loss, logs = self.bottleneck(self.encoder(x))
         reconstruction = self.setting.loss(self.decoder(z).float(), x)
         return {"loss": reconstruction + bottleneck_loss, "reconstruction": reconstruction, **logs}
 
     def _subject(self, batch: Batch, target: Target | None = None) -> Tensor:
-        """What is coded: the image, or the mask of a target, the setting's own if None."""
+        """What is encoded: the image, or the mask of a target, the setting's own if None."""
         if self.setting.subject == "image":
             return batch.image
         choice = batch.noise.uniform(len(batch.image))
         return training_target(batch.truth(), target or self.setting.target, choice, batch.read_by)
 
     def raw_latent(self, x: Tensor) -> Tensor:
-        """The latent that diffuses, before standardising; gradients pass the quantiser straight through."""
+        """The latent that diffuses, before it is standardised.
+
+        Gradients pass straight through the quantiser.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+
+        Returns:
+            Latents (B, c, H/f, W/f), float32.
+        """
         z = self.bottleneck.latent(self.encoder(x)).float()
-        return z + (self.bottleneck.quantize(z) - z).detach() if self.setting.quantized else z
+        if not self.setting.quantized:
+            return z
+        return z + (self.bottleneck.quantize(z) - z).detach()
 
     def encode(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] → standardised latents (B, c, h, w)."""
+        """(B, C, H, W) in [0, 1] → standardised latents (B, c, H/f, W/f), float32."""
         return (self.raw_latent(x) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:
-        """Standardised latents → (B, C, H, W) in [0, 1] (Eq. 13)."""
+        """Standardised latents (B, c, h, w) → (B, C, f·h, f·w) in [0, 1] (Eq. 13)."""
         z = z * self.std + self.mean
         return self._pixels(self.bottleneck.quantize(z) if self.setting.quantize_on_decode else z)
 
     @property
     def decodes_unquantized(self) -> bool:
-        """Whether a segmenter's masks are decoded from other latents than those a reconstruction is."""
+        """Whether a segmenter's masks are decoded from unquantised latents, unlike reconstructions."""
         return not (self.setting.quantized or self.setting.quantize_on_decode)
 
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(original, reconstruction), both (B, C, H, W); a mask is the raters' consensus."""
+        """Reconstruct the images of a batch, or the consensus of its raters.
+
+        Args:
+            batch: images (B, C, H, W), and masks (B, R, H, W) for a codec of masks.
+
+        Returns:
+            Original and reconstruction, both (B, C, H, W) in [0, 1].
+        """
         x = batch.image if self.setting.subject == "image" else raters_consensus(batch.truth())
         return x, self.round_trip(x)
 
     def round_trip(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] through encoder, bottleneck and decoder, as in training: latents are quantised."""
-        return self._pixels(self.bottleneck.quantize(self.bottleneck.latent(self.encoder(x)).float()))
+        """Encode, quantise and decode, as in training: (B, C, H, W) in [0, 1] → the same shape and range."""
+        z = self.bottleneck.latent(self.encoder(x)).float()
+        return self._pixels(self.bottleneck.quantize(z))
 
     def _pixels(self, z: Tensor) -> Tensor:
         """Latents as the decoder takes them → (B, C, H, W) in [0, 1]."""
@@ -159,13 +205,18 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def calibrate_latents(self, batches: Iterable[Batch], target: Target | None = None) -> None:
-        """Measures mean and standard deviation of every latent channel over these batches, unless they are kept.
+        """Measure mean and standard deviation of every latent channel, unless the latents are frozen.
 
-        target: the masks that the segmenter will learn, so that what diffuses has mean 0 and deviation 1.
+        Args:
+            batches: the training cases.
+            target: the masks that the segmenter will learn, so that the latents that diffuse have mean 0 and
+                standard deviation 1; the codec's own target if None.
         """
         if self.latents_kept:
             return
-        count, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.mean).double()
+        count = 0
+        total = torch.zeros_like(self.mean).double()
+        squares = torch.zeros_like(self.mean).double()
         for batch in batches:
             z = self.raw_latent(self._subject(batch, target)).double()
             count += z.numel() // z.shape[1]
@@ -178,21 +229,31 @@ class Codec(nn.Module):
 
 @dataclass(frozen=True)
 class Pixels:
-    """No compression: diffusion in pixel space, as the baselines do it."""
+    """No compression: diffusion in pixel space, as in the baselines.
+
+    Attributes:
+        channels: of images or masks, and of their latents.
+    """
 
     channels: int
     factor = 1
 
     @property
     def latent_channels(self) -> int:
+        """As many as the pixels have."""
         return self.channels
 
     def build(self) -> "PixelCodec":
+        """The codec, which has no weights."""
         return PixelCodec(self)
 
 
 class PixelCodec(nn.Module):
-    """See `Pixels`: [0, 1] ↔ [−1, 1], f = 1."""
+    """See `Pixels`: [0, 1] ↔ [−1, 1], f = 1.
+
+    Args:
+        setting: its configuration.
+    """
 
     def __init__(self, setting: Pixels) -> None:
         super().__init__()
@@ -201,9 +262,11 @@ class PixelCodec(nn.Module):
         self.factor = setting.factor
 
     def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] → the same shape in [−1, 1]."""
         return 2 * x - 1
 
     def decode(self, z: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape, clipped to [0, 1]."""
         return ((z + 1) / 2).clamp(0, 1)
 
 
@@ -211,7 +274,18 @@ CodecSetting = Autoencoder | Pixels
 
 
 def same_codec(given: CodecSetting, wanted: CodecSetting, place: Path) -> None:
-    """Weights that fit may still mean something else, as logits of a loss with another weight do: then a `ConfigError`."""
+    """Check that two codecs have the same settings.
+
+    Weights that fit may still mean something else: logits of a loss with another weight, for example.
+
+    Args:
+        given: settings of the trained codec.
+        wanted: settings that are required.
+        place: folder of the trained codec, for the error.
+
+    Raises:
+        ConfigError: a setting differs.
+    """
     changed = difference(to_dict(given), to_dict(wanted))
     if changed:
         raise ConfigError(f"{place} was trained with other settings ({changed[0]}): give the same to every stage")

@@ -1,4 +1,4 @@
-"""What every segmenter offers: masks as they are drawn, and all of them at once."""
+"""The interface of every segmenter: masks as they are drawn, or all of them at once."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,20 +16,29 @@ StepCallback = Callable[[float], None]
 
 
 class MaskSampler(nn.Module, ABC):
-    """A segmenter: `forward(batch)` gives the training loss, the other methods draw masks.
+    """A segmenter: `forward(batch)` returns the training loss, the other methods draw masks.
 
     Sample k depends on the seed, the image's pixels and k alone, so the masks do not depend on how they are requested.
+
+    Attributes:
+        setting: the configuration that it was built from.
     """
 
     setting: Any
 
     def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
-        """What the model draws with when `sampling` is requested, every applicable field given.
+        """Complete a request with the defaults of the model.
 
-        By default for networks that answer once: their samples are the eight orientations in order.
+        This is the rule of deterministic networks, whose samples are the eight orientations in order.
+
+        Args:
+            sampling: the requested sampling; all defaults if None.
+
+        Returns:
+            The sampling that is used, every applicable field given.
 
         Raises:
-            ConfigError: the model cannot draw so.
+            ConfigError: the model does not support the request.
         """
         if sampling is not None and (sampling.sampler or sampling.steps or sampling.guidance_scale is not None):
             raise ConfigError(f"{type(self.setting).__name__} draws its masks without a sampler, steps or guidance")
@@ -37,7 +46,16 @@ class MaskSampler(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> Any:
-        """What n masks per image have in common, computed once; `sampling` is resolved."""
+        """Compute once what n masks per image have in common.
+
+        Args:
+            batch: images (B, C, H, W) in [0, 1].
+            n: number of masks per image.
+            sampling: as returned by `resolve`.
+
+        Returns:
+            The argument `common` of `sample`.
+        """
 
     @abstractmethod
     def sample(
@@ -49,7 +67,19 @@ class MaskSampler(nn.Module, ABC):
         sampling: SamplingConfig,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """Samples `which` of each image: probabilities (B, len(which), H, W), given what `prepare` returned."""
+        """Draw some of the masks of each image.
+
+        Args:
+            common: as returned by `prepare`.
+            batch: the same images (B, C, H, W).
+            which: indices of the samples, 0 … n − 1.
+            seed: of the random numbers.
+            sampling: as returned by `resolve`.
+            callback: called before each network pass.
+
+        Returns:
+            Probabilities (B, len(which), H, W) in [0, 1].
+        """
 
     @torch.inference_mode()
     def iter_samples(
@@ -61,12 +91,34 @@ class MaskSampler(nn.Module, ABC):
         every: int = 1,
         callback: StepCallback | None = None,
     ) -> Iterator[Tensor]:
-        """n masks per image, at most `every` at a time: probabilities (B, ≤ every, H, W)."""
+        """Draw n masks per image, a few at a time.
+
+        Args:
+            batch: images (B, C, H, W) in [0, 1].
+            n: number of masks per image.
+            seed: of the random numbers.
+            sampling: how masks are drawn; the model's default if None.
+            every: masks per image at a time.
+            callback: called before each network pass.
+
+        Yields:
+            Probabilities (B, ≤ every, H, W) in [0, 1], in the order of the samples.
+        """
         resolved = self.resolve(sampling)
         common = self.prepare(batch, n, resolved)
         for first in range(0, n, every):
             yield self.sample(common, batch, range(first, min(first + every, n)), seed, resolved, callback)
 
     def sample_all(self, batch: Batch, n: int, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
-        """n masks per image: probabilities (B, n, H, W)."""
+        """Draw n masks per image at once.
+
+        Args:
+            batch: images (B, C, H, W) in [0, 1].
+            n: number of masks per image.
+            seed: of the random numbers.
+            sampling: how masks are drawn; the model's default if None.
+
+        Returns:
+            Probabilities (B, n, H, W) in [0, 1].
+        """
         return torch.cat(list(self.iter_samples(batch, n, seed, sampling, every=n)), dim=1)

@@ -1,8 +1,8 @@
-"""Is there anything to outline? Answered first, by a number; the outline is then drawn of what is there.
+"""The probability that a rater marks anything at all, learnt apart from the outline.
 
 A rater who marks nothing leaves an empty mask. A diffusion model that learns such masks among the others draws the right
-share of them on average, but too many where all raters marked and too few where none did. Here p(any | image) is learnt by
-itself and each mask is empty by a draw of its own.
+share of them on average, but too many where all raters marked and too few where none did. Here p(any | image) is learnt
+separately, and a separate draw decides whether each mask is empty.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,32 @@ from torch import Tensor, nn
 
 
 class Presence(nn.Module):
-    """Features of an image, maps (B, c_i, h_i, w_i) of `channels` channels → the logit (B,) of p(anything is marked)."""
+    """A head on the denoiser's image features that predicts p(anything is marked).
+
+    Args:
+        channels: of each feature map.
+        width: of the hidden layer.
+    """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Linear(2 * sum(channels), width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Feature maps (B, channels[i], h_i, w_i) → logits (B,), float32."""
         pooled = [pool(f.float()) for f in features for pool in (_mean, _largest)]
         return self.head(torch.cat(pooled, dim=1))[:, 0].float()
 
     def loss(self, features: Sequence[Tensor], marked: Tensor) -> Tensor:
-        """Cross-entropy against the share of raters (B,) who marked anything."""
+        """Binary cross-entropy, a scalar.
+
+        Args:
+            features: as in `forward`.
+            marked: share of raters who marked anything, (B,) in [0, 1].
+
+        Returns:
+            The mean over images.
+        """
         return F.binary_cross_entropy_with_logits(self(features), marked)
 
 
@@ -37,6 +51,14 @@ def _largest(x: Tensor) -> Tensor:
 
 
 def mean_over_marked(errors: Tensor, marked: Tensor) -> Tensor:
-    """The mean of errors (N,) over rows whose mask holds anything, `marked` (N,) bool; 0 where no row does."""
+    """The mean of errors over rows whose mask is not empty.
+
+    Args:
+        errors: (N,).
+        marked: whether the mask of each row holds anything, (N,) bool.
+
+    Returns:
+        A scalar; 0 if all masks are empty.
+    """
     weight = marked.to(errors)
     return (errors * weight).sum() / weight.sum().clamp(min=1)

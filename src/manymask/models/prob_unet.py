@@ -21,7 +21,7 @@ class ProbUNet:
     """A U-Net whose last features are combined with a random latent vector.
 
     Attributes:
-        channels: of the U-Net (MONAI's `BasicUNet`).
+        channels: of the U-Net (MONAI's `BasicUNet`): five levels, and the width of the last features.
         encoder_channels: of the prior and posterior networks.
         encoder_blocks_per_level: of the prior and posterior networks.
         latent_channels: length of the latent vector.
@@ -38,30 +38,54 @@ class ProbUNet:
     target: Target = "rater"
 
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "ProbUNetSegmenter":
+        """The untrained segmenter of images with so many channels; the codecs are not used."""
         return ProbUNetSegmenter(self, channels)
 
 
 class GaussianNet(nn.Module):
-    """An image (with a mask, or without) → mean and log-variance (B, latent) of an axis-aligned Gaussian."""
+    """A network that predicts an axis-aligned Gaussian: the prior from an image, the posterior from image and mask.
+
+    Args:
+        inputs: input channels.
+        latent: length of the latent vector.
+        channels: of the encoder, one entry per resolution.
+        blocks_per_level: residual blocks at each resolution.
+    """
 
     def __init__(self, inputs: int, latent: int, channels: tuple[int, ...], blocks_per_level: int) -> None:
         super().__init__()
         self.encoder = Encoder(inputs, 2 * latent, channels, blocks_per_level, patch_size=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, inputs, H, W) → mean and log-variance, each (B, latent), float32."""
         mean, log_variance = self.encoder(x).float().mean(dim=(2, 3)).chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 10)
 
 
 def kl_divergence(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
-    """KL(q ‖ p) of axis-aligned Gaussians in closed form: (B, latent) each → (B,), nats."""
+    """KL(q ‖ p) of axis-aligned Gaussians in closed form.
+
+    Args:
+        mean_q: mean of q, (B, latent).
+        log_variance_q: log-variance of q, (B, latent).
+        mean_p: mean of p, (B, latent).
+        log_variance_p: log-variance of p, (B, latent).
+
+    Returns:
+        (B,) in nats.
+    """
     ratio = (log_variance_q - log_variance_p).exp()
     shift = (mean_q - mean_p).square() / log_variance_p.exp()
     return 0.5 * (ratio + shift - 1 + log_variance_p - log_variance_q).sum(dim=1)
 
 
 class ProbUNetSegmenter(MaskSampler):
-    """See `ProbUNet`. The latent joins the U-Net's last features at every pixel; 1×1 convolutions make the mask."""
+    """See `ProbUNet`. The latent joins the U-Net's last features at every pixel; 1×1 convolutions make the mask.
+
+    Args:
+        setting: its configuration.
+        channels: image channels.
+    """
 
     def __init__(self, setting: ProbUNet, channels: int) -> None:
         super().__init__()
@@ -81,7 +105,14 @@ class ProbUNetSegmenter(MaskSampler):
         )  # fmt: skip
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The negative evidence lower bound, divided by the number of pixels so that it is of any loss's size."""
+        """The negative evidence lower bound, divided by the number of pixels to bring it to the scale of other losses.
+
+        Args:
+            batch: images (B, C, H, W) and masks (B, R, H, W).
+
+        Returns:
+            `loss`, `cross_entropy` (mean over pixels) and `kl` (mean over images, nats), scalars.
+        """
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)), batch.read_by)
         mean, log_variance = self.posterior(torch.cat([batch.image, 2 * mask - 1], dim=1))
         z = mean + (0.5 * log_variance).exp() * batch.noise.normal(*mean.shape).to(mean)
@@ -97,11 +128,11 @@ class ProbUNetSegmenter(MaskSampler):
         return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
 
     def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
-        """See `MaskSampler`; every sample sees the image as it is."""
+        """See `MaskSampler`; every sample uses the image as it is."""
         return replace(super().resolve(sampling), orientations=1)
 
     def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, and mean and standard deviation of the prior. There is no sampler to choose."""
+        """Features (B, C, H, W), and mean and standard deviation (B, latent) of the prior."""
         mean, log_variance = self.prior(batch.image)
         return self.unet(batch.image), mean, (0.5 * log_variance).exp()
 
@@ -114,10 +145,9 @@ class ProbUNetSegmenter(MaskSampler):
         sampling: SamplingConfig,
         callback: StepCallback | None = None,
     ) -> Tensor:
-        """From latents of the prior; see `MaskSampler`."""
+        """See `MaskSampler`; latents are drawn from the prior."""
         features, mean, deviation = common
-        noise = (
-            SampleNoise(seed, batch.noise_names, len(which), which.start).normal(self.setting.latent_channels).to(mean)
-        )
+        source = SampleNoise(seed, batch.noise_names, len(which), which.start)
+        noise = source.normal(self.setting.latent_channels).to(mean)
         z = mean[:, None] + deviation[:, None] * noise.reshape(len(mean), len(which), -1)
         return torch.cat([torch.sigmoid(self._decode(features, each)) for each in z.unbind(1)], dim=1)

@@ -9,12 +9,20 @@ from torch import Tensor, nn
 
 
 def normalise(channels: int) -> nn.GroupNorm:
-    """Group normalisation in groups of eight channels."""
+    """Group normalisation in groups of eight channels; `channels` is a multiple of 8."""
     return nn.GroupNorm(channels // 8, channels)
 
 
 def step_embedding(t: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding (B, width) of time steps t (B,) in [0, 1000] (Ho et al. 2020)."""
+    """Sinusoidal embedding of time steps (Ho et al. 2020).
+
+    Args:
+        t: time steps (B,) in [0, 1000].
+        width: length of the embedding, an even number.
+
+    Returns:
+        The embedding (B, width), cosines first, float32.
+    """
     half = width // 2
     frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
     angle = t.float()[:, None] * frequency
@@ -22,18 +30,37 @@ def step_embedding(t: Tensor, width: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """norm–SiLU–conv twice around a skip; an embedding (B, E), if any, scales and shifts the second norm."""
+    """Norm–SiLU–conv twice around a skip; an embedding, if any, scales and shifts the second norm.
+
+    The second convolution starts at zero, so the block starts as its skip.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        embedding: length E of the embedding; 0 for a block without one.
+    """
 
     def __init__(self, inputs: int, outputs: int, embedding: int = 0) -> None:
         super().__init__()
-        self.norm1, self.conv1 = normalise(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = normalise(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm1 = normalise(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = normalise(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * outputs) if embedding else None
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: features (B, inputs, H, W).
+            embedding: (B, E); required if the block was built with an embedding.
+
+        Returns:
+            Features (B, outputs, H, W).
+        """
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if self.modulation is not None:
             assert embedding is not None
@@ -43,46 +70,67 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all positions, heads of 32 channels or fewer."""
+    """Residual self-attention over all positions, one head per 32 channels.
+
+    Args:
+        channels: input and output channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.heads = max(1, channels // 32)
         self.norm = normalise(channels)
-        self.project_in, self.project_out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        self.project_in = nn.Conv2d(channels, 3 * channels, 1)
+        self.project_out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, H, W) → features of the same shape."""
         b, c, h, w = x.shape
         qkv = self.project_in(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
-        attended = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
+        query, key, value = qkv.unbind(1)
+        attended = F.scaled_dot_product_attention(query, key, value)
         return x + self.project_out(attended.transpose(-1, -2).reshape(b, c, h, w))
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a convolution."""
+    """Nearest-neighbour doubling, then a 3×3 convolution.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def downsample(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution of stride 2 that halves the resolution."""
+    """A 3×3 convolution of stride 2: (B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉)."""
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
 
 
 def output_head(inputs: int, outputs: int) -> nn.Sequential:
-    """norm–SiLU–conv, from features to whatever the stack is asked for."""
+    """Norm–SiLU–conv, from features (B, inputs, H, W) to the output (B, outputs, H, W) of a stack."""
     return nn.Sequential(normalise(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
 
 
 class Encoder(nn.Sequential):
-    """(B, in, H, W) → (B, out, H/f, W/f) with f = patch_size · 2^(levels−1); the patch_size trades pixels for channels."""
+    """Images (B, inputs, H, W) → latents (B, outputs, H/f, W/f) with f = patch_size · 2^(levels − 1).
+
+    Args:
+        inputs: image channels.
+        outputs: latent channels.
+        channels: channels of each level, finest first.
+        blocks_per_level: residual blocks at each level.
+        patch_size: side of the square patches whose pixels become channels before the first convolution.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int
@@ -99,7 +147,15 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """The mirror of `Encoder`: (B, in, h, w) → (B, out, f·h, f·w)."""
+    """The mirror of `Encoder`: latents (B, inputs, h, w) → (B, outputs, f·h, f·w).
+
+    Args:
+        inputs: latent channels.
+        outputs: image channels.
+        channels: channels of each level, finest first, as in `Encoder`.
+        blocks_per_level: residual blocks at each level.
+        patch_size: side of the square patches that the last convolution predicts, as in `Encoder`.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int

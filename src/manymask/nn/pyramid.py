@@ -1,4 +1,4 @@
-"""Image features at several resolutions: bottom-up as an encoder, top-down as in feature pyramid networks (Lin et al. 2017)."""
+"""Image features at several resolutions: an encoder bottom-up, a feature pyramid (Lin et al. 2017) top-down."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,15 @@ from manymask.nn.blocks import Attention, ResBlock, Upsample, downsample
 
 
 class BottomUp(nn.Module):
-    """(B, C, H, W) → features at H/p, H/2p, …, one of each of `channels`; the last `given` of them are given out."""
+    """An encoder that returns the features of its coarsest levels.
+
+    Args:
+        inputs: image channels.
+        channels: channels of each level, finest first.
+        blocks_per_level: residual blocks at each level.
+        patch_size: p, the factor by which the first layer shrinks the image.
+        given: number of coarsest levels that are returned.
+    """
 
     def __init__(
         self, inputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int, given: int
@@ -25,7 +33,9 @@ class BottomUp(nn.Module):
             self.levels.append(nn.Sequential(*down, *(ResBlock(width, width) for _ in range(blocks_per_level))))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x, features = self.stem(image), []
+        """Images (B, inputs, H, W) → the last `given` of the maps at H/p, H/2p, …, finest first."""
+        x = self.stem(image)
+        features = []
         for level in self.levels:
             x = level(x)
             features.append(x)
@@ -33,8 +43,12 @@ class BottomUp(nn.Module):
 
 
 class TopDown(nn.Module):
-    """Features of `inputs` channels, finest first, each half the size of the one before → the finest len(outputs) of
-    them with `outputs` channels, each told what the coarser ones saw (feature pyramid, Lin et al. 2017)."""
+    """A feature pyramid (Lin et al. 2017): every level also receives the features of the coarser ones.
+
+    Args:
+        inputs: channels of the given maps, finest first; each map has half the side of the one before.
+        outputs: channels of the returned maps, finest first; at most as many as `inputs`.
+    """
 
     def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         super().__init__()
@@ -44,7 +58,9 @@ class TopDown(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(inputs, outputs, strict=False))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        told = [self.context(features[-1])]
+        """Maps (B, inputs[i], h_i, w_i) → the finest len(outputs) of them, (B, outputs[i], h_i, w_i)."""
+        merged = [self.context(features[-1])]
         for i in reversed(range(len(self.up))):
-            told.insert(0, self.merge[i](torch.cat([self.up[i](told[0]), features[i]], dim=1)))
-        return [head(feature) for head, feature in zip(self.heads, told, strict=False)]
+            coarser = self.up[i](merged[0])
+            merged.insert(0, self.merge[i](torch.cat([coarser, features[i]], dim=1)))
+        return [head(feature) for head, feature in zip(self.heads, merged, strict=False)]

@@ -1,7 +1,8 @@
-"""What stands between encoder and decoder: vector quantisation (Eq. 8–9), a Gaussian (KL), or finite scalars (FSQ).
+"""Bottlenecks between encoder and decoder: vector quantisation (Eq. 8–9), a Gaussian (KL), or finite scalars (FSQ).
 
-Each is built for c latent channels and offers: `forward(h) → (z, loss, logs)` for training, `latent(h)`, the continuous
-latent, and `quantize(z)`, the nearest latent that the decoder was trained on. `inputs` is how many channels h has.
+Each is built for c latent channels and offers three methods. `forward(h)` returns `(z, loss, logs)` for training,
+`latent(h)` the continuous latent, and `quantize(z)` the nearest latent that the decoder was trained on. Encoder outputs h
+are (B, inputs, h, w), where the attribute `inputs` is a multiple of c; latents z are (B, c, h, w).
 """
 
 import math
@@ -12,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Bottled = tuple[Tensor, Tensor, dict[str, Tensor]]
+Bottled = tuple[Tensor, Tensor, dict[str, Tensor]]  # latent, loss of the bottleneck, values to log
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class VQ:
     revive_after: int = 50
 
     def build(self, channels: int) -> "VectorQuantizer":
+        """The bottleneck of latents with so many channels."""
         return VectorQuantizer(self, channels)
 
 
 def _of_all_processes(rows: Tensor) -> Tensor:
-    """The rows that all processes see in this step, in the order of one process with the whole batch."""
+    """The rows of all processes in this step, in the order of one process with the whole batch."""
     if not (dist.is_available() and dist.is_initialized()):
         return rows
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
@@ -46,20 +48,37 @@ def _of_all_processes(rows: Tensor) -> Tensor:
 
 
 class VectorQuantizer(nn.Module):
-    """See `VQ`. `idle` counts the steps since each code was last used; −1 everywhere before the first batch."""
+    """See `VQ`.
+
+    Args:
+        setting: its configuration.
+        channels: c, latent channels.
+
+    Attributes:
+        idle: steps since each code was last used, (K,) int64; −1 everywhere before the first batch.
+    """
 
     idle: Tensor
 
     def __init__(self, setting: VQ, channels: int) -> None:
         super().__init__()
-        self.setting, self.inputs = setting, channels
+        self.setting = setting
+        self.inputs = channels
         self.codebook = nn.Parameter(torch.randn(setting.codebook_size, channels) * 0.1)
         self.register_buffer("idle", torch.full((setting.codebook_size,), -1, dtype=torch.int64))
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Indices (N,) of the codes nearest to vectors (N, c); ‖v‖² is the same for all codes and left out."""
+        """Indices of the nearest codes by Euclidean distance.
+
+        Args:
+            vectors: (N, c).
+
+        Returns:
+            (N,) int64 in [0, K).
+        """
         with torch.autocast(vectors.device.type, enabled=False):  # in half precision the wrong code would win
             codebook = self.codebook.float()
+            # ‖v‖² is the same for all codes and left out
             return (codebook.square().sum(1) - 2 * vectors.float() @ codebook.T).argmin(1)
 
     def _lookup(self, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,6 +87,14 @@ class VectorQuantizer(nn.Module):
         return self.codebook[index].reshape(vectors.shape).movedim(-1, 1), index
 
     def forward(self, h: Tensor) -> Bottled:
+        """Quantise with a straight-through gradient.
+
+        Args:
+            h: encoder outputs (B, c, h, w).
+
+        Returns:
+            The quantised latent (B, c, h, w), float32; the loss of Eq. 8 and 9, a scalar; and the perplexity of the codes.
+        """
         h = h.float()
         if self.training:
             self._revive(_of_all_processes(h.detach().movedim(1, -1).reshape(-1, h.shape[1])))
@@ -85,7 +112,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _revive(self, vectors: Tensor) -> None:
-        """Give every dead code (all of them at the first batch) an encoder output drawn at random."""
+        """Give every unused code (all of them at the first batch) an encoder output drawn at random."""
         first = bool((self.idle < 0).all())
         dead = torch.ones_like(self.idle, dtype=torch.bool) if first else self.idle >= self.setting.revive_after
         count = int(dead.sum())
@@ -97,70 +124,116 @@ class VectorQuantizer(nn.Module):
         self.idle[dead] = 0
 
     def latent(self, h: Tensor) -> Tensor:
+        """The encoder output itself, (B, c, h, w)."""
         return h
 
     def quantize(self, z: Tensor) -> Tensor:
-        """The nearest codebook entry at each position, z̄ = Q(z)."""
-        return self._lookup(z.float())[0].to(z.dtype)
+        """The nearest codebook entry at each position, z̄ = Q(z), shaped and typed as z."""
+        quantized, _ = self._lookup(z.float())
+        return quantized.to(z.dtype)
 
 
 @dataclass(frozen=True)
 class KL:
-    """A diagonal Gaussian posterior (Kingma & Welling 2013) with a light pull of `weight` towards N(0, I)."""
+    """A diagonal Gaussian posterior (Kingma & Welling 2013).
+
+    Attributes:
+        weight: of the KL divergence from N(0, I), averaged over elements.
+    """
 
     weight: float = 1e-4
 
     def build(self, channels: int) -> "GaussianBottleneck":
+        """The bottleneck of latents with so many channels."""
         return GaussianBottleneck(self, channels)
 
 
 class GaussianBottleneck(nn.Module):
-    """See `KL`: h holds mean and log-variance; the latent is the mean."""
+    """See `KL`. Encoder outputs (B, 2c, h, w) hold mean and log-variance; the latent is the mean.
+
+    Args:
+        setting: its configuration.
+        channels: c, latent channels.
+    """
 
     def __init__(self, setting: KL, channels: int) -> None:
         super().__init__()
-        self.setting, self.inputs = setting, 2 * channels
+        self.setting = setting
+        self.inputs = 2 * channels
 
     def forward(self, h: Tensor) -> Bottled:
+        """A sample of the posterior in training mode, else its mean.
+
+        Args:
+            h: encoder outputs (B, 2c, h, w).
+
+        Returns:
+            The latent (B, c, h, w), float32; the weighted KL divergence, a scalar; and the KL divergence to log.
+        """
         mean, log_variance = h.float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-20, 10)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         noise = torch.randn_like(mean) if self.training else torch.zeros_like(mean)
-        return mean + (0.5 * log_variance).exp() * noise, self.setting.weight * kl, {"kl": kl.detach()}
+        z = mean + (0.5 * log_variance).exp() * noise
+        return z, self.setting.weight * kl, {"kl": kl.detach()}
 
     def latent(self, h: Tensor) -> Tensor:
+        """The mean (B, c, h, w)."""
         return h.chunk(2, dim=1)[0]
 
     def quantize(self, z: Tensor) -> Tensor:
+        """The latent as it is: there is no grid."""
         return z
 
 
 @dataclass(frozen=True)
 class FSQ:
-    """Finite scalar quantisation (Mentzer et al. 2023): every channel is bounded and rounded to `levels` values."""
+    """Finite scalar quantisation (Mentzer et al. 2023): every channel is bounded and rounded.
+
+    Attributes:
+        levels: number of values on each channel.
+    """
 
     levels: int = 8
 
     def build(self, channels: int) -> "ScalarQuantizer":
+        """The bottleneck of latents with so many channels."""
         return ScalarQuantizer(self, channels)
 
 
 class ScalarQuantizer(nn.Module):
-    """See `FSQ`: latents lie in [−1, 1], a grid of `levels` values on every channel; no loss of its own."""
+    """See `FSQ`. Latents lie in [−1, 1], a grid of `levels` values on every channel; there is no loss.
+
+    Args:
+        setting: its configuration.
+        channels: c, latent channels.
+    """
 
     def __init__(self, setting: FSQ, channels: int) -> None:
         super().__init__()
-        self.setting, self.inputs = setting, channels
+        self.setting = setting
+        self.inputs = channels
 
     def forward(self, h: Tensor) -> Bottled:
+        """Round with a straight-through gradient.
+
+        Args:
+            h: encoder outputs (B, c, h, w).
+
+        Returns:
+            The rounded latent (B, c, h, w), float32; a loss of 0; and the bits per position to log.
+        """
         bounded = self.latent(h.float())
         z = bounded + (self.quantize(bounded) - bounded).detach()
-        return z, h.new_zeros(()), {"bits": h.new_tensor(h.shape[1] * math.log2(self.setting.levels))}
+        bits = h.new_tensor(h.shape[1] * math.log2(self.setting.levels))
+        return z, h.new_zeros(()), {"bits": bits}
 
     def latent(self, h: Tensor) -> Tensor:
+        """The encoder output bounded to (−1, 1)."""
         return torch.tanh(h)
 
     def quantize(self, z: Tensor) -> Tensor:
+        """The nearest of the values in [−1, 1] on each channel, shaped as z."""
         half = (self.setting.levels - 1) / 2
         return torch.round((z.clamp(-1, 1) + 1) * half) / half - 1
 

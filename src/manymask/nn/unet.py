@@ -9,9 +9,14 @@ from manymask.nn.blocks import Attention, ResBlock, Upsample, downsample, output
 
 
 class UNet(nn.Module):
-    """The denoising U-Net (Ho et al. 2020): (B, in, h, w), t (B,) → (B, out, h, w), conditioned on the time step.
+    """The denoising U-Net (Ho et al. 2020), conditioned on the time step and, if built so, on maps at every level.
 
-    `features`, if given, are the channel counts of condition maps that are concatenated where each level begins.
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        channels: channels of each level, finest first; each level has half the side of the one before.
+        blocks_per_level: residual blocks at each level, on the way down and on the way up.
+        features: channels of the condition maps that are concatenated where each level begins; None for no maps.
     """
 
     def __init__(
@@ -24,11 +29,14 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         extra = list(features) if features else [0] * len(channels)
-        self.embedding_width = embedding = 4 * channels[0]
+        embedding = 4 * channels[0]
+        self.embedding_width = embedding
         self.embed = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.stem = nn.Conv2d(inputs, channels[0], 3, padding=1)
-        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
-        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        self.down = nn.ModuleList()
+        self.shrink = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.grow = nn.ModuleList()
         for level, width in enumerate(channels):
             first = ResBlock(width + extra[level], width, embedding)
             self.down.append(
@@ -45,19 +53,40 @@ class UNet(nn.Module):
         self.head = output_head(channels[0], outputs)
 
     def forward(self, x: Tensor, t: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
+        """Predict from noisy inputs.
+
+        Args:
+            x: noisy inputs (B, inputs, h, w), whose side is a multiple of 2^(levels − 1).
+            t: time steps (B,) in [0, 1000].
+            features: condition maps, one per level, (B, features[i], h / 2^i, w / 2^i).
+
+        Returns:
+            The prediction (B, outputs, h, w).
+        """
         e = self.time(t)
-        x, skips = self.stem(x), []
+        x = self.stem(x)
+        skips = []
         for level in range(len(self.down)):
             x = self.descend(level, x, e, features[level] if features else None)
             skips.append(x)
         return self.ascend(skips, e)
 
     def time(self, t: Tensor) -> Tensor:
-        """The embedding (B, E) of time steps (B,) that the blocks are modulated by."""
+        """Time steps (B,) in [0, 1000] → the embedding (B, E) that modulates the blocks."""
         return self.embed(step_embedding(t, self.embedding_width))
 
     def descend(self, level: int, x: Tensor, e: Tensor, feature: Tensor | None = None) -> Tensor:
-        """From the features of the level above (of the stem, for level 0) to those of this level."""
+        """One level of the way down.
+
+        Args:
+            level: 0 … levels − 1, from finest to coarsest.
+            x: features of the next finer level; for level 0, of the stem.
+            e: embedding (B, E) from `time`.
+            feature: condition map of this level, (B, features[level], h / 2^level, w / 2^level).
+
+        Returns:
+            Features of this level, (B, channels[level], h / 2^level, w / 2^level).
+        """
         x = self.shrink[level - 1](x) if level else x
         x = x if feature is None else torch.cat([x, feature], dim=1)
         for block in self.down[level]:  # type: ignore[attr-defined]
@@ -65,7 +94,15 @@ class UNet(nn.Module):
         return x
 
     def ascend(self, skips: Sequence[Tensor], e: Tensor) -> Tensor:
-        """From the features of all levels, the finest first, to the output."""
+        """The whole way up.
+
+        Args:
+            skips: the features that `descend` returned at all levels, finest first.
+            e: embedding (B, E) from `time`.
+
+        Returns:
+            The output (B, outputs, h, w).
+        """
         x = self.middle(skips[-1])
         for level in reversed(range(len(self.up))):
             if level < len(self.up) - 1:
