@@ -233,6 +233,7 @@ class Pixels:
 
     Attributes:
         channels: of images or masks, and of their latents.
+        factor: f, always 1.
     """
 
     channels: int

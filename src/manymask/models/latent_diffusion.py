@@ -63,7 +63,7 @@ class LatentDiffusion:
 
     @property
     def sampling(self) -> SamplingConfig:
-        """How masks are drawn by default."""
+        """The default sampling of the model."""
         scale = self.guidance_scale
         if self.classifier is not None and not self.condition_dropout:
             scale = self.classifier.scale
@@ -76,7 +76,7 @@ class LatentDiffusion:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser receives of images (B, …), encoded once for all samples.
+    """What the denoiser receives of B images, encoded once for all samples.
 
     Attributes:
         cond: condition maps (B, c, h, w), finest first; the first is the image latent.
@@ -91,7 +91,15 @@ class Conditioning:
     presence: Tensor | None = None
 
     def rows(self, orientations: list[int], cases: int) -> "Conditioning":
-        """For each case, its rows of these orientations; the rows of orientation k start at row k · cases."""
+        """Select the rows of some orientations, case by case.
+
+        Args:
+            orientations: indices of orientations, one per row of each case.
+            cases: number of images; the rows of orientation k start at row k · cases.
+
+        Returns:
+            Conditioning of cases · len(orientations) rows, without `presence`.
+        """
         index = torch.tensor([turn * cases + case for case in range(cases) for turn in orientations])
 
         def pick(x: Tensor) -> Tensor:
@@ -114,8 +122,20 @@ class _NoisyLatents:
 class DiffusionSegmenter(MaskSampler):
     """See `LatentDiffusion`.
 
-    Its parts are `image_codec`, `mask_codec` (frozen) and `denoiser`; for guidance, `null` and `classifier`; for presence,
-    `presence`.
+    Its modules are `image_codec`, `mask_codec` (frozen) and `denoiser`. Those for guidance are `null` and `classifier`, that
+    for empty masks is `presence`; each is None where the setting does not need it.
+
+    Args:
+        setting: its configuration.
+        channels: image channels.
+        image_codec: settings of the image codec.
+        mask_codec: settings of the mask codec, whose f must be that of the image codec.
+
+    Attributes:
+        setting: its configuration.
+
+    Raises:
+        ConfigError: codecs, sampler or denoiser do not fit together.
     """
 
     setting: LatentDiffusion
@@ -133,17 +153,18 @@ class DiffusionSegmenter(MaskSampler):
                 f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree"
             )
         check_fit(setting.sampler, setting.process)
-        latents = self.image_codec.latent_channels, self.mask_codec.latent_channels
+        image_latent = self.image_codec.latent_channels
+        mask_latent = self.mask_codec.latent_channels
         self.presence = Presence(_features(self.denoiser)) if setting.presence else None
-        self.null = NullLatent(latents[0]) if setting.condition_dropout else None
-        self.classifier = setting.classifier.build(*latents) if setting.classifier else None
+        self.null = NullLatent(image_latent) if setting.condition_dropout else None
+        self.classifier = setting.classifier.build(image_latent, mask_latent) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
         self.image_codec.requires_grad_(False)
         if setting.train_image_codec and hasattr(self.image_codec, "encoder"):
             self.image_codec.encoder.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "DiffusionSegmenter":
-        """The codecs stay in evaluation mode whatever the mode."""
+        """Set the mode; both codecs stay in evaluation mode."""
         super().train(mode)
         self.mask_codec.eval()
         self.image_codec.eval()
@@ -151,6 +172,9 @@ class DiffusionSegmenter(MaskSampler):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """E‖target − network(z_t ⊕ z_X, t)‖² (Eq. 4 in latent space) and the terms that the setting adds.
+
+        Args:
+            batch: images (B, C, H, W) and masks (B, R, H, W) in [0, 1].
 
         Returns:
             `loss`, a scalar, and each of its terms, detached.
@@ -178,22 +202,30 @@ class DiffusionSegmenter(MaskSampler):
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def targets(self, batch: Batch) -> Tensor:
-        """The masks to learn, image by image, (B, 1, H, W) or (B · levels, 1, H, W).
+        """The masks to learn.
 
-        Either the consensus of each image's raters, or for each noise level a different rater, so that one encoded
-        image teaches what several raters drew.
+        They are the consensus of each image's raters, or a different rater for each noise level, so that one encoded
+        image is paired with several raters.
+
+        Args:
+            batch: images (B, C, H, W) and masks (B, R, H, W).
+
+        Returns:
+            (B, 1, H, W), or (B · noise levels, 1, H, W) image by image.
         """
-        target, images = self.setting.target, len(batch.image)
+        target = self.setting.target
         levels = self.setting.noise_levels_per_image if target == "rater" else 1
-        choice = stratified(batch.noise, images, levels)
-        masks, read_by = batch.truth(), batch.read_by
+        choice = stratified(batch.noise, len(batch.image), levels)
+        masks = batch.truth()
+        read_by = batch.read_by
         if levels > 1:
             masks = masks.repeat_interleave(levels, dim=0)
             read_by = None if read_by is None else read_by.repeat_interleave(levels, dim=0)
         return training_target(masks, target, choice, read_by)
 
     def _noisy_latents(self, batch: Batch, masks: Tensor) -> _NoisyLatents:
-        setting, images = self.setting, len(batch.image)
+        setting = self.setting
+        images = len(batch.image)
         repeats = setting.noise_levels_per_image * images // len(masks)
         with torch.no_grad():
             z0 = self.mask_codec.encode(masks).repeat_interleave(repeats, dim=0)
@@ -208,7 +240,7 @@ class DiffusionSegmenter(MaskSampler):
         return output.float()
 
     def _marked(self, masks: Tensor) -> Tensor:
-        """(masks,) bool: which the diffusion learns; all without a presence head."""
+        """Which of masks (N, 1, H, W) the diffusion learns, (N,) bool; all without a presence head."""
         if self.presence is None:
             return torch.ones(len(masks), dtype=torch.bool, device=masks.device)
         return masks.flatten(1).any(dim=1)
@@ -218,7 +250,7 @@ class DiffusionSegmenter(MaskSampler):
         return mean_over_marked(errors, marked.repeat_interleave(len(errors) // len(marked)))
 
     def _dice_loss(self, output: Tensor, noisy: _NoisyLatents, masks: Tensor, marked: Tensor) -> Tensor:
-        """On one noise level per image, since decoding is costly."""
+        """Dice loss on one noise level per image, since decoding is expensive."""
         k = self.setting.noise_levels_per_image
         z0, _ = self.setting.process.to_x0_eps(output[::k], noisy.z[::k], noisy.t[::k])
         drawn = self.mask_codec.decode(z0)
@@ -236,14 +268,30 @@ class DiffusionSegmenter(MaskSampler):
             return self.image_codec.encode(image)
 
     def condition(self, image: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
-        """Condition maps of images (B, C, H, W) in [0, 1], replaced by "no image" in rows that are `hidden` (B,)."""
+        """Encode images for the denoiser.
+
+        Args:
+            image: (B, C, H, W) in [0, 1].
+            hidden: (B,) bool, the rows that are replaced by "no image".
+
+        Returns:
+            Condition maps of the denoiser, the image latent (B, c, h, w) or its encoding first.
+        """
         image_latent = self._image_latent(image)
         if self.null is not None and hidden is not None:
             image, image_latent = self.null(image, image_latent, hidden)
         return self.denoiser.condition(image, image_latent)
 
     def encode_condition(self, image: Tensor, sampling: SamplingConfig | None = None) -> Conditioning:
-        """All that the denoiser needs of images (B, C, H, W), for any number of samples."""
+        """Encode all that the denoiser needs of images, for any number of samples.
+
+        Args:
+            image: (B, C, H, W) in [0, 1].
+            sampling: how masks are drawn; the model's default if None.
+
+        Returns:
+            The conditioning of B rows.
+        """
         resolved = self.resolve(sampling)
         uncond = None
         if self.null is not None and resolved.guidance_scale != 1:
@@ -266,7 +314,16 @@ class DiffusionSegmenter(MaskSampler):
     def denoise(
         self, conditioning: Conditioning, sampling: SamplingConfig | None = None, callback: StepCallback | None = None
     ) -> Denoise:
-        """(z_t, t) → (ẑ_0, ε̂) for one sample per row of the conditioning, guided as `sampling` says."""
+        """The denoising function that a sampler calls, with guidance.
+
+        Args:
+            conditioning: one row per sample.
+            sampling: how masks are drawn; the model's default if None.
+            callback: called before each network pass.
+
+        Returns:
+            A function (z_t, t) → (ẑ_0, ε̂), with latents (rows, c, h, w).
+        """
         scale = self.resolve(sampling).guidance_scale
         denoise = self._denoise_fn(conditioning.cond, callback)
         if self.null is not None:
@@ -291,7 +348,7 @@ class DiffusionSegmenter(MaskSampler):
         return denoise
 
     def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> Conditioning:
-        """The images are encoded once in each orientation that n samples are spread over."""
+        """Encode the images once in each orientation that n samples are spread over; see `MaskSampler`."""
         orientations = min(sampling.orientations or 1, n)
         return self.encode_condition(torch.cat([dihedral(batch.image, k) for k in range(orientations)]), sampling)
 
@@ -325,15 +382,15 @@ class DiffusionSegmenter(MaskSampler):
         callback: StepCallback | None,
     ) -> Tensor:
         """One mask (1, H, W) per row of the conditioning."""
-        factor, device = self.mask_codec.factor, conditioning.cond[0].device
-        start = noise.normal(self.mask_codec.latent_channels, size[0] // factor, size[1] // factor).to(device)
+        height, width = (side // self.mask_codec.factor for side in size)
+        start = noise.normal(self.mask_codec.latent_channels, height, width).to(conditioning.cond[0].device)
         denoise = self.denoise(conditioning, sampling, callback)
         z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc, arg-type]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
 
 
 def _features(denoiser: nn.Module) -> tuple[int, ...]:
-    """Channels of the features that a denoiser makes of the image, finest first, which stand behind the image latent."""
+    """Channels of a denoiser's image features, finest first: of the condition maps after the image latent."""
     widths: tuple[int, ...] | None = getattr(denoiser, "features", None)
     if widths is None:
         raise ConfigError(f"this needs a denoiser with features of the image, not {type(denoiser).__name__}")

@@ -1,6 +1,6 @@
-"""A light denoiser under a heavy condition: Eq. 11, and features of the image at every level besides.
+"""A light denoiser with a heavy image encoder: Eq. 11, and features of the image at every level.
 
-The pyramid sees the pixels themselves and runs once an image; the U-Net runs samples × steps times.
+The pyramid encodes the pixels and runs once per image. The U-Net runs samples × steps times.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class PyramidUNet:
     """A U-Net that receives image features at every level.
 
     Attributes:
-        channels: of the U-Net, one entry per resolution.
-        blocks_per_level: of the U-Net.
-        encoder_channels: of the image encoder, whose last levels match the U-Net's. Of a pretrained backbone: what its
-            features are projected to, from latent resolution on.
-        encoder_blocks_per_level: of our own encoder; a pretrained backbone ignores it.
+        channels: of the U-Net, one entry per resolution, finest first.
+        blocks_per_level: residual blocks of the U-Net at each resolution.
+        encoder_channels: of the image encoder, whose last levels match the U-Net's. The features of a pretrained
+            backbone are projected to these, from latent resolution on.
+        encoder_blocks_per_level: residual blocks of our own encoder; a pretrained backbone ignores it.
         backbone: our own encoder, or EfficientNet-Lite0 with ImageNet weights.
     """
 
@@ -38,33 +38,45 @@ class PyramidUNet:
     backbone: Backbone = "own"
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "PyramidDenoiser":
+        """The untrained denoiser for images with so many channels and the latents of these codecs."""
         return PyramidDenoiser(
             self, image_channels, image_codec.latent_channels, mask_codec.latent_channels, mask_codec.factor
         )
 
 
 class PyramidDenoiser(nn.Module):
-    """See `PyramidUNet`."""
+    """See `PyramidUNet`.
+
+    Args:
+        setting: its configuration.
+        image_channels: channels of the image.
+        image_latent: channels of the image latent.
+        mask_latent: channels of the mask latent.
+        factor: f of the codecs.
+    """
 
     def __init__(
         self, setting: PyramidUNet, image_channels: int, image_latent: int, mask_latent: int, factor: int
     ) -> None:
         super().__init__()
         levels = len(setting.channels) if setting.backbone == "own" else len(setting.encoder_channels)
-        seen = bottom_up(
+        encoder = bottom_up(
             setting.backbone, image_channels, setting.encoder_channels, setting.encoder_blocks_per_level, factor, levels
         )
-        self.pyramid = nn.Sequential(seen, TopDown(setting.encoder_channels[-levels:], setting.channels))
+        self.pyramid = nn.Sequential(encoder, TopDown(setting.encoder_channels[-levels:], setting.channels))
         self.features = setting.channels
         self.unet = UNet(
             mask_latent + image_latent, mask_latent, setting.channels, setting.blocks_per_level, setting.channels
         )
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
+        """The image latent (B, c, h, w), then features (B, channels[i], h / 2^i, w / 2^i) of each level."""
         return [z_image, *self.pyramid(image)]
 
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
-        return self.unet(torch.cat([z, condition[0]], dim=1), t, condition[1:])
+        """Noisy latents (B, c, h, w) → the prediction (B, c, h, w) at times t (B,) in [0, 1000]."""
+        z_image, *features = condition
+        return self.unet(torch.cat([z, z_image], dim=1), t, features)
 
 
 def bottom_up(
@@ -75,8 +87,22 @@ def bottom_up(
     factor: int,
     levels: int,
 ) -> nn.Module:
-    """(B, channels, H, W) → features at H/factor, H/2factor, …: the last `levels` of an encoder of our own, or one started
-    from ImageNet, which has no other levels."""
+    """An image encoder with features at H/f, H/2f, ….
+
+    Args:
+        backbone: our own encoder, or EfficientNet-Lite0, which starts at H/f.
+        channels: image channels.
+        encoder_channels: of each level, finest first.
+        blocks_per_level: residual blocks of our own encoder at each level.
+        factor: f.
+        levels: number of coarsest levels that our own encoder returns.
+
+    Returns:
+        A network from images (B, channels, H, W) to a list of maps, finest first.
+
+    Raises:
+        ConfigError: there are more levels than f has factors of two.
+    """
     if backbone != "own":
         return ImageNetBottomUp(factor, encoder_channels)
     patch_size = factor // 2 ** (len(encoder_channels) - levels)

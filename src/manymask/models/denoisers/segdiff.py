@@ -15,8 +15,14 @@ from manymask.nn.unet import UNet
 
 @dataclass(frozen=True)
 class SegDiff:
-    """widths, blocks: of the U-Net, whose first width both encodings have; dense_blocks: RRDBs of the image encoder
-    (10 and more in the paper), growth: the width of a dense layer."""
+    """SegDiff's U-Net and image encoder.
+
+    Attributes:
+        channels: of the U-Net, one entry per resolution, finest first; both encodings have the first of them.
+        blocks_per_level: residual blocks at each resolution.
+        dense_blocks: residual-in-residual dense blocks of the image encoder, 10 or more in their paper.
+        growth: channels that each dense layer adds.
+    """
 
     channels: tuple[int, ...] = (64, 128, 256)
     blocks_per_level: int = 2
@@ -24,11 +30,17 @@ class SegDiff:
     growth: int = 32
 
     def build(self, image_channels: int, image_codec: Coder, mask_codec: Coder) -> "SegDiffDenoiser":
+        """The untrained denoiser for the latents of these codecs."""
         return SegDiffDenoiser(self, image_codec.latent_channels, mask_codec.latent_channels)
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all maps before it; a fifth of what they find is added to the input."""
+    """Five convolutions, each on all maps before it; 0.2 times the last output is added to the input.
+
+    Args:
+        width: input and output channels.
+        growth: channels of the first four convolutions.
+    """
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -36,6 +48,7 @@ class DenseBlock(nn.Module):
         self.layers = nn.ModuleList([*inner, nn.Conv2d(width + 4 * growth, width, 3, padding=1)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, width, H, W) → features of the same shape."""
         maps = [x]
         for layer in self.layers[:-1]:
             maps.append(F.leaky_relu(layer(torch.cat(maps, dim=1)), 0.2))
@@ -43,17 +56,30 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Sequential):
-    """Residual-in-residual dense block (Wang et al. 2018, ESRGAN): three dense blocks around a second skip."""
+    """Residual-in-residual dense block (Wang et al. 2018, ESRGAN): three dense blocks and a second skip.
+
+    Args:
+        width: input and output channels.
+        growth: as in `DenseBlock`.
+    """
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__(*(DenseBlock(width, growth) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, width, H, W) → features of the same shape."""
         return x + 0.2 * super().forward(x)
 
 
 class ImageEncoder(nn.Module):
-    """G: a convolution, RRDBs around one skip, and two convolutions; (B, in, H, W) → (B, width, H, W)."""
+    """G: a convolution, RRDBs with one skip, and two convolutions.
+
+    Args:
+        inputs: input channels.
+        width: output channels.
+        blocks: number of RRDBs.
+        growth: as in `DenseBlock`.
+    """
 
     def __init__(self, inputs: int, width: int, blocks: int, growth: int) -> None:
         super().__init__()
@@ -64,12 +90,19 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, width, H, W)."""
         x = self.first(image)
         return self.last(x + self.dense(x))
 
 
 class SegDiffDenoiser(nn.Module):
-    """See `SegDiff`. G runs once an image, F and the U-Net at every step."""
+    """See `SegDiff`. G runs once per image, F and the U-Net at every step.
+
+    Args:
+        setting: its configuration.
+        image_latent: channels of the image latent.
+        mask_latent: channels of the mask latent.
+    """
 
     def __init__(self, setting: SegDiff, image_latent: int, mask_latent: int) -> None:
         super().__init__()
@@ -79,7 +112,9 @@ class SegDiffDenoiser(nn.Module):
         self.unet = UNet(width, mask_latent, setting.channels, setting.blocks_per_level)
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
+        """The encoded image latent, (B, channels[0], h, w)."""
         return [self.image_encoder(z_image)]
 
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
+        """Noisy latents (B, c, h, w) → the prediction (B, c, h, w) at times t (B,) in [0, 1000]."""
         return self.unet(self.mask_encoder(z) + condition[0], t)
