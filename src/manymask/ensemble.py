@@ -1,4 +1,4 @@
-"""From many masks to one answer and its uncertainty (Section III-C, end)."""
+"""Combine many masks into one consensus with its uncertainty (Section III-C, end)."""
 
 from dataclasses import dataclass
 
@@ -10,23 +10,48 @@ _BLOCK = 1 << 18  # values that are computed at once, so that large images need 
 
 @dataclass(frozen=True)
 class MaskEnsemble:
-    """What n drawn masks say together; every map is (…, H, W)."""
+    """Maps (…, H, W) over n drawn masks.
 
-    confidence: Tensor  # mean probability, [0, 1]
-    consensus: Tensor  # confidence ≥ threshold, bool
-    votes: Tensor  # share of masks that hold the pixel (probability ≥ 0.5), [0, 1]
-    disagreement: Tensor  # standard deviation over the masks, [0, 0.5]
-    entropy: Tensor  # predictive entropy of the confidence, bits, [0, 1]
+    Attributes:
+        confidence: mean probability, float in [0, 1].
+        consensus: confidence ≥ threshold, bool.
+        votes: share of masks that hold the pixel (probability ≥ 0.5), float in [0, 1].
+        disagreement: standard deviation over the masks, float in [0, 0.5].
+        entropy: predictive entropy of the confidence in bits, float in [0, 1].
+    """
+
+    confidence: Tensor
+    consensus: Tensor
+    votes: Tensor
+    disagreement: Tensor
+    entropy: Tensor
 
 
 def cut(confidence: Tensor, threshold: float) -> Tensor:
-    """The consensus: confidence ≥ threshold, any number in (0, 1), as bool. The one place where a confidence map is cut, so
-    that every answer, file and page has the same area."""
+    """The consensus of a confidence map.
+
+    No other code applies the threshold, so results, files and page all have the same area.
+
+    Args:
+        confidence: (…, H, W) in [0, 1].
+        threshold: in (0, 1).
+
+    Returns:
+        confidence ≥ threshold, bool (…, H, W).
+    """
     return confidence >= threshold
 
 
 def fuse(masks: Tensor, threshold: float = 0.5) -> MaskEnsemble:
-    """Masks (…, n, H, W) with probabilities in [0, 1] → their consensus; the mean at 0.5 as in the paper."""
+    """Combine masks into their consensus and maps of uncertainty.
+
+    Args:
+        masks: probabilities (…, n, H, W) in [0, 1].
+        threshold: of the consensus, in (0, 1); the paper cuts the mean at 0.5.
+
+    Returns:
+        Maps (…, H, W).
+    """
     confidence = masks.mean(dim=-3)
     votes = torch.zeros_like(confidence)
     for mask in masks.unbind(dim=-3):
@@ -41,7 +66,7 @@ def fuse(masks: Tensor, threshold: float = 0.5) -> MaskEnsemble:
 
 
 def _entropy(confidence: Tensor) -> Tensor:
-    """Bits, element by element."""
+    """Entropy in bits, element by element."""
     entropy = torch.empty_like(confidence, memory_format=torch.contiguous_format)
     for bits, part in zip(entropy.flatten().split(_BLOCK), confidence.flatten().split(_BLOCK), strict=True):
         p = part.clamp(1e-7, 1 - 1e-7)
@@ -50,7 +75,17 @@ def _entropy(confidence: Tensor) -> Tensor:
 
 
 def level_sets(confidence: Tensor, count: int) -> Tensor:
-    """A probability map (…, H, W) cut at the levels (k + ½)/count: nested masks (…, count, H, W), of which a pixel of
-    probability p belongs to a share p, but for rounding. What one map can give in place of many drawn masks."""
+    """Nested masks from one probability map, cut at the levels (k + ½)/count.
+
+    A pixel of probability p belongs to a share p of the masks, up to rounding. They are what one map can offer in place
+    of many drawn masks.
+
+    Args:
+        confidence: (…, H, W) in [0, 1].
+        count: number of masks.
+
+    Returns:
+        Masks (…, count, H, W) in {0, 1}, typed as the map.
+    """
     levels = (torch.arange(count, device=confidence.device) + 0.5) / count
     return (confidence.unsqueeze(-3) >= levels[:, None, None]).to(confidence.dtype)

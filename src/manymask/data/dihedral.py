@@ -5,11 +5,28 @@ from torch import Tensor
 
 
 def dihedral(x: Tensor, k: int) -> Tensor:
-    """(…, H, W) in orientation k, 0 … 7; 0 leaves it as it is, from 4 on it is also mirrored."""
+    """Turn by k mod 4 quarter turns counter-clockwise, and from k = 4 on mirror left–right afterwards.
+
+    Args:
+        x: (…, H, W).
+        k: orientation, 0 … 7; 0 leaves x as it is.
+
+    Returns:
+        (…, H, W), or (…, W, H) for odd k.
+    """
     turned = torch.rot90(x, k % 4, dims=(-2, -1))
     return turned.flip(-1) if k % 8 >= 4 else turned
 
 
 def dihedral_inverse(x: Tensor, k: int) -> Tensor:
-    """The inverse of `dihedral`."""
-    return torch.rot90(x.flip(-1) if k % 8 >= 4 else x, -(k % 4), dims=(-2, -1))
+    """The inverse of `dihedral`.
+
+    Args:
+        x: (…, H, W) in orientation k.
+        k: orientation, 0 … 7.
+
+    Returns:
+        (…, H, W), or (…, W, H) for odd k.
+    """
+    unmirrored = x.flip(-1) if k % 8 >= 4 else x
+    return torch.rot90(unmirrored, -(k % 4), dims=(-2, -1))

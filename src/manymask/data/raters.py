@@ -1,4 +1,4 @@
-"""Several raters of one image: their consensus, and what a network is trained on."""
+"""Several raters of one image: their consensus, and the mask that a network is trained on."""
 
 from typing import Literal
 
@@ -9,9 +9,15 @@ Target = Literal["consensus", "rater"]
 
 
 def raters_consensus(masks: Tensor) -> Tensor:
-    """Raters' masks (B, R, H, W) in {0, 1} → (B, 1, H, W): the mean of the non-empty ones ≥ 0.5, empty if all are.
+    """The mean of the non-empty masks ≥ 0.5; empty if all masks are.
 
     The paper "averages" four LIDC raters; over all four slots a third of its targets would be empty.
+
+    Args:
+        masks: (B, R, H, W) in {0, 1}.
+
+    Returns:
+        (B, 1, H, W) in {0, 1}.
     """
     present = masks.flatten(2).amax(dim=2) > 0
     filled = present.sum(dim=1).clamp(min=1)[:, None, None]
@@ -19,14 +25,20 @@ def raters_consensus(masks: Tensor) -> Tensor:
 
 
 def majority(masks: Tensor) -> Tensor:
-    """All slots, empty ones included: (B, R, H, W) → (B, 1, H, W), the mean ≥ 0.5."""
+    """The mean of all slots ≥ 0.5, empty masks included: (B, R, H, W) in {0, 1} → (B, 1, H, W) in {0, 1}."""
     return (masks.mean(dim=1, keepdim=True) >= 0.5).to(masks.dtype)
 
 
 def random_rater(masks: Tensor, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
-    """One slot of each row: masks (B, R, H, W), uniform numbers (B,) in [0, 1) → (B, 1, H, W).
+    """One rater of each image.
 
-    read_by: bool (B, R), the slots to choose from; all if None.
+    Args:
+        masks: (B, R, H, W).
+        choice: uniform random numbers (B,) in [0, 1).
+        read_by: bool (B, R), the slots to choose from; all if None.
+
+    Returns:
+        (B, 1, H, W).
     """
     slot = (choice.to(masks.device) * masks.shape[1]).long()
     if read_by is not None:
@@ -37,8 +49,15 @@ def random_rater(masks: Tensor, choice: Tensor, read_by: Tensor | None = None) -
 
 
 def training_target(masks: Tensor, target: Target, choice: Tensor, read_by: Tensor | None = None) -> Tensor:
-    """The mask to learn from, (B, 1, H, W): the raters' consensus, or one rater's slot at random, empty ones included.
+    """The mask to learn from: the raters' consensus, or one rater at random, empty masks included.
 
-    `choice` (B,) holds uniform numbers in [0, 1); `read_by` (B, R) tells who read an image: others are never drawn.
+    Args:
+        masks: (B, R, H, W) in {0, 1}.
+        target: which of the two.
+        choice: uniform random numbers (B,) in [0, 1), by which a rater is chosen.
+        read_by: bool (B, R), the raters who read each image; all if None. Others are never chosen.
+
+    Returns:
+        (B, 1, H, W) in {0, 1}.
     """
     return raters_consensus(masks) if target == "consensus" else random_rater(masks, choice, read_by)

@@ -1,7 +1,8 @@
-"""The forward process in latent space (Eq. 2–3) and what a network predicts of it.
+"""The forward process in latent space (Eq. 2–3) and the targets of the network.
 
-Either process is z_t = a_t z_0 + s_t ε, and `alpha_sigma(t)` gives (a_t, s_t). Times run from T (or 1), where all is noise,
-to 0. `t_max` is the last time whose a is not 0, `steps` the most that a sampler may take.
+Either process is z_t = a_t z_0 + s_t ε, and `alpha_sigma(t)` returns (a_t, s_t). Times run from T (or 1), where z_t is pure
+noise, to 0. `t_max` is the last time with a_t > 0, `steps` the largest number of steps of a sampler. Latents and noise are
+(B, c, h, w), times (B,).
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class GaussianDiffusion:
     a_t = √γ_t and s_t = √(1−γ_t) with γ_t = ∏_{i≤t} α_i, t = 1 … T, and γ_0 = 1.
 
     Attributes:
-        prediction: what the network outputs.
+        prediction: the network's target, ε, x₀ or v.
         steps: T.
         beta_start: β_1.
         beta_end: β_T.
@@ -34,6 +35,7 @@ class GaussianDiffusion:
 
     @property
     def t_max(self) -> int:
+        """T."""
         return self.steps
 
     @cached_property
@@ -53,7 +55,7 @@ class GaussianDiffusion:
 
     @cached_property
     def _tables(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]:
-        """√γ and √(1−γ) once for each device and type, so that no step waits for a transfer."""
+        """√γ and √(1−γ), once for each device and type, so that no step waits for a transfer."""
         return {}
 
     def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,17 +68,35 @@ class GaussianDiffusion:
         return signal[t].reshape(shape), sigma[t].reshape(shape)
 
     def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
-        """Steps 1 … T for `levels` noise levels of each image, image by image."""
+        """Draw time steps for training.
+
+        Args:
+            noise: source of random numbers.
+            images: B.
+            levels: noise levels per image.
+
+        Returns:
+            (B · levels,) int64 in 1 … T, image by image.
+        """
         u = stratified(noise, images, levels)
         return 1 + (self.steps * u).long().clamp(max=self.steps - 1)
 
     def add_noise(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """z_t (Eq. 3)."""
+        """z_t of Eq. 3, from z_0 and ε (B, c, h, w) at times t (B,)."""
         signal, sigma = self._scales(t, z0)
         return signal * z0 + sigma * epsilon
 
     def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """What the network is trained to output: ε (Eq. 4), z_0, or v = √γ ε − √(1−γ) z_0 (Salimans & Ho 2022)."""
+        """The network's target: ε (Eq. 4), z_0, or v = √γ ε − √(1−γ) z_0 (Salimans & Ho 2022).
+
+        Args:
+            z0: latents (B, c, h, w).
+            epsilon: noise (B, c, h, w).
+            t: times (B,) int64.
+
+        Returns:
+            (B, c, h, w).
+        """
         if self.prediction == "epsilon":
             return epsilon
         if self.prediction == "x0":
@@ -85,7 +105,16 @@ class GaussianDiffusion:
         return signal * epsilon - sigma * z0
 
     def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(ẑ_0, ε̂) from the network's output at z_t; inverts Eq. 3 for whichever of them was not predicted."""
+        """Invert Eq. 3 for whatever the network did not predict.
+
+        Args:
+            output: of the network, (B, c, h, w).
+            z: z_t (B, c, h, w).
+            t: times (B,) int64.
+
+        Returns:
+            ẑ_0 and ε̂, both (B, c, h, w).
+        """
         signal, sigma = self._scales(t, z)
         if self.prediction == "epsilon":
             return (z - sigma * output) / signal, output
@@ -94,7 +123,17 @@ class GaussianDiffusion:
         return signal * z - sigma * output, sigma * z + signal * output
 
     def timesteps(self, steps: int) -> list[int]:
-        """`trailing` spacing: T = t_0 > … > t_steps = 0, so that the last step lands on γ = 1 (Lin et al. 2024)."""
+        """Times of a sampler with `trailing` spacing, which starts at T (Lin et al. 2024).
+
+        Args:
+            steps: number of steps, 1 … T.
+
+        Returns:
+            T = t_0 > … > t_steps = 0, where γ = 1.
+
+        Raises:
+            ValueError: the number of steps is out of range.
+        """
         if not 1 <= steps <= self.steps:
             raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
         return [round(self.steps * (steps - i) / steps) for i in range(steps + 1)]
@@ -105,6 +144,11 @@ class RectifiedFlow:
     """Flow matching along straight lines (Lipman et al. 2022; Liu et al. 2022): z_t = (1−t) z_0 + t ε, t in [0, 1].
 
     The network predicts the velocity dz/dt = ε − z_0; a sampler follows it from t = 1 to 0.
+
+    Attributes:
+        prediction: the network's target.
+        steps: largest number of steps of a sampler.
+        t_max: last time at which a sampler that needs a_t > 0 may start.
     """
 
     prediction: ClassVar[str] = "velocity"
@@ -120,33 +164,71 @@ class RectifiedFlow:
         return 1000 * t
 
     def draw_times(self, noise: TrainingNoise, images: int, levels: int = 1) -> Tensor:
-        """Times, uniform on [0, 1), for `levels` noise levels of each image, image by image."""
+        """Draw times for training.
+
+        Args:
+            noise: source of random numbers.
+            images: B.
+            levels: noise levels per image.
+
+        Returns:
+            (B · levels,), uniform on [0, 1), image by image.
+        """
         return stratified(noise, images, levels)
 
     def add_noise(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """z_t."""
+        """z_t, from z_0 and ε (B, c, h, w) at times t (B,)."""
         t = _beside(t, z0)
         return (1 - t) * z0 + t * epsilon
 
     def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """ε − z_0, whatever t."""
+        """ε − z_0 (B, c, h, w), at any time."""
         return epsilon - z0
 
     def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(ẑ_0, ε̂) from the velocity at z_t: z_t − t v and z_t + (1−t) v."""
+        """ẑ_0 = z_t − t v and ε̂ = z_t + (1 − t) v.
+
+        Args:
+            output: the velocity v, (B, c, h, w).
+            z: z_t (B, c, h, w).
+            t: times (B,).
+
+        Returns:
+            ẑ_0 and ε̂, both (B, c, h, w).
+        """
         t = _beside(t, z)
         return z - t * output, z + (1 - t) * output
 
     def timesteps(self, steps: int) -> list[float]:
-        """1 = t_0 > … > t_steps = 0, equally spaced."""
+        """Times of a sampler, equally spaced.
+
+        Args:
+            steps: number of steps, 1 … 1000.
+
+        Returns:
+            1 = t_0 > … > t_steps = 0.
+
+        Raises:
+            ValueError: the number of steps is out of range.
+        """
         if not 1 <= steps <= self.steps:
             raise ValueError(f"steps must lie in 1 … {self.steps}, not {steps}")
         return [(steps - i) / steps for i in range(steps + 1)]
 
 
 def stratified(noise: TrainingNoise, images: int, levels: int) -> Tensor:
-    """(images · levels,) numbers, each uniform on [0, 1), those of one image evenly spread, so that every image is seen
-    under much noise and under little at every step."""
+    """Uniform numbers that are evenly spread for each image.
+
+    Every image is then trained with high and low noise at every step.
+
+    Args:
+        noise: source of random numbers.
+        images: B.
+        levels: numbers per image.
+
+    Returns:
+        (B · levels,) in [0, 1), image by image, each uniformly distributed.
+    """
     return ((noise.uniform(images)[:, None] + torch.arange(levels) / levels) % 1).flatten()
 
 

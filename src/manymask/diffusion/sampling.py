@@ -1,4 +1,4 @@
-"""How masks are drawn from a trained model, as one frozen value that no model is changed by."""
+"""How masks are drawn from a trained model, as one frozen value."""
 
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -18,9 +18,9 @@ class SamplingConfig:
     Attributes:
         sampler: the reverse process, by name (`"ddim"`) or as an object (`DDIM(20)`).
         steps: network evaluations of the sampler, 1 … T of the process.
-        orientations: over how many of the eight flips and quarter turns of the image the samples are spread, 1 … 8.
-        guidance_scale: of classifier-free guidance, or of the classifier of a model that was trained with one; 1 means none
-            in the former case, 0 in the latter.
+        orientations: number of the eight flips and quarter turns of the image that samples are spread over, 1 … 8.
+        guidance_scale: of classifier-free guidance (1 is unguided), or of the classifier of a model that was trained with
+            one (0 is unguided).
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.
@@ -46,14 +46,30 @@ class SamplingConfig:
             raise ConfigError(f"guidance_scale must be a number, not {self.guidance_scale!r}")
 
     def over(self, default: "SamplingConfig") -> "SamplingConfig":
-        """These settings where they are given, else those of `default`; a given sampler brings its own steps."""
+        """These settings where they are given, else those of `default`.
+
+        A given sampler comes with its own number of steps.
+
+        Args:
+            default: for fields that are None here.
+
+        Returns:
+            The combined settings.
+        """
         given = {name: value for name, value in vars(self).items() if value is not None}
         if "sampler" in given:
             default = replace(default, steps=None)
         return replace(default, **given)
 
     def resolved(self, default: "SamplingConfig", process: Process) -> "SamplingConfig":
-        """What a diffusion model of this process draws with: every field given, the sampler as an object with its steps.
+        """Complete the settings for a diffusion model.
+
+        Args:
+            default: settings of the model.
+            process: its forward process.
+
+        Returns:
+            Settings with every field given, the sampler as an object with its steps.
 
         Raises:
             ConfigError: the sampler does not fit the process, or takes more steps than it has.
