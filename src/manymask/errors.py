@@ -85,11 +85,11 @@ def decoding(path: os.PathLike[str] | str) -> Iterator[None]:
     except ManymaskError:
         raise
     except MemoryError:
-        raise InputError(f"{path} does not fit into memory; scale it down first") from None
+        raise InputError(f"{path} does not fit into memory; scale it down first", path=path) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # from the system, not from a decoder
-            raise InputError(f"{path}: {error.strerror}") from None
-        raise InputError(f"{path} is damaged, cut short or not supported ({one_line(error)})") from None
+            raise InputError(f"{path}: {error.strerror}", path=path) from None
+        raise InputError(f"{path} is damaged, cut short or not supported ({one_line(error)})", path=path) from None
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

@@ -27,7 +27,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError("it is no object")
         if manifest.get("format", 1) not in range(1, FORMAT + 1):
             raise InputError(
-                f"{path}: format {manifest['format']!r}, this version reads up to {FORMAT}; prepare it again"
+                f"{path}: format {manifest['format']!r}, this version reads up to {FORMAT}; prepare it again",
+                path=path,
             )
         if "readers" in manifest:
             manifest["raters"] = manifest.pop("readers")
@@ -45,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def damaged(path: Path, error: Exception | str) -> ManymaskError:
     """The one sentence for every store that does not hold together."""
     said = error if isinstance(error, str) else one_line(error)
-    return InputError(f"{path} is damaged ({said}): prepare the data set again")
+    return InputError(f"{path} is damaged ({said}): prepare the data set again", path=path)
 
 
 def _check_cases(manifest: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: prepare the data set again") from None
+        raise InputError(f"{path} is missing: prepare the data set again", path=path) from None
     except Exception as error:  # numpy parses the header as Python
         raise damaged(path, error) from None
     if array.dtype != np.uint8 or array.shape != shape or not array.flags.c_contiguous:

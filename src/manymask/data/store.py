@@ -161,7 +161,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise InputError(
-                f"{folder} is no prepared data set: run `manymask prepare RECIPE --source … --out {folder}`"
+                f"{folder} is no prepared data set: run `manymask prepare RECIPE --source … --out {folder}`",
+                path=folder,
             )
         self.folder, self.manifest = folder, read_manifest(folder)
         count, size = len(self.manifest["ids"]), self.manifest["size"]
@@ -200,7 +201,7 @@ class Store:
         schemes = self.manifest["schemes"]
         name = scheme or self.default_scheme
         if name not in schemes:
-            raise ConfigError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}")
+            raise ConfigError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}", path=self.folder)
         if part not in PARTS:
             raise ConfigError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}")
         if not schemes[name].get(part):
@@ -234,7 +235,8 @@ class Store:
                 break
         else:
             raise InputError(
-                f"{self.folder}: all masks are {'full' if shares.all() else 'empty'}, there is nothing to learn"
+                f"{self.folder}: all masks are {'full' if shares.all() else 'empty'}, there is nothing to learn",
+                path=self.folder,
             )
         if (empty := float((shares == 0).mean())) > MOSTLY:
             tqdm.write(f"manymask: {100 * empty:.0f} % of the masks to learn from are empty", file=sys.stderr)
@@ -253,7 +255,8 @@ class Store:
         margin = (self.images.shape[-1] - size) // 2
         if margin < 0 or max(map(abs, offset)) > margin:
             raise ConfigError(
-                f"{self.folder} holds {self.images.shape[-1]}²: no window of {size}² fits {offset} off its middle"
+                f"{self.folder} holds {self.images.shape[-1]}²: no window of {size}² fits {offset} off its middle",
+                path=self.folder,
             )
         top, left = (margin + step for step in offset)
         inner.cut = (slice(top, top + size), slice(left, left + size))
@@ -276,6 +279,7 @@ class Store:
             raise damaged(self.folder / "native.bin", error) from None
         if self.cut and (height, width) != self.stored:
             raise InputError(
-                f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows"
+                f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows",
+                path=self.folder,
             )
         return masks[slice(None) if self.read_by is None else self.read_by[row]][:, *self.cut]

@@ -113,10 +113,10 @@ def room_for(out: Path, shapes: Sequence[tuple[int, ...]]) -> Iterator[None]:
     said = f"about {max(need, 10**6) / 1e9:.3f} GB are needed"
     free = shutil.disk_usage(place).free
     if free < need:
-        raise InputError(f"{out}: {said} but only {free / 1e9:.3f} GB are free there")
+        raise InputError(f"{out}: {said} but only {free / 1e9:.3f} GB are free there", path=out)
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise InputError(f"{out}: no room is left to write it ({error.strerror}); {said}") from None
+        raise InputError(f"{out}: no room is left to write it ({error.strerror}); {said}", path=out) from None

@@ -64,7 +64,8 @@ def matched_store(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)
     if (size, channels) != (recipe.stored, recipe.channels):
         raise InputError(
             f"{store.folder} was prepared at {size}² with {channels} channel(s), the recipe takes {recipe.stored}² with "
-            f"{recipe.channels}: prepare it with this recipe"
+            f"{recipe.channels}: prepare it with this recipe",
+            path=store.folder,
         )
     if any(offset) and not recipe.margin:
         raise ConfigError("--offsets are for models that were trained on windows of larger crops")

@@ -70,9 +70,11 @@ def publish(
     trained = load_model(run)
     store = matched_store(trained.recipe, Store(data))
     if trained.stage != "segmenter":
-        raise ConfigError(f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages")
+        raise ConfigError(
+            f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages", path=run
+        )
     if not store.holds(trained.provenance.data_hash):
-        raise ConfigError(f"{data} is not what {run} was trained on: their hashes differ")
+        raise ConfigError(f"{data} is not what {run} was trained on: their hashes differ", path=data)
     if mask_codec is not None:
         trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,9 +114,11 @@ def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
     given, codec = load_model(folder), getattr(trained.model, "mask_codec", None)
     mine, theirs = trained.provenance, given.provenance
     if (mine.data_hash, mine.scheme) != (theirs.data_hash, theirs.scheme):
-        raise ConfigError(f"{folder} was trained on other data or another split")
+        raise ConfigError(f"{folder} was trained on other data or another split", path=folder)
     if not (isinstance(codec, Codec) and isinstance(given.model, Codec) and codec.same_latents(given.model)):
-        raise ConfigError(f"{folder} has other latents: train its decoder alone, from the mask codec of this run")
+        raise ConfigError(
+            f"{folder} has other latents: train its decoder alone, from the mask codec of this run", path=folder
+        )
     same_codec(given.recipe.mask_codec, trained.recipe.mask_codec, folder)
     codec.load_state_dict(given.model.state_dict())
     seen = sorted({*trained.training_ids, *given.training_ids})

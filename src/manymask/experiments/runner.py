@@ -86,9 +86,14 @@ def find_store(plan: ReproduceConfig, name: str) -> Store:
         inside = plan.data / name
         store = Store(inside if (inside / "manifest.json").exists() else plan.data)
         if store.name != row.dataset:
-            raise ConfigError(f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}")
+            raise ConfigError(
+                f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}", path=store.folder
+            )
         if plan.size not in (None, store.stored[0]):
-            raise ConfigError(f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}")
+            raise ConfigError(
+                f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}",
+                path=store.folder,
+            )
         return store
     place = plan.out / name / "data"
     if place.exists():
@@ -111,7 +116,9 @@ def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: Repr
     if path.exists():
         changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "budget": _plain(shared["budget"])})
         if changed:
-            raise ConfigError(f"{folder} holds results of other settings ({changed[0]}): name another --out")
+            raise ConfigError(
+                f"{folder} holds results of other settings ({changed[0]}): name another --out", path=folder
+            )
     tables = [{"table": r.table, "name": r.name, "label": r.label, "run_id": r.run_id, "codecs": codec_names(rows, r.recipe)}
               for r in rows]  # fmt: skip
     write_json(path, {"recipe": folder.name, "git": git_revision(), **shared, "rows": tables})

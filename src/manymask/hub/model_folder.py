@@ -152,4 +152,4 @@ def _read_hashes(path: Path) -> np.ndarray | None:
     try:
         return hashes_from_text(read_text(own_file(path)))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): copy the model folder again") from None
+        raise InputError(f"{path} is damaged ({error}): copy the model folder again", path=path) from None

@@ -30,13 +30,13 @@ def find_model(name: Path | str, **download: Any) -> Path:
         sweep(folder.parent)  # a killed program may have left it moved aside
     if not folder.exists():
         hint = "" if Path(name).is_absolute() else "; a model of the Hugging Face Hub is named hf://ORG/NAME"
-        raise ConfigError(f"{name}: no such model folder{hint}")
+        raise ConfigError(f"{name}: no such model folder{hint}", path=name)
     for place in (folder, folder / "segmenter" / "model", folder / "model"):
         if (place / "config.json").exists():
             return place
     inside = ", ".join(str(place.parent) for place in sorted(folder.glob("*/config.json"))[:4])
     hint = f"; it holds models: name one of {inside}" if inside else " (a model folder is made by `manymask train`)"
-    raise ConfigError(f"{folder} is no model: it has no config.json{hint}")
+    raise ConfigError(f"{folder} is no model: it has no config.json{hint}", path=folder)
 
 
 def _fetched(repository: str, download: dict[str, Any]) -> Path:
@@ -55,9 +55,11 @@ def outline(recipe: Recipe, stage: Stage, place: Path) -> nn.Module:
         with torch.device("meta"):
             return recipe.build(stage)
     except ManymaskError as error:
-        raise ConfigError(f"{place}: {error}") from None
+        raise ConfigError(f"{place}: {error}", path=place) from None
     except Exception as error:  # settings that are in bounds each, but fit no network together
-        raise ConfigError(f"{place}: no model can be built with these settings ({first_difference(error)})") from None
+        raise ConfigError(
+            f"{place}: no model can be built with these settings ({first_difference(error)})", path=place
+        ) from None
 
 
 def read_weights(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -69,12 +71,12 @@ def read_weights(parts: Mapping[str, nn.Module], folder: Path) -> dict[str, dict
             continue
         path = folder / f"{name}.safetensors"
         if not path.exists():
-            raise ConfigError(f"{path} is missing: the model folder is not complete, copy it again")
+            raise ConfigError(f"{path} is missing: the model folder is not complete, copy it again", path=path)
         tensors = read_tensors(own_file(path), wanted)
         found[name] = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         broken = next((k for k, v in found[name].items() if not torch.isfinite(v).all()), None)
         if broken is not None:
-            raise InputError(f"{path}: {broken} holds values that are not finite: the file is damaged")
+            raise InputError(f"{path}: {broken} holds values that are not finite: the file is damaged", path=path)
     return found
 
 
@@ -83,7 +85,7 @@ def own_file(path: Path) -> Path:
     folder, real = path.parent.resolve(), path.resolve()
     blobs = folder.parent.parent / "blobs"
     if real.parent != folder and real.parent != blobs:
-        raise ConfigError(f"{path} is a link that leads out of the model folder: copy the file itself")
+        raise ConfigError(f"{path} is a link that leads out of the model folder: copy the file itself", path=path)
     return path
 
 

@@ -198,14 +198,14 @@ def _told(tell: Callable[[ManymaskError], None], label: str) -> Iterator[None]:
     try:
         yield
     except ManymaskError as error:
-        tell(error if label in str(error) else InputError(f"{label}: {error}"))
+        tell(error if label in str(error) else InputError(f"{label}: {error}", path=label))
     except OSError as error:
         line = f"{label if error.filename is None else error.filename}: {error.strerror or error}"
         if error.errno in _FULL:
             raise _FullError(line) from None
         tell(InputError(line))
     except MemoryError:
-        tell(InputError(f"{label} does not fit into memory; scale it down first"))
+        tell(InputError(f"{label} does not fit into memory; scale it down first", path=label))
     except (_FullError, GeneratorExit):
         raise
     except Exception as error:
@@ -214,7 +214,8 @@ def _told(tell: Callable[[ManymaskError], None], label: str) -> Iterator[None]:
         where = traceback.extract_tb(error.__traceback__)[-1]
         tell(
             InputError(
-                f"{label}: unforeseen {type(error).__name__} at {Path(where.filename).name}:{where.lineno}; please report it"
+                f"{label}: unforeseen {type(error).__name__} at {Path(where.filename).name}:{where.lineno}; please report it",
+                path=label,
             )
         )
 

@@ -40,7 +40,7 @@ def write_summary(out: Path) -> Path | None:
     path = out / NAME
     with locked(out):
         if path.exists() and not path.read_bytes().startswith(",".join(COLUMNS[:4]).encode()):
-            raise InputError(f"{path} is not ours: no summary is written, name another place or move it")
+            raise InputError(f"{path} is not ours: no summary is written, name another place or move it", path=path)
         with atomic_file(path) as beside:
             beside.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
     return path

@@ -79,7 +79,7 @@ def check_replaceable(path: Path, ours: str | None) -> None:
     if os.path.lexists(path) and not (
         path.is_dir() and (not any(path.iterdir()) or (ours is not None and (path / ours).exists()))
     ):
-        raise InputError(f"{path} exists already: remove it or name another place")
+        raise InputError(f"{path} exists already: remove it or name another place", path=path)
 
 
 def settle(folder: Path) -> None:
@@ -242,14 +242,14 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
     try:
         return json.loads(read_text(path, most))
     except RecursionError:
-        raise InputError(f"{path} is not readable JSON (nested too deeply)") from None
+        raise InputError(f"{path} is not readable JSON (nested too deeply)", path=path) from None
     except ValueError as error:
-        raise InputError(f"{path} is not readable JSON ({error})") from None
+        raise InputError(f"{path} is not readable JSON ({error})", path=path) from None
 
 
 def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
     """The same for a file that holds one JSON object."""
     content = read_json(path, most)
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object")
+        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object", path=path)
     return content

@@ -46,7 +46,7 @@ def shown_range(pixels: np.ndarray, name: str = "the image") -> tuple[float, flo
     """The values that become 0 and 255."""
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite([low, high]).all():  # of NaN, minimum and maximum are NaN
-        raise InputError(f"{name} holds values that are not numbers (NaN or infinite)")
+        raise InputError(f"{name} holds values that are not numbers (NaN or infinite)", path=name)
     sample = pixels.reshape(-1)[:: max(1, pixels.size // _LOOK)]
     inner_low, inner_high = (float(v) for v in np.quantile(sample, (_SHARE, 1 - _SHARE), method="nearest"))
     if len(np.unique(sample[(sample >= inner_low) & (sample <= inner_high)])) < _LEVELS:

@@ -68,11 +68,13 @@ def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     if black and found.palette[0].any():
         raise InputError(
             f"{path}: index {black[0]} of its palette is black, index 0 is not, so that the background is not clear; "
-            "choose the indices of the foreground with --mask-labels"
+            "choose the indices of the foreground with --mask-labels",
+            path=path,
         )
     if (used > 0).sum() > 1:
         raise InputError(
-            f"{path} holds the labels {_shown(used)}; choose with --mask-labels, such as {int(used[used > 0][0])}"
+            f"{path} holds the labels {_shown(used)}; choose with --mask-labels, such as {int(used[used > 0][0])}",
+            path=path,
         )
     return found.values > 0
 
@@ -84,7 +86,8 @@ def _of_opacity(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     colours = found.colours()[seen]
     if len(colours) and (colours != colours[0]).any():
         raise InputError(
-            f"{path} has one shape in its colours and another in its transparency; save it without alpha channel"
+            f"{path} has one shape in its colours and another in its transparency; save it without alpha channel",
+            path=path,
         )
     if reading.threshold is None or not 0 < reading.threshold <= full(found.alpha):
         return found.alpha >= full(found.alpha) / 2
@@ -105,7 +108,8 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
         return colours[:, :, 1]
     raise InputError(
         f"{path}: a mask must be black and white or hold labels, this one has colours ({kinds} beside black); "
-        "save it as grey label image or with a palette, and choose with --mask-labels"
+        "save it as grey label image or with a palette, and choose with --mask-labels",
+        path=path,
     )
 
 
@@ -113,7 +117,7 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
     if values.dtype == bool:
         return values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{path}: the mask holds values that are not numbers (NaN or infinite)")
+        raise InputError(f"{path}: the mask holds values that are not numbers (NaN or infinite)", path=path)
     if reading.labels:
         return np.isin(values, reading.labels)
     if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
@@ -125,12 +129,14 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
         if reading.threshold > values.max() and 0 < values.max() < _FEW_LABELS:
             raise InputError(
                 f"{path}: nothing reaches the threshold {reading.threshold:g}, the mask holds {_shown(held)}; "
-                "choose labels with --mask-labels"
+                "choose labels with --mask-labels",
+                path=path,
             )
         return values >= _level(reading.threshold, values)
     raise InputError(
         f"{path}: a mask must hold 0 and one other value, found {_shown(held)}; "
-        "cut a soft mask with --mask-threshold, or choose labels with --mask-labels"
+        "cut a soft mask with --mask-threshold, or choose labels with --mask-labels",
+        path=path,
     )
 
 
@@ -147,7 +153,8 @@ def _of_shares(path: Path, values: np.ndarray, threshold: float | None) -> np.nd
     if threshold is None and 0 < values.max() < cut:
         raise InputError(
             f"{path}: nothing in this soft mask reaches {cut}, its largest value is {values.max():g}; "
-            "say where to cut with --mask-threshold"
+            "say where to cut with --mask-threshold",
+            path=path,
         )
     return values >= cut
 

@@ -140,7 +140,7 @@ def _grid(image: Any, written: Any, path: Path) -> _Grid:
     affine = np.asarray(image.affine, dtype=np.float64)
     shape = tuple(int(n) for n in image.shape)
     if not np.isfinite(affine).all():
-        raise InputError(f"{path}: its affine holds values that are not numbers")
+        raise InputError(f"{path}: its affine holds values that are not numbers", path=path)
     header = image.header
     notes = _notes(header, shape, affine)
     unit = int(header["xyzt_units"]) & 7
@@ -215,28 +215,31 @@ def _nibabel() -> Any:
 def _checked_header(path: Path, nibabel: Any) -> Any:
     """The header, its sizes and offsets checked from the first few hundred bytes, before anything else is unpacked."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file", path=path)
     header = _first_header(path, nibabel)
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (2, 3, 4):
         raise InputError(
-            f"{path} has {len(shape)} dimensions; give a 2-D image, a 3-D volume, or several volumes in time"
+            f"{path} has {len(shape)} dimensions; give a 2-D image, a 3-D volume, or several volumes in time",
+            path=path,
         )
     if min(shape[:2]) < SMALLEST_SIDE or min(shape) < 1:
-        raise InputError(f"{path} is {shape[0]}×{shape[1]} pixels: too small to segment")
+        raise InputError(f"{path} is {shape[0]}×{shape[1]} pixels: too small to segment", path=path)
     if shape[0] * shape[1] > PIXEL_LIMIT or int(np.prod(shape, dtype=object)) > VOLUME_LIMIT:
-        raise InputError(f"{path} is {'×'.join(map(str, shape))}, too many voxels to read; scale it down first")
+        raise InputError(
+            f"{path} is {'×'.join(map(str, shape))}, too many voxels to read; scale it down first", path=path
+        )
     try:
         kind = header.get_data_dtype()
         offset = float(header["vox_offset"])
     except Exception:
-        raise InputError(f"{path}: its data type is not known") from None
+        raise InputError(f"{path}: its data type is not known", path=path) from None
     if not 0 <= offset <= _OFFSET_LIMIT:
-        raise InputError(f"{path} is damaged: its voxels would start at byte {offset:.0f}")
+        raise InputError(f"{path} is damaged: its voxels would start at byte {offset:.0f}", path=path)
     if kind.kind == "c" or (kind.fields is None and kind.kind not in "iufb"):
-        raise InputError(f"{path} holds {kind} values; real numbers or RGB colours are read")
+        raise InputError(f"{path} holds {kind} values; real numbers or RGB colours are read", path=path)
     return header
 
 
@@ -253,10 +256,10 @@ def _first_header(path: Path, nibabel: Any) -> Any:
         elif 348 in size and head[344:348] == b"n+1\0":
             header = nibabel.Nifti1Header(head[:348], check=False)
     if header is None:
-        raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read")
+        raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz) that can be read", path=path)
     if zipped != path.name.lower().endswith(".gz"):
         how, ending = ("compressed", ".nii.gz") if zipped else ("not compressed", ".nii")
-        raise InputError(f"{path} is {how}: rename it so that it ends in {ending}")
+        raise InputError(f"{path} is {how}: rename it so that it ends in {ending}", path=path)
     return header
 
 
@@ -284,7 +287,9 @@ def _values(plane: np.ndarray, grid: _Grid, index: int, path: Path) -> tuple[np.
     measured = ~np.isnan(values)
     if not np.isfinite(values[measured]).all() or np.abs(values[measured]).max(initial=0) > np.finfo(np.float32).max:
         where = _suffix(grid.shape, index).lstrip("-")
-        raise InputError(f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for")
+        raise InputError(
+            f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for", path=path
+        )
     _check_precision(values[measured], path)
     values = values.astype(np.float32)
     if measured.all():
@@ -298,7 +303,9 @@ def _check_precision(values: np.ndarray, path: Path) -> None:
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     step = float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
     if low < high and high - low < _LEAST_STEPS * step:
-        raise InputError(f"{path}: its values, about {float(high):.3g}, differ by too little for single precision")
+        raise InputError(
+            f"{path}: its values, about {float(high):.3g}, differ by too little for single precision", path=path
+        )
 
 
 def _suffix(shape: tuple[int, ...], index: int) -> str:

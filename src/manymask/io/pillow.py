@@ -93,7 +93,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise InputError(_not_identified(path)) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError(
-                f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down or cut out a part first"
+                f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down or cut out a part first",
+                path=path,
             ) from None
         with image:
             yield image
@@ -116,7 +117,7 @@ def _check_frames(path: Path, image: Image.Image) -> tuple[str, ...]:
     if image.format == "MPO":  # the first is the picture, the others are views and previews of it
         return (f"The file holds {frames} pictures; the first was read.",) if frames > 1 else ()
     if frames > 1:
-        raise InputError(f"{path} is an animation of {frames} frames; give one image per file")
+        raise InputError(f"{path} is an animation of {frames} frames; give one image per file", path=path)
     return ()
 
 
@@ -127,7 +128,7 @@ def _check_sums(path: Path, png: bytes) -> None:
         length, name = struct.unpack_from(">I4s", png, place)
         end = place + 8 + length
         if name in _PNG_PARTS and view[end : end + 4] != struct.pack(">I", zlib.crc32(view[place + 4 : end])):
-            raise InputError(f"{path} is damaged or cut short: the checksum of its {name.decode()} is wrong")
+            raise InputError(f"{path} is damaged or cut short: the checksum of its {name.decode()} is wrong", path=path)
         place = end + 4
 
 
@@ -138,7 +139,7 @@ def _check_jpeg(path: Path, jpeg: bytes) -> tuple[str, ...]:
     except ValueError as warning:
         said = one_line(warning)
         if _JPEG_DAMAGE.search(said):
-            raise InputError(f"{path} is damaged or cut short ({said})") from None
+            raise InputError(f"{path} is damaged or cut short ({said})", path=path) from None
         return (f"The JPEG may be damaged: {said}.",) if "extraneous" in said else ()
     return ()
 

@@ -83,14 +83,14 @@ def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> n
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
         pixels = np.ascontiguousarray(to_bytes(pixels[:, :, :3], name))
         return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
-    raise InputError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image")
+    raise InputError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image", path=name)
 
 
 def _is_tiff(path: Path) -> bool:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file", path=path)
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty", path=path)
     with decoding(path), path.open("rb") as file:
         return file.read(4) in _TIFF
 

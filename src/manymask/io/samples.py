@@ -25,16 +25,18 @@ class Claim(NamedTuple):
 def check_claim(path: Path, claim: Claim) -> None:
     """`InputError` for an image that holds nothing, or more than is decoded; to be called before anything is."""
     if claim.height < 1 or claim.width < 1:
-        raise InputError(f"{path} is damaged: its header states {claim.width}×{claim.height} pixels")
+        raise InputError(f"{path} is damaged: its header states {claim.width}×{claim.height} pixels", path=path)
     if claim.height * claim.width > PIXEL_LIMIT:
         raise InputError(
             f"{path} has {claim.width}×{claim.height} pixels, more than {PIXEL_LIMIT // 1_000_000} million pixels; "
-            "scale it down or cut out a part first"
+            "scale it down or cut out a part first",
+            path=path,
         )
     if claim.bytes > BYTE_LIMIT:
         raise InputError(
             f"{path} takes {claim.bytes // 1_000_000:,} MB decoded, more than {BYTE_LIMIT // 1_000_000:,} MB; "
-            "scale it down or save it with fewer bits per sample first"
+            "scale it down or save it with fewer bits per sample first",
+            path=path,
         )
 
 
@@ -70,7 +72,7 @@ class Samples:
         if alpha is None or alpha.min() == full(alpha):
             return colours
         if alpha.max() == 0:
-            raise InputError(f"{path} is fully transparent: save it without its alpha channel")
+            raise InputError(f"{path} is fully transparent: save it without its alpha channel", path=path)
         return _on_white(colours, alpha, self.premultiplied)
 
 

@@ -30,5 +30,7 @@ def only_picture(path: Path) -> Picture:
     """The picture of a file; `InputError` where there are several."""
     found = list(islice(read_pictures([path]), 2))
     if len(found) != 1:
-        raise InputError(f"{path} holds several pictures: take them one by one from manymask.io.inputs.read_pictures")
+        raise InputError(
+            f"{path} holds several pictures: take them one by one from manymask.io.inputs.read_pictures", path=path
+        )
     return found[0]

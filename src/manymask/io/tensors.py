@@ -66,12 +66,15 @@ def check_shapes(found: Shapes, wanted: Shapes, place: Path | str) -> None:
     """`ConfigError` naming the first tensor that is missing, too many, or of another shape."""
     for name in wanted:
         if name not in found:
-            raise ConfigError(f"{place} lacks the weights {name}: they are those of another model, or damaged")
+            raise ConfigError(
+                f"{place} lacks the weights {name}: they are those of another model, or damaged", path=place
+            )
         if found[name] != wanted[name]:
             shapes = " × ".join(map(str, found[name])), " × ".join(map(str, wanted[name]))
             raise ConfigError(
-                f"{place}: {name} is {shapes[0] or 'one number'}, this model takes {shapes[1] or 'one number'}"
+                f"{place}: {name} is {shapes[0] or 'one number'}, this model takes {shapes[1] or 'one number'}",
+                path=place,
             )
     extra = next((name for name in found if name not in wanted), None)
     if extra is not None:
-        raise ConfigError(f"{place} holds weights that this model has no place for: {extra[:80]!r}")
+        raise ConfigError(f"{place} holds weights that this model has no place for: {extra[:80]!r}", path=place)

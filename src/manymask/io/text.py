@@ -13,13 +13,15 @@ def check_regular(path: Path, most: int) -> None:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
+        raise InputError(f"{path} is missing", path=path) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})", path=path) from None
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path} is not a regular file")
+        raise InputError(f"{path} is not a regular file", path=path)
     if found.st_size > most:
-        raise InputError(f"{path} holds {found.st_size:,} bytes, more than the {most:,} that such a file may have")
+        raise InputError(
+            f"{path} holds {found.st_size:,} bytes, more than the {most:,} that such a file may have", path=path
+        )
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
@@ -29,6 +31,6 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: it is damaged") from None
+        raise InputError(f"{path} is not UTF-8 text: it is damaged", path=path) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+        raise InputError(f"{path} cannot be read ({error.strerror})", path=path) from None

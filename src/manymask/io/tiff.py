@@ -55,12 +55,12 @@ def _largest(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, tuple[str, ...]]
     """The largest page, those in sub-directories included; transparency masks do not count."""
     pages = [page for page in _pages(path, tiff) if not int(page.subfiletype) & 4]
     if not pages:
-        raise InputError(f"{path} is damaged or cut short: no page can be found in it")
+        raise InputError(f"{path} is damaged or cut short: no page can be found in it", path=path)
     size = max(page.imagelength * page.imagewidth for page in pages)
     largest = [page for page in pages if page.imagelength * page.imagewidth == size]
     planes = max(len(largest), _planes(tiff, largest[0]))
     if planes > 1:
-        raise InputError(f"{path} holds {planes} pages (or planes) of one size; give one image per file")
+        raise InputError(f"{path} holds {planes} pages (or planes) of one size; give one image per file", path=path)
     notes = (f"The file holds {len(pages)} pages; the largest was read.",) if len(pages) > 1 else ()
     return largest[0], notes
 
@@ -68,7 +68,7 @@ def _largest(path: Path, tiff: tifffile.TiffFile) -> tuple[Any, tuple[str, ...]]
 def _pages(path: Path, tiff: tifffile.TiffFile) -> list[Any]:
     number = len(tiff.pages)
     if number > _MOST_PAGES:
-        raise InputError(f"{path} holds {number} pages; give one image per file")
+        raise InputError(f"{path} holds {number} pages; give one image per file", path=path)
     pages = [tiff.pages[k] for k in range(number)]
     return [inner for page in pages for inner in (page, *((page.pages or ()) if page.subifds else ()))]
 
@@ -92,14 +92,14 @@ def _check_data(path: Path, page: Any) -> None:
     compression = int(page.compression)
     if compression not in _PLAIN and compression not in _CODECS:
         name = getattr(page.compression, "name", compression)
-        raise InputError(f"{path} is compressed in a way that is not supported ({name})")
+        raise InputError(f"{path} is compressed in a way that is not supported ({name})", path=path)
     expected = math.prod(page.chunked)
     starts, lengths = (np.asarray(part, np.float64) for part in (page.dataoffsets, page.databytecounts))
     if len(starts) < expected or len(lengths) < expected or not (starts.all() and lengths.all()):
-        raise InputError(f"{path} lacks some of its strips or tiles")
+        raise InputError(f"{path} lacks some of its strips or tiles", path=path)
     ends = starts + lengths
     if not page.is_contiguous and (ends > page.parent.filehandle.size).any():
-        raise InputError(f"{path} is cut short")
+        raise InputError(f"{path} is cut short", path=path)
     if compression in _CODECS:
         across, down = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
@@ -112,18 +112,19 @@ def _check_segment(path: Path, page: Any, start: int, length: int, most: tuple[i
     file.seek(start)
     with Image.open(io.BytesIO(file.read(length)), formats=(_CODECS[int(page.compression)],)) as inner:
         if inner.width > most[0] or inner.height > most[1]:
-            raise InputError(f"{path} is damaged: a tile claims {inner.width}×{inner.height} pixels")
+            raise InputError(f"{path} is damaged: a tile claims {inner.width}×{inner.height} pixels", path=path)
 
 
 def _raw(path: Path, page: Any) -> np.ndarray:
     """Samples (H, W) or (H, W, channels), as stored; of JPEG, YCbCr comes as RGB."""
     if page.dtype is None:
         raise InputError(
-            f"{path}: samples of {page.bitspersample} bits in format {page.sampleformat} are not supported"
+            f"{path}: samples of {page.bitspersample} bits in format {page.sampleformat} are not supported",
+            path=path,
         )
     read = page.asarray(squeeze=False, maxworkers=1)
     if read.shape != page.shaped:
-        raise InputError(f"{path} is damaged: {read.shape} samples where {page.shaped} are claimed")
+        raise InputError(f"{path} is damaged: {read.shape} samples where {page.shaped} are claimed", path=path)
     separate = read[:, 0]  # (planes, H, W, channels), of which one is 1
     read = np.moveaxis(separate[:, :, :, 0], 0, 2) if page.planarconfig == 2 else separate[0]
     read = read.astype(np.float32 if read.dtype.kind == "f" else read.dtype.newbyteorder("="), copy=False)
@@ -141,7 +142,9 @@ class _Meaning:
     def samples(self, raw: np.ndarray) -> Samples:
         photometric, formats = self._photometric(), int(self.page.sampleformat)
         if formats not in (_UNSIGNED, _SIGNED, _FLOAT, 4):
-            raise InputError(f"{self.path}: samples of format {formats} (complex numbers?) are not supported")
+            raise InputError(
+                f"{self.path}: samples of format {formats} (complex numbers?) are not supported", path=self.path
+            )
         values, alpha, premultiplied, notes = self._split(raw, _CHANNELS[photometric])
         opacity = None if alpha is None else self._opacity(alpha)
         if photometric == _PALETTE:
@@ -158,13 +161,19 @@ class _Meaning:
     def _photometric(self) -> int:
         stated = self.page.tags.valueof(262)
         if stated is None:
-            raise InputError(f"{self.path} does not say what its samples mean (no photometric interpretation)")
+            raise InputError(
+                f"{self.path} does not say what its samples mean (no photometric interpretation)", path=self.path
+            )
         photometric = int(self.page.photometric)
         if photometric not in _CHANNELS:
             name = getattr(self.page.photometric, "name", photometric)
-            raise InputError(f"{self.path}: samples of the kind {name} are not supported; save it as RGB or grey")
+            raise InputError(
+                f"{self.path}: samples of the kind {name} are not supported; save it as RGB or grey", path=self.path
+            )
         if photometric == _CMYK and int(self._tag(332, 1)) != 1:
-            raise InputError(f"{self.path}: inks other than CMYK are not supported; save it as RGB or grey")
+            raise InputError(
+                f"{self.path}: inks other than CMYK are not supported; save it as RGB or grey", path=self.path
+            )
         return photometric
 
     def _split(self, raw: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray | None, bool, tuple[str, ...]]:
@@ -172,7 +181,7 @@ class _Meaning:
         stored = 1 if raw.ndim == 2 else raw.shape[2]
         extra, kinds = stored - channels, [int(kind) for kind in self.page.extrasamples]
         if extra < 0 or (channels == 1 and extra > 1 and not set(kinds) & {1, 2}):
-            raise InputError(f"{self.path}: {stored} channels are neither a grey nor a colour image")
+            raise InputError(f"{self.path}: {stored} channels are neither a grey nor a colour image", path=self.path)
         if extra == 0:
             return raw, None, False, self.notes
         colours = raw[:, :, 0] if channels == 1 else raw[:, :, :channels]
@@ -224,7 +233,7 @@ class _Meaning:
     def _demand(self, values: np.ndarray, *kinds: type) -> None:
         if values.dtype not in kinds:
             name = getattr(self.page.photometric, "name", self.page.photometric)
-            raise InputError(f"{self.path}: {name} samples of type {values.dtype} are not supported")
+            raise InputError(f"{self.path}: {name} samples of type {values.dtype} are not supported", path=self.path)
 
     def _lab(self, values: np.ndarray) -> np.ndarray:
         self._demand(values, np.uint8, np.uint16, np.int8, np.int16)
@@ -237,14 +246,16 @@ class _Meaning:
         """The colour map as (K, 3) of 8 bits; some writers leave its 16-bit entries at 0 … 255."""
         entries = self.page.tags.valueof(320)
         if entries is None or len(entries) % 3:
-            raise InputError(f"{self.path} has palette indices but no colour map")
+            raise InputError(f"{self.path} has palette indices but no colour map", path=self.path)
         colours = np.asarray(entries, np.int64).reshape(3, -1).T
         return np.clip(colours if colours.max() < 256 else colours >> 8, 0, 255).astype(np.uint8)
 
     def _indices(self, values: np.ndarray, colours: int) -> np.ndarray:
         indices = values.astype(np.uint8) if values.dtype == bool else values
         if indices.dtype.kind != "u" or int(indices.max()) >= colours:
-            raise InputError(f"{self.path} is damaged: it uses colours that its colour map does not hold")
+            raise InputError(
+                f"{self.path} is damaged: it uses colours that its colour map does not hold", path=self.path
+            )
         return indices
 
 

@@ -46,7 +46,8 @@ class RunFolder:
                 self.lock.acquire()
             except Timeout:
                 raise ConfigError(
-                    f"{self.folder}: another process trains there; wait for it, or name another --run"
+                    f"{self.folder}: another process trains there; wait for it, or name another --run",
+                    path=self.folder,
                 ) from None
 
     def close(self) -> None:
@@ -75,7 +76,7 @@ class RunFolder:
         with decoding(path):
             old = yaml.safe_load(text)
         if not isinstance(old, dict) or "recipe" not in old:
-            raise ConfigError(f"{path} is no config of a run: it names no recipe")
+            raise ConfigError(f"{path} is no config of a run: it names no recipe", path=path)
         from_dict(Precision, old.get("precision", "auto"), f"{path}: precision")
         recipe = upgraded(old["recipe"], format_of(old, str(path)), str(path), training=True)
         return old | {"format": FORMAT, "recipe": to_dict(from_dict(Recipe, recipe, f"{path}: recipe"))}
@@ -87,7 +88,9 @@ class RunFolder:
         changed = difference(old, config) if old is not None else []
         if changed:
             shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
-            raise ConfigError(f"{self.folder} holds a run with other settings ({shown}): name another --run folder")
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings ({shown}): name another --run folder", path=self.folder
+            )
         if not self.writes:
             return
         if old is None:
@@ -176,10 +179,10 @@ def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) 
         index, _, name = key.partition(".")
         number = int(index) if index.isdecimal() and len(index) < 9 else -1
         if number not in parameters or value.shape != (parameters[number].shape if name != "step" else ()):
-            raise InputError(f"{path} is damaged (optimiser.{key[:80]} belongs to no parameter)")
+            raise InputError(f"{path} is damaged (optimiser.{key[:80]} belongs to no parameter)", path=path)
         state.setdefault(number, {})[name] = value
     if any(set(kept) != ADAM for kept in state.values()):
-        raise InputError(f"{path} is damaged (the state of the optimiser is not complete)")
+        raise InputError(f"{path} is damaged (the state of the optimiser is not complete)", path=path)
     return state
 
 
@@ -195,7 +198,7 @@ def saved_progress(path: Path) -> Progress:
             return progress
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         pass
-    raise InputError(f"{path} is damaged (it does not say how far the run has come)")
+    raise InputError(f"{path} is damaged (it does not say how far the run has come)", path=path)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

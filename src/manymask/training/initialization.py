@@ -142,7 +142,8 @@ def _matching_codec(job: TrainConfig, stage: str, folder: Path) -> TrainedModel:
     data = job.config()["data"]
     if not job.store.holds(given.provenance.data_hash) or given.provenance.scheme != data["scheme"]:
         raise ConfigError(
-            f"{folder} was trained on other data or another split: train the {stage} again in a new --run"
+            f"{folder} was trained on other data or another split: train the {stage} again in a new --run",
+            path=folder,
         )
     return given
 

@@ -74,7 +74,10 @@ class Trainer:
             job.recipe, job.store
         )  # the middle of what is stored; training draws its windows from all of it
         if job.store.name != job.recipe.dataset:
-            raise ConfigError(f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}")
+            raise ConfigError(
+                f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}",
+                path=job.store.folder,
+            )
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
         job.store.check_masks(self.train_ids)
         # the other processes wait while the main one validates

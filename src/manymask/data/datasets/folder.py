@@ -27,7 +27,8 @@ def read(source: Path, channels: int = 3, reading: MaskReading | None = None, ma
     cases, parts = _cases(source, sections, channels, reading)
     if len(cases) < FEWEST:
         raise InputError(
-            f"{source} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test"
+            f"{source} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test",
+            path=source,
         )
     cases, grouping = _grouped(source, cases)
     notes = (*notes, *grouping)
@@ -37,7 +38,7 @@ def read(source: Path, channels: int = 3, reading: MaskReading | None = None, ma
     scheme = random_scheme({case.id: case.group for case in cases}, 42)
     empty = [part for part, ids in scheme.items() if not ids]
     if empty:
-        raise InputError(f"{source}: too few groups for a split, {' and '.join(empty)} would be empty")
+        raise InputError(f"{source}: too few groups for a split, {' and '.join(empty)} would be empty", path=source)
     return Source("folder", cases, {"random": scheme}, LICENCE, notes=notes)
 
 
@@ -60,13 +61,15 @@ def _cases(
         folders = listed(sorted(str(section.images.folder) for section in sections), 6)
         raise InputError(
             f"{source} holds several folders of images: {folders}; give one of them as --source, call the folders "
-            "train, val and test, or move what belongs together into images/NAME and masks/NAME"
+            "train, val and test, or move what belongs together into images/NAME and masks/NAME",
+            path=source,
         )
     if len(set(parts.values())) < 2:
         return cases, {}
     if unsplit:
         raise InputError(
-            f"{source} is split into folders, but {listed(sorted(unsplit))} is neither train, val nor test"
+            f"{source} is split into folders, but {listed(sorted(unsplit))} is neither train, val nor test",
+            path=source,
         )
     return cases, parts
 
@@ -77,7 +80,8 @@ def _grouped(source: Path, cases: Sequence[Case]) -> tuple[list[Case], list[str]
     lone = [stem for stem in stems.values() if "__" not in stem]
     if lone and len(lone) < len(cases):
         raise InputError(
-            f"{source}: some names hold a `__` (patient before it), others don't ({lone[0]}, …); make them alike"
+            f"{source}: some names hold a `__` (patient before it), others don't ({lone[0]}, …); make them alike",
+            path=source,
         )
     if not lone:
         return [replace(case, group=stems[case.id].split("__")[0]) for case in cases], []
@@ -96,7 +100,7 @@ def _given(source: Path, cases: Sequence[Case], parts: dict[str, Part]) -> tuple
     """The owner's split. Without a validation part, a seeded tenth of the training groups validates."""
     scheme: dict[Part, list[str]] = {part: sorted(c for c, own in parts.items() if own == part) for part in PARTS}
     if not scheme["train"]:
-        raise InputError(f"{source} has a part to test but none to train: expected a folder train")
+        raise InputError(f"{source} has a part to test but none to train: expected a folder train", path=source)
     groups, notes = {case.id: case.group for case in cases}, list[str]()
     if not scheme["val"]:
         cut = random_scheme({case: groups[case] for case in scheme["train"]}, 42, (0.9, 0.1))

@@ -80,12 +80,12 @@ def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Sectio
     chosen: names of the mask folders to take, where there are several that are not numbered.
     """
     if not source.is_dir():
-        raise InputError(f"{source} is no folder")
+        raise InputError(f"{source} is no folder", path=source)
     found, unclaimed = _find_folders(source)
     images = [folder for folder in found if folder.kind == "images"]
     if not images:
         inside = listed(sorted(p.name for p in source.iterdir()), 8) or "nothing"
-        raise InputError(f"{source}: expected a folder images in it, found {inside}")
+        raise InputError(f"{source}: expected a folder images in it, found {inside}", path=source)
     pairs = [(folder, _masks_of(folder, found, chosen)) for folder in images]
     notes = [f"passed over: {folder.path} (no folder of masks beside it)" for folder, masks in pairs if not masks]
     pairs = [(folder, masks) for folder, masks in pairs if masks]
@@ -124,14 +124,17 @@ def _masks_of(images: Folder, found: Sequence[Folder], chosen: Sequence[str]) ->
     if chosen:
         beside = [folder for folder in beside if folder.path.name in chosen]
         if not beside:
-            raise InputError(f"{images.path.parent} has no folder {listed(chosen)} of masks (--masks)")
+            raise InputError(
+                f"{images.path.parent} has no folder {listed(chosen)} of masks (--masks)", path=images.path.parent
+            )
     elif len(beside) > 1:
         beside = [folder for folder in beside if _holds_images(folder.path)]
     if len(beside) > 1 and not all(folder.rater.isdecimal() for folder in beside) and not chosen:
         names = listed([folder.path.name for folder in beside], 6)
         raise InputError(
             f"{images.path.parent} holds several folders of masks: {names}; name the one to take with --masks NAME, "
-            "or one for each rater"
+            "or one for each rater",
+            path=images.path.parent,
         )
     return beside
 

@@ -19,23 +19,26 @@ from manymask.io.masks import MaskReading
 def read(source: Path, channels: int = 1, reading: MaskReading | None = None, whole: bool = False) -> Source:
     """Either layout; `whole` slices only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
     if not source.is_dir():
-        raise InputError(f"{source} is no folder")
+        raise InputError(f"{source} is no folder", path=source)
     root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
     if root is None and is_tcia(source):
         return read_tcia(source, channels, whole)
     if root is None:
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
         raise InputError(
-            f"{source}: expected CT series with the raters' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}"
+            f"{source}: expected CT series with the raters' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}",
+            path=source,
         )
     if whole:
-        raise InputError(f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive")
+        raise InputError(
+            f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive", path=root
+        )
     cases = [_case(image, channels, reading) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
     for mask in sorted(root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png")):
         if not (image := mask.parents[1] / "images" / mask.name).exists():
             cases.append(Case(_name(image), image.parents[2].name, partial(refused, f"{mask} has no image {image}")))
     if not cases:
-        raise InputError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png")
+        raise InputError(f"{root}: no file matches LIDC-IDRI-pppp/nodule-n/images/*.png", path=root)
     scheme = random_scheme({case.id: case.group for case in cases}, 42)
     return Source("lidc_idri", cases, {"patient": scheme}, LICENCE)
 

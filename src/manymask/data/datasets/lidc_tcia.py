@@ -63,10 +63,12 @@ def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
             if (reading := read_xml(path)) is not None:
                 readings[reading.series_uid] = (reading, path)
     if not readings and not broken:
-        raise InputError(f"{source} holds XML but no LidcReadMessage, the readings of LIDC-IDRI's CTs")
+        raise InputError(f"{source} holds XML but no LidcReadMessage, the readings of LIDC-IDRI's CTs", path=source)
     series = _find_series(source, set(readings), broken)
     if not series and not broken:
-        raise InputError(f"{source} holds {len(readings)} readings but none of the CT series they belong to")
+        raise InputError(
+            f"{source} holds {len(readings)} readings but none of the CT series they belong to", path=source
+        )
     scans: dict[str, list[str]] = {}
     for uid in sorted(series):
         scans.setdefault(series[uid][0].patient, []).append(uid)
@@ -75,7 +77,7 @@ def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
         with _reported(Path(patient), broken):
             cases += list(_patient_cases(patient, [(*readings[uid], series[uid]) for uid in uids], channels, whole))
     if not cases and not broken:
-        raise InputError(f"{source}: no rater outlined a nodule on the {len(series)} series found")
+        raise InputError(f"{source}: no rater outlined a nodule on the {len(series)} series found", path=source)
     missing = len(readings) - len(series)
     remark = f"{missing} of {len(readings)} readings have no CT series here" if missing else ""
     schemes = {"patient": random_scheme({case.id: case.group for case in cases}, 42)}
@@ -118,7 +120,7 @@ def _slice(path: Path, header: Any) -> Slice:
     check_size(header, str(path))
     place, spacing = place_of(header), spacing_of(header)
     if place is None or spacing is None:
-        raise InputError(f"{path} is a slice of a CT without position or pixel spacing")
+        raise InputError(f"{path} is a slice of a CT without position or pixel spacing", path=path)
     shape = (int(header.Rows), int(header.Columns))
     along = float(place.normal @ place.position)
     uids = (str(header.SeriesInstanceUID), str(header.get("SOPInstanceUID") or ""))
@@ -159,7 +161,9 @@ def _by_slice(nodule: Sequence[Annotation], of_uid: Mapping[str, int], xml: Path
     for annotation in nodule:
         for contour in annotation.contours:
             if contour.sop_uid not in of_uid:
-                raise InputError(f"{xml} outlines a nodule on a slice that its series lacks; download the series again")
+                raise InputError(
+                    f"{xml} outlines a nodule on a slice that its series lacks; download the series again", path=xml
+                )
             if annotation.rater < RATERS:
                 raters = drawn.setdefault(of_uid[contour.sop_uid], [[] for _ in range(RATERS)])
                 raters[annotation.rater].append(contour)
@@ -170,7 +174,7 @@ def _masks(raters: Sequence[Sequence[Contour]], shape: tuple[int, int], xml: Pat
     try:
         return np.stack([draw(contours, shape) for contours in raters])
     except ValueError as error:
-        raise InputError(f"{xml}: {error}") from None
+        raise InputError(f"{xml}: {error}", path=xml) from None
 
 
 def _box(nodule: Sequence[Annotation], shape: tuple[int, int]) -> tuple[slice, slice]:

@@ -50,14 +50,14 @@ def read_xml(path: Path) -> Reading | None:
     """The reading in a file; None for XML of another kind (the chest X-rays have readings too). `InputError` if damaged,
     too large, or with a document type, which readings do not have and which could make a small file grow."""
     if path.stat().st_size > SIZE_LIMIT:
-        raise InputError(f"{path} is larger than any reading of LIDC-IDRI ({SIZE_LIMIT // 1_000_000} MB)")
+        raise InputError(f"{path} is larger than any reading of LIDC-IDRI ({SIZE_LIMIT // 1_000_000} MB)", path=path)
     try:
         root = ET.parse(path, ET.XMLParser(target=_NoDocumentType())).getroot()
         if _plain(root.tag) != "lidcreadmessage":
             return None
         return _reading(root)
     except (ET.ParseError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        raise InputError(f"{path} is not a reading of LIDC-IDRI that can be read ({error})") from None
+        raise InputError(f"{path} is not a reading of LIDC-IDRI that can be read ({error})", path=path) from None
 
 
 class _NoDocumentType(ET.TreeBuilder):

@@ -26,17 +26,18 @@ def find_folder(source: Path, *places: str) -> Path:
     `InputError` says what was looked for, or names the folders if several match.
     """
     if not source.is_dir():
-        raise InputError(f"{source} is no folder")
+        raise InputError(f"{source} is no folder", path=source)
     for place in places:
         found = sorted({p for pattern in (place, f"*/{place}") for p in source.glob(pattern) if p.is_dir()})
         if len(found) > 1:
             raise InputError(
-                f"{source} holds several folders {place}: {listed(found)}; give the folder of one as --source"
+                f"{source} holds several folders {place}: {listed(found)}; give the folder of one as --source",
+                path=source,
             )
         if found:
             return found[0]
     inside = listed(sorted(p.name for p in source.iterdir()), 8) or "nothing"
-    raise InputError(f"{source}: expected a folder {' or '.join(places)} in it, found {inside}")
+    raise InputError(f"{source}: expected a folder {' or '.join(places)} in it, found {inside}", path=source)
 
 
 def listed(names: Sequence[object], most: int = 3) -> str:
@@ -85,7 +86,7 @@ class Images:
                 else:
                     found.others.append(safe_name(relative.as_posix()))
         if not found.by_name:
-            raise InputError(f"{folder} holds no images")
+            raise InputError(f"{folder} holds no images", path=folder)
         return found
 
     def matched(self, names: Mapping[str, object]) -> dict[str, list[Path]]:
@@ -166,6 +167,8 @@ def load(
         mask = np.zeros(pixels.shape[:2], bool) if path is None else read_mask(path, reading)
         if mask.shape != pixels.shape[:2]:
             (h, w), (mh, mw) = pixels.shape[:2], mask.shape
-            raise InputError(f"{path} is {mw}×{mh} but its image {image.name} is {w}×{h}; they must have one size")
+            raise InputError(
+                f"{path} is {mw}×{mh} but its image {image.name} is {w}×{h}; they must have one size", path=path
+            )
         drawn.append(mask)
     return pixels, np.stack(drawn)

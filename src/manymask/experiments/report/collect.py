@@ -108,7 +108,9 @@ def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: Non
     for run in runs:
         places = sorted(p.parent for p in (run / "experiment.json", *run.glob("*/experiment.json")) if p.exists())
         if not places:
-            raise InputError(f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it")
+            raise InputError(
+                f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it", path=run
+            )
         for place in places:
             try:
                 found.setdefault(place.resolve(), _experiment(place))
@@ -136,12 +138,12 @@ def _experiment(folder: Path) -> Experiment:
     path = folder / "experiment.json"
     facts = _read(path, EXPERIMENT)
     if not facts["rows"]:
-        raise InputError(f"{path} has no rows")
+        raise InputError(f"{path} has no rows", path=path)
     rows = facts["rows"]
     places = {f"cells/{row['run_id']}" for row in rows} | {place for row in rows for place in row["codecs"].values()}
     strange = next((place for place in places if ".." in Path(place).parts or Path(place).is_absolute()), None)
     if strange is not None:
-        raise InputError(f"{path} names {strange!r}, which lies outside of its folder")
+        raise InputError(f"{path} names {strange!r}, which lies outside of its folder", path=path)
     tasks = {place: find(folder / place) for place in places}
     lines = [
         Line(row["table"], row["name"], row["label"], row["run_id"], tasks[f"cells/{row['run_id']}"],

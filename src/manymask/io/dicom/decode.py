@@ -42,7 +42,7 @@ def decode(dataset: Any, number: int, label: str) -> Stored:
     from pydicom.pixels import pixel_array
 
     if "PixelData" not in dataset or not dataset.PixelData:
-        raise InputError(f"{label} has no pixel data: they were taken out, or the file is cut short")
+        raise InputError(f"{label} has no pixel data: they were taken out, or the file is cut short", path=label)
     syntax = transfer_syntax(dataset, label)
     _check_colour(dataset, label)
     _check_fields(dataset, label)
@@ -53,7 +53,7 @@ def decode(dataset: Any, number: int, label: str) -> Stored:
         raw = pixel_array(dataset, index=number - 1, decoding_plugin=decoder, correct_unused_bits=False)
     shape = (int(dataset.Rows), int(dataset.Columns))
     if raw.shape[:2] != shape or raw.ndim not in (2, 3) or (raw.ndim == 3 and raw.shape[2] != 3):
-        raise InputError(f"{label}: the pixel data are not the image that the header describes")
+        raise InputError(f"{label}: the pixel data are not the image that the header describes", path=label)
     with readable(label, "has bits stored, or a high bit, that make no sense"):
         values = _own_bits(raw, dataset, syntax)
     padding = _padding(raw, dataset)
@@ -70,7 +70,7 @@ def transfer_syntax(dataset: Any, label: str) -> Any:
         return meta.TransferSyntaxUID
     implicit, little = dataset.original_encoding
     if implicit is None:
-        raise InputError(f"{label} does not say how its pixels are stored (no transfer syntax)")
+        raise InputError(f"{label} does not say how its pixels are stored (no transfer syntax)", path=label)
     dataset.file_meta = meta if meta is not None else FileMetaDataset()
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
@@ -80,7 +80,7 @@ def transfer_syntax(dataset: Any, label: str) -> Any:
 def _check_colour(dataset: Any, label: str) -> None:
     said, samples = photometric_of(dataset), int(dataset.get("SamplesPerPixel") or 1)
     if said not in _GREY + _COLOUR or (samples != 1) != (said in _COLOUR):
-        raise InputError(f"{label}: {said[:20]} pixels of {samples} sample(s) are not supported")
+        raise InputError(f"{label}: {said[:20]} pixels of {samples} sample(s) are not supported", path=label)
     dataset.PhotometricInterpretation, dataset.SamplesPerPixel = said, samples  # what is not written is the default
     if samples > 1:
         dataset.PixelRepresentation = 0  # no colour is below zero
@@ -92,12 +92,14 @@ def _check_fields(dataset: Any, label: str) -> None:
     """Whether the header says what is needed, and the pixel data are not of more frames than it says."""
     for name in ("BitsStored", "PixelRepresentation"):
         if dataset.get(name) is None:
-            raise InputError(f"{label}: its header lacks {name}, without which its grey values are not known")
+            raise InputError(
+                f"{label}: its header lacks {name}, without which its grey values are not known", path=label
+            )
     with readable(label, "is damaged: its pixel data are cut short"):
         said = count_frames(dataset)
         held = _count_held(dataset, said)
     if held > said:
-        raise InputError(f"{label} holds the pixels of {held} frames, but its header speaks of {said}")
+        raise InputError(f"{label} holds the pixels of {held} frames, but its header speaks of {said}", path=label)
 
 
 def _count_held(dataset: Any, said: int) -> int:
@@ -120,7 +122,7 @@ def _decoder(syntax: Any, label: str) -> str:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise InputError(f"{label}: transfer syntax {syntax.name} ({syntax}) is not supported") from None
+        raise InputError(f"{label}: transfer syntax {syntax.name} ({syntax}) is not supported", path=label) from None
     if not syntax.is_encapsulated:
         return ""
     name = next((name for name in _DECODERS if name in decoder.available_plugins), None)
@@ -140,7 +142,7 @@ def _single_frame(dataset: Any, number: int, label: str) -> tuple[Any, int]:
         frame = get_frame(dataset.PixelData, number - 1, number_of_frames=count_frames(dataset))
     found, expected = stream_size(frame), (int(dataset.Rows), int(dataset.Columns))
     if found is not None and found != expected:
-        raise InputError(f"{label}: the pixel data are not the image that the header describes")
+        raise InputError(f"{label}: the pixel data are not the image that the header describes", path=label)
     mended = _whole_spectrum(frame)
     if mended == frame:
         return dataset, number

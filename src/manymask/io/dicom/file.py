@@ -66,9 +66,9 @@ def load_dicom(path: Path, header_only: bool = False, more: tuple[str, ...] = ()
     """The data set of a file; or the part of its header that places it, with `more` fields. `InputError` if unreadable."""
     pydicom = pydicom_quiet()
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file", path=path)
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty", path=path)
     with readable(str(path), _DAMAGED):
         _check_deflated(path)
         with _WithinFile(path) as file:
@@ -77,7 +77,7 @@ def load_dicom(path: Path, header_only: bool = False, more: tuple[str, ...] = ()
             else:
                 dataset = pydicom.dcmread(file, force=True)
     if len(dataset) == 0:
-        raise InputError(f"{path} {_DAMAGED}")
+        raise InputError(f"{path} {_DAMAGED}", path=path)
     return dataset
 
 
@@ -112,7 +112,7 @@ def _check_deflated(path: Path) -> None:
         except Exception:
             return  # what is wrong with it is said when it is read
         if syntax == DeflatedExplicitVRLittleEndian and inflates_beyond(file.read(), _DEFLATED_LIMIT):
-            raise InputError(f"{path} unpacks to more than an image may hold")
+            raise InputError(f"{path} unpacks to more than an image may hold", path=path)
 
 
 def _reads_as_dicom(path: Path) -> bool:

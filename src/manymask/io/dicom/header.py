@@ -46,9 +46,9 @@ def readable(label: str, otherwise: str = "is damaged or cut short") -> Iterator
     except ManymaskError:
         raise
     except MemoryError:
-        raise InputError(f"{label} does not fit into memory") from None
+        raise InputError(f"{label} does not fit into memory", path=label) from None
     except Exception:
-        raise InputError(f"{label} {otherwise}") from None
+        raise InputError(f"{label} {otherwise}", path=label) from None
 
 
 def not_a_picture(header: Any) -> str | None:
@@ -71,23 +71,28 @@ def check_size(header: Any, label: str) -> None:
     """Refuses what is too small to show anything and what would not fit into memory, before it is decoded."""
     if str(header.get("SOPClassUID") or "") in _WHOLE_SLIDES or "TotalPixelMatrixColumns" in header:
         raise InputError(
-            f"{label} is a whole slide, stored in tiles, which is not supported: export a region as an image"
+            f"{label} is a whole slide, stored in tiles, which is not supported: export a region as an image",
+            path=label,
         )
     try:
         rows, columns = int(header.Rows), int(header.Columns)
         frames, samples = count_frames(header), int(header.get("SamplesPerPixel") or 1)
         bits = int(header.get("BitsAllocated") or 0)
     except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{label}: the header does not say how large the image is") from None
+        raise InputError(f"{label}: the header does not say how large the image is", path=label) from None
     if min(rows, columns) < SMALLEST_SIDE:
-        raise InputError(f"{label} is {columns}×{rows} pixels: too small to segment")
+        raise InputError(f"{label} is {columns}×{rows} pixels: too small to segment", path=label)
     if rows * columns > PIXEL_LIMIT:
         million = PIXEL_LIMIT // 1_000_000
-        raise InputError(f"{label} is {columns}×{rows}, more than {million} million pixels; scale it down first")
+        raise InputError(
+            f"{label} is {columns}×{rows}, more than {million} million pixels; scale it down first", path=label
+        )
     if frames > FRAME_LIMIT or rows * columns * samples * frames > VOLUME_LIMIT:
-        raise InputError(f"{label} holds {frames} frames of {columns}×{rows}, too many to read at once; split it")
+        raise InputError(
+            f"{label} holds {frames} frames of {columns}×{rows}, too many to read at once; split it", path=label
+        )
     if bits not in (1, 8, 16):
-        raise InputError(f"{label} has {bits} bits a pixel; images of 8 to 16 bits are read")
+        raise InputError(f"{label} has {bits} bits a pixel; images of 8 to 16 bits are read", path=label)
 
 
 def count_frames(header: Any) -> int:
@@ -99,7 +104,9 @@ def check_frames(header: Any, label: str) -> None:
     """Refuses a file that describes other frames than it says to hold: some would be left out, or read by no scale."""
     described = len(header.get("PerFrameFunctionalGroupsSequence") or [])
     if described and described != count_frames(header):
-        raise InputError(f"{label}: its header describes {described} frames, but speaks of {count_frames(header)}")
+        raise InputError(
+            f"{label}: its header describes {described} frames, but speaks of {count_frames(header)}", path=label
+        )
 
 
 def group(header: Any, number: int, name: str) -> Any:

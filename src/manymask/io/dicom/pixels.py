@@ -74,9 +74,9 @@ def modality(stored: np.ndarray, dataset: Any, number: int, label: str) -> np.nd
             values = stored * np.float32(1 if slope is None else slope)
             values += np.float32(0 if intercept is None else intercept)
         if slope is not None and float(slope) == 0:
-            raise InputError(f"{label}: its rescale slope is 0, which would make all grey values one")
+            raise InputError(f"{label}: its rescale slope is 0, which would make all grey values one", path=label)
     if not np.isfinite(values).all():
-        raise InputError(f"{label}: the rescale slope or intercept is not a number")
+        raise InputError(f"{label}: the rescale slope or intercept is not a number", path=label)
     return values
 
 

@@ -147,7 +147,7 @@ def _segmentation(source: Source, kind: _Kind, facts: Mapping[str, Any], instanc
         )
     except Exception as error:
         # the bare header has no patient in it, so what highdicom says of it may be told
-        raise InputError(f"{name}: no DICOM SEG can refer to it ({_line(error)})") from None
+        raise InputError(f"{name}: no DICOM SEG can refer to it ({_line(error)})", path=name) from None
     seg.ContributingEquipmentSequence = [_equipment(facts)]
     seg.SeriesDate, seg.SeriesTime = seg.ContentDate, seg.ContentTime
     _mend(seg, source)

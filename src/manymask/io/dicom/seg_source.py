@@ -61,7 +61,8 @@ def sources(pictures: Sequence[Picture]) -> list[Source]:
         )
         if missing:
             raise InputError(
-                f"{picture.name}: its header has no {missing}, or several, which a SEG needs to refer to it"
+                f"{picture.name}: its header has no {missing}, or several, which a SEG needs to refer to it",
+                path=picture.name,
             )
         if not _in_space(dataset, number):
             _check_positions(dataset, picture.name)
@@ -89,16 +90,21 @@ def _check_positions(dataset: Any, name: str) -> None:
     if _multi_frame(dataset) and dataset.get("FrameOfReferenceUID") and dataset.get("ImagePositionPatient"):
         raise InputError(
             f"{name}: its file gives one position in the patient for all its {count_frames(dataset)} frames, not one for "
-            "each, so that no DICOM SEG can be placed on them"
+            "each, so that no DICOM SEG can be placed on them",
+            path=name,
         )
 
 
 def _frame(picture: Picture) -> DicomFrame:
     if not isinstance(picture.origin, DicomFrame):
-        raise InputError(f"{picture.name} does not come from DICOM: there is nothing that a SEG could refer to")
+        raise InputError(
+            f"{picture.name} does not come from DICOM: there is nothing that a SEG could refer to", path=picture.name
+        )
     dataset, shape = picture.origin.dataset, picture.pixels.shape[:2]
     if shape != (dataset.get("Rows"), dataset.get("Columns")):
-        raise InputError(f"{picture.name} has {shape[1]}×{shape[0]} pixels, not what its header says")
+        raise InputError(
+            f"{picture.name} has {shape[1]}×{shape[0]} pixels, not what its header says", path=picture.name
+        )
     return picture.origin
 
 

@@ -184,7 +184,7 @@ def _frames(header: Any, path: Path | None, label: str) -> list[Frame]:
     with readable(label):
         what = not_a_picture(header)
         if what is not None:
-            raise InputError(f"{label}: this is {what}")
+            raise InputError(f"{label}: this is {what}", path=label)
         check_size(header, label)
         check_frames(header, label)
         numbers = range(1, count_frames(header) + 1)

@@ -62,7 +62,7 @@ class ArchiveSeries:
             client = self._client()
             listed = client.search_for_instances(self.study, self.series, fields=_SIZE, limit=INSTANCE_LIMIT + 1)
             if not listed:
-                raise InputError(f"{self.base} has no such series, or it is empty; check the address")
+                raise InputError(f"{self.base} has no such series, or it is empty; check the address", path=self.base)
             if len(listed) > INSTANCE_LIMIT:
                 raise InputError(f"the series holds more than {INSTANCE_LIMIT} objects; fetch and segment a part of it")
             _check_bytes(sum(_declared_bytes(found) for found in listed))
@@ -81,7 +81,9 @@ class ArchiveSeries:
             for dataset in datasets:
                 answer = client.store_instances([dataset], study_instance_uid=self.study)
                 if answer.get("FailedSOPSequence"):
-                    raise InputError(f"{self.base} refused to store the SEG {dataset.ContentLabel.lower()}")
+                    raise InputError(
+                        f"{self.base} refused to store the SEG {dataset.ContentLabel.lower()}", path=self.base
+                    )
 
     def _client(self) -> Any:
         from dicomweb_client import DICOMwebClient
@@ -155,19 +157,21 @@ def _told(base: str) -> Iterator[None]:
         code = getattr(error.response, "status_code", 0)
         if code in (401, 403):
             raise InputError(
-                f"{base} asks who you are or does not let you in ({code}); set {USER} and {PASSWORD}"
+                f"{base} asks who you are or does not let you in ({code}); set {USER} and {PASSWORD}",
+                path=base,
             ) from None
         if code == 404:
-            raise InputError(f"{base} knows no such address or series (404); check the address") from None
-        raise InputError(f"{base} answered with an error ({code})") from None
+            raise InputError(f"{base} knows no such address or series (404); check the address", path=base) from None
+        raise InputError(f"{base} answered with an error ({code})", path=base) from None
     except requests.exceptions.SSLError:
         raise InputError(
-            f"{base}: its certificate is not trusted; REQUESTS_CA_BUNDLE names one's own authority"
+            f"{base}: its certificate is not trusted; REQUESTS_CA_BUNDLE names one's own authority",
+            path=base,
         ) from None
     except requests.Timeout:
-        raise InputError(f"{base} did not answer in time") from None
+        raise InputError(f"{base} did not answer in time", path=base) from None
     except requests.RequestException as error:
         what = "cannot be reached" if isinstance(error, requests.ConnectionError) else "sent no usable answer"
-        raise InputError(f"{base} {what}") from None
+        raise InputError(f"{base} {what}", path=base) from None
     except (ValueError, KeyError, AttributeError, TypeError, InvalidDicomError):
-        raise InputError(f"{base} does not answer as a DICOMweb archive does; check the address") from None
+        raise InputError(f"{base} does not answer as a DICOMweb archive does; check the address", path=base) from None
