@@ -100,18 +100,6 @@ def one_line(error: BaseException, limit: int = 160) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def at_least_one(flag: str, value: int | None) -> None:
-    """`ConfigError` for a flag that counts something and counts nothing."""
-    if value is not None and value < 1:
-        raise ConfigError(f"{flag} must be at least 1, not {value}")
-
-
-def in_range(flag: str, value: float | None, low: float, high: float) -> None:
-    """`ConfigError` for a flag outside of what it may be."""
-    if value is not None and not low <= value <= high:
-        raise ConfigError(f"{flag} must lie in {low} … {high}, not {value}")
-
-
 def guesses(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` with the known words that are most like this one; empty where none is."""
     near = difflib.get_close_matches(word, list(known), 3, 0.5)

@@ -112,7 +112,8 @@ class _Upgrade:
     def _refuse_if_used(self, old: str, key: str, item: Any) -> None:
         if self.training and item != REMOVED_FIELDS[old, key]:
             raise ConfigError(
-                f"{self.place}: {old}.{key} = {item!r:.40} was removed: train again without it in a new --run"
+                f"{self.place}: {old}.{key} = {item!r:.40} was removed: train again without it in a new run folder",
+                remedies=("run",),
             )
 
 

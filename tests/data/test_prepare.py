@@ -120,7 +120,7 @@ def test_sub_folders_are_walked_and_what_is_passed_over_is_named(tmp_path):
 def test_masks_beside_other_masks_are_refused_until_one_is_chosen(tmp_path, other):
     pairs(tmp_path, range(5))
     pairs(tmp_path, range(5), masks=other)
-    with pytest.raises(ManymaskError, match=f"several folders of masks: .*{other}.*--masks NAME"):
+    with pytest.raises(ManymaskError, match=f"several folders of masks: .*{other}.*name the one to take"):
         folder.read(tmp_path)
     source = folder.read(tmp_path, masks=("masks",))
     assert source.cases[0].read()[1].shape[0] == 1 and source.notes == (f"passed over: {tmp_path / other}",)
@@ -264,7 +264,7 @@ def test_inverted_masks_are_suspected_and_inverted_back(tmp_path):
         save(tmp_path / "in/images" / f"{k}.png", photo(k))
         save(tmp_path / "in/masks" / f"{k}.png", 255 - blob())
     (line,) = prepared(tmp_path / "in").warnings
-    assert "5 of 5 masks cover most of the image and of its border" in line and "--invert" in line
+    assert "5 of 5 masks cover most of the image and of its border" in line and "invert the masks" in line
     shutil.rmtree(tmp_path / "in-store")
     assert prepared(tmp_path / "in", reading=MaskReading(invert=True)).native_masks("0").sum() == 180
 
@@ -368,7 +368,7 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once_and_can_be_left_out(tmp
     with pytest.raises(ManymaskError) as caught:
         prepare(source, tmp_path / "store", 32, 3)
     first, *kinds = str(caught.value).splitlines()
-    assert first == "8 of 20 cases cannot be used; mend them, or leave them out with --skip-bad:"
+    assert first == "8 of 20 cases cannot be used; mend them, or leave them out:"
     assert len(kinds) == 5 and "p1.png" in kinds[0] and "(and 3 more like it: p2, p3, p4)" in kinds[0]
     assert not (tmp_path / "store").exists()
     store = prepare(source, tmp_path / "store", 32, 3, skip_bad=True)

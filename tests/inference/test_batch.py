@@ -16,10 +16,11 @@ import nibabel
 
 from manymask import Segmenter
 from manymask.data.datasets import phantom
+from manymask.cli.segment import parse_roi
 from manymask.errors import ManymaskError
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.inference.batch import RunSummary, SeriesResult, find_entries, parse_roi
+from manymask.inference.batch import RunSummary, SeriesResult, find_entries
 from manymask.io.dicom.web import archive_series
 from manymask.io.nifti import nifti_slices, read_nifti, write_nifti
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct

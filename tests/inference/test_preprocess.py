@@ -118,7 +118,7 @@ FLAT[0, 0] = 1
 @pytest.mark.parametrize(
     ("image", "rois", "message"),
     [
-        ("scan", [], r"regions of 64×64 pixels and the image has 192×192: say where to look with --roi X,Y"),
+        ("scan", [], r"regions of 64×64 pixels and the image has 192×192: say where to look$"),
         ("scan", [(192, 0)], r"192,0 lies outside the image of 192×192"),
         ("scan", [(-1, 5)], r"-1,5 lies outside"),
         ("flat", [(150, 150)], r"the region about 150,150 is flat"),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from manymask.choices import SamplerName
-from manymask.errors import at_least_one
+from manymask.cli.wording import at_least_one
 
 if TYPE_CHECKING:
     from manymask.data.case import Batch

@@ -6,7 +6,8 @@ from typing import Annotated
 import tyro
 
 from manymask.choices import Precision
-from manymask.errors import ConfigError, at_least_one
+from manymask.cli.wording import at_least_one
+from manymask.errors import ConfigError
 
 
 def reproduce(

@@ -1,7 +1,9 @@
 """The command line: finds the verb (tyro); what a user did wrong ends in one line and 2."""
 
+import inspect
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import tyro
@@ -12,7 +14,9 @@ from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
 from manymask.cli.renamed import renamed
 from manymask.cli.segment import demo, segment, serve
+from manymask.cli.train import parameters as train_parameters
 from manymask.cli.train import train, train_help
+from manymask.cli.wording import worded
 from manymask.errors import ConfigError, ManymaskError, guesses
 from manymask.signals import interrupt_on_sigterm
 
@@ -51,7 +55,7 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("MANYMASK_DEBUG", "0") not in ("", "0"):
             raise
-        said, code = explain(error)
+        said, code = explain(error, parameters_of(sys.argv[1:]))
         print(f"manymask: {' '.join(said.splitlines())}", file=sys.stderr)
     sys.exit(code)
 
@@ -74,13 +78,21 @@ def run(arguments: list[str]) -> int:
     return int(code or 0)
 
 
-def explain(error: BaseException) -> tuple[str, int]:
-    """What is said of an error, and the exit status."""
+def parameters_of(arguments: list[str]) -> Collection[str]:
+    """The names of the parameters that the verb of these arguments accepts; none without a verb."""
+    verb = arguments[0] if arguments else ""
+    if verb == "train":
+        return train_parameters()
+    return tuple(inspect.signature(VERBS[verb]).parameters) if verb in VERBS else ()
+
+
+def explain(error: BaseException, accepted: Collection[str] = ()) -> tuple[str, int]:
+    """What is said of an error, with the flags among `accepted` parameters that it is about; and the exit status."""
     match error:
         case KeyboardInterrupt():
             return str(error) or "interrupted", getattr(error, "status", 130)
         case ManymaskError():
-            return str(error), 2
+            return worded(error, accepted), 2
         case OSError() if error.filename is not None:  # a full disk, a place that cannot be written: theirs to mend too
             return f"{os.fsdecode(error.filename)}: {error.strerror}", 2
         case OSError():

@@ -1,12 +1,16 @@
 """`segment`, `serve` and `demo`: what a trained model is for."""
 
+import inspect
+import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from manymask.choices import SamplerName
-from manymask.errors import ConfigError, at_least_one, in_range
+from manymask.cli.wording import at_least_one, in_range, worded
+from manymask.errors import ConfigError
 
 
 def segment(
@@ -54,12 +58,12 @@ def segment(
     from manymask.io.window import parse_window
 
     _check_segment(model, out, samples, threshold)
-    rois, shown = [inference.parse_roi(text) for text in roi], parse_window(window) if window else None
+    rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
     entries, found = inference.find_entries(inputs)
     archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
     if anonymise and store and archives:
         raise ConfigError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
-    tally = inference.RunSummary()
+    tally = inference.RunSummary(worded=partial(worded, accepted=inspect.signature(segment).parameters))
     inference.announce(found, tally)
     if not entries:
         return 2
@@ -71,6 +75,14 @@ def segment(
     for line in tally.lines(out):
         print(line)
     return 2 if tally.failed or tally.incomplete else 0
+
+
+def parse_roi(text: str) -> tuple[int, int]:
+    """`X,Y`: column and row of a centre, in pixels from the top left."""
+    found = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text)
+    if not found:
+        raise ConfigError(f"--roi wants X,Y in whole pixels from the top left, as in --roi 210,145, not {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:

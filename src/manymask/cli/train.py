@@ -1,5 +1,7 @@
 """`train`, whose flags depend on the recipe."""
 
+from dataclasses import fields
+
 import tyro
 
 from manymask.errors import ConfigError, guesses
@@ -30,6 +32,13 @@ def train(arguments: list[str]) -> None:
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     print(f"model → {fit(options.job(stage), options.max_minutes)}")
+
+
+def parameters() -> tuple[str, ...]:
+    """The names of the flags that every recipe has."""
+    from manymask.training.initialization import TrainOptions
+
+    return tuple(field.name for field in fields(TrainOptions))
 
 
 def train_help() -> None:

@@ -74,7 +74,7 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
             survey.refuse_useless(list(looks.values()))
             kept = [case for case in source.cases if case.id in looks]
             about = _describe(source, kept, looks, writer.image_hashes(), size)
-            left_out = [f"{len(problems)} left out: " + "; ".join(problems.values())] if problems else []
+            left_out = [f"{len(problems)} left out: " + "; ".join(map(str, problems.values()))] if problems else []
             about |= {
                 "raters": writer.raters,
                 "channels": channels,
@@ -85,18 +85,20 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
     return Store(out)
 
 
-def _write_cases(source: Source, writer: Writer, size: int) -> tuple[dict[str, survey.Look], dict[str, str]]:
+def _write_cases(source: Source, writer: Writer, size: int) -> tuple[dict[str, survey.Look], dict[str, ManymaskError]]:
     """Writes the cases that can be used; what was noted of them, and why the others cannot, by id."""
-    looks, problems = dict[str, survey.Look](), dict[str, str]()
+    looks, problems = dict[str, survey.Look](), dict[str, ManymaskError]()
     for case, loaded in _load_all(source.cases, source.name, size):
-        if isinstance(loaded, str):
+        if isinstance(loaded, ManymaskError):
             problems[case.id] = loaded
             continue
         image, masks, noted = loaded
         if case.id in looks:
-            problems[case.id] = f"two images are called {case.id}"
+            problems[case.id] = InputError(f"two images are called {case.id}")
         elif writer.raters not in (None, len(masks)):
-            problems[case.id] = f"case {case.id} has {len(masks)} masks but the first case has {writer.raters}"
+            problems[case.id] = InputError(
+                f"case {case.id} has {len(masks)} masks but the first case has {writer.raters}"
+            )
         else:
             writer.add(resize_image(image, size), np.stack([resize_mask(mask, size) for mask in masks]), masks)
             looks[case.id] = noted
@@ -129,21 +131,21 @@ def _describe(
             "read_by": [list(map(int, case.read_by)) for case in cases] if partly else None}  # fmt: skip
 
 
-def _load(case: Case, size: int) -> Loaded | str:
+def _load(case: Case, size: int) -> Loaded | ManymaskError:
     """The image and masks of a case with what is to be noted of them, or why it cannot be used."""
     try:
         image, masks = case.read()
     except ManymaskError as error:
-        return str(error)
+        return error
     if image.min() == image.max():
-        return f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it"
+        return InputError(f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it")
     if masks.shape[1:] != image.shape[:2]:
         (h, w), (mh, mw) = image.shape[:2], masks.shape[1:]
-        return f"case {case.id}: the image is {w}×{h} but its mask {mw}×{mh}; they must have one size"
+        return InputError(f"case {case.id}: the image is {w}×{h} but its mask {mw}×{mh}; they must have one size")
     return image, masks, survey.look(case, image, masks, size)
 
 
-def _load_all(cases: Sequence[Case], name: str, size: int) -> Iterator[tuple[Case, Loaded | str]]:
+def _load_all(cases: Sequence[Case], name: str, size: int) -> Iterator[tuple[Case, Loaded | ManymaskError]]:
     """The cases in order, decoded by a few threads, at most 64 ahead."""
     pending = iter(cases)
     with ThreadPoolExecutor(4) as pool, tqdm(total=len(cases), desc=f"prepare {name}", unit="case") as bar:
@@ -161,7 +163,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise InputError(
-                f"{folder} is no prepared data set: run `manymask prepare RECIPE --source … --out {folder}`",
+                f"{folder} is no prepared data set: prepare one there first",
                 path=folder,
             )
         self.folder, self.manifest = folder, read_manifest(folder)
@@ -201,9 +203,13 @@ class Store:
         schemes = self.manifest["schemes"]
         name = scheme or self.default_scheme
         if name not in schemes:
-            raise ConfigError(f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}", path=self.folder)
+            raise ConfigError(
+                f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}",
+                parameter="scheme",
+                path=self.folder,
+            )
         if part not in PARTS:
-            raise ConfigError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}")
+            raise ConfigError(f"{part!r} is no part of a split; choose {', '.join(PARTS)}", parameter="split")
         if not schemes[name].get(part):
             raise InputError(f"the {part} part of split {name!r} of {self.folder} is empty")
         return list(schemes[name][part])

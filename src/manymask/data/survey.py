@@ -77,8 +77,8 @@ def refuse_useless(looks: Sequence[Look]) -> None:
         return
     what = " or ".join(kind for kind, count in kinds.items() if count)
     raise InputError(
-        f"all {len(shares)} masks are {what}, there is nothing to learn: look at the mask files, and at --mask-threshold, "
-        "--mask-labels and --invert"
+        f"all {len(shares)} masks are {what}, there is nothing to learn: look at the mask files, and at how they are read",
+        remedies=("mask_threshold", "mask_labels", "invert"),
     )
 
 
@@ -98,7 +98,7 @@ def warnings(ids: Sequence[str], looks: Sequence[Look], size: int) -> list[str]:
     inverted = [case for case, each in zip(ids, looks, strict=True) for _ in np.flatnonzero(each.inverted)]
     if 2 * len(inverted) >= filled:
         lines.append(f"{len(inverted)} of {filled} masks cover most of the image and of its border: if foreground and "
-                     "background are exchanged, add --invert")  # fmt: skip
+                     "background are exchanged, invert the masks")  # fmt: skip
     elif inverted:
         lines.append(f"{len(inverted)} of {filled} masks cover most of the image and of its border, unlike the others; are "
                      f"they inverted? {listed(inverted)}")  # fmt: skip
@@ -118,24 +118,25 @@ def _small_objects(looks: Sequence[Look], size: int) -> list[str]:
     if median >= SMALL_MEDIAN and tiny <= TINY_SHARE:
         return []
     return [f"at {size}×{size} the median object has {median:.3g} pixels, and {100 * tiny:.3g} % have fewer than {TINY}: "
-            "give a larger --size, or crops"]  # fmt: skip
+            "prepare the images larger, or give crops"]  # fmt: skip
 
 
-def report(problems: Mapping[str, str], total: int) -> ManymaskError:
+def report(problems: Mapping[str, ManymaskError], total: int) -> InputError:
     """All cases that cannot be used as one error: a single one in its own words, else a line for each kind."""
-    hint = "mend them, or leave them out with --skip-bad"
+    remedies = [*(name for error in problems.values() for name in error.remedies), "skip_bad"]
     if len(problems) == 1:
-        return InputError(f"{next(iter(problems.values()))}; or leave it out with --skip-bad")
+        error = next(iter(problems.values()))
+        return InputError(f"{error}; or leave it out", path=error.path, remedies=remedies)
     kinds: dict[str, list[str]] = {}
-    for case, message in problems.items():
-        kinds.setdefault(_kind(message, case), []).append(case)
-    lines = [f"{len(problems)} of {total} cases cannot be used; {hint}:"]
+    for case, error in problems.items():
+        kinds.setdefault(_kind(str(error), case), []).append(case)
+    lines = [f"{len(problems)} of {total} cases cannot be used; mend them, or leave them out:"]
     for cases in list(kinds.values())[:MOST_KINDS]:
         rest = f" (and {len(cases) - 1} more like it: {listed(cases[1:])})" if len(cases) > 1 else ""
         lines.append(f"  {problems[cases[0]]}{rest}")
     if len(kinds) > MOST_KINDS:
         lines.append(f"  … and {len(kinds) - MOST_KINDS} kinds more")
-    return InputError("\n".join(lines))
+    return InputError("\n".join(lines), remedies=dict.fromkeys(remedies))
 
 
 def _kind(message: str, case: str) -> str:

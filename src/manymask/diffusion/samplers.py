@@ -177,7 +177,9 @@ def check_fit(sampler: Sampler, process: Process) -> None:
             f"{type(sampler).__name__} cannot sample a {type(process).__name__}: choose {', '.join(matched_store)}"
         )
     if not 1 <= sampler.steps <= process.steps:
-        raise ConfigError(f"the sampler takes {sampler.steps} steps, the process has 1 … {process.steps}")
+        raise ConfigError(
+            f"the sampler takes {sampler.steps} steps, the process has 1 … {process.steps}", parameter="steps"
+        )
 
 
 SAMPLERS: dict[SamplerName, type] = {

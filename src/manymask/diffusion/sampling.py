@@ -38,12 +38,15 @@ class SamplingConfig:
             and not isinstance(self.sampler, get_args(Sampler))
         ):
             raise ConfigError(
-                f"sampler: {self.sampler!r} is none of {', '.join(SAMPLERS)}, and no object such as DDIM(10)"
+                f"sampler: {self.sampler!r} is none of {', '.join(SAMPLERS)}, and no object such as DDIM(10)",
+                parameter="sampler",
             )
         for name, value, most in (("steps", self.steps, None), ("orientations", self.orientations, MOST_ORIENTATIONS)):
             _check_count(name, value, most)
         if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float | None):
-            raise ConfigError(f"guidance_scale must be a number, not {self.guidance_scale!r}")
+            raise ConfigError(
+                f"guidance_scale must be a number, not {self.guidance_scale!r}", parameter="guidance_scale"
+            )
 
     def over(self, default: "SamplingConfig") -> "SamplingConfig":
         """These settings where they are given, else those of `default`.
@@ -92,8 +95,9 @@ def _check_count(name: str, value: Any, most: int | None) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} must be a whole number, not {value!r}")
+        raise ConfigError(f"{name} must be a whole number, not {value!r}", parameter=name)
     if value < 1 or (most is not None and value > most):
         raise ConfigError(
-            f"{name} must lie in 1 … {most}, not {value}" if most else f"{name} must be at least 1, not {value}"
+            f"{name} must lie in 1 … {most}, not {value}" if most else f"{name} must be at least 1, not {value}",
+            parameter=name,
         )

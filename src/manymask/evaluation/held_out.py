@@ -26,7 +26,7 @@ def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Prove
             f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
         )
         return
-    raise DataLeakError(f"{found}: this split is another one than that it was trained on")
+    raise DataLeakError(f"{found}: this split is another one than that it was trained on", cases=known)
 
 
 def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> str:
@@ -68,5 +68,7 @@ def matched_store(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)
             path=store.folder,
         )
     if any(offset) and not recipe.margin:
-        raise ConfigError("--offsets are for models that were trained on windows of larger crops")
+        raise ConfigError(
+            "windows off the middle are for models that were trained on windows of larger crops", parameter="offsets"
+        )
     return store if store.cut or not recipe.margin else store.window(recipe.size, offset, recipe.stretch)

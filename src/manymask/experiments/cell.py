@@ -63,7 +63,11 @@ def begin(task: RunSpec, folder: Path) -> None:
         write_json(path, wanted)
     changed = difference(read_json(path), wanted)
     if changed:
-        raise ConfigError(f"{folder} holds results of other settings ({changed[0]}): name another --out", path=folder)
+        raise ConfigError(
+            f"{folder} holds results of other settings ({changed[0]}): name another output folder",
+            remedies=("out",),
+            path=folder,
+        )
 
 
 def train(task: RunSpec, folder: Path, store: Store) -> None:

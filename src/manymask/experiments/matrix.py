@@ -230,7 +230,7 @@ def selected(rows: list[Variant], only: tuple[str, ...]) -> list[Variant]:
     strange = [name for name in only if name not in known]
     if strange:
         raise ConfigError(
-            f"--only {strange[0]}: no such table or row; choose of {', '.join(dict.fromkeys(_names(rows)))}"
+            f"{strange[0]}: no such table or row; choose of {', '.join(dict.fromkeys(_names(rows)))}", parameter="only"
         )
     return [row for row in rows if not only or {row.table, row.name, row.run_id} & set(only)]
 

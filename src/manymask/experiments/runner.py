@@ -91,7 +91,8 @@ def find_store(plan: ReproduceConfig, name: str) -> Store:
             )
         if plan.size not in (None, store.stored[0]):
             raise ConfigError(
-                f"{store.folder} was prepared at {store.stored[0]}²: prepare it with --size {plan.size}",
+                f"{store.folder} was prepared at {store.stored[0]}²: prepare it at {plan.size}²",
+                parameter="size",
                 path=store.folder,
             )
         return store
@@ -99,7 +100,7 @@ def find_store(plan: ReproduceConfig, name: str) -> Store:
     if place.exists():
         return Store(place)
     if plan.source is None and row.dataset != "phantom":
-        raise ConfigError(f"{name} needs --data, a prepared store, or --source, the data set as downloaded")
+        raise ConfigError(f"{name} needs a prepared store, or the data set as downloaded", remedies=("data", "source"))
     return prepare(DATASETS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
 
 
@@ -117,7 +118,9 @@ def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: Repr
         changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "budget": _plain(shared["budget"])})
         if changed:
             raise ConfigError(
-                f"{folder} holds results of other settings ({changed[0]}): name another --out", path=folder
+                f"{folder} holds results of other settings ({changed[0]}): name another output folder",
+                remedies=("out",),
+                path=folder,
             )
     tables = [{"table": r.table, "name": r.name, "label": r.label, "run_id": r.run_id, "codecs": codec_names(rows, r.recipe)}
               for r in rows]  # fmt: skip

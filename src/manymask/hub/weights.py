@@ -55,7 +55,7 @@ def outline(recipe: Recipe, stage: Stage, place: Path) -> nn.Module:
         with torch.device("meta"):
             return recipe.build(stage)
     except ManymaskError as error:
-        raise ConfigError(f"{place}: {error}", path=place) from None
+        raise error.reworded(f"{place}: {error}") from None
     except Exception as error:  # settings that are in bounds each, but fit no network together
         raise ConfigError(
             f"{place}: no model can be built with these settings ({first_difference(error)})", path=place

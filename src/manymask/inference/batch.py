@@ -5,7 +5,7 @@ OUT/SERIES/            what is one in three dimensions: DICOM SEG of a series, N
                        in its own folder
 OUT/summary.csv        a line for each picture, where there are several
 A result of another image is never replaced: NAME-2 then stands beside NAME.
-Names come from the rater, never from a patient field; with `anonymise` not from file names either.
+Names come from the reader, never from a patient field; with `anonymise` not from file names either.
 """
 
 import errno
@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ConfigError, InputError, ManymaskError
+from manymask.errors import InputError, ManymaskError
 from manymask.inference.cautions import kind
 from manymask.inference.outputs import fill_result, put_result
 from manymask.inference.preprocess import Point
@@ -77,7 +77,7 @@ class SeriesResult:
 class RunSummary:
     """How it went, counted in images; `incomplete`: series whose images were segmented, but whose SEG or NIfTI could not
     be made or stored; `replaced`: earlier results of the same images. What did not work is said at once, on stderr;
-    warnings at the end, each kind once."""
+    warnings at the end, each kind once. `worded` is how an error is put into words."""
 
     done: int = 0
     failed: int = 0
@@ -85,14 +85,15 @@ class RunSummary:
     stored: int = 0
     replaced: int = 0
     warned: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # kind → first text, its image, how many
+    worded: Callable[[ManymaskError], str] = str
 
     def fail(self, error: ManymaskError) -> None:
         self.failed += 1
-        say(error)
+        say(self.worded(error))
 
     def miss(self, error: ManymaskError) -> None:
         self.incomplete += 1
-        say(error)
+        say(self.worded(error))
 
     def warn(self, label: str, warnings: Sequence[str]) -> None:
         for warning in warnings:
@@ -115,14 +116,6 @@ class RunSummary:
 def say(line: object) -> None:
     """One line to the user, beside the progress bar."""
     tqdm.write(f"manymask: {line}", file=sys.stderr)
-
-
-def parse_roi(text: str) -> Point:
-    """`X,Y`: column and row of a centre, in pixels from the top left."""
-    found = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text)
-    if not found:
-        raise ConfigError(f"--roi wants X,Y in whole pixels from the top left, as in --roi 210,145, not {text!r}")
-    return int(found[1]), int(found[2])
 
 
 def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
@@ -192,20 +185,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
-def _told(tell: Callable[[ManymaskError], None], label: str) -> Iterator[None]:
+def _told(tell: Callable[[ManymaskError], None], label: str | None) -> Iterator[None]:
     """Whatever goes wrong with one image or one write inside becomes one line; only a full disk ends the run. What was not
-    foreseen is named by its kind and place alone, since its text might be the patient's."""
+    foreseen is named by its kind and place alone, since its text might be the patient's. An error that names no file gets
+    `label` before it, where there is one."""
+    before = f"{label}: " if label is not None else ""
     try:
         yield
     except ManymaskError as error:
-        tell(error if label in str(error) else InputError(f"{label}: {error}", path=label))
+        tell(error if error.path is not None else error.reworded(f"{before}{error}"))
     except OSError as error:
-        line = f"{label if error.filename is None else error.filename}: {error.strerror or error}"
+        line = f"{before if error.filename is None else f'{error.filename}: '}{error.strerror or error}"
         if error.errno in _FULL:
             raise _FullError(line) from None
         tell(InputError(line))
     except MemoryError:
-        tell(InputError(f"{label} does not fit into memory; scale it down first", path=label))
+        tell(InputError(f"{label or 'this series'} does not fit into memory; scale it down first", path=label))
     except (_FullError, GeneratorExit):
         raise
     except Exception as error:
@@ -214,7 +209,7 @@ def _told(tell: Callable[[ManymaskError], None], label: str) -> Iterator[None]:
         where = traceback.extract_tb(error.__traceback__)[-1]
         tell(
             InputError(
-                f"{label}: unforeseen {type(error).__name__} at {Path(where.filename).name}:{where.lineno}; please report it",
+                f"{before}unforeseen {type(error).__name__} at {Path(where.filename).name}:{where.lineno}; please report it",
                 path=label,
             )
         )
@@ -233,11 +228,11 @@ class _Run:
     def segment(self, entry: Entry) -> None:
         """The pictures of one entry, and what they make together."""
         together: list[tuple[Picture, SeriesResult]] = []
-        label, failed = str(getattr(entry, "path", "this series")), list[ManymaskError]()
-        with _told(failed.append, label):
+        failed = list[ManymaskError]()
+        with _told(failed.append, _label(entry)):
             together = [pair for pair in self.pictures(entry) if pair[0].origin is not None]
         for error in failed:  # half a series makes no volume
-            self.tally.fail(_bare(error, entry))
+            self.tally.fail(error)
         if together and not failed:
             with _told(self.tally.miss, together[0][0].name):
                 self.finish(entry, [picture for picture, _ in together], [result for _, result in together])
@@ -351,9 +346,10 @@ def _together(records: Sequence[Record]) -> Record:
     return replace(records[0], source=SourceRecord(records[0].source.file, uids, whole))
 
 
-def _bare(error: ManymaskError, entry: Entry) -> ManymaskError:
-    """Without a label that says nothing."""
-    return error if hasattr(entry, "path") else InputError(str(error).removeprefix("this series: "))
+def _label(entry: Entry) -> str | None:
+    """The file of an entry; None where it has several."""
+    path = getattr(entry, "path", None)
+    return None if path is None else str(path)
 
 
 def _named(entry: Entry, request: Request, failed: Callable[[ManymaskError], None]) -> Iterator[Picture]:

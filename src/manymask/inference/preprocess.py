@@ -72,13 +72,14 @@ def look(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name
         raise InputError(f"the image is flat: every pixel is {image.min()}, there is nothing to segment")
     if not recipe.crop:
         if centres:
-            raise InputError("this model segments whole images: give it no region of interest")
+            raise InputError("this model segments whole images: give it no region of interest", parameter="rois")
         whole = _stretched(image, recipe, name) if recipe.stretch else image
         return View(image, [resize_image(whole, recipe.size)])
     if not centres and max(height, width) > recipe.size:
         raise InputError(
             f"this model segments regions of {recipe.size}×{recipe.size} pixels and the image has {width}×{height}: "
-            "say where to look with --roi X,Y, or click on the image"
+            "say where to look",
+            remedies=("rois",),
         )
     regions = tuple(_distinct(centres or [(width // 2, height // 2)], (height, width), recipe.size))
     source = pixels if recipe.stretch else image
@@ -91,7 +92,8 @@ def _distinct(centres: Sequence[Point], shape: tuple[int, int], size: int) -> It
     for x, y in centres:
         if not (0 <= x < shape[1] and 0 <= y < shape[0]):
             raise InputError(
-                f"the region of interest at {x},{y} lies outside the image of {shape[1]}×{shape[0]} pixels"
+                f"the region of interest at {x},{y} lies outside the image of {shape[1]}×{shape[0]} pixels",
+                parameter="rois",
             )
         top, left = (min(max(c - size // 2, 0), max(side - size, 0)) for c, side in zip((y, x), shape, strict=True))
         region = Region(top, left, min(top + size, shape[0]), min(left + size, shape[1]))
@@ -112,7 +114,10 @@ def _seen(pixels: np.ndarray, region: Region, recipe: Recipe, name: str) -> np.n
     cut = pixels[region.top : region.bottom, region.left : region.right]
     if cut.min() == cut.max():
         x, y = (region.left + region.right) // 2, (region.top + region.bottom) // 2
-        raise InputError(f"the region about {x},{y} is flat: every pixel is {cut.min()}, there is nothing to segment")
+        raise InputError(
+            f"the region about {x},{y} is flat: every pixel is {cut.min()}, there is nothing to segment",
+            parameter="rois",
+        )
     crop = _stretched(cut, recipe, name) if recipe.stretch else cut
     top, left, bottom, right = _inside(region, recipe.size)
     padding = ((top, recipe.size - bottom), (left, recipe.size - right), (0, 0))

@@ -213,7 +213,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
         for name, value in (("samples", samples), ("every", every)):
             if value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
+                raise ConfigError(f"{name} must be at least 1, not {value}", parameter=name)
         resolved = self.model.resolve(sampling)
         batch = view.batch().to(self.device)
         return (
@@ -233,13 +233,15 @@ def _checked(device: str) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-        raise ConfigError(f"{device!r} is no device that torch can use here; it has {default_device()}") from None
+        raise ConfigError(
+            f"{device!r} is no device that torch can use here; it has {default_device()}", parameter="device"
+        ) from None
     return device
 
 
 def _check_asked(samples: object, seed: object, threshold: object) -> None:
     for name, value in (("samples", samples), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise ConfigError(f"{name} must be a whole number, not {value!r}")
+            raise ConfigError(f"{name} must be a whole number, not {value!r}", parameter=name)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
-        raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}")
+        raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}", parameter="threshold")

@@ -68,12 +68,14 @@ def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     if black and found.palette[0].any():
         raise InputError(
             f"{path}: index {black[0]} of its palette is black, index 0 is not, so that the background is not clear; "
-            "choose the indices of the foreground with --mask-labels",
+            "choose the indices of the foreground",
+            remedies=("mask_labels",),
             path=path,
         )
     if (used > 0).sum() > 1:
         raise InputError(
-            f"{path} holds the labels {_shown(used)}; choose with --mask-labels, such as {int(used[used > 0][0])}",
+            f"{path} holds the labels {_shown(used)}; choose those of the foreground, such as {int(used[used > 0][0])}",
+            remedies=("mask_labels",),
             path=path,
         )
     return found.values > 0
@@ -108,7 +110,8 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
         return colours[:, :, 1]
     raise InputError(
         f"{path}: a mask must be black and white or hold labels, this one has colours ({kinds} beside black); "
-        "save it as grey label image or with a palette, and choose with --mask-labels",
+        "save it as grey label image or with a palette, and choose the labels of the foreground",
+        remedies=("mask_labels",),
         path=path,
     )
 
@@ -129,13 +132,15 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
         if reading.threshold > values.max() and 0 < values.max() < _FEW_LABELS:
             raise InputError(
                 f"{path}: nothing reaches the threshold {reading.threshold:g}, the mask holds {_shown(held)}; "
-                "choose labels with --mask-labels",
+                "choose the labels of the foreground",
+                remedies=("mask_labels",),
                 path=path,
             )
         return values >= _level(reading.threshold, values)
     raise InputError(
         f"{path}: a mask must hold 0 and one other value, found {_shown(held)}; "
-        "cut a soft mask with --mask-threshold, or choose labels with --mask-labels",
+        "cut a soft mask at a threshold, or choose the labels of the foreground",
+        remedies=("mask_threshold", "mask_labels"),
         path=path,
     )
 
@@ -152,8 +157,8 @@ def _of_shares(path: Path, values: np.ndarray, threshold: float | None) -> np.nd
     cut = 0.5 if threshold is None else threshold if threshold <= 1 else threshold / 255
     if threshold is None and 0 < values.max() < cut:
         raise InputError(
-            f"{path}: nothing in this soft mask reaches {cut}, its largest value is {values.max():g}; "
-            "say where to cut with --mask-threshold",
+            f"{path}: nothing in this soft mask reaches {cut}, its largest value is {values.max():g}; say where to cut",
+            remedies=("mask_threshold",),
             path=path,
         )
     return values >= cut

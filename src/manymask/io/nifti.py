@@ -82,7 +82,7 @@ def nifti_slices(
             if failed is None:
                 raise
             if isinstance(error, _CutError):
-                failed(InputError(f"{error}: slices from {index + 1} of {count} on are left out"))
+                failed(error.reworded(f"{error}: slices from {index + 1} of {count} on are left out"))
                 return
             failed(error)
             continue
@@ -207,7 +207,9 @@ def _nibabel() -> Any:
     try:
         import nibabel
     except ImportError:
-        raise MissingExtraError("NIfTI files need the extra `nifti`: pip install 'manymask[nifti]'") from None
+        raise MissingExtraError(
+            "NIfTI files need the extra `nifti`: pip install 'manymask[nifti]'", extra="nifti", package="nibabel"
+        ) from None
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it prints what it mends in a header
     return nibabel
 

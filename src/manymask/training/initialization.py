@@ -36,7 +36,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.decoder_alone and (self.init is None or self.stage == "segmenter"):
-            raise ConfigError("part: only a codec's decoder is trained alone, and from the codec that --init names")
+            raise ConfigError(
+                "part: only a codec's decoder is trained alone, and from a trained codec", remedies=("init",)
+            )
 
     @property
     def folder(self) -> Path:
@@ -136,14 +138,17 @@ def _start_from(init: Path, model: nn.Module, job: TrainConfig) -> InitialState:
 def _matching_codec(job: TrainConfig, stage: str, folder: Path) -> TrainedModel:
     """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
     if not folder.exists():
-        raise ConfigError(f"the segmenter needs a trained {stage}: run `manymask train … {stage}` with this --run")
+        raise ConfigError(
+            f"the segmenter needs a trained {stage}: train the {stage} in this run folder first", path=folder
+        )
     given, name = load_model(folder), stage.replace("-", "_")
     same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
     data = job.config()["data"]
     if not job.store.holds(given.provenance.data_hash) or given.provenance.scheme != data["scheme"]:
         raise ConfigError(
-            f"{folder} was trained on other data or another split: train the {stage} again in a new --run",
+            f"{folder} was trained on other data or another split: train the {stage} again in a new run folder",
             path=folder,
+            remedies=("run",),
         )
     return given
 

@@ -148,7 +148,8 @@ class Trainer:
         if not torch.isfinite(norm + logs["loss"].detach()):  # the norm is the same on all processes, so all stop
             raise ConfigError(
                 f"the loss is {float(logs['loss'].detach())} and its gradient {float(norm)} at step {step + 1}, cases "
-                f"{', '.join(batch.ids)}: try a lower learning rate, --precision fp32, or look at these images"
+                f"{', '.join(batch.ids)}: try a lower learning rate, precision fp32, or look at these images",
+                remedies=("precision",),
             )
         self.optimiser.step()
         self.optimiser.zero_grad()

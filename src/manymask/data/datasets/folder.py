@@ -60,8 +60,9 @@ def _cases(
     if len(sections) > 1 and unsplit:
         folders = listed(sorted(str(section.images.folder) for section in sections), 6)
         raise InputError(
-            f"{source} holds several folders of images: {folders}; give one of them as --source, call the folders "
+            f"{source} holds several folders of images: {folders}; give one of them as the source, call the folders "
             "train, val and test, or move what belongs together into images/NAME and masks/NAME",
+            remedies=("source",),
             path=source,
         )
     if len(set(parts.values())) < 2:
@@ -107,7 +108,7 @@ def _given(source: Path, cases: Sequence[Case], parts: dict[str, Part]) -> tuple
         scheme |= {"train": cut["train"], "val": sorted(cut["val"] + cut["test"])}
         notes.append(f"no validation part is given: {len(scheme['val'])} of the training images validate")
     if not scheme["test"]:
-        notes.append("no test part is given: `manymask evaluate` has nothing to score but --split val")
+        notes.append("no test part is given: only the validation part can be scored")
     crossing = Counter(group for group, _ in {(groups[case], part) for part in PARTS for case in scheme[part]})
     shared = sorted(group for group, count in crossing.items() if count > 1)
     if shared:

@@ -125,15 +125,18 @@ def _masks_of(images: Folder, found: Sequence[Folder], chosen: Sequence[str]) ->
         beside = [folder for folder in beside if folder.path.name in chosen]
         if not beside:
             raise InputError(
-                f"{images.path.parent} has no folder {listed(chosen)} of masks (--masks)", path=images.path.parent
+                f"{images.path.parent} has no folder {listed(chosen)} of masks",
+                parameter="masks",
+                path=images.path.parent,
             )
     elif len(beside) > 1:
         beside = [folder for folder in beside if _holds_images(folder.path)]
     if len(beside) > 1 and not all(folder.rater.isdecimal() for folder in beside) and not chosen:
         names = listed([folder.path.name for folder in beside], 6)
         raise InputError(
-            f"{images.path.parent} holds several folders of masks: {names}; name the one to take with --masks NAME, "
+            f"{images.path.parent} holds several folders of masks: {names}; name the one to take, "
             "or one for each rater",
+            remedies=("masks",),
             path=images.path.parent,
         )
     return beside

@@ -31,7 +31,8 @@ def find_folder(source: Path, *places: str) -> Path:
         found = sorted({p for pattern in (place, f"*/{place}") for p in source.glob(pattern) if p.is_dir()})
         if len(found) > 1:
             raise InputError(
-                f"{source} holds several folders {place}: {listed(found)}; give the folder of one as --source",
+                f"{source} holds several folders {place}: {listed(found)}; give the folder of one",
+                remedies=("source",),
                 path=source,
             )
         if found:

@@ -127,7 +127,9 @@ def _decoder(syntax: Any, label: str) -> str:
         return ""
     name = next((name for name in _DECODERS if name in decoder.available_plugins), None)
     if name is None:
-        raise MissingExtraError(f"{label}: no decoder for {syntax.name} is installed: pip install 'manymask[dicom]'")
+        raise MissingExtraError(
+            f"{label}: no decoder for {syntax.name} is installed: pip install 'manymask[dicom]'", extra="dicom"
+        )
     return name
 
 

@@ -32,7 +32,9 @@ def pydicom_quiet() -> Any:
     try:
         import pydicom
     except ImportError:
-        raise MissingExtraError("DICOM files need the extra `dicom`: pip install 'manymask[dicom]'") from None
+        raise MissingExtraError(
+            "DICOM files need the extra `dicom`: pip install 'manymask[dicom]'", extra="dicom", package="pydicom"
+        ) from None
     warnings.filterwarnings("ignore", module=r"pydicom\..*")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom

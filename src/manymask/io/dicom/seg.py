@@ -267,4 +267,6 @@ def _highdicom() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError:
-        raise MissingExtraError("DICOM SEG needs the extra `dicom`: pip install 'manymask[dicom]'") from None
+        raise MissingExtraError(
+            "DICOM SEG needs the extra `dicom`: pip install 'manymask[dicom]'", extra="dicom", package="highdicom"
+        ) from None

@@ -150,7 +150,9 @@ def _told(base: str) -> Iterator[None]:
         import requests
         from pydicom.errors import InvalidDicomError
     except ImportError:
-        raise MissingExtraError("DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'") from None
+        raise MissingExtraError(
+            "DICOMweb needs the extra `dicom`: pip install 'manymask[dicom]'", extra="dicom", package="dicomweb-client"
+        ) from None
     try:
         yield
     except requests.HTTPError as error:
