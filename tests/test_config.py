@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from manymask.config import difference, from_dict, to_dict
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError
 from manymask.limits import limits_of
 from manymask.recipes import RECIPES, Recipe
 
@@ -19,9 +19,9 @@ def test_every_recipe_survives_json(name):
 
 def test_unknown_kind_and_setting_are_named():
     content = to_dict(RECIPES["phantom"])
-    with pytest.raises(ManymaskError, match=r"mask_codec\.loss: kind 'Magic' is none of MSE, WeightedCE"):
+    with pytest.raises(ConfigError, match=r"mask_codec\.loss: kind 'Magic' is none of MSE, WeightedCE"):
         from_dict(Recipe, content | {"mask_codec": content["mask_codec"] | {"loss": {"kind": "Magic"}}})
-    with pytest.raises(ManymaskError, match="Recipe has no setting colour"):
+    with pytest.raises(ConfigError, match="Recipe has no setting colour"):
         from_dict(Recipe, content | {"colour": 1})
 
 
@@ -57,7 +57,7 @@ def test_every_number_in_a_recipe_has_limits():
 
 @pytest.mark.parametrize("value", [0.0, -1, 4097, 10**30, "8", None, True, [8], float("inf")])
 def test_number_beyond_its_limits_or_of_another_type_is_refused(value):
-    with pytest.raises(ManymaskError, match=r"^there: recipe\.size: "):
+    with pytest.raises(ConfigError, match=r"^there: recipe\.size: "):
         from_dict(Recipe, to_dict(RECIPES["phantom"]) | {"size": value}, "there: recipe")
 
 

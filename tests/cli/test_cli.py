@@ -11,7 +11,7 @@ from PIL import Image
 from manymask import __version__
 from manymask.cli import main as cli
 from manymask.data.datasets import phantom
-from manymask.errors import Interruption, ManymaskError
+from manymask.errors import ConfigError, InputError, Interruption, ManymaskError
 from tests.factories import run
 
 
@@ -189,6 +189,25 @@ def test_every_error_is_one_line_and_a_trace_only_on_request(monkeypatch, capsys
     monkeypatch.setenv("MANYMASK_DEBUG", "1")
     with pytest.raises(type(error)):
         run(monkeypatch, "recipes")
+
+
+@pytest.mark.parametrize(
+    ("verb", "error", "said"),
+    [
+        (
+            "prepare",
+            InputError("a.png", remedies=("mask_threshold", "skip_bad")),
+            "a.png (--mask-threshold, --skip-bad)",
+        ),
+        ("segment", InputError("say where to look", remedies=("rois",)), "say where to look (--roi X,Y)"),
+        ("evaluate", ConfigError("steps must be 1", parameter="steps"), "steps must be 1 (--steps)"),
+        ("train", ConfigError("other settings", remedies=("run",)), "other settings (--run)"),
+        ("train", ConfigError("steps must be 1", parameter="steps"), "steps must be 1"),
+        ("typo", ConfigError("steps must be 1", parameter="steps"), "steps must be 1"),
+    ],
+)
+def test_command_line_adds_the_flags_that_its_verb_has(verb, error, said):
+    assert cli.explain(error, cli.parameters_of([verb])) == (said, 2)
 
 
 def test_module_runs_and_tells_its_version():

@@ -20,7 +20,7 @@ from manymask.data.datasets import lidc_idri
 from manymask.data.datasets.lidc_tcia import read_tcia
 from manymask.data.datasets.lidc_xml import Contour, draw, match_raters, read_xml
 from manymask.data.store import Store
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, InputError
 from manymask.io.window import fixed
 from tests.dicom_files import PATIENT, save, slice_at
 
@@ -233,10 +233,10 @@ def test_whole_slices_hold_every_pixel_of_their_file_in_the_lung_window_and_all_
 
 
 def test_whole_slices_of_what_has_none_are_refused(tmp_path):
-    with pytest.raises(ManymaskError, match="--whole-slices is for lidc_idri"):
+    with pytest.raises(ConfigError, match="--whole-slices is for lidc_idri"):
         prepare("isic2018", source=tmp_path, out=tmp_path / "out", whole_slices=True)
     (tmp_path / "LIDC-IDRI-0001/nodule-0/images").mkdir(parents=True)
-    with pytest.raises(ManymaskError, match="holds crops; whole slices are made from the DICOM"):
+    with pytest.raises(InputError, match="holds crops; whole slices are made from the DICOM"):
         lidc_idri.read(tmp_path, whole=True)
 
 
@@ -273,7 +273,7 @@ def test_a_missing_slice_is_said(tcia):
             path.unlink()
     *whole, broken = read_tcia(tcia).cases
     assert len(whole) == 6 and broken.id == "LIDC-IDRI-0001"
-    with pytest.raises(ManymaskError, match=r"069\.xml outlines a nodule on a slice that its series lacks"):
+    with pytest.raises(InputError, match=r"069\.xml outlines a nodule on a slice that its series lacks"):
         broken.read()
 
 
@@ -303,7 +303,7 @@ def test_the_outline_itself_is_outside(closed):
 def test_outline_that_leaves_the_image_is_said(tcia):
     path = next(tcia.rglob("069.xml"))
     path.write_text(path.read_text().replace("<xCoord>15", "<xCoord>95"))
-    with pytest.raises(ManymaskError, match=r"069\.xml: an outline leaves the image; or leave it out$"):
+    with pytest.raises(InputError, match=r"069\.xml: an outline leaves the image; or leave it out$"):
         prepare("lidc_idri", source=tcia, out=tcia.parent / "store")
     prepare("lidc_idri", source=tcia, out=tcia.parent / "store", skip_bad=True)
     assert len(Store(tcia.parent / "store").ids) == 6
@@ -315,7 +315,7 @@ def test_a_damaged_reading_and_a_damaged_slice_are_reported_together(tcia):
     slices[0].write_bytes(slices[0].read_bytes()[:200])
     source = read_tcia(tcia)
     assert len(source.cases) >= 6
-    with pytest.raises(ManymaskError, match=r"cases cannot be used") as caught:
+    with pytest.raises(InputError, match=r"cases cannot be used") as caught:
         prepare("lidc_idri", source=tcia, out=tcia.parent / "store")
     assert "bad.xml is not a reading" in str(caught.value)
 
@@ -340,7 +340,7 @@ HEAD = "<ResponseHeader><SeriesInstanceUid>1</SeriesInstanceUid></ResponseHeader
 )  # fmt: skip
 def test_damaged_or_dangerous_readings_get_one_line(tmp_path, text, message):
     (tmp_path / "x.xml").write_text(text)
-    with pytest.raises(ManymaskError, match=rf"x\.xml is not a reading .*{message}") as caught:
+    with pytest.raises(InputError, match=rf"x\.xml is not a reading .*{message}") as caught:
         read_xml(tmp_path / "x.xml")
     assert "\n" not in str(caught.value)
 
@@ -348,5 +348,5 @@ def test_damaged_or_dangerous_readings_get_one_line(tmp_path, text, message):
 def test_xml_without_ct_is_said(tcia):
     for path in tcia.rglob("*.dcm"):
         path.unlink()
-    with pytest.raises(ManymaskError, match="holds 3 readings but none of the CT series"):
+    with pytest.raises(InputError, match="holds 3 readings but none of the CT series"):
         lidc_idri.read(tcia)

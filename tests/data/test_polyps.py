@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from manymask.data.datasets import polyps
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 
 FRAMES = {
     "TrainDataset": ["cjua", "cjub", "cjuc", "cjud", "1", "2", "30", "60", "80", "110"],
@@ -58,5 +58,5 @@ def test_a_frame_without_a_number_is_named(pranet):
     folder = pranet / "PraNet/TestDataset/CVC-ColonDB"
     for place in ("images", "masks"):
         (folder / place / "148.png").rename(folder / place / "first.png")
-    with pytest.raises(ManymaskError, match="not first"):
+    with pytest.raises(InputError, match="not first"):
         polyps.read(pranet)

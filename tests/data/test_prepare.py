@@ -22,7 +22,7 @@ from manymask.data.datasets.phantom import read as phantoms
 from manymask.data.raters import random_rater
 from manymask.data.store import Store, prepare
 from manymask.data.twins import hashes_as_text, hashes_from_text, image_hashes, near_pairs
-from manymask.errors import ManymaskError
+from manymask.errors import InputError, ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import held_out_cases
 from manymask.hub.model_folder import load_model, save_model
@@ -95,12 +95,12 @@ def test_a_split_without_validation_takes_a_tenth_of_training_and_says_so(tmp_pa
 def test_several_folders_that_are_no_split_are_refused_by_name(tmp_path):
     for place in ("hospital-a", "hospital-b"):
         pairs(tmp_path / place, range(4))
-    with pytest.raises(ManymaskError, match=r"several folders of images: .*hospital-a/images, .*hospital-b/images"):
+    with pytest.raises(InputError, match=r"several folders of images: .*hospital-a/images, .*hospital-b/images"):
         folder.read(tmp_path)
     pairs(tmp_path / "half/images", range(3), "train", "../masks/train")
     pairs(tmp_path / "half/images", range(3), "test", "../masks/test", start=5)
     pairs(tmp_path / "half/images", range(3), "extra", "../masks/extra", start=9)
-    with pytest.raises(ManymaskError, match=r"images/extra is neither train, val nor test"):
+    with pytest.raises(InputError, match=r"images/extra is neither train, val nor test"):
         folder.read(tmp_path / "half")
 
 
@@ -120,7 +120,7 @@ def test_sub_folders_are_walked_and_what_is_passed_over_is_named(tmp_path):
 def test_masks_beside_other_masks_are_refused_until_one_is_chosen(tmp_path, other):
     pairs(tmp_path, range(5))
     pairs(tmp_path, range(5), masks=other)
-    with pytest.raises(ManymaskError, match=f"several folders of masks: .*{other}.*name the one to take"):
+    with pytest.raises(InputError, match=f"several folders of masks: .*{other}.*name the one to take"):
         folder.read(tmp_path)
     source = folder.read(tmp_path, masks=("masks",))
     assert source.cases[0].read()[1].shape[0] == 1 and source.notes == (f"passed over: {tmp_path / other}",)
@@ -254,7 +254,7 @@ def test_masks_that_tell_nothing_are_refused(tmp_path, value, kind):
     for k in range(5):
         save(tmp_path / "in/images" / f"{k}.png", photo(k))
         save(tmp_path / "in/masks" / f"{k}.png", np.full(SHAPE, value, np.uint8))
-    with pytest.raises(ManymaskError, match=f"all 5 masks are {kind}, there is nothing to learn"):
+    with pytest.raises(InputError, match=f"all 5 masks are {kind}, there is nothing to learn"):
         prepared(tmp_path / "in", reading=MaskReading(threshold=128))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -305,7 +305,7 @@ def test_training_looks_at_masks_of_any_store(tmp_path, capsys):
     store = prepared(tmp_path / "in")
     store.check_masks(store.ids)
     assert "67 % of the masks to learn from are empty" in capsys.readouterr().err
-    with pytest.raises(ManymaskError, match="all masks are empty"):
+    with pytest.raises(InputError, match="all masks are empty"):
         store.check_masks(list("012"))
 
 
@@ -365,7 +365,7 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once_and_can_be_left_out(tmp
     (tmp_path / "in/images/p7.png").unlink()
     save(tmp_path / "in/images/p8.png", np.zeros(SHAPE, np.uint8))
     source = folder.read(tmp_path / "in")
-    with pytest.raises(ManymaskError) as caught:
+    with pytest.raises(InputError) as caught:
         prepare(source, tmp_path / "store", 32, 3)
     first, *kinds = str(caught.value).splitlines()
     assert first == "8 of 20 cases cannot be used; mend them, or leave them out:"
@@ -455,7 +455,7 @@ def test_a_damaged_store_is_one_line_or_is_read(tmp_path, name):
 def test_a_manifest_that_does_not_hold_together_is_refused(tmp_path, change, said):
     place = phantom_store(tmp_path / "a", count=3).folder / "manifest.json"
     write_json(place, read_json(place) | change)
-    with pytest.raises(ManymaskError, match=said):
+    with pytest.raises(InputError, match=said):
         Store(place.parent)
 
 
@@ -467,11 +467,11 @@ def test_a_full_disk_is_one_line_that_names_the_place(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(stores.Writer, "add", full)
         with pytest.raises(
-            ManymaskError, match=r"a: no room is left to write it \(No space left on device\); about 0\.001 GB"
+            InputError, match=r"a: no room is left to write it \(No space left on device\); about 0\.001 GB"
         ):
             phantom_store(tmp_path / "a")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 100))
-    with pytest.raises(ManymaskError, match=r"a: about 0\.001 GB are needed but only 0\.000 GB are free there"):
+    with pytest.raises(InputError, match=r"a: about 0\.001 GB are needed but only 0\.000 GB are free there"):
         phantom_store(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
@@ -502,7 +502,7 @@ def test_training_hashes_are_kept_with_a_model_and_damaged_ones_refused(trained_
     save_model(trained, tmp_path / "m")
     assert (load_model(tmp_path / "m").training_hashes == trained.training_hashes).all()
     (tmp_path / "m/training_hashes.txt").write_text("00ff\n")
-    with pytest.raises(ManymaskError, match=r"training_hashes\.txt is damaged"):
+    with pytest.raises(InputError, match=r"training_hashes\.txt is damaged"):
         load_model(tmp_path / "m")
 
 
@@ -522,5 +522,5 @@ def test_a_reading_with_a_coordinate_beyond_all_images_is_one_line(tmp_path):
     head = "<ResponseHeader><SeriesInstanceUid>1</SeriesInstanceUid></ResponseHeader>"
     nodule = f"<readingSession><unblindedReadNodule>{roi}</unblindedReadNodule></readingSession>"
     (tmp_path / "x.xml").write_text(f"<LidcReadMessage>{head}{nodule}</LidcReadMessage>")
-    with pytest.raises(ManymaskError, match=r"x\.xml is not a reading of LIDC-IDRI that can be read"):
+    with pytest.raises(InputError, match=r"x\.xml is not a reading of LIDC-IDRI that can be read"):
         read_xml(tmp_path / "x.xml")

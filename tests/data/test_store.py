@@ -11,7 +11,7 @@ from PIL import Image
 from manymask.data.case import PARTS, Source, random_scheme
 from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from manymask.data.store import Store, prepare, resize_image, resize_mask
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, InputError
 from manymask.io.masks import MaskReading
 
 RNG = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_no_lidc_patient_crosses_a_split(lidc):
 
 def test_lidc_with_a_rater_missing_is_refused(lidc):
     next(lidc.glob("**/mask-2/slice-1.png")).unlink()
-    with pytest.raises(ManymaskError, match=r"has no mask .*mask-2"):
+    with pytest.raises(InputError, match=r"has no mask .*mask-2"):
         prepare(lidc_idri.read(lidc), lidc / "store", 128, 1)
 
 
@@ -130,7 +130,7 @@ def test_own_folder_with_several_raters_and_patients(tmp_path):
         (lambda d: save(d / "masks/3.png", blob((20, 20))), r"3\.png is 20×20 but its image 3\.png is 48×40"),
         (
             lambda d: save(d / "masks/3.png", photo()[:, :, 0]),
-            r"must hold 0 and one other value, found .*--mask-threshold",
+            r"must hold 0 and one other value, found .*cut a soft mask at a threshold",
         ),
         (lambda d: save(d / "masks/3.png", photo()), "this one has colours"),
         (lambda d: save(d / "images/3.png", np.zeros((40, 48), np.uint8)), "case 3: the image is flat"),
@@ -148,7 +148,7 @@ def test_bad_folder_gets_one_line_and_leaves_nothing(tmp_path, damage, message):
         save(source / "images" / f"{i}.png", photo())
         save(source / "masks" / f"{i}.png", blob())
     damage(source)
-    with pytest.raises(ManymaskError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         prepare(folder.read(source), tmp_path / "store", 32, 3)
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
@@ -157,7 +157,7 @@ def test_bad_folder_gets_one_line_and_leaves_nothing(tmp_path, damage, message):
 def test_wrong_layout_says_what_was_expected_and_found(tmp_path):
     (tmp_path / "pictures").mkdir()
     for read in (folder.read, cvc_clinicdb.read, isic2018.read, lidc_idri.read):
-        with pytest.raises(ManymaskError, match=r"expected .*found pictures"):
+        with pytest.raises(InputError, match=r"expected .*found pictures"):
             read(tmp_path)
 
 
@@ -165,14 +165,14 @@ def test_names_of_two_kinds_are_refused_lest_a_patient_cross_the_split(tmp_path)
     for name in ("a__1", "a__2", "b__1", "lone"):
         save(tmp_path / "images" / f"{name}.png", photo())
         save(tmp_path / "masks" / f"{name}.png", blob())
-    with pytest.raises(ManymaskError, match=r"others don't \(lone"):
+    with pytest.raises(InputError, match=r"others don't \(lone"):
         folder.read(tmp_path)
 
 
 def test_frames_that_cvc_does_not_have_are_refused(cvc):
     save(cvc / "CVC-ClinicDB/PNG/Original/frame_1.png", photo())
     save(cvc / "CVC-ClinicDB/PNG/Ground Truth/frame_1.png", blob())
-    with pytest.raises(ManymaskError, match=r"named 1\.png … 612\.png, not frame_1"):
+    with pytest.raises(InputError, match=r"named 1\.png … 612\.png, not frame_1"):
         cvc_clinicdb.read(cvc)
 
 
@@ -183,7 +183,7 @@ def test_masks_cut_at_a_threshold_when_asked(tmp_path):
     cases = folder.read(tmp_path, reading=MaskReading(50)).cases
     assert [bool(case.read()[1].any()) for case in (cases[0], *cases[4:])] == [False] * 2 + [True] * 5
     for case in cases[1:4]:  # values as low as labels have
-        with pytest.raises(ManymaskError, match="nothing reaches the threshold 50"):
+        with pytest.raises(InputError, match="nothing reaches the threshold 50"):
             case.read()
 
 
@@ -234,12 +234,12 @@ def test_hash_follows_the_content(tmp_path):
 
 
 def test_damaged_store_is_a_clear_error(store, tmp_path):
-    with pytest.raises(ManymaskError, match="no prepared data set"):
+    with pytest.raises(InputError, match="no prepared data set"):
         Store(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ManymaskError, match=r"manifest\.json is missing"):
+    with pytest.raises(InputError, match=r"manifest\.json is missing"):
         Store(tmp_path / "empty")
-    with pytest.raises(ManymaskError, match="has no split 'nonsense'; it has random"):
+    with pytest.raises(ConfigError, match="has no split 'nonsense'; it has random"):
         store.part("nonsense", "test")
 
 

@@ -8,7 +8,7 @@ import torch
 from manymask.diffusion.guidance import PairClassifier, classifier_free, classifier_guided
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError
 from tests.factories import batch, build, perturb
 
 Z = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def test_hidden_rows_and_no_others_are_told_nothing():
 
 
 def test_guiding_a_model_that_always_saw_its_image_is_refused():
-    with pytest.raises(ManymaskError, match="condition_dropout above 0"):
+    with pytest.raises(ConfigError, match="condition_dropout above 0"):
         scaled("pyramid-x0", guidance_scale=3.0).sample_all(batch(), 1, seed=0)
 
 

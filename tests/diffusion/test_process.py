@@ -6,7 +6,7 @@ import torch
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow, stratified
 from manymask.diffusion.samplers import DDIM, DDPM, Euler
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError
 from manymask.rng import SampleNoise, TrainingNoise
 
 ALMOST_ONE = 1 - 2**-24
@@ -91,7 +91,7 @@ def test_a_flow_keeps_its_own_sampler_when_it_is_named():
 
 @pytest.mark.parametrize("asked", [SamplingConfig(steps=21), SamplingConfig(DDIM(21)), SamplingConfig("ddim", 21)])
 def test_more_steps_than_the_process_has_are_refused(asked):
-    with pytest.raises(ManymaskError, match="takes 21 steps, the process has 1 … 20"):
+    with pytest.raises(ConfigError, match="takes 21 steps, the process has 1 … 20"):
         asked.resolved(OWN, SHORT)
 
 
@@ -101,7 +101,7 @@ def test_more_steps_than_the_process_has_are_refused(asked):
      {"orientations": 9}, {"guidance_scale": "much"}],
 )  # fmt: skip
 def test_impossible_sampling_is_refused_when_it_is_written_down(values):
-    with pytest.raises(ManymaskError, match=next(iter(values))):
+    with pytest.raises(ConfigError, match=next(iter(values))):
         SamplingConfig(**values)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError
 from manymask.rng import TrainingNoise
 
 SHAPE = (2, 3, 4, 4)
@@ -320,7 +320,7 @@ def test_level_says_what_corruption_does(process):
     ("sampler", "process"), [(Euler(), PROCESS), (Heun(), PROCESS), (DDPM(), FLOW), (PLMS(), FLOW)]
 )
 def test_wrong_sampler_for_a_process_is_a_line_that_names_the_right_ones(sampler, process):
-    with pytest.raises(ManymaskError, match=r"cannot sample a (RectifiedFlow|GaussianDiffusion): choose .*DDIM, "):
+    with pytest.raises(ConfigError, match=r"cannot sample a (RectifiedFlow|GaussianDiffusion): choose .*DDIM, "):
         check_fit(sampler, process)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from manymask.data.raters import raters_consensus
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, DataLeakError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score, results
 from manymask.evaluation.held_out import check_no_leakage, held_out_cases, matched_store
 from manymask.hub.model_folder import load_model
@@ -57,7 +57,7 @@ def test_cases_that_were_trained_on_are_refused(store, trained_run):
     trained = load_model(trained_run)
     assert held_out_cases(trained, store, "test") == store.part(None, "test")
     trained.training_ids += store.part(None, "test")[:1]
-    with pytest.raises(ManymaskError, match="1 of the test cases were trained on"):
+    with pytest.raises(DataLeakError, match="1 of the test cases were trained on"):
         held_out_cases(trained, store, "test")
 
 
@@ -66,7 +66,7 @@ def test_cases_seen_by_what_a_model_started_from_are_refused(store, trained_run)
     trained.provenance = Provenance("folder", "of another", parent=trained.provenance)
     assert held_out_cases(trained, store, "test") == store.part(None, "test")
     trained.training_ids += store.part(None, "test")[:2]
-    with pytest.raises(ManymaskError, match="2 of the test cases were trained on"):
+    with pytest.raises(DataLeakError, match="2 of the test cases were trained on"):
         held_out_cases(trained, store, "test")
 
 
@@ -75,7 +75,7 @@ def test_names_seen_in_another_folder_of_ones_own_are_a_warning(store, monkeypat
     ids = store.part(None, "test")
     check_no_leakage(ids, "test", store, Provenance("folder", "before it was prepared anew"), ids[:1])
     assert "the scores are too good" in capsys.readouterr().err
-    with pytest.raises(ManymaskError, match="trained on"):
+    with pytest.raises(DataLeakError, match="trained on"):
         check_no_leakage(ids, "test", store, Provenance("folder", store.hash), ids[:1])
 
 
@@ -125,12 +125,12 @@ def test_a_window_shows_the_stored_pixels_off_the_middle(store):
     assert torch.equal(inner.batch([case]).truth(), whole.truth()[..., rows, columns])
     if store.native_masks(case).shape[1:] == store.stored:
         assert (inner.native_masks(case) == store.native_masks(case)[:, rows, columns]).all()
-    with pytest.raises(ManymaskError, match="no window of 16²"):
+    with pytest.raises(ConfigError, match="no window of 16²"):
         store.window(16, (margin + 1, 0))
 
 
 def test_a_model_with_a_margin_sees_the_middle_of_what_is_stored(store, recipe):
     row = replace(recipe, size=store.stored[0] - 8, margin=4)
     assert matched_store(row, store).images.shape[-1] == store.stored[0] - 8
-    with pytest.raises(ManymaskError, match="windows of larger crops"):
+    with pytest.raises(ConfigError, match="windows of larger crops"):
         matched_store(replace(row, size=store.stored[0], margin=0), store, (1, 1))

@@ -15,9 +15,9 @@ import highdicom
 import nibabel
 
 from manymask import Segmenter
-from manymask.data.datasets import phantom
 from manymask.cli.segment import parse_roi
-from manymask.errors import ManymaskError
+from manymask.data.datasets import phantom
+from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
 from manymask.inference.batch import RunSummary, SeriesResult, find_entries
@@ -79,7 +79,7 @@ def test_masks_go_back_into_the_volume_they_came_from(tmp_path, affine, shape):
         found = nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
         assert found.shape == shape and (np.asarray(found.dataobj) == values).all(), name
         assert (found.affine == source.affine).all()
-    with pytest.raises(ManymaskError, match="not slices of one NIfTI file"):
+    with pytest.raises(InputError, match="not slices of one NIfTI file"):
         write_nifti(tmp_path / "out", [replace(pictures[0], origin=None)], results[:1])
 
 
@@ -205,7 +205,7 @@ def test_one_unreadable_series_does_not_stop_the_others(monkeypatch, drawing_mod
 
 @pytest.mark.parametrize("text", ["", "3", "3;4", "3,4,5", "-1,2", "1.5,2", "x,y"])
 def test_region_that_is_no_point_is_refused(text):
-    with pytest.raises(ManymaskError, match="--roi wants X,Y"):
+    with pytest.raises(ConfigError, match="--roi wants X,Y"):
         parse_roi(text)
     assert parse_roi(" 3, 4 ") == (3, 4)
 
@@ -217,7 +217,7 @@ def test_region_that_is_no_point_is_refused(text):
      "htps://me:secret@h/studies/1/series/2", "dicomweb+https://me:secret@h/studies/1/series/2"],
 )  # fmt: skip
 def test_address_that_names_no_series_is_refused_without_the_password(address):
-    with pytest.raises(ManymaskError, match="an archive is addressed by a series") as caught:
+    with pytest.raises(InputError, match="an archive is addressed by a series") as caught:
         archive_series(address)
     entries, found = find_entries([address])
     assert not entries and found.problems == [str(caught.value)]

@@ -20,7 +20,7 @@ from manymask import Segmenter
 from manymask.data.case import Batch, pixel_name
 from manymask.data.datasets import phantom
 from manymask.ensemble import cut
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.hub.intended_use import DATASETS
 from manymask.hub.model_folder import load_model
@@ -265,7 +265,7 @@ def test_summary_tells_what_to_look_at_first(tmp_path):
         "1.0",
     )
     (tmp_path / "summary.csv").write_text("my own notes")
-    with pytest.raises(ManymaskError, match=r"summary\.csv is not ours"):
+    with pytest.raises(InputError, match=r"summary\.csv is not ours"):
         write_summary(tmp_path)
     assert (tmp_path / "summary.csv").read_text() == "my own notes"
 
@@ -318,9 +318,9 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
             segmenter.segment(image, **asked)
     with pytest.raises(TypeError, match="temperature"):
         segmenter.segment(grey, temperature=1)
-    with pytest.raises(ManymaskError, match="no argument temperature"):
+    with pytest.raises(ConfigError, match="no argument temperature"):
         Segmenter.from_pretrained(str(tmp_path), temperature=1)
-    with pytest.raises(ManymaskError, match="'gpu' is no device"):
+    with pytest.raises(ConfigError, match="'gpu' is no device"):
         Segmenter(segmenter.trained, device="gpu")
 
 

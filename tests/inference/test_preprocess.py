@@ -15,7 +15,7 @@ from manymask.data.datasets import phantom
 from manymask.data.store import prepare
 from manymask.diffusion.samplers import DDPM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.evaluation.held_out import matched_store
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
@@ -125,13 +125,13 @@ FLAT[0, 0] = 1
     ],
 )
 def test_what_cannot_be_cut_is_said_in_a_line(cropper, scan, image, rois, message):
-    with pytest.raises(ManymaskError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         cropper.segment(scan if image == "scan" else FLAT, rois=rois)
     assert "\n" not in str(error.value)
 
 
 def test_model_of_whole_images_refuses_regions(whole):
-    with pytest.raises(ManymaskError, match="segments whole images"):
+    with pytest.raises(InputError, match="segments whole images"):
         whole.segment(GREY, rois=[(5, 5)])
 
 

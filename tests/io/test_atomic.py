@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.io import atomic
 from manymask.io.atomic import PREFIX, atomic_file, atomic_folder, read_json, sweep, write_json
 
@@ -80,7 +80,7 @@ Path.rename = lambda self, to: os._exit(9) if self.name == "new" else rename(sel
 def test_what_is_not_ours_is_never_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(ManymaskError, match="mine exists already: remove it or name another place"):
+    with pytest.raises(InputError, match="mine exists already: remove it or name another place"):
         write(tmp_path / "mine", "new")
     assert names(tmp_path) == {"mine"} and names(tmp_path / "mine") == {"thesis.txt"}
 

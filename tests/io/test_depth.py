@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.io.depth import shown_range, stretch_note, to_bytes
 
 SMOOTH = np.linspace(720, 3296, 160 * 240).reshape(160, 240).astype(np.uint16)
@@ -64,7 +64,7 @@ def test_the_note_says_from_where_to_where():
 def test_what_is_no_number_is_refused(value):
     pixels = SMOOTH.astype(np.float32)
     pixels[0, 0] = value
-    with pytest.raises(ManymaskError, match=r"x\.tif holds values that are not numbers"):
+    with pytest.raises(InputError, match=r"x\.tif holds values that are not numbers"):
         to_bytes(pixels, "x.tif")
 
 

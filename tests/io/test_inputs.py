@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.pixels import render_noted
 from manymask.io.inputs import find_inputs, read_pictures
 from manymask.io.window import parse_window
@@ -86,7 +86,7 @@ def test_what_holds_no_image_is_said(tmp_path):
     ):
         found = find_inputs(paths)
         assert not found.inputs and len(found.problems) == 1 and message in found.problems[0]
-        with pytest.raises(ManymaskError, match=message):
+        with pytest.raises(InputError, match=message):
             list(read_pictures(paths))
 
 
@@ -180,7 +180,7 @@ def test_no_patient_is_seen_in_names_or_messages(tmp_path, capsys, caplog, recwa
     path = save(tmp_path / "x.dcm", slice_at(0))
     names = [p.name for p in read_pictures([path])]
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ManymaskError) as caught:
+    with pytest.raises(InputError) as caught:
         list(read_pictures([path]))
     said = " ".join([*names, str(caught.value), *capsys.readouterr(), caplog.text, *(str(w.message) for w in recwarn)])
     assert not any(word in said for word in (*PATIENT.split("^"), "4711", "1964"))

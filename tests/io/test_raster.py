@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.raster import SUFFIXES, claimed_size, is_raster, read_image, read_noted, read_pixels
 from tests.raster_files import png, tiff
 
@@ -132,7 +132,7 @@ def test_ycbcr_with_and_without_jpeg(tmp_path):
         tifffile.imwrite(tmp_path / "b.tif", smooth, compression="jpeg", photometric="rgb", subsampling=subsampling)
         assert np.abs(read_pixels(tmp_path / "b.tif").astype(int) - smooth).max() < 8
     squeezed = tiff(converted, 8, 6, tags={530: [2, 2]}, data=[bytes(HEIGHT * WIDTH * 2)])
-    with pytest.raises(ManymaskError, match="chroma subsampling"):
+    with pytest.raises(InputError, match="chroma subsampling"):
         read(tmp_path, squeezed)
 
 
@@ -158,21 +158,21 @@ def test_signed_samples_keep_their_order(tmp_path):
 
 @pytest.mark.parametrize("photometric", [9, 10, 32803, 32844, 32845, 34892, 51177])
 def test_samples_of_another_kind_are_named(tmp_path, photometric):
-    with pytest.raises(ManymaskError, match=r"a\.tif: samples of the kind \S+ are not supported"):
+    with pytest.raises(InputError, match=r"a\.tif: samples of the kind \S+ are not supported"):
         read(tmp_path, tiff(COLOUR, 8, photometric))
 
 
 def test_what_a_tiff_does_not_say_is_not_guessed(tmp_path):
     content = tiff(GREY, 8, 1).replace(struct.pack("<HHI", 262, 3, 1), struct.pack("<HHI", 263, 3, 1))
-    with pytest.raises(ManymaskError, match="does not say what its samples mean"):
+    with pytest.raises(InputError, match="does not say what its samples mean"):
         read(tmp_path, content)
-    with pytest.raises(ManymaskError, match="no colour map"):
+    with pytest.raises(InputError, match="no colour map"):
         read(tmp_path, tiff(GREY, 8, 3))
-    with pytest.raises(ManymaskError, match="5 channels are neither"):
+    with pytest.raises(InputError, match="5 channels are neither"):
         read(tmp_path, tiff(RANDOM.integers(0, 256, (8, 8, 5)), 8, 1))
-    with pytest.raises(ManymaskError, match="inks other than CMYK"):
+    with pytest.raises(InputError, match="inks other than CMYK"):
         read(tmp_path, tiff(RANDOM.integers(0, 256, (8, 8, 4)), 8, 5, tags={332: [2]}))
-    with pytest.raises(ManymaskError, match="colours that its colour map does not hold"):
+    with pytest.raises(InputError, match="colours that its colour map does not hold"):
         read(tmp_path, tiff(np.full((8, 8), 3), 8, 3, tags={320: [1, 2] * 3}))
 
 
@@ -211,14 +211,14 @@ class TestPages:
         if "volumetric" in options:
             options = {"volumetric": True, "tile": (16, 16, 16)}
         tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", **options)
-        with pytest.raises(ManymaskError, match=r"a\.tif holds 5 pages"):
+        with pytest.raises(InputError, match=r"a\.tif holds 5 pages"):
             read_pixels(tmp_path / "a.tif")
 
     @pytest.mark.parametrize("suffix", ["png", "gif", "webp", "tif"])
     def test_an_animation_is_refused_with_its_number(self, tmp_path, suffix):
         frames = [Image.fromarray(GREY.astype(np.uint8) // (k + 1)).convert("RGB") for k in range(3)]
         frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
-        with pytest.raises(ManymaskError, match=r"3 (frames|pages)"):
+        with pytest.raises(InputError, match=r"3 (frames|pages)"):
             read_pixels(tmp_path / f"a.{suffix}")
 
     def test_of_a_jpeg_of_several_pictures_the_first_is_read(self, tmp_path):
@@ -247,7 +247,7 @@ class TestDamagedJpeg:
             whole[:half] + whole[half + 400 :],
             whole[:half] + b"\xff\xd3" * 200 + whole[half + 400 :],
         ):
-            with pytest.raises(ManymaskError, match=r"a\.jpg is damaged"):
+            with pytest.raises(InputError, match=r"a\.jpg is damaged"):
                 read(tmp_path, broken, "a.jpg")
 
     def test_bytes_too_many_are_noted(self, tmp_path):
@@ -261,7 +261,7 @@ class TestDamagedJpeg:
 
     def test_a_kind_that_is_not_supported_is_called_a_jpeg(self, tmp_path):
         content = imagecodecs.jpeg_encode(GREY.astype(np.uint16) * 16, bitspersample=12)
-        with pytest.raises(ManymaskError, match="a JPEG that is not supported"):
+        with pytest.raises(InputError, match="a JPEG that is not supported"):
             read(tmp_path, content, "a.jpg")
 
     @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPEG"])
@@ -373,7 +373,7 @@ def test_a_fully_transparent_picture_is_refused(tmp_path):
     blank.putalpha(0)
     blank.save(tmp_path / "b.png")
     assert (read_pixels(tmp_path / "a.png") == COLOUR).all()
-    with pytest.raises(ManymaskError, match=r"b\.png is fully transparent"):
+    with pytest.raises(InputError, match=r"b\.png is fully transparent"):
         read_pixels(tmp_path / "b.png")
 
 
@@ -391,9 +391,9 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\
 def test_other_formats_are_never_opened_whatever_their_name(tmp_path, head, monkeypatch):
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)
     for name in ("lesion.png", "lesion.tif"):
-        with pytest.raises(ManymaskError, match=rf"{name} is not an image that can be read \(PNG, JPEG, TIFF"):
+        with pytest.raises(InputError, match=rf"{name} is not an image that can be read \(PNG, JPEG, TIFF"):
             read(tmp_path, head, name)
-        with pytest.raises(ManymaskError, match="is not an image"):
+        with pytest.raises(InputError, match="is not an image"):
             claimed_size(tmp_path / name)
 
 
@@ -416,32 +416,32 @@ class TestSizes:
         content = tiff(tiny, bits, photometric, compression=8, tags={256: [side], 257: [side], 278: [max(side, 1)]})
         for act in (read_pixels, claimed_size):
             (tmp_path / "a.tif").write_bytes(content)
-            with pytest.raises(ManymaskError, match=what):
+            with pytest.raises(InputError, match=what):
                 act(tmp_path / "a.tif")
 
     def test_a_tile_is_bounded_too(self, tmp_path):
         tiles = {322: [65_520], 323: [65_520], 324: [8], 325: [8]}
         content = tiff(np.zeros((16, 16)), 8, 1, compression=8, tags=tiles)
-        with pytest.raises(ManymaskError, match="MB decoded"):
+        with pytest.raises(InputError, match="MB decoded"):
             read(tmp_path, content)
 
     def test_a_jpeg_inside_a_tiff_is_bounded_by_its_place(self, tmp_path):
         large = imagecodecs.jpeg8_encode(np.zeros((2000, 2000), np.uint8))
-        with pytest.raises(ManymaskError, match="a tile claims 2000×2000 pixels"):
+        with pytest.raises(InputError, match="a tile claims 2000×2000 pixels"):
             read(tmp_path, tiff(np.zeros((16, 16)), 8, 1, compression=7, data=[large]))
 
     def test_a_cut_tiff_is_said_to_be_cut(self, tmp_path):
         content = tiff(GREY, 8, 1, compression=5, rows=2)
         strip = struct.unpack("<I", content[4:8])[0]
-        with pytest.raises(ManymaskError, match="cut short"):
+        with pytest.raises(InputError, match="cut short"):
             read(tmp_path, content[: strip // 2] + bytes(4))
         moved = tiff(GREY, 8, 1, compression=5).replace(
             struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 273, 4, 1, 9999)
         )
-        with pytest.raises(ManymaskError, match="is cut short"):
+        with pytest.raises(InputError, match="is cut short"):
             read(tmp_path, moved)
         gone = tiff(GREY, 8, 1, compression=5).replace(
             struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 273, 4, 1, 0)
         )
-        with pytest.raises(ManymaskError, match="lacks some of its strips"):
+        with pytest.raises(InputError, match="lacks some of its strips"):
             read(tmp_path, gone)

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.inference.outputs import outline, overlay, pairwise_agreement, write_result
 from manymask.io.atomic import atomic_file, atomic_folder, read_json, write_json
 from manymask.io.masks import read_mask
@@ -59,19 +59,19 @@ def test_bad_files_get_one_line_naming_them(tmp_path, name, content):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / name)
         content = (tmp_path / name).read_bytes()[:300]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ManymaskError, match=name) as caught:
+    with pytest.raises(InputError, match=name) as caught:
         read_image(tmp_path / name, 1)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file_is_said(tmp_path):
-    with pytest.raises(ManymaskError, match="no such file"):
+    with pytest.raises(InputError, match="no such file"):
         read_image(tmp_path / "nothing.png", 1)
 
 
 def test_decompression_bomb_is_refused_before_decoding(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(ManymaskError, match="more than 100 million pixels"):
+    with pytest.raises(InputError, match="more than 100 million pixels"):
         read_image(tmp_path / "bomb.png", 1)
 
 
@@ -79,9 +79,9 @@ def test_nan_in_a_float_image_is_said(tmp_path):
     pixels = np.ones((8, 8), np.float32)
     pixels[3, 3] = np.nan
     tifffile.imwrite(tmp_path / "nan.tif", pixels)
-    with pytest.raises(ManymaskError, match=r"nan\.tif holds values that are not numbers"):
+    with pytest.raises(InputError, match=r"nan\.tif holds values that are not numbers"):
         read_image(tmp_path / "nan.tif", 1)
-    with pytest.raises(ManymaskError, match=r"nan\.tif: the mask holds values that are not numbers"):
+    with pytest.raises(InputError, match=r"nan\.tif: the mask holds values that are not numbers"):
         read_mask(tmp_path / "nan.tif")
 
 
@@ -95,7 +95,7 @@ def test_binary_masks_of_either_convention(tmp_path, value):
 
 def test_many_pages_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((4, 16, 16), np.uint8), photometric="minisblack")
-    with pytest.raises(ManymaskError, match="holds 4 pages"):
+    with pytest.raises(InputError, match="holds 4 pages"):
         read_image(tmp_path / "stack.tif", 1)
 
 
@@ -114,14 +114,14 @@ def test_failed_folder_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ManymaskError, match="exists already"), atomic_folder(tmp_path / "out"):
+    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "out"):
         pass
 
 
 def test_only_a_folder_of_ours_is_replaced(tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ManymaskError, match="exists already"), atomic_folder(tmp_path / "theirs", ours="result.json"):
+    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "theirs", ours="result.json"):
         pass
     assert (tmp_path / "theirs" / "thesis.tex").exists()
     for content in ("old", "new"):
@@ -136,7 +136,7 @@ def test_json_refuses_nan_and_names_damage(tmp_path):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert not (tmp_path / "a.json").exists()
     (tmp_path / "b.json").write_text("{")
-    with pytest.raises(ManymaskError, match=r"b\.json is not readable JSON"):
+    with pytest.raises(InputError, match=r"b\.json is not readable JSON"):
         read_json(tmp_path / "b.json")
 
 

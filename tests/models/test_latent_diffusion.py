@@ -10,7 +10,7 @@ from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, Euler
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError
 from manymask.models.autoencoder import Pixels
 from manymask.models.denoisers import PyramidUNet
 from manymask.models.deterministic import NNUNet, OneToOne, supervised
@@ -110,15 +110,15 @@ def test_baselines_differ_in_the_model_alone(name):
 
 def test_pixel_recipe_has_no_codec_to_train():
     for stage in STAGES[:2]:
-        with pytest.raises(ManymaskError, match=f"it has no {stage} to train"):
+        with pytest.raises(ConfigError, match=f"it has no {stage} to train"):
             RECIPES["phantom-segdiff"].build(stage)
 
 
 def test_sampler_that_cannot_run_the_process_is_refused_in_a_line():
     recipe = replace(tiny_recipe(), segmenter=LatentDiffusion(process=RectifiedFlow(), sampler=DDPM(5)))
-    with pytest.raises(ManymaskError, match="DDPM cannot sample a RectifiedFlow: choose DDIM, DPMSolver, Euler, Heun"):
+    with pytest.raises(ConfigError, match="DDPM cannot sample a RectifiedFlow: choose DDIM, DPMSolver, Euler, Heun"):
         recipe.build("segmenter")
-    with pytest.raises(ManymaskError, match="Euler cannot sample a GaussianDiffusion"):
+    with pytest.raises(ConfigError, match="Euler cannot sample a GaussianDiffusion"):
         build("concat-v").sample_all(batch(), 1, seed=0, sampling=SamplingConfig(Euler(2)))
 
 
@@ -135,10 +135,10 @@ def test_each_noise_level_of_an_image_learns_from_a_rater_of_its_own():
 
 def test_codecs_of_two_factors_and_too_deep_pyramids_are_refused_in_a_line():
     recipe = tiny_recipe()
-    with pytest.raises(ManymaskError, match="the codecs shrink by 8 and 4"):
+    with pytest.raises(ConfigError, match="the codecs shrink by 8 and 4"):
         replace(recipe, image_codec=replace(recipe.image_codec, patch_size=4)).build("segmenter")
     deep = LatentDiffusion(PyramidUNet((8,), 1, (8, 8), 1), GaussianDiffusion("x0"), DDIM(2))
-    with pytest.raises(ManymaskError, match="too deep for f = 1"):
+    with pytest.raises(ConfigError, match="too deep for f = 1"):
         replace(recipe, image_codec=Pixels(1), mask_codec=Pixels(1), segmenter=deep).build("segmenter")
 
 

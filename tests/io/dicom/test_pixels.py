@@ -11,7 +11,7 @@ from pydicom.pixels.processing import _expand_segmented_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.io.dicom.decode import decode
 from manymask.io.dicom.pixels import frame_values, render
 from manymask.io.dicom.series import load_dicom, pictures_of, seen_through
@@ -105,7 +105,7 @@ def test_a_jpeg_of_twelve_bits_is_read_although_its_scan_ends_early(name):
 def test_colours_that_are_not_known_are_named(photometric, samples):
     made = dataset(RNG.integers(0, 255, (16, 16, 3), dtype=np.uint8))
     made.PhotometricInterpretation, made.SamplesPerPixel = photometric, samples
-    with pytest.raises(ManymaskError, match=f"{photometric} pixels of {samples} sample"):
+    with pytest.raises(InputError, match=f"{photometric} pixels of {samples} sample"):
         pictures_of([made])
 
 
@@ -177,7 +177,7 @@ def test_a_palette_of_all_words_and_one_that_is_too_short():
     every = [np.arange(1 << 16, dtype="<u2").tobytes()] * 3
     pixels = (np.arange(256, dtype=np.uint16) * 256).reshape(16, 16)
     assert (shown(with_palette([0, 0, 16], every, pixels))[..., 0] == pixels >> 8).all()
-    with pytest.raises(ManymaskError, match="has a colour table that cannot be read"):
+    with pytest.raises(InputError, match="has a colour table that cannot be read"):
         pictures_of([with_palette([256, 0, 16], [b"\0" * 100] * 3)])
 
 
@@ -196,7 +196,7 @@ def test_a_segmented_palette_becomes_rgb_and_a_bomb_of_segments_is_refused():
     made = with_palette([256, 0, 8], [bytes(ramp)] * 3, segmented="Segmented")
     assert (shown(made) == INDEX[..., None]).all()
     bomb = np.array([0, 1, 0] + [1, 65535, 9] * 40, "<u2").tobytes()
-    with pytest.raises(ManymaskError, match="has a colour table that cannot be read"):
+    with pytest.raises(InputError, match="has a colour table that cannot be read"):
         pictures_of([with_palette([256, 0, 16], [bomb] * 3, segmented="Segmented")])
 
 
@@ -272,7 +272,7 @@ def test_more_pixels_than_the_header_speaks_of_are_no_single_image(compressed):
     if compressed:
         made.compress(JPEGLSLossless, encapsulate_ext=False, generate_instance_uid=False)
     del made.NumberOfFrames
-    with pytest.raises(ManymaskError, match="holds the pixels of 3 frames, but its header speaks of 1"):
+    with pytest.raises(InputError, match="holds the pixels of 3 frames, but its header speaks of 1"):
         frame_values(made)
 
 
@@ -281,7 +281,7 @@ def test_frames_that_are_described_and_not_there_or_not_counted_are_refused(fram
     made = dataset(GREY, NumberOfFrames=frames)
     made.PixelData = GREY.tobytes() * 3
     made.PerFrameFunctionalGroupsSequence = [Dataset(), Dataset(), Dataset()]
-    with pytest.raises(ManymaskError, match=f"its header describes 3 frames, but speaks of {frames or 1}"):
+    with pytest.raises(InputError, match=f"its header describes 3 frames, but speaks of {frames or 1}"):
         pictures_of([made])
 
 
@@ -291,12 +291,12 @@ def test_what_a_header_leaves_out_has_its_default_and_colours_have_no_sign():
     assert (seen.pixels == colours).all()
     for said in (None, "monochrome2"):
         assert (frame_values(dataset(GREY, PhotometricInterpretation=said, SamplesPerPixel=None)) == GREY).all()
-    with pytest.raises(ManymaskError, match="its header lacks PixelRepresentation"):
+    with pytest.raises(InputError, match="its header lacks PixelRepresentation"):
         frame_values(dataset(GREY, PixelRepresentation=None))
 
 
 def test_a_slope_of_zero_is_no_scale():
-    with pytest.raises(ManymaskError, match="its rescale slope is 0"):
+    with pytest.raises(InputError, match="its rescale slope is 0"):
         frame_values(dataset(GREY, RescaleSlope=0, RescaleIntercept=7))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, InputError
 from manymask.io.dicom.deidentify import KEY_VARIABLE, Anonymiser
 from manymask.io.dicom.seg import _kinds, segmentations, write_segmentations
 from manymask.io.dicom.series import pictures_of
@@ -225,14 +225,14 @@ def volume_without_positions():
     ],
 )
 def test_sources_that_no_seg_can_refer_to_are_refused_in_one_line(datasets, message):
-    with pytest.raises(ManymaskError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         made(datasets())
     assert "\n" not in str(caught.value) and "Müller" not in str(caught.value)
 
 
 def test_picture_from_elsewhere_is_refused():
     picture = Picture(np.zeros((48, 40), np.uint8), "lesion")
-    with pytest.raises(ManymaskError, match="does not come from DICOM"):
+    with pytest.raises(InputError, match="does not come from DICOM"):
         segmentations([picture], [drawn(picture, 0)], FACTS)
 
 
@@ -342,7 +342,7 @@ def test_uids_can_be_undone_by_nobody_but_agree_under_one_key(monkeypatch):
     assert Anonymiser().uid(uid) == Anonymiser().uid(uid)
     assert pydicom.uid.UID(Anonymiser().uid(uid)).is_valid
     monkeypatch.setenv(KEY_VARIABLE, "short")
-    with pytest.raises(ManymaskError, match="at least 16"):
+    with pytest.raises(ConfigError, match="at least 16"):
         Anonymiser()
 
 
@@ -391,7 +391,7 @@ def test_result_folder_of_a_slice_gives_areas_in_square_millimetres(monkeypatch,
 
 def test_unknown_kind_of_image_is_refused_in_one_line():
     dataset = base("1.2.3.4.5", pixels=np.random.default_rng(0).integers(0, 255, (48, 40)).astype(np.uint8))
-    with pytest.raises(ManymaskError, match="no DICOM SEG can refer to it") as caught:
+    with pytest.raises(InputError, match="no DICOM SEG can refer to it") as caught:
         made([dataset])
     assert "\n" not in str(caught.value) and CT not in str(caught.value)
 

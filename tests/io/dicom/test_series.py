@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.dicom.decode import inflates_beyond, stream_size
 from manymask.io.dicom.pixels import frame_values
 from manymask.io.dicom.series import dicom_series, is_dicom, parse_window, pictures_of, read_dicom, seen_through
@@ -215,7 +215,7 @@ def test_voi_table_of_the_header_is_applied():
 
 @pytest.mark.parametrize("text", ["brain", "40", "40,0", "40,-3", "nan,3", "40,400,3", ""])
 def test_a_window_that_is_none_is_said(text):
-    with pytest.raises(ManymaskError, match="is no window"):
+    with pytest.raises(ConfigError, match="is no window"):
         parse_window(text)
 
 
@@ -306,7 +306,7 @@ def test_what_is_dicom_is_told_by_its_content(tmp_path):
 
 
 def refused(path: Path, message: str) -> None:
-    with pytest.raises(ManymaskError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_dicom([path])
     text = str(caught.value)
     assert "\n" not in text and path.name in text and len(text) < 400
@@ -412,7 +412,7 @@ def test_an_odd_image_of_a_series_is_left_out_by_name_and_read_alone(tmp_path, c
     (series,) = listing.series
     assert [picture.origin.dataset.ImagePositionPatient[2] for picture in series.pictures()] == [0, 5]
     assert len(read_dicom([odd])) == 1
-    with pytest.raises(ManymaskError, match=message):
+    with pytest.raises(InputError, match=message):
         read_dicom(paths)
 
 
