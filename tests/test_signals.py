@@ -72,6 +72,7 @@ def start(store, tmp_path):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        process.stderr.close()
 
 
 def wait_for(process: subprocess.Popen, path: Path) -> None:

@@ -28,7 +28,8 @@ def images(tmp_path):
 def test_segment_leaves_a_folder_for_each_image(monkeypatch, trained_run, images, tmp_path, capsys):
     assert run(monkeypatch, "segment", images, "--model", trained_run, "--out", tmp_path / "out", "--samples", 3) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["colour", "deep", "grey", "summary.csv"]
-    assert Image.open(tmp_path / "out/colour/consensus.png").size == (100, 80)
+    with Image.open(tmp_path / "out/colour/consensus.png") as consensus:
+        assert consensus.size == (100, 80)
     result = json.loads((tmp_path / "out/colour/result.json").read_text())
     assert result["samples"] == 3 and len(result["areas"]) == 3 and result["sampler"]["kind"] == "DDIM"
     assert "3 of 3" in capsys.readouterr().out

@@ -250,7 +250,7 @@ def test_summary_tells_what_to_look_at_first(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/result.json").write_text("{")
     assert write_summary(tmp_path) == tmp_path / "summary.csv"
-    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["name"] for row in rows] == ["torn", "ct", "sure", "one"]
     assert (rows[0]["area_mean"], rows[0]["area_sd"], rows[0]["unit"], rows[0]["warnings"]) == (
         "20.0",

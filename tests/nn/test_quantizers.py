@@ -84,9 +84,9 @@ def test_code_unused_for_exactly_its_patience_is_replaced_by_an_output_of_the_en
     quantiser, h = lone_code(3, torch.tensor([-2.0, 2.0]))
     for _ in range(3):
         quantiser(h)
-    assert float(quantiser.codebook[1]) == 100 and quantiser.idle.tolist() == [0, 3]
+    assert quantiser.codebook[1].item() == 100 and quantiser.idle.tolist() == [0, 3]
     quantiser(h)
-    assert abs(abs(float(quantiser.codebook[1])) - 2) < 0.05, "moved off it by a thousandth of the spread"
+    assert abs(abs(quantiser.codebook[1].item()) - 2) < 0.05, "moved off it by a thousandth of the spread"
 
 
 def test_a_replaced_code_is_given_its_patience_again():

@@ -14,6 +14,8 @@ CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("chromium is not installed (apt-get install chromium)", allow_module_level=True)
 
+pytestmark = pytest.mark.browser
+
 DRAWN = "document.querySelectorAll('.mm-areas button').length == %d && !document.querySelector('.mm-download').disabled"
 PATIENCE = 90_000
 

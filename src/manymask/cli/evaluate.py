@@ -50,10 +50,13 @@ def evaluate(
     from manymask.evaluation.evaluator import EvalConfig, results
     from manymask.evaluation.evaluator import evaluate as score
     from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+    from manymask.extras import require_figures
     from manymask.hub.model_folder import load_model
 
     for flag, value in (("--samples", samples), ("--ged-samples", ged_samples), ("--limit", limit)):
         at_least_one(flag, value)
+    if out is not None:
+        require_figures()
     trained = load_model(model)
     store = matched_store(trained.recipe, Store(data))
     protocol = EvalConfig(samples, ged_samples, seed, SamplingConfig(sampler, steps, orientations))

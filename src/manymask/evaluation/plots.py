@@ -2,12 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from rich.table import Table
@@ -15,10 +11,25 @@ from rich.table import Table
 from manymask.data.case import Batch
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse
+from manymask.extras import require_figures
 from manymask.io.atomic import atomic_file
 from manymask.models.autoencoder import Codec
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Panel = tuple[str, np.ndarray, str]  # title, picture (H, W) or (H, W, 3), colour map
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of this size in inches. Without pyplot, so the backend of the process stays what it is."""
+    require_figures()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def picture(image: torch.Tensor) -> np.ndarray:
@@ -30,7 +41,8 @@ def picture(image: torch.Tensor) -> np.ndarray:
 def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -> None:
     """Rows of panels as one PNG; titles stand above the first row alone."""
     columns = max(len(row) for row in rows)
-    figure, axes = plt.subplots(len(rows), columns, figsize=(cell * columns, cell * (len(rows) + 0.3)), squeeze=False)
+    figure = new_figure(cell * columns, cell * (len(rows) + 0.3))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for i, row in enumerate(rows):
@@ -42,7 +54,6 @@ def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -
     figure.tight_layout(pad=0.2, w_pad=0.15, h_pad=0.15)
     with atomic_file(path) as beside:
         figure.savefig(beside, dpi=160)
-    plt.close(figure)
 
 
 def segmentation_row(image: torch.Tensor, raters: torch.Tensor, drawn: torch.Tensor) -> list[Panel]:

@@ -18,6 +18,7 @@ from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.plots import draw_batch
+from manymask.extras import require_figures
 from manymask.hub import model_card as card
 from manymask.hub.model_folder import TrainedModel, load_model, save_model, write_model
 from manymask.hub.provenance import Provenance
@@ -67,6 +68,7 @@ def publish(
     Returns what metrics.json holds. Raises `ConfigError` where the run has no segmenter or was trained on other data, and for
     a mask codec of other latents.
     """
+    require_figures()
     trained = load_model(run)
     store = matched_store(trained.recipe, Store(data))
     if trained.stage != "segmenter":

@@ -20,6 +20,7 @@ from manymask.ensemble import level_sets
 from manymask.evaluation.evaluator import THRESHOLD, EvalConfig, evaluate, results
 from manymask.evaluation.held_out import held_out_cases
 from manymask.evaluation.plots import draw_grid, segmentation_row
+from manymask.extras import require_training
 from manymask.hub.model_folder import load_model
 from manymask.inference.segmenter import Segmenter
 from manymask.io.atomic import write_json
@@ -40,6 +41,7 @@ Masks = Callable[[Batch, int], np.ndarray]  # a batch → bool (B, n, H, W)
 
 def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     """Prepares, trains, evaluates and draws; leaves figure.png, results.json and model/ in `out`."""
+    require_training()
     work, console = out / "work", Console()
     store = Store(work / "data") if (work / "data").exists() else _prepare(work / "data")
     training = {stage: _train(recipe("phantom"), stage, store, work / "manymask", minutes * share)

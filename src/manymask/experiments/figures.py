@@ -1,12 +1,10 @@
 """The paper's Figures 1, 2 and 4, drawn from a trained model and real cases, where their licence lets them be shown."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from manymask.data.case import Batch
@@ -14,11 +12,14 @@ from manymask.data.raters import raters_consensus
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse
-from manymask.evaluation.plots import picture
+from manymask.evaluation.plots import new_figure, picture
 from manymask.hub.licenses import licence
 from manymask.io.atomic import atomic_file
 from manymask.rng import SampleNoise
 from manymask.runtime import default_device
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FIGURES = ("figure-1-forward.png", "figure-2-pipeline.png", "figure-4-samples.png")
 SHARES_OF_T = (0, 0.1, 0.25, 0.5, 0.75, 1)
@@ -46,7 +47,9 @@ def draw_figures(
     return paths
 
 
-def _show(axis: Axes, pixels: Any, title: str = "", colours: str = "gray", span: tuple[float, float] = (0, 1)) -> None:
+def _show(
+    axis: "Axes", pixels: Any, title: str = "", colours: str = "gray", span: tuple[float, float] = (0, 1)
+) -> None:
     values = pixels.detach().float().cpu().numpy() if isinstance(pixels, Tensor) else pixels
     axis.imshow(values, cmap=colours, vmin=span[0], vmax=span[1], interpolation="nearest")
     axis.set_xticks([])
@@ -59,7 +62,6 @@ def _show(axis: Axes, pixels: Any, title: str = "", colours: str = "gray", span:
 def _save(figure: Any, path: Path) -> None:
     with atomic_file(path) as beside:
         figure.savefig(beside, dpi=200, bbox_inches="tight", pad_inches=0.04)
-    plt.close(figure)
 
 
 @torch.inference_mode()
@@ -68,7 +70,8 @@ def _forward(model: Any, batch: Batch, path: Path) -> None:
     process, codec = model.setting.process, model.mask_codec
     z0 = codec.encode(raters_consensus(batch.truth()))
     epsilon = torch.randn(z0.shape, generator=torch.Generator().manual_seed(SEED)).to(z0)
-    figure, axes = plt.subplots(2, len(SHARES_OF_T), figsize=(1.15 * len(SHARES_OF_T), 2.5))
+    figure = new_figure(1.15 * len(SHARES_OF_T), 2.5)
+    axes = figure.subplots(2, len(SHARES_OF_T))
     for column, share in zip(axes.T, SHARES_OF_T, strict=True):
         t = round(share * process.steps)
         z = process.add_noise(z0, epsilon, torch.full((1,), t, device=z0.device)) if t else z0
@@ -93,7 +96,7 @@ def _pipeline(model: Any, batch: Batch, sampling: SamplingConfig | None, path: P
     z = sampler(model.denoise(conditioning, sampling), model.setting.process, begun, noise)
     masks = codec.decode(z)[:, 0]
     fused = fuse(masks.float().cpu())
-    figure = plt.figure(figsize=(8.6, 3.1))
+    figure = new_figure(8.6, 3.1)
     grid = figure.add_gridspec(n, 7, wspace=0.5, hspace=0.12, width_ratios=(1.5, 1, 1, 1, 1, 1.5, 1.5))
     _show(figure.add_subplot(grid[:, 0]), picture(batch.image[0]), "image X")
     _show(figure.add_subplot(grid[:, 1]), z_image[0, 0], "$z_X$", "gray", (-3, 3))
@@ -113,11 +116,13 @@ def _pipeline(model: Any, batch: Batch, sampling: SamplingConfig | None, path: P
     _save(figure, path)
 
 
-def _scale(figure: Any, top: Axes, bottom: Axes) -> None:
+def _scale(figure: Any, top: "Axes", bottom: "Axes") -> None:
     """The colours of confidence, beside the column from `top` to `bottom`."""
+    from matplotlib.cm import ScalarMappable
+
     high, low = top.get_position(), bottom.get_position()
     beside = figure.add_axes((high.x1 + 0.012, low.y0, 0.012, high.y1 - low.y0))
-    figure.colorbar(plt.cm.ScalarMappable(cmap="viridis"), cax=beside).ax.tick_params(labelsize=6, width=0.4, length=2)
+    figure.colorbar(ScalarMappable(cmap="viridis"), cax=beside).ax.tick_params(labelsize=6, width=0.4, length=2)
 
 
 def _arrows(figure: Any, grid: Any, steps: tuple[tuple[str, str], ...]) -> None:
@@ -135,9 +140,8 @@ def _samples(model: Any, batch: Batch, sampling: SamplingConfig | None, path: Pa
     drawn = model.sample_all(batch, SAMPLES, SEED, sampling).float().cpu()
     truth = raters_consensus(batch.truth()).cpu()
     titles = ("image", "truth", "mask 1", "mask 2", f"mean of {SAMPLES} ≥ 0.5", "confidence")
-    figure, axes = plt.subplots(
-        len(drawn), len(titles), figsize=(1.15 * len(titles), 1.18 * len(drawn) + 0.2), squeeze=False
-    )
+    figure = new_figure(1.15 * len(titles), 1.18 * len(drawn) + 0.2)
+    axes = figure.subplots(len(drawn), len(titles), squeeze=False)
     for i, row in enumerate(axes):
         fused = fuse(drawn[i])
         shown: tuple[np.ndarray | Tensor, ...] = (

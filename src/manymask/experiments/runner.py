@@ -24,6 +24,7 @@ from manymask.experiments.cell import RunSpec, begin
 from manymask.experiments.cell import run as run_phase
 from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected, stages
 from manymask.experiments.report.write import write_report
+from manymask.extras import require_training
 from manymask.io.atomic import read_json, write_json
 from manymask.recipes import DATASETS, Recipe, Stage, recipe
 from manymask.runtime import faster_precision, git_revision
@@ -52,7 +53,8 @@ RunSpecs = dict[str, RunSpec]  # folder below OUT/RECIPE → what is done there,
 
 
 def reproduce(plan: ReproduceConfig) -> Path:
-    """Runs the matrix of every recipe and writes the report, whose folder is reoriented."""
+    """Runs the matrix of every recipe and writes the report, whose folder is returned."""
+    require_training()
     console = Console()
     precision = (
         faster_precision() if plan.precision == "auto" else plan.precision

@@ -16,7 +16,6 @@ from PIL import Image, UnidentifiedImageError
 from manymask.errors import InputError, decoding, one_line
 from manymask.io.samples import PIXEL_LIMIT, Claim, Samples, check_claim
 
-Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 _MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F")
 _ORIENTATION = 274
@@ -86,12 +85,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """An image of one of `FORMATS`; while it is open, whatever goes wrong is one line."""
     with decoding(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             image = Image.open(path, formats=FORMATS)
         except UnidentifiedImageError:
             raise InputError(_not_identified(path)) from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        except Image.DecompressionBombError:  # twice Image.MAX_IMAGE_PIXELS; `check_claim` holds what is below
             raise InputError(
                 f"{path} has more than {PIXEL_LIMIT // 1_000_000} million pixels; scale it down or cut out a part first",
                 path=path,

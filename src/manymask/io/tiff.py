@@ -19,8 +19,6 @@ from manymask.errors import InputError, decoding
 from manymask.io.colours import from_cmyk, from_lab, from_ycbcr
 from manymask.io.samples import Claim, Samples, check_claim
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what matters of its remarks is checked here
-
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 4, 5, 6, 8
 _CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _MASK: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
@@ -32,16 +30,24 @@ _MOST_PAGES = 1000
 
 def read_tiff(path: Path) -> Samples:
     """The picture of a TIFF: the largest page. Several of that size, or planes in one page, are an `InputError`."""
-    with decoding(path), tifffile.TiffFile(path) as tiff:
+    with decoding(path), _opened(path) as tiff:
         page, notes = _largest(path, tiff)
         check_claim(path, _claim(page))
         _check_data(path, page)
         return _Meaning(path, page, notes).samples(_raw(path, page))
 
 
+def _opened(path: Path) -> tifffile.TiffFile:
+    """The file as tifffile reads it. Its remarks go to handlers of the process alone: what matters is checked here."""
+    log = logging.getLogger("tifffile")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    return tifffile.TiffFile(path)
+
+
 def claimed_tiff(path: Path) -> Claim:
     """The size of the picture from the headers; the tiles that it would be decoded by count as well."""
-    with decoding(path), tifffile.TiffFile(path) as tiff:
+    with decoding(path), _opened(path) as tiff:
         return _claim(_largest(path, tiff)[0])
 
 

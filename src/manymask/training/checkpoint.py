@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from manymask.choices import Precision
 from manymask.config import difference, from_dict, to_dict
@@ -21,6 +20,9 @@ from manymask.io.tensors import check_shapes, read_metadata, read_tensors, shape
 from manymask.io.text import read_text
 from manymask.migrations import FORMAT, format_of, upgraded
 from manymask.recipes import Recipe
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 MOST_CONFIG = 1_000_000
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what AdamW keeps of each parameter
@@ -99,6 +101,8 @@ class RunFolder:
         if old is None:
             _replace(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         self._forget_after(step)
+        from torch.utils.tensorboard import SummaryWriter
+
         with writing(self.folder / "tensorboard"):
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 

@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -29,6 +27,7 @@ from manymask.errors import ConfigError, Interruption
 from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score
 from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, matched_store
 from manymask.evaluation.plots import draw_batch
+from manymask.extras import require_training
 from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance
 from manymask.io.tensors import read_tensors, shapes, write_tensors, writing
@@ -39,6 +38,9 @@ from manymask.signals import Deferred
 from manymask.training.checkpoint import Progress, RunFolder, load_checkpoint, save_checkpoint
 from manymask.training.initialization import TrainConfig, initial_state
 from manymask.training.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 LOG_EVERY = 20
 VALIDATION_STEPS = 20
@@ -64,6 +66,15 @@ def described_sampling(model: nn.Module) -> str:
     return f"; {type(used.sampler).__name__}-{used.steps}{orientations}"
 
 
+def new_accelerator() -> "Accelerator":
+    """The devices and processes of this run. The other processes wait while the main one validates."""
+    require_training()
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+    return Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+
+
 class Trainer:
     """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
 
@@ -80,9 +91,7 @@ class Trainer:
             )
         self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
         job.store.check_masks(self.train_ids)
-        # the other processes wait while the main one validates
-        patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-        self.accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+        self.accelerator = new_accelerator()
         if self.training.batch_size % self.accelerator.num_processes:
             count = self.accelerator.num_processes
             raise ConfigError(f"a batch of {self.training.batch_size} cannot be shared by {count} processes")
@@ -113,6 +122,8 @@ class Trainer:
         if self.job.precision != "auto":
             return self.job.precision
         old = self.folder.old_config() or {}
+        from accelerate.utils import broadcast_object_list
+
         return broadcast_object_list([old.get("precision") or faster_precision()])[0]
 
     def autocast(self) -> torch.autocast:

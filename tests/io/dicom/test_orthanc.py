@@ -26,10 +26,13 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ORTHANC = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
-pytestmark = pytest.mark.skipif(
-    ORTHANC is None or not PLUGIN.exists(),
-    reason="Orthanc with its DICOMweb plugin is not installed (apt-get install orthanc orthanc-dicomweb)",
-)
+pytestmark = [
+    pytest.mark.archive,
+    pytest.mark.skipif(
+        ORTHANC is None or not PLUGIN.exists(),
+        reason="Orthanc with its DICOMweb plugin is not installed (apt-get install orthanc orthanc-dicomweb)",
+    ),
+]
 
 
 def free_port():

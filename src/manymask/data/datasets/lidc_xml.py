@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from manymask.errors import InputError
+from manymask.extras import require
 
 RATERS = 4
 SIZE_LIMIT = 64_000_000  # bytes; the largest of the distribution has about 2 million
@@ -122,6 +123,7 @@ def draw(contours: Sequence[Contour], shape: tuple[int, int]) -> np.ndarray:
 
 def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Which pixels of the box low … high an outline encloses, by the even-odd rule."""
+    require("report", "reading LIDC's outlines", "matplotlib")
     from matplotlib.path import Path as Polygon
 
     rows, columns = np.mgrid[low[0] : high[0] + 1, low[1] : high[1] + 1]

@@ -2,20 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from manymask.data.store import Store
 from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.plots import new_figure
 from manymask.experiments.matrix import Budget, sampling_of
-from manymask.experiments.report.plots import STYLE, band, calibration_line, logarithmic, reliability_axes, save
+from manymask.experiments.report.plots import band, calibration_line, house_style, logarithmic, reliability_axes, save
 from manymask.experiments.sweeps import sample_curve, under
+from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 
@@ -26,6 +28,7 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
 
     Returns what curves.json holds. Raises `ConfigError` for a model that is no diffusion model.
     """
+    require_figures()
     trained, budget = load_model(model), Budget()
     store = matched_store(trained.recipe, Store(data))
     family: Any = sampling_of(trained.recipe, 1).sampler
@@ -45,8 +48,9 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
 
 def draw_curves(found: dict[str, Any], path: Path) -> None:
     """Three panels: reliability, Dice against the number of masks, Dice against seconds with the steps written beside."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.7))
+    with house_style():
+        figure = new_figure(8.6, 2.7)
+        axes = figure.subplots(1, 3)
         _reliability(axes[0], found)
         band(axes[1], [row["n"] for row in found["curve"]], [row["dice"] for row in found["curve"]], "", 0)
         orientations = found["model"]["recipe"]["segmenter"].get("orientations", 1)
@@ -57,7 +61,7 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
         save(figure, path)
 
 
-def _reliability(axis: Axes, found: dict[str, Any]) -> None:
+def _reliability(axis: "Axes", found: dict[str, Any]) -> None:
     reliability_axes(axis, "share of raters")
     for k, (region, label) in enumerate((("everywhere", "all pixels"), ("near_lesion", "near the lesion"))):
         error = found["metrics"]["ece"]["mean" if region == "everywhere" else region]
@@ -65,7 +69,7 @@ def _reliability(axis: Axes, found: dict[str, Any]) -> None:
     axis.legend(fontsize=6)
 
 
-def _front(axis: Axes, rows: list[dict[str, Any]], samples: int) -> None:
+def _front(axis: "Axes", rows: list[dict[str, Any]], samples: int) -> None:
     """Every point is a number of steps."""
     rows = sorted(rows, key=lambda row: row["latency_s"])
     band(axis, [row["latency_s"] for row in rows], [row["dice"] for row in rows], "", 1)

@@ -1,20 +1,20 @@
 """The plots of the report. Colours are Okabe and Ito's, which the colour-blind can tell apart; markers differ too."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
+from manymask.evaluation.plots import new_figure
 from manymask.experiments.report import paper
 from manymask.experiments.report.collect import Experiment
+from manymask.extras import require_figures
 from manymask.io.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -32,7 +32,7 @@ STYLE = {
 def all_plots(experiments: Sequence[Experiment], folder: Path) -> dict[str, str]:
     """Every plot that there are results for: file name → title. What was not run is not drawn."""
     drawn: dict[str, str] = {}
-    with plt.rc_context(STYLE):
+    with house_style():
         if _samples(experiments, folder / "figure-3-samples.png"):
             drawn["figure-3-samples.png"] = "Figure 3: Dice of the consensus against the number of samples"
         for e in experiments:
@@ -47,35 +47,44 @@ def all_plots(experiments: Sequence[Experiment], folder: Path) -> dict[str, str]
     return drawn
 
 
+def house_style() -> AbstractContextManager[None]:
+    """Within it figures are drawn in `STYLE`."""
+    require_figures()
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
 def save(figure: Any, path: Path) -> bool:
-    """Writes and closes a figure."""
+    """Writes a figure."""
     with atomic_file(path) as beside:
         figure.savefig(beside, bbox_inches="tight", pad_inches=0.05)
-    plt.close(figure)
     return True
 
 
-def logarithmic(axis: Axes) -> None:
+def logarithmic(axis: "Axes") -> None:
     """Steps or seconds by powers of ten, written out."""
+    from matplotlib.ticker import FuncFormatter
+
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     # less than a power of ten has no other labels
     axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[-1] in "25" else ""))
 
 
-def band(axis: Axes, x: Sequence[float], scores: Sequence[dict[str, float]], label: str, k: int) -> None:
+def band(axis: "Axes", x: Sequence[float], scores: Sequence[dict[str, float]], label: str, k: int) -> None:
     """A line of means within its 95 % interval."""
     axis.plot(x, [s["mean"] for s in scores], color=COLOURS[k], marker=MARKERS[k], markersize=3, label=label)
     axis.fill_between(x, [s["low"] for s in scores], [s["high"] for s in scores], color=COLOURS[k], alpha=0.15, lw=0)
 
 
-def reliability_axes(axis: Axes, ylabel: str) -> None:
+def reliability_axes(axis: "Axes", ylabel: str) -> None:
     """The unit square with its diagonal, on which a calibrated model lies."""
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axis.set(xlabel="confidence", ylabel=ylabel, xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
 
-def calibration_line(axis: Axes, diagram: dict[str, list[float]], label: str, k: int) -> None:
+def calibration_line(axis: "Axes", diagram: dict[str, list[float]], label: str, k: int) -> None:
     """What share of raters marked the pixels of each bin of confidence; bins of too few pixels are left out."""
     bins = {name: np.array(values) for name, values in diagram.items()}
     full = bins["count"] >= FEWEST_PIXELS
@@ -88,7 +97,8 @@ def _samples(experiments: Sequence[Experiment], path: Path) -> bool:
     found = [e for e in experiments if not isinstance(e.main().get("curve"), str)]
     if not found:
         return False
-    figure, axis = plt.subplots(figsize=(4.2, 2.8))
+    figure = new_figure(4.2, 2.8)
+    axis = figure.subplots()
     for k, e in enumerate(found):
         curve = e.main().get("curve")
         band(axis, [row["n"] for row in curve], [row["dice"] for row in curve], e.name, k % len(COLOURS))
@@ -105,7 +115,8 @@ def _reliability(e: Experiment, path: Path) -> bool:
     found = [line for line in e.table("models") if line.name in RELIABILITY and line.model.status == "done"]
     if not found:
         return False
-    figure, axis = plt.subplots(figsize=(3.2, 3.2))
+    figure = new_figure(3.2, 3.2)
+    axis = figure.subplots()
     reliability_axes(axis, "share of raters who marked the pixel")
     for k, line in enumerate(found):
         error = line.model.get("metrics", "ece")
@@ -125,7 +136,8 @@ def _steps(e: Experiment, path: Path) -> bool:
         ("dice", "Dice"),
         *([("ged", "GED², lower is better"), ("hm_iou", "HM-IoU")] if e.several_raters else []),
     ]
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown) + 0.6, 2.6), squeeze=False)
+    figure = new_figure(2.9 * len(shown) + 0.6, 2.6)
+    axes = figure.subplots(1, len(shown), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
         for k, sampler in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
             mine = [row for row in rows if row["sampler"] == sampler]
@@ -148,7 +160,8 @@ def _front(e: Experiment, path: Path) -> bool:
     found = [line for line in e.table("models") if line.model.status == "done"]
     if not found:
         return False
-    figure, axis = plt.subplots(figsize=(5.2, 3.0))
+    figure = new_figure(5.2, 3.0)
+    axis = figure.subplots()
     steps = e.main().get("steps")
     if not isinstance(steps, str):
         mine = [row for row in steps if row["sampler"] == "DDIM" and row["cases"] == steps[0]["cases"]]
@@ -177,7 +190,8 @@ def _guidance(e: Experiment, path: Path) -> bool:
     if not found:
         return False
     shown = [("dice", "Dice"), *([("ged", "GED², lower is better")] if e.several_raters else [])]
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown), 2.5), squeeze=False)
+    figure = new_figure(2.9 * len(shown), 2.5)
+    axes = figure.subplots(1, len(shown), squeeze=False)
     for axis, (name, label) in zip(axes[0], shown, strict=True):
         for k, (title, rows) in enumerate(found.items()):
             band(axis, [row["scale"] for row in rows], [row[name] for row in rows], title, k)

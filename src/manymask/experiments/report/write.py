@@ -13,6 +13,7 @@ from manymask.experiments.report import paper
 from manymask.experiments.report.collect import Experiment, collect
 from manymask.experiments.report.plots import all_plots
 from manymask.experiments.report.tables import all_tables
+from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import atomic_file
 
@@ -26,6 +27,7 @@ CAPTIONS = (
 def write_report(runs: Sequence[Path], out: Path, model: Path | None = None, data: Path | None = None) -> Path:
     """Fills `out` from what `reproduce` left in `runs` and returns report.md. Figures 1, 2 and 4 are drawn from `model` on
     `data` where given, else taken from the runs; never from data whose licence forbids it."""
+    require_figures()
     experiments = collect(runs, lambda line: print(f"manymask: {line}", file=sys.stderr))
     out.mkdir(parents=True, exist_ok=True)
     parts = ["# Report", "", *[line for e in experiments for line in _setting(e)], *_failures(experiments)]
