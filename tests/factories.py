@@ -193,7 +193,7 @@ def same(first: Path, second: Path) -> bool:
 
 def stopped_after(job: TrainConfig, steps: int) -> None:
     """Trains some steps, leaves a checkpoint, and forgets everything else."""
-    started = Trainer(job)
+    started = Trainer.start(job)
     for _ in range(steps):
         started.step()
     started.checkpoint()

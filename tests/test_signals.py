@@ -90,16 +90,16 @@ def test_sigterm_finishes_the_step_and_saves_it_and_no_second_trainer_gets_in(st
     process = start()
     wait_for(process, tmp_path / "step2")
     with pytest.raises(ManymaskError, match="another process trains there"):
-        Trainer(job(store, tmp_path, steps=300))
+        Trainer.start(job(store, tmp_path, steps=300))
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143 and "Traceback" not in said
     (step,) = stopped_at(said)
-    going_on = Trainer(job(store, tmp_path, steps=300))
+    going_on = Trainer.start(job(store, tmp_path, steps=300))
     assert going_on.progress.step == step >= 2
     going_on.close()
 
-    whole = Trainer(job(store, tmp_path / "whole", steps=300))
+    whole = Trainer.start(job(store, tmp_path / "whole", steps=300))
     for _ in range(step):
         whole.step()
     assert all(torch.equal(v, whole.ema.state_dict()[k]) for k, v in going_on.ema.state_dict().items())
@@ -126,7 +126,7 @@ def test_several_processes_stop_after_one_step(store, tmp_path, start):
     assert process.returncode != 0
     steps = stopped_at(said)
     assert len(steps) == 2 and steps[0] == steps[1], said
-    assert Trainer(job(store, tmp_path, steps=300)).progress.step == steps[0]
+    assert Trainer.start(job(store, tmp_path, steps=300)).progress.step == steps[0]
 
 
 def often(store, run):
@@ -191,7 +191,7 @@ def test_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(store, tmp_path
 def test_lock_that_a_killed_process_left_is_no_trouble(store, tmp_path):
     (tmp_path / "mask-codec").mkdir()
     (tmp_path / "mask-codec" / ".lock").write_text("12345")
-    Trainer(job(store, tmp_path)).close()
+    Trainer.start(job(store, tmp_path)).close()
 
 
 def test_sigterm_while_preparing_leaves_nothing_half_done(monkeypatch, tmp_path, capsys):
@@ -223,11 +223,11 @@ def test_signal_is_held_back_until_it_is_asked_for():
 
 
 def test_damaged_progress_is_told_and_how_to_go_on(store, tmp_path):
-    started = Trainer(job(store, tmp_path))
+    started = Trainer.start(job(store, tmp_path))
     started.step()
     started.checkpoint()
     started.close()
     last = tmp_path / "mask-codec/checkpoints/last.safetensors"
     last.write_bytes(last.read_bytes().replace(b'\\"step\\": 1', b'\\"step\\":-1'))
     with pytest.raises(ManymaskError, match=r"last\.safetensors is damaged .* remove last\.safetensors to start over"):
-        Trainer(job(store, tmp_path))
+        Trainer.start(job(store, tmp_path))

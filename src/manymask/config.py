@@ -3,8 +3,7 @@
 import dataclasses
 import reprlib
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
+from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from manymask.errors import ConfigError
@@ -20,6 +19,8 @@ def to_dict(setting: Any) -> Any:
     if dataclasses.is_dataclass(setting) and not isinstance(setting, type):
         values = {f.name: to_dict(getattr(setting, f.name)) for f in dataclasses.fields(setting)}
         return {"kind": type(setting).__name__, **values}
+    if isinstance(setting, Enum):
+        return setting.value
     if isinstance(setting, (tuple, list)):
         return [to_dict(item) for item in setting]
     return setting
@@ -41,6 +42,11 @@ def _build(expected: Any, value: Any, where: str, bounds: Bounds | None = None) 
         return _from_fields(expected, value, where)
     if origin is tuple:
         return _from_list(get_args(expected)[0], value, where, bounds)
+    if isinstance(expected, type) and issubclass(expected, Enum):
+        words = [member.value for member in expected]
+        if value not in words:
+            raise ConfigError(f"{where}: {_shown(value)} is none of {', '.join(map(repr, words))}")
+        return expected(value)
     if origin is Literal:
         if type(value) is not str or value not in get_args(expected):
             raise ConfigError(f"{where}: {_shown(value)} is none of {', '.join(map(repr, get_args(expected)))}")
@@ -131,13 +137,3 @@ def difference(old: Any, new: Any, where: str = "") -> list[str]:
 
 def _plainly(value: Any) -> str:
     return value[:80] if isinstance(value, str) else _shown(value)
-
-
-@contextmanager
-def using(model: Any, setting: Any) -> Iterator[None]:
-    """The model under another setting of its use, its weights as they are; the old one stands again at the end."""
-    old, model.setting = model.setting, setting
-    try:
-        yield
-    finally:
-        model.setting = old

@@ -8,10 +8,10 @@ target, and differ in the segmenter alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Literal
 
 import torch
-from torch import nn
 
 from manymask.data.augment import Augment
 from manymask.data.case import Source
@@ -21,14 +21,29 @@ from manymask.diffusion.process import GaussianDiffusion
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.errors import ConfigError, guesses
 from manymask.models.autoencoder import Autoencoder, CodecSetting, Pixels
+from manymask.models.base import TrainableModel
 from manymask.models.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
 from manymask.models.deterministic import Network, NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
 from manymask.models.latent_diffusion import LatentDiffusion, SegmenterSetting
 from manymask.models.prob_unet import ProbUNet
 from manymask.nn.losses import MSE, WeightedCE
 
-Stage = Literal["image-codec", "mask-codec", "segmenter"]
-STAGES: tuple[Stage, ...] = ("image-codec", "mask-codec", "segmenter")
+
+class Stage(StrEnum):
+    """What is trained, in this order."""
+
+    IMAGE_CODEC = "image-codec"
+    MASK_CODEC = "mask-codec"
+    SEGMENTER = "segmenter"
+
+    @property
+    def attribute(self) -> str:
+        """The name of the part in recipes, models and provenance: `image_codec`, `mask_codec`, `segmenter`."""
+        return self.value.replace("-", "_")
+
+
+STAGES = tuple(Stage)
+CODECS = (Stage.IMAGE_CODEC, Stage.MASK_CODEC)
 
 DATASETS: dict[str, Callable[..., Source]] = {
     "phantom": phantom.read,
@@ -89,15 +104,15 @@ class Recipe:
     stretch: bool = False
     window: str = "header"
 
-    def build(self, stage: Stage) -> nn.Module:
+    def build(self, stage: Stage) -> TrainableModel:
         """The untrained model of a stage, its weights laid out channels last: training takes 0.86 and drawing masks 0.8 of
         the time so on a CPU."""
         return self._build(stage).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _build(self, stage: Stage) -> nn.Module:
-        if stage == "segmenter":
+    def _build(self, stage: Stage) -> TrainableModel:
+        if stage == Stage.SEGMENTER:
             return self.segmenter.build(self.channels, self.image_codec, self.mask_codec)
-        codec = self.image_codec if stage == "image-codec" else self.mask_codec
+        codec = self.image_codec if stage == Stage.IMAGE_CODEC else self.mask_codec
         if isinstance(codec, Pixels):
             raise ConfigError(f"this recipe works on the pixels themselves: it has no {stage} to train")
         return codec.build()
@@ -115,7 +130,7 @@ class Recipe:
 
     def plan(self, stage: Stage) -> tuple[Training, Augment]:
         """How a stage is trained."""
-        return (self.training, self.augment) if stage == "segmenter" else (self.codec_training, self.codec_augment)
+        return (self.training, self.augment) if stage == Stage.SEGMENTER else (self.codec_training, self.codec_augment)
 
 
 def _paper(

@@ -490,10 +490,10 @@ def test_a_test_on_training_images_under_other_names_is_noticed(store, trained_r
     ids = held_out_cases(trained, other, "test")
     assert "3 of 6 images look like images that the model was trained on (x0, x1, x2)" in capsys.readouterr().err
     scores = evaluate(trained.model, other, ids, EvalConfig(1, 1), progress=False)
-    found = results(trained, other, "test", EvalConfig(1, 1), scores)
+    found = results(trained, other, "test", EvalConfig(1, 1), scores).to_dict()
     assert json.loads(json.dumps(found["leak"])) == {"tested": 6, "checked": True, "cases": ["x0", "x1", "x2"]}
     trained.training_hashes = None
-    assert results(trained, other, "test", EvalConfig(1, 1), scores)["leak"]["checked"] is False
+    assert results(trained, other, "test", EvalConfig(1, 1), scores).to_dict()["leak"]["checked"] is False
 
 
 def test_training_hashes_are_kept_with_a_model_and_damaged_ones_refused(trained_run, tmp_path):

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from manymask.data.raters import raters_consensus
-from manymask.errors import ConfigError, DataLeakError
-from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score, results
+from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import check_no_leakage, held_out_cases, matched_store
 from manymask.hub.model_folder import load_model
 from manymask.hub.provenance import Provenance
@@ -89,7 +88,7 @@ def test_results_are_json_and_name_their_origin(store, trained_run):
     trained, protocol = load_model(trained_run), EvalConfig(samples=2, ged_samples=2)
     ids = held_out_cases(trained, store, "test")
     scores = evaluate(trained.model, store, ids, protocol, progress=False)
-    found = json.loads(json.dumps(results(trained, store, "test", protocol, scores), allow_nan=False))
+    found = json.loads(json.dumps(results(trained, store, "test", protocol, scores).to_dict(), allow_nan=False))
     assert found["data"]["hash"] == store.hash and found["protocol"]["seed"] == 0 and found["git"] == git_revision()
     assert {"mean", "low", "high", "pooled"} <= set(found["metrics"]["dice"])
     assert [case["id"] for case in found["cases"]] == ids
@@ -109,11 +108,11 @@ def test_codec_scores_are_those_of_table_one(store, trained_run):
     codec = load_model(trained_run / "mask-codec").model
     scores = evaluate(codec, store, store.ids[:4], EvalConfig(), progress=False)
     assert set(scores.metrics) == {"dice", "iou", "dice_unquantized", "ssim", "psnr"}
-    assert leading_score(codec, 4)[0] == "dice"
+    assert codec.validation_metric(4) == "dice"
     original = codec.reconstruct(store.batch(store.ids[:1]))[0]
     unsnapped = codec.decode(codec.encode(original))[0, 0].detach().numpy() >= 0.5
     assert scores.cases[0]["dice_unquantized"] == overlap(unsnapped, original[0, 0].numpy() >= 0.5)[0]
-    assert leading_score(load_model(trained_run / "image-codec").model, 4)[0] == "psnr"
+    assert load_model(trained_run / "image-codec").model.validation_metric(4) == "psnr"
 
 
 def test_a_window_shows_the_stored_pixels_off_the_middle(store):

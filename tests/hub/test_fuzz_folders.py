@@ -120,7 +120,7 @@ def test_model_folder_is_read_or_refused(drawing_model, tmp_path, count):
 def test_checkpoint_is_read_or_refused(store, tmp_path, count):
     asked = job(store, tmp_path)
     stopped_after(asked, 1)
-    started = Trainer(asked)
+    started = Trainer.start(asked)
 
     def read():
         saved_progress(started.folder.last)
@@ -168,7 +168,7 @@ def test_damaged_line_of_metrics_is_left_out(store, tmp_path, line):
     stopped_after(asked, 1)
     path = asked.folder / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 0.5}\n' + line + "\n")
-    Trainer(asked).close()
+    Trainer.start(asked).close()
     assert path.read_text() == '{"step": 1, "loss": 0.5}\n'
 
 
@@ -185,11 +185,11 @@ def test_run_folder_of_hostile_yaml_is_refused(store, tmp_path):
         "- 1",
     ):
         (asked.folder / "config.yaml").write_text(text)
-        assert refused_in_one_line(lambda: Trainer(asked)), text[:40]
+        assert refused_in_one_line(lambda: Trainer.start(asked)), text[:40]
 
 
 def test_weights_of_another_recipe_are_refused_in_one_line(store, trained_run, tmp_path):
     wider = replace(tiny_recipe().mask_codec, channels=(16, 16))
     with pytest.raises(ManymaskError, match=r"model does not fit this recipe \(.*size mismatch") as refused:
-        Trainer(replace(job(store, tmp_path, mask_codec=wider), init=trained_run / "mask-codec" / "model"))
+        Trainer.start(replace(job(store, tmp_path, mask_codec=wider), init=trained_run / "mask-codec" / "model"))
     assert "\n" not in str(refused.value)

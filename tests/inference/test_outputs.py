@@ -326,5 +326,5 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
 
 def test_results_of_evaluate_name_the_weights(segmenter, store):
     scores = evaluate(segmenter.model, store, store.ids[:1], EvalConfig(samples=2, ged_samples=2), progress=False)
-    found = results(segmenter.trained, store, "train", EvalConfig(), scores)
+    found = results(segmenter.trained, store, "train", EvalConfig(), scores).to_dict()
     assert found["model"]["weights_sha256"] == segmenter.trained.fingerprint

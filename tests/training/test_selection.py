@@ -62,7 +62,7 @@ def test_the_best_averaged_weights_are_exported_not_the_last_or_the_worst(store,
 def test_averaged_weights_are_validated_not_the_raw_ones(store, tmp_path, monkeypatch):
     """θ̄ after two steps by hand: d = min(0.9999, (1 + n)/(10 + n)), n counting the updates before."""
     seen = scored(monkeypatch, [0.5])
-    training = Trainer(job(store, tmp_path, steps=2))
+    training = Trainer.start(job(store, tmp_path, steps=2))
     raw = []
     for _ in range(2):
         training.step()
@@ -78,7 +78,7 @@ def test_denoiser_and_classifier_are_clipped_each_by_itself(store, trained_run, 
     segmenter = replace(recipe.segmenter, classifier=PairClassifier((8,)))
     training = replace(recipe.training, max_grad_norm=0.01)
     run = with_codecs(trained_run, tmp_path)
-    started = Trainer(job(store, run, "segmenter", segmenter=segmenter, training=training))
+    started = Trainer.start(job(store, run, "segmenter", segmenter=segmenter, training=training))
     norms = {}
 
     def look(*_, **__):
@@ -107,7 +107,7 @@ def test_latents_are_standardised_over_what_the_segmenter_learns(store, tmp_path
 
 def test_without_a_validation_the_averaged_weights_are_exported(store, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", lambda self: None)
-    training = Trainer(job(store, tmp_path, steps=2))
+    training = Trainer.start(job(store, tmp_path, steps=2))
     exported = load_file(training.run() / "codec.safetensors")
     assert equal(exported, dict(training.ema.module.state_dict()))
     assert not equal(exported, dict(training.unwrapped.state_dict()))

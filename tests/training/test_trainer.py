@@ -80,7 +80,7 @@ from manymask.training.trainer import Trainer, TrainConfig
 from tests.factories import tiny_recipe
 import torch
 torch.set_num_threads(1)
-fit = Trainer(TrainConfig(tiny_recipe(), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
+fit = Trainer.start(TrainConfig(tiny_recipe(), "mask-codec", Store(Path({store!r})), Path({run!r}), precision="fp32"))
 losses = []
 for _ in range(4):
     logs = fit.step()
@@ -114,7 +114,7 @@ def test_changed_recipe_in_an_old_run_folder_is_refused(store, tmp_path):
     stopped_after(job(store, tmp_path), 1)
     changed = job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, batch_size=2))
     with pytest.raises(ManymaskError, match=r"other settings \(recipe\.codec_training\.batch_size: 4 → 2\)"):
-        Trainer(changed)
+        Trainer.start(changed)
 
 
 def test_setting_younger_than_a_run_stays_at_its_default(store, tmp_path):
@@ -124,13 +124,13 @@ def test_setting_younger_than_a_run_stays_at_its_default(store, tmp_path):
     config = yaml.safe_load(place.read_text())
     del config["recipe"]["codec_training"]["max_grad_norm"]
     place.write_text(yaml.safe_dump(config))
-    Trainer(job(store, tmp_path))
+    Trainer.start(job(store, tmp_path))
     with pytest.raises(ManymaskError, match=r"other settings \(recipe\.codec_training\.max_grad_norm: 1\.0 → 2\.0\)"):
-        Trainer(job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, max_grad_norm=2.0)))
+        Trainer.start(job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, max_grad_norm=2.0)))
 
 
 def test_non_finite_loss_names_step_and_cases(store, tmp_path):
-    started = Trainer(job(store, tmp_path))
+    started = Trainer.start(job(store, tmp_path))
     with torch.no_grad():
         list(started.model.parameters())[-1].fill_(float("nan"))
     with pytest.raises(
@@ -144,28 +144,28 @@ def test_damaged_checkpoint_is_a_clear_error(store, tmp_path):
     last = tmp_path / "mask-codec/checkpoints/last.safetensors"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(ManymaskError, match=r"last\.safetensors is damaged"):
-        Trainer(job(store, tmp_path))
+        Trainer.start(job(store, tmp_path))
 
 
 def test_refused_command_leaves_the_run_folder_untouched(store, tmp_path):
     wrong = replace(job(store, tmp_path), scheme="typo")
     with pytest.raises(ManymaskError, match="has no split 'typo'"):
-        Trainer(wrong)
+        Trainer.start(wrong)
     assert not any(tmp_path.rglob("*"))
-    assert Trainer(job(store, tmp_path)).progress.step == 0
+    assert Trainer.start(job(store, tmp_path)).progress.step == 0
 
 
 def test_store_of_another_size_is_refused(store, tmp_path):
     recipe = replace(tiny_recipe(), size=128)
     with pytest.raises(ManymaskError, match=r"prepared at 64² with 1 channel\(s\), the recipe takes 128²"):
-        Trainer(TrainConfig(recipe, "mask-codec", store, tmp_path))
+        Trainer.start(TrainConfig(recipe, "mask-codec", store, tmp_path))
 
 
 def test_codec_of_other_settings_is_refused(store, trained_run, tmp_path):
     recipe = tiny_recipe()
     recipe = replace(recipe, mask_codec=replace(recipe.mask_codec, quantize_on_decode=True))
     with pytest.raises(ManymaskError, match=r"trained with other settings \(quantize_on_decode: False → True\)"):
-        Trainer(TrainConfig(recipe, "segmenter", store, trained_run))
+        Trainer.start(TrainConfig(recipe, "segmenter", store, trained_run))
 
 
 def test_cases_that_a_part_has_seen_count_as_seen(store, trained_run, tmp_path):
@@ -180,13 +180,13 @@ def test_metrics_cut_short_by_a_kill_are_forgotten(store, tmp_path):
     stopped_after(job(store, tmp_path), 1)
     metrics = tmp_path / "mask-codec" / "metrics.jsonl"
     metrics.write_text('{"step": 1, "loss": 1.0}\n{"step": 40, "loss": 1.0}\n{"step": 1, "lo')
-    Trainer(job(store, tmp_path))
+    Trainer.start(job(store, tmp_path))
     assert metrics.read_text() == '{"step": 1, "loss": 1.0}\n'
 
 
 def test_segmenter_without_codecs_says_what_to_run(store, tmp_path):
     with pytest.raises(ManymaskError, match="needs a trained image-codec"):
-        Trainer(job(store, tmp_path, "segmenter"))
+        Trainer.start(job(store, tmp_path, "segmenter"))
 
 
 def test_run_folder_holds_what_is_promised(trained_run):
@@ -200,7 +200,7 @@ def test_run_folder_holds_what_is_promised(trained_run):
 
 def test_init_starts_from_saved_weights(store, trained_run, tmp_path):
     given = replace(job(store, tmp_path), init=trained_run / "mask-codec" / "model")
-    start = Trainer(given).unwrapped.state_dict()
+    start = Trainer.start(given).unwrapped.state_dict()
     saved = load_file(trained_run / "mask-codec" / "model" / "codec.safetensors")
     assert all(torch.equal(start[k], saved[k]) for k in saved)
 
@@ -209,7 +209,7 @@ def test_start_from_a_model_that_saw_the_test_part_is_refused(store, trained_run
     shutil.copytree(trained_run / "mask-codec" / "model", tmp_path / "given")
     (tmp_path / "given" / "training_ids.txt").write_text("\n".join(store.part(None, "test")) + "\n")
     with pytest.raises(ManymaskError, match="of the test cases were trained on"):
-        Trainer(replace(job(store, tmp_path), init=tmp_path / "given"))
+        Trainer.start(replace(job(store, tmp_path), init=tmp_path / "given"))
 
 
 def test_model_remembers_what_it_started_from(store, trained_run, tmp_path):
@@ -223,12 +223,12 @@ def test_codecs_that_fit_but_mean_something_else_are_refused(store, trained_run,
     wanted = replace(tiny_recipe().mask_codec, loss=WeightedCE(50, unbias=True))
     given = replace(job(store, tmp_path, "segmenter", mask_codec=wanted), init=trained_run / "segmenter" / "model")
     with pytest.raises(ManymaskError, match=r"trained with other settings \(loss"):
-        Trainer(given)
+        Trainer.start(given)
 
 
 def test_recipe_of_another_data_set_is_refused(store, tmp_path):
     with pytest.raises(ManymaskError, match="holds phantom, the recipe takes isic2018"):
-        Trainer(job(store, tmp_path, dataset="isic2018"))
+        Trainer.start(job(store, tmp_path, dataset="isic2018"))
 
 
 def test_model_folder_names_the_step_of_its_weights(store, tmp_path):
@@ -242,19 +242,19 @@ def test_model_folder_names_the_step_of_its_weights(store, tmp_path):
 def test_init_brings_all_but_the_parts_that_come_and_go_with_settings(store, trained_run, tmp_path):
     plain = replace(job(store, tmp_path / "a", "segmenter"), init=trained_run / "segmenter" / "model")
     recipe = replace(plain.recipe, segmenter=replace(plain.recipe.segmenter, presence=True))
-    start = Trainer(replace(plain, recipe=recipe)).unwrapped
+    start = Trainer.start(replace(plain, recipe=recipe)).unwrapped
     saved = load_file(trained_run / "segmenter" / "model" / "denoiser.safetensors")
     assert start.presence is not None
     assert all(torch.equal(value, saved[name]) for name, value in start.denoiser.state_dict().items())
     fit(replace(job(store, tmp_path / "b", "segmenter", steps=1), recipe=recipe, init=trained_run / "segmenter/model"))
-    back = Trainer(replace(plain, run=tmp_path / "c", init=tmp_path / "b" / "segmenter" / "model")).unwrapped
+    back = Trainer.start(replace(plain, run=tmp_path / "c", init=tmp_path / "b" / "segmenter" / "model")).unwrapped
     assert back.presence is None
 
 
 def test_max_minutes_stops_and_the_next_call_goes_on(store, tmp_path):
     fit(job(store, tmp_path, steps=50), max_minutes=0.0)
     assert (tmp_path / "mask-codec/model/config.json").exists()
-    going_on = Trainer(job(store, tmp_path, steps=50))
+    going_on = Trainer.start(job(store, tmp_path, steps=50))
     assert 1 <= going_on.progress.step < 50
 
 

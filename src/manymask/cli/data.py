@@ -59,7 +59,7 @@ def prepare(
         print(f"manymask: {line}", file=sys.stderr)
     for line in store.manifest["foreground"]:
         print(line)
-    for name, scheme in store.manifest["schemes"].items():
+    for name, scheme in store.schemes.items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
     print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(out))}")
 

@@ -1,7 +1,8 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from manymask.choices import SamplerName
 from manymask.cli.wording import at_least_one
@@ -9,6 +10,7 @@ from manymask.cli.wording import at_least_one
 if TYPE_CHECKING:
     from manymask.data.case import Batch
     from manymask.evaluation.evaluator import EvalConfig
+    from manymask.evaluation.records import EvaluationRecord
     from manymask.hub.model_folder import TrainedModel
 
 
@@ -63,32 +65,35 @@ def evaluate(
     ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
     moved = {n: matched_store(trained.recipe, Store(data), (n, n)) for n in offsets}
     found = results(trained, store, split, protocol, score(trained.model, store, ids, protocol), scheme)
-    found["off_centre"] = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
+    off_centre = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
+    found = replace(found, off_centre=off_centre)
     _print_tables(found)
     if out is not None:
         _write(out, found, trained, store.batch(evenly_spaced(ids, 6)), protocol)
 
 
-def _print_tables(found: dict[str, Any]) -> None:
+def _print_tables(found: "EvaluationRecord") -> None:
     """The model's metrics, those of the baselines on the same cases, and those off the middle."""
     from rich.console import Console
 
     from manymask.evaluation.plots import metrics_table
 
-    data, protocol = found["data"], found["protocol"]
-    title = f"{data['name']} · {protocol['split']} of split {data['scheme']} · {len(found['cases'])} cases"
-    tables = {f"{title} · {protocol['samples']} masks": found["metrics"]}
-    tables |= {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found["baselines"].items()}
-    tables |= {f"{n} pixels off the middle": each for n, each in found["off_centre"].items()}
+    protocol = found.protocol
+    title = f"{found.data.name} · {protocol['split']} of split {found.data.scheme} · {len(found.cases)} cases"
+    tables = {f"{title} · {protocol['samples']} masks": found.metrics}
+    tables |= {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found.baselines.items()}
+    tables |= {f"{n} pixels off the middle": each for n, each in (found.off_centre or {}).items()}
     for heading, metrics in tables.items():
         Console().print(metrics_table(metrics, heading))
 
 
-def _write(out: Path, found: dict[str, Any], trained: "TrainedModel", batch: "Batch", protocol: "EvalConfig") -> None:
+def _write(
+    out: Path, found: "EvaluationRecord", trained: "TrainedModel", batch: "Batch", protocol: "EvalConfig"
+) -> None:
     from manymask.evaluation.plots import draw_batch
     from manymask.io.atomic import write_json
 
-    write_json(out / "results.json", found)
+    write_json(out / "results.json", found.to_dict())
     draw_batch(trained.model, batch, out / "figure.png", min(protocol.samples, 8), protocol.seed, protocol.sampling)
     print(f"results.json and figure.png → {out}")
 

@@ -31,7 +31,7 @@ def train(arguments: list[str]) -> None:
         default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
-    print(f"model → {fit(options.job(stage), options.max_minutes)}")
+    print(f"model → {fit(options.job(recipes.Stage(stage)), options.max_minutes)}")
 
 
 def parameters() -> tuple[str, ...]:

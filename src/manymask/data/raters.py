@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,17 @@ def raters_consensus(masks: Tensor) -> Tensor:
     present = masks.flatten(2).amax(dim=2) > 0
     filled = present.sum(dim=1).clamp(min=1)[:, None, None]
     return (masks.sum(dim=1) / filled >= 0.5).to(masks.dtype)[:, None]
+
+
+def consensus_mask(masks: np.ndarray) -> np.ndarray:
+    """`raters_consensus` of one image: bool (R, H, W) → bool (H, W)."""
+    filled = masks[masks.any(axis=(1, 2))]
+    return filled.mean(axis=0) >= 0.5 if len(filled) else np.zeros(masks.shape[1:], dtype=bool)
+
+
+def majority_mask(masks: np.ndarray) -> np.ndarray:
+    """`majority` of one image: bool (R, H, W) → bool (H, W)."""
+    return masks.mean(axis=0) >= 0.5
 
 
 def majority(masks: Tensor) -> Tensor:

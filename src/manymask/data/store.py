@@ -195,12 +195,34 @@ class Store:
         return int(self.masks.shape[1])
 
     @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return int(self.images.shape[1])
+
+    @property
+    def schemes(self) -> dict[str, dict[Part, list[str]]]:
+        """Named splits: scheme → part → ids."""
+        schemes: dict[str, dict[Part, list[str]]] = self.manifest["schemes"]
+        return schemes
+
+    @property
+    def licence(self) -> str:
+        """Of the data, in one line."""
+        return str(self.manifest["licence"])
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of the data set beside every result; may be empty."""
+        return str(self.manifest["remark"])
+
+    @property
     def default_scheme(self) -> str:
-        return next(iter(self.manifest["schemes"]))
+        """The first scheme of the data set."""
+        return next(iter(self.schemes))
 
     def part(self, scheme: str | None, part: Part) -> list[str]:
         """The ids of one part of a split scheme (the default one if None)."""
-        schemes = self.manifest["schemes"]
+        schemes = self.schemes
         name = scheme or self.default_scheme
         if name not in schemes:
             raise ConfigError(
@@ -226,6 +248,11 @@ class Store:
         masks = torch.from_numpy(self.masks[np.take(rows, order)][back]).float()
         read_by = None if self.read_by is None else torch.from_numpy(self.read_by[rows])
         return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0), names, read_by)
+
+    def batches(self, ids: Sequence[str], size: int, device: str | torch.device = "cpu") -> Iterator[Batch]:
+        """The cases of these ids in order, `size` at a time, on a device."""
+        for start in range(0, len(ids), size):
+            yield self.batch(ids[start : start + size]).to(device)
 
     def image_hashes(self, ids: Sequence[str]) -> np.ndarray:
         """A hash of each image that scaling and compressing hardly change, uint8; see `twins`."""

@@ -1,7 +1,7 @@
 """One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from manymask.config import to_dict
 from manymask.data.case import Batch, Part
-from manymask.data.raters import majority, raters_consensus
+from manymask.data.raters import consensus_mask, majority_mask
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.held_out import split_of
 from manymask.evaluation.leakage import Leak, find_leak
 from manymask.evaluation.rater_agreement import blind_and_human, rivals, set_scores
+from manymask.evaluation.records import DataRecord, EvaluationRecord, ScoredModel
 from manymask.hub.model_folder import TrainedModel
 from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
-from manymask.migrations import FORMAT
 from manymask.models.autoencoder import Codec
-from manymask.models.base import MaskSampler
+from manymask.models.base import MaskSampler, TrainableModel
+from manymask.recipes import Stage
 from manymask.runtime import default_device, git_revision, hardware
 
 THRESHOLD = 0.5
@@ -60,7 +61,7 @@ class Scores:
 
 
 def evaluate(
-    model: nn.Module,
+    model: TrainableModel,
     store: Store,
     ids: Sequence[str],
     protocol: EvalConfig,
@@ -76,7 +77,7 @@ def evaluate(
     with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
         if isinstance(model, Codec):
             return _codec_scores(model, store, _counted(batches, bar), protocol)
-        return _segmenter_scores(model, store, _counted(batches, bar), protocol)
+        return _segmenter_scores(model, store, _counted(batches, bar), protocol)  # type: ignore[arg-type]
 
 
 def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
@@ -123,8 +124,7 @@ class _Segmentations:
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
         few = drawn[: self.protocol.samples]
         confidence = few.mean(axis=0)
-        raters = torch.from_numpy(native[None].astype(np.float32))
-        truth = raters_consensus(raters)[0, 0].numpy() > 0
+        truth = consensus_mask(native)
         upscaled = resize_map(confidence, truth.shape)
         answer = upscaled >= THRESHOLD
         dice, iou = overlap(answer, truth)
@@ -133,7 +133,7 @@ class _Segmentations:
         self.left_out["false"] += bool(answer.any() and not truth.any())
         frequency = native.mean(axis=0)
         self._calibrate(upscaled, frequency, near_lesion(native))
-        model_dice, model_iou = overlap(confidence >= THRESHOLD, raters_consensus(masks[None])[0, 0].numpy() > 0)
+        model_dice, model_iou = overlap(confidence >= THRESHOLD, consensus_mask(masks.numpy() > 0))
         distance = hd95(answer, truth) if self.protocol.native else None
         row = {"id": case, "dice": dice, "iou": iou, "threshold_jaccard": threshold_jaccard(iou),
                "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
@@ -146,8 +146,7 @@ class _Segmentations:
     ) -> dict[str, Any]:
         """Scores that need several raters; GED and HM-IoU take all who read, empty masks included, at model size."""
         filled = int(native.any(axis=(1, 2)).sum())
-        voted = majority(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
-        dice = overlap(answer, voted)[0]
+        dice = overlap(answer, majority_mask(native))[0]
         row: dict[str, Any] = {"raters": filled, "dice_majority": dice if filled >= 2 else None}
         return row | set_scores(drawn[: self.protocol.ged_samples], masks)
 
@@ -185,7 +184,7 @@ def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
-def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:
+def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:
     tally, cases, seconds = _Segmentations(store, protocol), [], 0.0
     several, count = store.raters > 1, protocol.drawn(store.raters)
     for batch in batches:
@@ -203,14 +202,11 @@ def _segmenter_scores(model: Any, store: Store, batches: Iterator[Batch], protoc
     return scores
 
 
-def leading_score(model: nn.Module, raters: int) -> tuple[str, Callable[[Scores], float]]:
-    """The one number by which checkpoints are compared (higher is better): its name, and how to read it off."""
-    if isinstance(model, Codec):
-        name = "dice" if model.setting.subject == "mask" else "psnr"
-        return name, lambda scores: float(scores.metrics[name]["mean"])
-    if raters > 1 and getattr(getattr(model, "setting", None), "target", None) == "rater":
-        return "1 - ged", lambda scores: 1 - float(scores.metrics["ged"]["mean"])
-    return "dice", lambda scores: float(scores.metrics["dice"]["mean"])
+def validation_score(scores: Scores, metric: str) -> float:
+    """The score that `TrainableModel.validation_metric` names."""
+    name = metric.removeprefix("1 - ")
+    value = float(scores.metrics[name]["mean"])
+    return 1 - value if metric.startswith("1 - ") else value
 
 
 def _protocol_record(trained: TrainedModel, protocol: EvalConfig) -> dict[str, Any]:
@@ -224,22 +220,27 @@ def _protocol_record(trained: TrainedModel, protocol: EvalConfig) -> dict[str, A
 
 def results(
     trained: TrainedModel, store: Store, part: Part, protocol: EvalConfig, scores: Scores, scheme: str | None = None
-) -> dict[str, Any]:
-    """All that `results.json` holds: the scores with everything that is needed to get them again."""
-    return {
-        "format": FORMAT,
-        "metrics": scores.metrics,
-        "baselines": scores.baselines,
-        "protocol": _protocol_record(trained, protocol) | {"split": part},
-        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme),
-                 "remark": store.manifest["remark"]},
-        "model": {"stage": trained.stage, "recipe": to_dict(trained.recipe), "provenance": to_dict(trained.provenance),
-                  "weights_sha256": trained.fingerprint, "parameters": sum(p.numel() for p in trained.model.parameters())},
-        "leak": (Leak() if part == "train" else find_leak(trained, store, [case["id"] for case in scores.cases])).record,
-        "git": git_revision(),
-        "hardware": hardware(),
-        "throughput_s_per_image": scores.throughput_s_per_image,
-        "masks_per_image": protocol.drawn(store.raters) if trained.stage == "segmenter" else 1,
-        "reliability": scores.reliability,
-        "cases": scores.cases,
-    }  # fmt: skip
+) -> EvaluationRecord:
+    """The scores with everything that is needed to get them again."""
+    ids = [case["id"] for case in scores.cases]
+    leak = Leak() if part == "train" else find_leak(trained, store, ids)
+    return EvaluationRecord(
+        metrics=scores.metrics,
+        baselines=scores.baselines,
+        protocol=_protocol_record(trained, protocol) | {"split": part},
+        data=DataRecord(store.name, store.hash, split_of(trained, store, scheme), store.remark),
+        model=ScoredModel(
+            stage=trained.stage,
+            recipe=to_dict(trained.recipe),
+            provenance=to_dict(trained.provenance),
+            weights_sha256=trained.fingerprint,
+            parameters=sum(p.numel() for p in trained.model.parameters()),
+        ),
+        leak=leak.record,
+        git=git_revision(),
+        hardware=hardware(),
+        throughput_s_per_image=scores.throughput_s_per_image,
+        masks_per_image=protocol.drawn(store.raters) if trained.stage == Stage.SEGMENTER else 1,
+        reliability=scores.reliability,
+        cases=scores.cases,
+    )

@@ -6,7 +6,6 @@ RESULTS/  metrics.json too, results.json, worst.md (the cases it failed worst on
 """
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.plots import draw_batch
+from manymask.evaluation.records import EvaluationRecord
 from manymask.extras import require_figures
 from manymask.hub import model_card as card
 from manymask.hub.model_folder import TrainedModel, load_model, save_model, write_model
@@ -27,7 +27,7 @@ from manymask.models.autoencoder import Codec, same_codec
 from manymask.models.latent_diffusion import DiffusionSegmenter, LatentDiffusion
 from manymask.recipes import Stage
 
-CODECS: tuple[Stage, ...] = ("mask-codec", "image-codec")
+CODECS = (Stage.MASK_CODEC, Stage.IMAGE_CODEC)
 WORST = 10
 UPRIGHT = "upright"  # key of the scores of samples that see the image as it is
 
@@ -47,7 +47,7 @@ def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedMod
     used = trained.model.resolve(sampling)
     chosen = {"sampler": used.sampler, "orientations": used.orientations, "guidance_scale": used.guidance_scale}
     recipe = replace(trained.recipe, segmenter=replace(setting, **chosen))  # type: ignore[arg-type]
-    model = recipe.build("segmenter")
+    model = recipe.build(Stage.SEGMENTER)
     model.load_state_dict(trained.model.state_dict())
     return replace(trained, recipe=recipe, model=model.eval())
 
@@ -71,7 +71,7 @@ def publish(
     require_figures()
     trained = load_model(run)
     store = matched_store(trained.recipe, Store(data))
-    if trained.stage != "segmenter":
+    if trained.stage != Stage.SEGMENTER:
         raise ConfigError(
             f"{run} holds a {trained.stage}, no segmenter: give the run folder of all three stages", path=run
         )
@@ -82,20 +82,20 @@ def publish(
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
     plain = EvalConfig()
-    metrics = {
-        "segmenter": [
-            _brief(_scored(halved, store, out if seed == 0 else None, replace(plain, seed=seed), cases))
+    metrics: dict[str, list[dict[str, Any]]] = {
+        Stage.SEGMENTER.value: [
+            _scored(halved, store, out if seed == 0 else None, replace(plain, seed=seed), cases).brief()
             for seed in range(seeds)
         ]
     }
     if isinstance(halved.model, DiffusionSegmenter) and halved.model.setting.orientations > 1:
         upright = replace(plain, sampling=SamplingConfig(orientations=1))
-        metrics[UPRIGHT] = [_brief(_scored(halved, store, None, upright, cases))]
+        metrics[UPRIGHT] = [_scored(halved, store, None, upright, cases).brief()]
     for stage in CODECS:
-        codec = getattr(halved.model, stage.replace("-", "_"), None)
+        codec = getattr(halved.model, stage.attribute, None)
         if isinstance(codec, Codec):
             part = replace(halved, model=codec, stage=stage, provenance=_of_codec(halved.provenance, stage))
-            metrics[stage] = [_brief(_scored(part, store, out / stage, plain, cases))]
+            metrics[stage.value] = [_scored(part, store, out / stage, plain, cases).brief()]
     with atomic_folder(model, ours="config.json") as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
@@ -107,7 +107,7 @@ def publish(
 
 def _of_codec(own: Provenance, stage: Stage) -> Provenance:
     """Where a codec of a segmenter comes from; of one older than such notes, only the data are known."""
-    known = own.image_codec if stage == "image-codec" else own.mask_codec
+    known = own.image_codec if stage == Stage.IMAGE_CODEC else own.mask_codec
     return known or replace(own, steps=0, minutes=0.0, git="", score="")
 
 
@@ -137,29 +137,29 @@ def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
 
 def _scored(
     trained: TrainedModel, store: Store, out: Path | None, protocol: EvalConfig, cases: int | None
-) -> dict[str, Any]:
+) -> EvaluationRecord:
     ids = evenly_spaced(held_out_cases(trained, store, "test"), cases)
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores)
     if out is not None:
-        write_json(out / "results.json", found)
-        if trained.stage == "segmenter":
+        write_json(out / "results.json", found.to_dict())
+        if trained.stage == Stage.SEGMENTER:
             _write_worst(found, out / "worst.md")
         if trained.licence.pictures:
             pictures = {"figure": evenly_spaced(ids, 6)}
-            if trained.stage == "segmenter":
+            if trained.stage == Stage.SEGMENTER:
                 pictures["worst"] = [case["id"] for case in _worst(found)]
             for name, few in pictures.items():
                 draw_batch(trained.model, store.batch(few), out / f"{name}.png")
     return found
 
 
-def _worst(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _worst(found: EvaluationRecord) -> list[dict[str, Any]]:
     """Of those that are as far off, the ones whose masks agree come first: wrong, and sure of it."""
-    return sorted(found["cases"], key=lambda case: (case["dice"], case["relative_std"]))[:WORST]
+    return sorted(found.cases, key=lambda case: (case["dice"], case["relative_std"]))[:WORST]
 
 
-def _write_worst(found: Mapping[str, Any], path: Path) -> None:
+def _write_worst(found: EvaluationRecord, path: Path) -> None:
     """A table of the worst cases: how far off, and whether the drawn masks knew (their spread)."""
     lines = ["| case | Dice | IoU | HD95, px | spread of the masks |", "|---|---|---|---|---|"]
     for case in _worst(found):
@@ -167,13 +167,7 @@ def _write_worst(found: Mapping[str, Any], path: Path) -> None:
         lines.append(
             f"| {case['id']} | {case['dice']:.3f} | {case['iou']:.3f} | {distance} | {case['relative_std']:.2f} |"
         )
-    missed = sum(case["dice"] == 0 for case in found["cases"])
-    lines += ["", f"Of {len(found['cases'])} cases {missed} are missed entirely (Dice 0)."]
+    missed = sum(case["dice"] == 0 for case in found.cases)
+    lines += ["", f"Of {len(found.cases)} cases {missed} are missed entirely (Dice 0)."]
     with atomic_file(path) as beside:
         beside.write_text("\n".join([*lines, ""]), encoding="utf-8")
-
-
-def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores without the cases, and what makes them again."""
-    kept = ("metrics", "baselines", "protocol", "data", "git", "hardware", "throughput_s_per_image", "masks_per_image")
-    return {name: found[name] for name in kept}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manymask.data.raters import raters_consensus
+from manymask.data.raters import consensus_mask
 from manymask.data.store import Store
 from manymask.ensemble import level_sets
 from manymask.metrics import ged, hungarian_iou, overlap, pairwise_iou
@@ -75,7 +75,7 @@ def blind_and_human(store: Store, ids: Sequence[str], summarise: Summarise) -> d
     disk_rows, rater_rows = [], []
     for case in ids:
         native = store.native_masks(case)
-        truth = raters_consensus(torch.from_numpy(native[None].astype(np.float32)))[0, 0].numpy() > 0
+        truth = consensus_mask(native)
         y, x = np.ogrid[: truth.shape[0], : truth.shape[1]]
         centre = (truth.shape[0] // 2, truth.shape[1] // 2)
         disk = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= DISK_RADIUS**2

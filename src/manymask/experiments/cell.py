@@ -103,8 +103,8 @@ def score(task: RunSpec, folder: Path, store: Store) -> None:
     clear_peak()
     scores = evaluate(model, store, ids, protocol, progress=False)
     found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
-    found |= results(trained, store, "test", protocol, scores) | {"peak_memory": peak_memory()}
-    if task.stage != "segmenter":
+    found |= results(trained, store, "test", protocol, scores).to_dict() | {"peak_memory": peak_memory()}
+    if task.stage != Stage.SEGMENTER:
         batches = (
             store.batch(ids[i : i + protocol.batch_size]).to(default_device())
             for i in range(0, len(ids), protocol.batch_size)

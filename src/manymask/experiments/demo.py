@@ -30,7 +30,7 @@ from manymask.training.checkpoint import saved_progress
 from manymask.training.trainer import TrainConfig, fit
 
 # shares of the training time: the codecs are soon good, the segmenter is what has to learn
-SHARES: dict[Stage, float] = {"image-codec": 0.12, "mask-codec": 0.18, "segmenter": 0.55}
+SHARES: dict[Stage, float] = {Stage.IMAGE_CODEC: 0.12, Stage.MASK_CODEC: 0.18, Stage.SEGMENTER: 0.55}
 RIVAL, RIVAL_SHARE = "phantom-random-reader", 0.15
 CASES = 96
 BATCH = 16  # images
@@ -46,13 +46,13 @@ def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     store = Store(work / "data") if (work / "data").exists() else _prepare(work / "data")
     training = {stage: _train(recipe("phantom"), stage, store, work / "manymask", minutes * share)
                 for stage, share in SHARES.items()}  # fmt: skip
-    rival_training = _train(recipe(RIVAL), "segmenter", store, work / "rival", minutes * RIVAL_SHARE)
+    rival_training = _train(recipe(RIVAL), Stage.SEGMENTER, store, work / "rival", minutes * RIVAL_SHARE)
     trained = load_model(work / "manymask" / "segmenter" / "model")
     rival = load_model(work / "rival" / "segmenter" / "model")
     ids = held_out_cases(trained, store, "test")[:CASES]
     protocol = EvalConfig(seed=seed)
     scores = evaluate(trained.model, store, ids, protocol)
-    found = results(trained, store, "test", protocol, scores)
+    found = results(trained, store, "test", protocol, scores).to_dict()
     found["training"] = training
     found["halo"] = halo_agreement(drawn_masks(trained.model, seed), store, ids)
     found["rival"] = {"recipe": RIVAL, "training": rival_training, **score_rival(rival.model, store, ids, protocol)}

@@ -20,12 +20,12 @@ from manymask.models.denoisers import ConcatUNet, MedSegDiff
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.nn.losses import MSE, Dice, Focal, Loss
 from manymask.nn.quantizers import FSQ, KL, VQ
-from manymask.recipes import RECIPES, STAGES, Recipe, Stage, recipe
+from manymask.recipes import CODECS, RECIPES, Recipe, Stage, recipe
 
 Change = Callable[[Recipe], Recipe]
 
 # of a model's time; what a model does not train falls to the rest, so that a network alone gets all of it
-SHARES: dict[Stage, float] = {"image-codec": 0.15, "mask-codec": 0.15, "segmenter": 0.70}
+SHARES: dict[Stage, float] = {Stage.IMAGE_CODEC: 0.15, Stage.MASK_CODEC: 0.15, Stage.SEGMENTER: 0.70}
 
 MAIN = "ours"
 
@@ -205,10 +205,10 @@ def matrix(name: str, raters: int, size: int | None = None, budget: Budget = Bud
 def stages(row: Recipe) -> list[Stage]:
     """What a recipe has to train, in order: a segmenter, and the autoencoders that it holds."""
     with torch.device("meta"):
-        model = row.build("segmenter")
-    held = {stage: getattr(model, stage.replace("-", "_"), None) for stage in STAGES if stage != "segmenter"}
+        model = row.build(Stage.SEGMENTER)
+    held = {stage: getattr(model, stage.attribute, None) for stage in CODECS}
     trained = [stage for stage, codec in held.items() if codec is not None and any(True for _ in codec.parameters())]
-    return [*trained, "segmenter"]
+    return [*trained, Stage.SEGMENTER]
 
 
 def minutes(row: Recipe, stage: Stage, budget: float | None) -> float | None:

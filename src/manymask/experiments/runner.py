@@ -70,7 +70,7 @@ def reproduce(plan: ReproduceConfig) -> Path:
         chosen = selected(rows, plan.only)
         pieces = plan_pieces(rows, chosen, store, plan.scheme, plan.budget, precision)
         if plan.codecs_only:
-            pieces = {place: task for place, task in pieces.items() if task.stage != "segmenter"}
+            pieces = {place: task for place, task in pieces.items() if task.stage != Stage.SEGMENTER}
         for place, task in pieces.items():
             begin(task, folder / place)
             work.append((folder / place, task, store))
@@ -113,7 +113,7 @@ def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: Repr
     shared = {
         "budget": to_dict(plan.budget), "precision": precision,
         "data": {"name": store.name, "hash": store.hash, "scheme": scheme, "size": int(store.stored[0]),
-                 "raters": store.raters, "remark": store.manifest["remark"]},
+                 "raters": store.raters, "remark": store.remark},
     }  # fmt: skip
     path = folder / "experiment.json"
     if path.exists():
@@ -165,7 +165,7 @@ def plan_pieces(
             owner = next(r for r in rows if _same_codec(r.recipe, row.recipe, stage))
             pieces.setdefault(place, task(Path(place).name, stage, owner.recipe))
         places = tuple(f"../../{place}" for place in codecs.values())
-        model = task(row.run_id, "segmenter", row.recipe)
+        model = task(row.run_id, Stage.SEGMENTER, row.recipe)
         pieces[f"cells/{row.run_id}"] = replace(model, codecs=places, main=row.run_id == MAIN)
     return pieces
 

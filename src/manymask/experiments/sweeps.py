@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
-
-from manymask.data.raters import raters_consensus
+from manymask.data.raters import consensus_mask
 from manymask.data.store import Store
 from manymask.diffusion.process import RectifiedFlow
 from manymask.diffusion.samplers import DDIM, Euler, Sampler
@@ -38,8 +35,7 @@ def sample_curve(
         some = ids[start : start + protocol.batch_size]
         drawn = model.sample_all(store.batch(some).to(device), max(counts), protocol.seed, protocol.sampling)
         for case, masks in zip(some, drawn.float().cpu().numpy(), strict=True):
-            native = torch.from_numpy(store.native_masks(case)[None].astype(np.float32))
-            truth = raters_consensus(native)[0, 0].numpy() > 0
+            truth = consensus_mask(store.native_masks(case))
             for n in counts:
                 answer = resize_map(masks[:n].mean(axis=0), truth.shape) >= THRESHOLD
                 found[n].append(overlap(answer, truth))

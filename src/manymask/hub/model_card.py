@@ -77,7 +77,7 @@ def _orientations(segmenter: dict[str, Any]) -> str:
 
 
 def _purpose(stage: Stage, purpose: str) -> str:
-    if stage == "segmenter":
+    if stage == Stage.SEGMENTER:
         return (purpose + " " if purpose else "") + (
             "Draws several plausible masks for one image; their mean is a confidence map, the map at 0.5 the consensus."
         )

@@ -31,6 +31,7 @@ from manymask.io.record import ModelRecord
 from manymask.io.tensors import write_tensors, writing
 from manymask.io.text import read_text
 from manymask.migrations import FORMAT, format_of, upgraded
+from manymask.models.base import TrainableModel
 from manymask.recipes import Recipe, Stage, name_of
 
 MOST_CONFIG = 1_000_000
@@ -41,7 +42,7 @@ class TrainedModel:
     """A model of any stage with all that is saved beside it. name: of its folder; use: what it is for, by default that of
     its data set; training_hashes: of the images it has seen (`data.twins`), None where they are not known."""
 
-    model: nn.Module
+    model: TrainableModel
     recipe: Recipe
     stage: Stage
     provenance: Provenance
@@ -76,12 +77,12 @@ class TrainedModel:
     @property
     def licence(self) -> Licence:
         """The terms of all the data, and of the pretrained weights, that it has seen."""
-        encoder = self.recipe.encoder if self.stage == "segmenter" else "own"
+        encoder = self.recipe.encoder if self.stage == Stage.SEGMENTER else "own"
         return licence(*(self.provenance.data_sets or (self.recipe.dataset,)), encoder=encoder)
 
 
 def _parts(model: nn.Module, stage: Stage) -> dict[str, nn.Module]:
-    return dict(model.named_children()) if stage == "segmenter" else {"codec": model}
+    return dict(model.named_children()) if stage == Stage.SEGMENTER else {"codec": model}
 
 
 def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:

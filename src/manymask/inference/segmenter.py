@@ -28,6 +28,7 @@ from manymask.io.raster import pil_pixels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.source import only_picture, source_of
 from manymask.models.base import StepCallback
+from manymask.recipes import Stage
 from manymask.runtime import default_device
 
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
@@ -54,7 +55,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     """A trained segmenter: `Segmenter.from_pretrained(path).segment(image, samples=5, seed=0)`."""
 
     def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
-        if trained.stage != "segmenter":
+        if trained.stage != Stage.SEGMENTER:
             raise ConfigError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
         self.trained, self.recipe = trained, trained.recipe
         self.device = _checked(device) if device else default_device()

@@ -15,6 +15,7 @@ from manymask.config import difference, to_dict
 from manymask.data.case import Batch
 from manymask.data.raters import Target, raters_consensus, training_target
 from manymask.errors import ConfigError
+from manymask.models.base import TrainableModel
 from manymask.nn.blocks import Decoder, Encoder
 from manymask.nn.losses import MSE, Loss
 from manymask.nn.quantizers import VQ, Bottleneck
@@ -82,7 +83,7 @@ class Autoencoder:
         return Codec(self)
 
 
-class Codec(nn.Module):
+class Codec(TrainableModel):
     """Encoder, bottleneck and decoder; see `Autoencoder`.
 
     Args:
@@ -93,6 +94,7 @@ class Codec(nn.Module):
         std: standard deviation of each latent channel, (c, 1, 1); 1 before.
     """
 
+    setting: Autoencoder
     mean: Tensor
     std: Tensor
 
@@ -202,6 +204,14 @@ class Codec(nn.Module):
     def _pixels(self, z: Tensor) -> Tensor:
         """Latents as the decoder takes them → (B, C, H, W) in [0, 1]."""
         return self.setting.loss.probability(self.decoder(z).float()).clamp(0, 1)
+
+    def validation_metric(self, raters: int) -> str:
+        """Dice of masks, PSNR of images."""
+        return "dice" if self.setting.subject == "mask" else "psnr"
+
+    def after_training(self, batches: Iterable[Batch], target: Target) -> None:
+        """Measures the latents' statistics over the masks that the segmenter will learn."""
+        self.calibrate_latents(batches, target)
 
     @torch.no_grad()
     def calibrate_latents(self, batches: Iterable[Batch], target: Target | None = None) -> None:

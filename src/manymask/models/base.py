@@ -1,13 +1,14 @@
 """The interface of every segmenter: masks as they are drawn, or all of them at once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manymask.data.case import Batch
+from manymask.data.raters import Target
 from manymask.diffusion.sampling import MOST_ORIENTATIONS, SamplingConfig
 from manymask.errors import ConfigError
 
@@ -15,8 +16,21 @@ StepCallback = Callable[[float], None]
 """Called before each network pass with the completed fraction of the sampling, in [0, 1]; raise to cancel."""
 
 
-class MaskSampler(nn.Module, ABC):
-    """A segmenter: `forward(batch)` returns the training loss, the other methods draw masks.
+class TrainableModel(nn.Module):
+    """What training and evaluation need of any model besides `forward(batch)`, which gives `loss` and its terms."""
+
+    setting: Any
+
+    def validation_metric(self, raters: int) -> str:
+        """Name of the score by which checkpoints of data with so many raters are compared; higher is better."""
+        return "dice"
+
+    def after_training(self, batches: Iterable[Batch], target: Target) -> None:
+        """Called once before the model is exported, with unaugmented training batches and the segmenter's target."""
+
+
+class MaskSampler(TrainableModel, ABC):
+    """A segmenter: `forward(batch)` gives the training loss, the other methods draw masks.
 
     Sample k depends on the seed, the image's pixels and k alone, so the masks do not depend on how they are requested.
 
@@ -24,7 +38,10 @@ class MaskSampler(nn.Module, ABC):
         setting: the configuration that it was built from.
     """
 
-    setting: Any
+    def validation_metric(self, raters: int) -> str:
+        """GED² where one of several raters is learnt, else Dice."""
+        learns_raters = getattr(self.setting, "target", None) == "rater"
+        return "1 - ged" if raters > 1 and learns_raters else "dice"
 
     def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
         """Complete a request with the defaults of the model.

@@ -221,6 +221,8 @@ class NetworkSegmenter(MaskSampler):
         channels: image channels.
     """
 
+    setting: OneToOne
+
     def __init__(self, setting: OneToOne, channels: int) -> None:
         super().__init__()
         self.setting = setting

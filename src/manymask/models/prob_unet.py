@@ -87,6 +87,8 @@ class ProbUNetSegmenter(MaskSampler):
         channels: image channels.
     """
 
+    setting: ProbUNet
+
     def __init__(self, setting: ProbUNet, channels: int) -> None:
         super().__init__()
         self.setting = setting

@@ -17,8 +17,9 @@ from manymask.hub.provenance import Provenance
 from manymask.hub.weights import first_difference
 from manymask.migrations import FORMAT
 from manymask.models.autoencoder import same_codec
+from manymask.models.base import TrainableModel
 from manymask.nn.efficientnet_lite import EfficientNetLite0
-from manymask.recipes import Recipe, Stage
+from manymask.recipes import CODECS, Recipe, Stage
 from manymask.rng import seed_of
 
 
@@ -35,7 +36,8 @@ class TrainConfig:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.decoder_alone and (self.init is None or self.stage == "segmenter"):
+        object.__setattr__(self, "stage", Stage(self.stage))
+        if self.decoder_alone and (self.init is None or self.stage == Stage.SEGMENTER):
             raise ConfigError(
                 "part: only a codec's decoder is trained alone, and from a trained codec", remedies=("init",)
             )
@@ -52,7 +54,7 @@ class TrainConfig:
         """All that decides the result; what an old run folder is compared with."""
         data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
         init = str(self.init) if self.init else None
-        return {"format": FORMAT, "stage": self.stage, "data": data, "init": init, "recipe": to_dict(self.recipe)}
+        return {"format": FORMAT, "stage": self.stage.value, "data": data, "init": init, "recipe": to_dict(self.recipe)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,6 @@ class TrainOptions:
         return TrainConfig(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
 
 
-CODECS: tuple[Stage, ...] = ("image-codec", "mask-codec")
 # of a segmenter: they come and go with settings of training and guidance
 EXTRA_PARTS = {"null", "classifier", "presence"}
 
@@ -88,7 +89,7 @@ class InitialState:
     """The model a fresh run starts from, the cases that its parts have seen already, and whose weights it took; of a
     segmenter also where its codecs come from, by `image_codec` and `mask_codec`."""
 
-    model: nn.Module
+    model: TrainableModel
     seen: set[str]
     parent: Provenance | None = None
     codecs: dict[str, Provenance | None] = field(default_factory=dict)
@@ -106,7 +107,7 @@ def initial_state(job: TrainConfig) -> InitialState:
             module.load_pretrained()
     start = InitialState(model, set())
     for stage in CODECS:
-        name = stage.replace("-", "_")
+        name = stage.attribute
         codec = getattr(model, name, None)
         if codec is not None and any(True for _ in codec.parameters()):
             folder = job.run / stage / "model"
@@ -118,15 +119,15 @@ def initial_state(job: TrainConfig) -> InitialState:
     return start
 
 
-def _start_from(init: Path, model: nn.Module, job: TrainConfig) -> InitialState:
+def _start_from(init: Path, model: TrainableModel, job: TrainConfig) -> InitialState:
     """`init`'s weights; a codec may also be taken out of a segmenter."""
-    given, name = load_model(init), job.stage.replace("-", "_")
+    given, name = load_model(init), job.stage.attribute
     parent, codecs = given.provenance, dict[str, Provenance | None]()
-    if job.stage == "segmenter":
+    if job.stage == Stage.SEGMENTER:
         for codec in ("image_codec", "mask_codec"):
             same_codec(getattr(given.recipe, codec), getattr(job.recipe, codec), init)
             codecs[codec] = getattr(parent, codec)
-    elif given.stage == "segmenter":
+    elif given.stage == Stage.SEGMENTER:
         parent = getattr(parent, name) or parent
     _take_weights(model, getattr(given.model, name, given.model), init)
     if job.decoder_alone:
@@ -135,13 +136,13 @@ def _start_from(init: Path, model: nn.Module, job: TrainConfig) -> InitialState:
     return InitialState(model, set(given.training_ids), parent, codecs, [given.training_hashes])
 
 
-def _matching_codec(job: TrainConfig, stage: str, folder: Path) -> TrainedModel:
+def _matching_codec(job: TrainConfig, stage: Stage, folder: Path) -> TrainedModel:
     """The run's codec, refused unless it was trained as the recipe says, on this split of these data."""
     if not folder.exists():
         raise ConfigError(
             f"the segmenter needs a trained {stage}: train the {stage} in this run folder first", path=folder
         )
-    given, name = load_model(folder), stage.replace("-", "_")
+    given, name = load_model(folder), stage.attribute
     same_codec(getattr(given.recipe, name), getattr(job.recipe, name), folder)
     data = job.config()["data"]
     if not job.store.holds(given.provenance.data_hash) or given.provenance.scheme != data["scheme"]:

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from manymask.data.case import Batch
+from manymask.data.case import Batch, Part
 from manymask.data.twins import all_hashes
 from manymask.diffusion.samplers import DDIM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, Interruption
-from manymask.evaluation.evaluator import EvalConfig, evaluate, leading_score
+from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, validation_score
 from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, matched_store
 from manymask.evaluation.plots import draw_batch
 from manymask.extras import require_training
@@ -36,7 +36,7 @@ from manymask.rng import TrainingNoise, seed_of
 from manymask.runtime import faster_precision, git_revision
 from manymask.signals import Deferred
 from manymask.training.checkpoint import Progress, RunFolder, load_checkpoint, save_checkpoint
-from manymask.training.initialization import TrainConfig, initial_state
+from manymask.training.initialization import InitialState, TrainConfig, initial_state
 from manymask.training.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ LOG_EVERY = 20
 VALIDATION_STEPS = 20
 CHECKPOINT_SECONDS = 120.0
 FINISH_CASES = 4096
+HELD_OUT: tuple[Part, ...] = ("val", "test")
 
 
 def quick_sampling(model: nn.Module) -> SamplingConfig:
@@ -75,56 +76,100 @@ def new_accelerator() -> "Accelerator":
     return Accelerator(mixed_precision="no", kwargs_handlers=[patience])
 
 
+def _check_data(job: TrainConfig) -> None:
+    """Refuses a store that is not the recipe's, and masks from which nothing can be learnt."""
+    matched_store(job.recipe, job.store)
+    if job.store.name != job.recipe.dataset:
+        raise ConfigError(
+            f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}", path=job.store.folder
+        )
+    job.store.part(job.scheme, "val")
+    job.store.check_masks(job.store.part(job.scheme, "train"))
+
+
+def _check_parent(job: TrainConfig, begin: InitialState) -> None:
+    """Refuses to hold out cases that the initial model was trained on."""
+    if begin.parent is None:
+        return
+    for part in HELD_OUT:
+        check_no_leakage(job.store.part(job.scheme, part), part, job.store, begin.parent, begin.seen)
+
+
+def _decided_precision(job: TrainConfig, folder: RunFolder) -> str:
+    """As requested; `auto` keeps what the run began with, else takes what is faster on the main process."""
+    if job.precision != "auto":
+        return job.precision
+    from accelerate.utils import broadcast_object_list
+
+    old = folder.old_config() or {}
+    precision: str = broadcast_object_list([old.get("precision") or faster_precision()])[0]
+    return precision
+
+
 class Trainer:
     """One stage in training; `run()` goes on from where the folder stands until the steps or the minutes are used."""
 
-    def __init__(self, job: TrainConfig) -> None:
-        self.job, self.git = job, git_revision()  # as the code was when it was loaded
+    def __init__(
+        self,
+        job: TrainConfig,
+        accelerator: "Accelerator",
+        folder: RunFolder,
+        begin: InitialState,
+        precision: str,
+    ) -> None:
+        """Holds what `start` found; touches no files."""
+        self.job = job
+        self.git = git_revision()  # as the code was when it was loaded
+        self.accelerator = accelerator
+        self.folder = folder
+        self.precision = precision
         self.training, self.augment = job.recipe.plan(job.stage)
-        self.seen = matched_store(
-            job.recipe, job.store
-        )  # the middle of what is stored; training draws its windows from all of it
-        if job.store.name != job.recipe.dataset:
-            raise ConfigError(
-                f"{job.store.folder} holds {job.store.name}, the recipe takes {job.recipe.dataset}",
-                path=job.store.folder,
-            )
-        self.train_ids, self.val_ids = (job.store.part(job.scheme, part) for part in ("train", "val"))
-        job.store.check_masks(self.train_ids)
-        self.accelerator = new_accelerator()
-        if self.training.batch_size % self.accelerator.num_processes:
-            count = self.accelerator.num_processes
-            raise ConfigError(f"a batch of {self.training.batch_size} cannot be shared by {count} processes")
-        self.folder = RunFolder(job.folder, self.accelerator.is_main_process)
-        self.precision = self._decide_precision()
-        begin = initial_state(job)
-        model, self.parent, self.codecs = begin.model, begin.parent, begin.codecs
-        if self.parent is not None:
-            for part in ("val", "test"):
-                check_no_leakage(job.store.part(job.scheme, part), part, job.store, self.parent, begin.seen)
-        self.seen_ids, self.seen_hashes = sorted(begin.seen | set(self.train_ids)), begin.hashes
-        self.ema = AveragedModel(model, multi_avg_fn=warm_started_ema(self.training.ema_decay)).to(
-            self.accelerator.device
-        )
-        trained = [p for p in model.parameters() if p.requires_grad]
+        # the middle of what is stored; training draws its windows from all of it
+        self.seen = matched_store(job.recipe, job.store)
+        self.train_ids = job.store.part(job.scheme, "train")
+        self.val_ids = job.store.part(job.scheme, "val")
+        self.parent = begin.parent
+        self.codecs = begin.codecs
+        self.seen_ids = sorted(begin.seen | set(self.train_ids))
+        self.seen_hashes = begin.hashes
+        average = warm_started_ema(self.training.ema_decay)
+        self.ema = AveragedModel(begin.model, multi_avg_fn=average).to(accelerator.device)
+        self.metric = begin.model.validation_metric(job.store.raters)
+        trained = [p for p in begin.model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=self.training.learning_rate, weight_decay=self.training.weight_decay)
-        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
-        self.progress, self.begun, self.stop = Progress(), 0, Deferred()
-        self.folder.claim()
+        self.model, self.optimiser = accelerator.prepare(begin.model, optimiser)
+        self.progress = Progress()
+        self.saved = replace(self.progress)
+        self.begun = 0
+        self.stop = Deferred()
+
+    @classmethod
+    def start(cls, job: TrainConfig) -> "Trainer":
+        """Checks the job, builds or loads its model, claims the run folder and resumes its last checkpoint.
+
+        Raises:
+            ConfigError: data, recipe, run folder or initial weights do not fit together, or held-out cases were trained on.
+        """
+        _check_data(job)
+        accelerator = new_accelerator()
+        size = job.recipe.plan(job.stage)[0].batch_size
+        if size % accelerator.num_processes:
+            raise ConfigError(f"a batch of {size} cannot be shared by {accelerator.num_processes} processes")
+        folder = RunFolder(job.folder, accelerator.is_main_process)
+        precision = _decided_precision(job, folder)
+        begin = initial_state(job)
+        _check_parent(job, begin)
+        trainer = cls(job, accelerator, folder, begin, precision)
+        folder.claim()
+        trainer.resume()
+        folder.begin(job.config() | {"precision": precision}, trainer.progress.step)
+        return trainer
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint, if there is one."""
         if self.folder.last.exists():
             self.progress = load_checkpoint(self.folder.last, self.unwrapped, self.ema, self.optimiser)
         self.saved = replace(self.progress)
-        self.folder.begin(job.config() | {"precision": self.precision}, self.progress.step)
-        self.score_name, self.read_score = leading_score(model, job.store.raters)
-
-    def _decide_precision(self) -> str:
-        """As asked; `auto` goes on as the run was begun, else what is faster on the main process."""
-        if self.job.precision != "auto":
-            return self.job.precision
-        old = self.folder.old_config() or {}
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([old.get("precision") or faster_precision()])[0]
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -249,25 +294,33 @@ class Trainer:
         """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
         if not self.accelerator.is_main_process or not self.val_ids or self.progress.validated == self.progress.step:
             return
-        cases = evenly_spaced(self.val_ids, self.training.validation_cases)
-        model, store = self.ema.module, self.seen
-        device = str(self.accelerator.device)
-        bf16 = self.precision == "bf16"
-        protocol = EvalConfig(ged_samples=8, sampling=quick_sampling(model), native=False, bf16=bf16)
-        picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
-        with self.stop.at_once(self.alone), writing(picture), self.autocast():
-            scores = evaluate(model, store, cases, protocol, device, progress=False)
-            draw_batch(model, store.batch(cases[:4]).to(device), picture, sampling=protocol.sampling)
-        score = self.read_score(scores)
+        scores = self._validation_scores()
         self.progress.validated = self.progress.step
         means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
         self.folder.log({"step": self.progress.step, **means})
-        tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.score_name} {score:.4f}")
+        score = validation_score(scores, self.metric)
+        tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.metric} {score:.4f}")
         if score > self.progress.best:
-            self.progress.best = score
-            kept = {"step": str(self.progress.step), "score": f"{score:.4f}"}
-            write_tensors(self.folder.best, model.state_dict(), kept)
-            self.checkpoint()  # so that a run that is killed now does not go on from before its best weights
+            self._keep_best(score)
+
+    def _validation_scores(self) -> Scores:
+        """Of the averaged weights; also draws a picture of the first cases."""
+        cases = evenly_spaced(self.val_ids, self.training.validation_cases)
+        model: Any = self.ema.module
+        device = str(self.accelerator.device)
+        sampling = quick_sampling(model)
+        protocol = EvalConfig(ged_samples=8, sampling=sampling, native=False, bf16=self.precision == "bf16")
+        picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
+        with self.stop.at_once(self.alone), writing(picture), self.autocast():
+            scores = evaluate(model, self.seen, cases, protocol, device, progress=False)
+            draw_batch(model, self.seen.batch(cases[:4]).to(device), picture, sampling=sampling)
+        return scores
+
+    def _keep_best(self, score: float) -> None:
+        self.progress.best = score
+        kept = {"step": str(self.progress.step), "score": f"{score:.4f}"}
+        write_tensors(self.folder.best, self.ema.module.state_dict(), kept)
+        self.checkpoint()  # so that a run that is killed now does not go on from before its best weights
 
     def export(self) -> Path:
         """Writes the model folder from the best averaged weights; a codec first measures its latents."""
@@ -277,8 +330,7 @@ class Trainer:
             if self.folder.best.exists():
                 model.load_state_dict(read_tensors(self.folder.best, shapes(model)))
             model.eval()
-            if hasattr(model, "calibrate_latents"):
-                model.calibrate_latents(self._plain_batches(), self.job.recipe.segmenter.target)
+            model.after_training(self._plain_batches(), self.job.recipe.segmenter.target)
             hashes = all_hashes([*self.seen_hashes, self.job.store.image_hashes(self.train_ids)])
             trained = TrainedModel(model.cpu(), self.job.recipe, self.job.stage, self._provenance(), self.seen_ids)
             save_model(replace(trained, training_hashes=hashes), place)
@@ -302,15 +354,15 @@ class Trainer:
         """With the step and score of the weights that are kept, which need not be the last."""
         store, scheme, best = self.job.store, self.job.config()["data"]["scheme"], self.folder.best_metadata()
         how = f"EMA weights, up to {self.training.validation_cases} cases{described_sampling(self.unwrapped)}"
-        score = f"{self.score_name} {best['score']} ({how})" if best else ""
-        return Provenance(store.name, store.hash, scheme, store.manifest["licence"], int(best.get("step", self.progress.step)),
+        score = f"{self.metric} {best['score']} ({how})" if best else ""
+        return Provenance(store.name, store.hash, scheme, store.licence, int(best.get("step", self.progress.step)),
                           round(self.progress.seconds / 60, 1), self.git, score, self.parent, **self.codecs)  # fmt: skip
 
 
 def fit(job: TrainConfig, max_minutes: float | None = None) -> Path:
     """Trains a stage (or goes on with it) and returns its model folder. Raises `Interruption` on Ctrl-C and SIGTERM, once all
     is saved."""
-    training = Trainer(job)
+    training = Trainer.start(job)
     try:
         place = training.run(max_minutes)
     except Interruption:

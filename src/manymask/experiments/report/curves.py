@@ -15,6 +15,7 @@ from manymask.experiments.sweeps import sample_curve, under
 from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
+from manymask.recipes import Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,12 +33,12 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
     trained, budget = load_model(model), Budget()
     store = matched_store(trained.recipe, Store(data))
     family: Any = sampling_of(trained.recipe, 1).sampler
-    if trained.stage != "segmenter" or family is None:
+    if trained.stage != Stage.SEGMENTER or family is None:
         raise ConfigError(f"{model} has no sampler, so there is no curve to draw of it")
     ids = evenly_spaced(held_out_cases(trained, store, "test"), cases)
     protocol = EvalConfig(budget.samples)
     scores = evaluate(trained.model, store, ids, protocol)
-    found = results(trained, store, "test", protocol, scores)
+    found = results(trained, store, "test", protocol, scores).to_dict()
     del found["cases"]
     found["curve"] = sample_curve(trained.model, store, ids, protocol, range(1, budget.most_samples + 1))
     found["steps"] = [under(replace(family, steps=n), trained.model, store, ids, budget) for n in STEPS]
