@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from manymask.data.raters import raters_consensus
+from manymask.errors import ConfigError, DataLeakError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import check_no_leakage, held_out_cases, matched_store
 from manymask.hub.model_folder import load_model
