@@ -16,7 +16,7 @@ import tyro
 from manymask.data.case import Batch
 from manymask.data.dihedral import dihedral
 from manymask.hub.model_folder import load_model
-from manymask.recipes import recipe
+from manymask.recipes import get_recipe
 from manymask.rng import SampleNoise, TrainingNoise
 from manymask.runtime import faster_precision
 
@@ -69,7 +69,7 @@ def inference(options: Options) -> None:
 
 def training(options: Options) -> None:
     """Peak memory of a few optimiser steps."""
-    row = recipe(options.recipe)
+    row = get_recipe(options.recipe)
     precision, n = faster_precision(), options.batch
     for stage in ("image-codec", "mask-codec", "segmenter"):
         model = row.build(stage).train()

@@ -1,19 +1,72 @@
 """manymask: many plausible masks for one medical image, so that one sees where experts would disagree."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from manymask._version import __version__
 
-__all__ = ["Segmenter", "__version__"]
-
 if TYPE_CHECKING:
-    from manymask.inference.segmenter import Segmenter
+    from manymask import ensemble, metrics
+    from manymask.api import evaluate, prepare, train
+    from manymask.data import datasets
+    from manymask.data.store import Store
+    from manymask.diffusion import samplers
+    from manymask.diffusion.sampling import SamplingConfig
+    from manymask.errors import ManymaskError
+    from manymask.hub.model_folder import load_model, save_model
+    from manymask.inference.segmenter import Segmentation, Segmenter
+    from manymask.recipes import Recipe, get_recipe, list_recipes
+
+# name: the module that has it; a module itself where they are the same
+_LAZY = {
+    "Segmenter": "manymask.inference.segmenter",
+    "Segmentation": "manymask.inference.segmenter",
+    "load_model": "manymask.hub.model_folder",
+    "save_model": "manymask.hub.model_folder",
+    "Recipe": "manymask.recipes",
+    "get_recipe": "manymask.recipes",
+    "list_recipes": "manymask.recipes",
+    "prepare": "manymask.api",
+    "Store": "manymask.data.store",
+    "train": "manymask.api",
+    "evaluate": "manymask.api",
+    "SamplingConfig": "manymask.diffusion.sampling",
+    "samplers": "manymask.diffusion.samplers",
+    "metrics": "manymask.metrics",
+    "ensemble": "manymask.ensemble",
+    "datasets": "manymask.data.datasets",
+    "ManymaskError": "manymask.errors",
+}
+
+__all__ = [
+    "ManymaskError",
+    "Recipe",
+    "SamplingConfig",
+    "Segmentation",
+    "Segmenter",
+    "Store",
+    "__version__",
+    "datasets",
+    "ensemble",
+    "evaluate",
+    "get_recipe",
+    "list_recipes",
+    "load_model",
+    "metrics",
+    "prepare",
+    "samplers",
+    "save_model",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`Segmenter` is imported when first asked for: the command line's help should not wait for torch."""
-    if name == "Segmenter":
-        from manymask.inference.segmenter import Segmenter
+    """Imported when first used: neither `import manymask` nor the command line's help should wait for torch."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'manymask' has no attribute {name!r}")
+    module = import_module(_LAZY[name])
+    return module if _LAZY[name].rpartition(".")[2] == name else getattr(module, name)
 
-        return Segmenter
-    raise AttributeError(name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

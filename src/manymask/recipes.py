@@ -9,6 +9,7 @@ target, and differ in the segmenter alone.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -280,7 +281,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """The row of this name, or `ConfigError` with those that are like it."""
     if name not in RECIPES:
         raise ConfigError(
@@ -303,3 +304,18 @@ def name_of(row: Recipe) -> str:
     alike = [name for name, other in RECIPES.items() if essence(other) == essence(row)]
     as_large = [name for name in alike if RECIPES[name].size == row.size]
     return [*exact, *as_large, *alike, row.dataset][0]
+
+
+def list_recipes() -> list[str]:
+    """The names of all recipes; `manymask recipes` shows what they differ in."""
+    return list(RECIPES)
+
+
+@lru_cache
+def stages_of(row: Recipe) -> list[Stage]:
+    """What a recipe has to train, in order: the codecs that its segmenter holds, and the segmenter."""
+    with torch.device("meta"):
+        model = row.build(Stage.SEGMENTER)
+    held = {stage: getattr(model, stage.attribute, None) for stage in CODECS}
+    trained = [stage for stage, codec in held.items() if codec is not None and any(True for _ in codec.parameters())]
+    return [*trained, Stage.SEGMENTER]

@@ -8,7 +8,7 @@ from manymask.data.case import Batch
 from manymask.data.datasets import phantom
 from manymask.experiments.demo import RIVAL, best_single_mask, halo_agreement, nested_masks, table_rows
 from manymask.nn.losses import WeightedCE
-from manymask.recipes import recipe
+from manymask.recipes import get_recipe
 
 IDS = [f"phantom-{i:05}" for i in range(24)]
 
@@ -56,7 +56,7 @@ def test_halo_counts_only_where_more_than_half_of_its_ring_is_marked():
 
 
 def test_the_rival_learns_one_rater_at_random_by_plain_cross_entropy():
-    setting = recipe(RIVAL).segmenter
+    setting = get_recipe(RIVAL).segmenter
     assert setting.target == "rater" and setting.loss == WeightedCE(1)
 
 

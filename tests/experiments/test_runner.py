@@ -10,11 +10,11 @@ from manymask.errors import ManymaskError
 from manymask.evaluation.held_out import evenly_spaced
 from manymask.experiments import matrix as experiments
 from manymask.experiments.cell import RunSpec, begin
-from manymask.experiments.matrix import Budget, matrix, minutes, resized, selected, stages
+from manymask.experiments.matrix import Budget, matrix, minutes, resized, selected
 from manymask.experiments.runner import ReproduceConfig, codec_names, plan_pieces, reproduce, run_task
 from manymask.io.atomic import read_json
 from manymask.models.deterministic import OneToOne, ResUNet
-from manymask.recipes import RECIPES
+from manymask.recipes import RECIPES, stages_of
 from tests.factories import run, shortened
 
 RULES = Budget(
@@ -87,13 +87,13 @@ def test_every_recipe_of_the_matrix_can_be_built_and_written(name):
         "prob-unet",
     } <= {row.name for row in rows}
     for row in rows:
-        assert row.recipe.size == 64 and stages(row.recipe)[-1] == "segmenter"
+        assert row.recipe.size == 64 and stages_of(row.recipe)[-1] == "segmenter"
         assert from_dict(type(row.recipe), to_dict(row.recipe)) == row.recipe
 
 
 def test_a_models_time_is_the_budget_whatever_it_trains():
     for row in matrix("phantom", 4):
-        assert sum(minutes(row.recipe, stage, 10.0) for stage in stages(row.recipe)) == pytest.approx(10)
+        assert sum(minutes(row.recipe, stage, 10.0) for stage in stages_of(row.recipe)) == pytest.approx(10)
     assert minutes(RECIPES["phantom"], "segmenter", 10.0) == pytest.approx(7)
     assert minutes(RECIPES["phantom-unet"], "segmenter", 10.0) == 10
 

@@ -44,7 +44,7 @@ def prepare(
     from manymask.io.masks import MaskReading
 
     at_least_one("--size", size)
-    row = recipes.recipe(recipe)
+    row = recipes.get_recipe(recipe)
     if source is None and row.dataset != "phantom":
         raise ConfigError(f"{recipe} needs --source, the folder of the data set as downloaded")
     if whole_slices and row.dataset != "lidc_idri":

@@ -23,7 +23,7 @@ def train(arguments: list[str]) -> None:
     name, stage, *rest = arguments
     if stage not in recipes.STAGES:
         raise ConfigError(f"{stage!r} is no stage{guesses(stage, recipes.STAGES)}; {usage}")
-    row = recipes.recipe(name)
+    row = recipes.get_recipe(name)
     options = tyro.cli(
         TrainOptions,
         prog=f"manymask train {name} {stage}",

@@ -25,7 +25,7 @@ from manymask.hub.model_folder import load_model
 from manymask.inference.segmenter import Segmenter
 from manymask.io.atomic import write_json
 from manymask.metrics import ged, summary
-from manymask.recipes import Recipe, Stage, recipe
+from manymask.recipes import Recipe, Stage, get_recipe
 from manymask.training.checkpoint import saved_progress
 from manymask.training.trainer import TrainConfig, fit
 
@@ -44,9 +44,9 @@ def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     require_training()
     work, console = out / "work", Console()
     store = Store(work / "data") if (work / "data").exists() else _prepare(work / "data")
-    training = {stage: _train(recipe("phantom"), stage, store, work / "manymask", minutes * share)
+    training = {stage: _train(get_recipe("phantom"), stage, store, work / "manymask", minutes * share)
                 for stage, share in SHARES.items()}  # fmt: skip
-    rival_training = _train(recipe(RIVAL), Stage.SEGMENTER, store, work / "rival", minutes * RIVAL_SHARE)
+    rival_training = _train(get_recipe(RIVAL), Stage.SEGMENTER, store, work / "rival", minutes * RIVAL_SHARE)
     trained = load_model(work / "manymask" / "segmenter" / "model")
     rival = load_model(work / "rival" / "segmenter" / "model")
     ids = held_out_cases(trained, store, "test")[:CASES]
@@ -67,7 +67,7 @@ def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
 
 
 def _prepare(folder: Path) -> Store:
-    row = recipe("phantom")
+    row = get_recipe("phantom")
     return prepare(phantom.read(channels=row.channels), folder, row.size, row.channels)
 
 

@@ -6,9 +6,6 @@ A row names a table and a recipe; rows whose recipes are equal are one cell, tra
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import torch
 
 from manymask.data.augment import Augment
 from manymask.diffusion.guidance import PairClassifier
@@ -20,7 +17,7 @@ from manymask.models.denoisers import ConcatUNet, MedSegDiff
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.nn.losses import MSE, Dice, Focal, Loss
 from manymask.nn.quantizers import FSQ, KL, VQ
-from manymask.recipes import CODECS, RECIPES, Recipe, Stage, recipe
+from manymask.recipes import RECIPES, Recipe, Stage, get_recipe, stages_of
 
 Change = Callable[[Recipe], Recipe]
 
@@ -184,7 +181,7 @@ def resized(row: Recipe, size: int | None) -> Recipe:
 
 def matrix(name: str, raters: int, size: int | None = None, budget: Budget = Budget()) -> list[Variant]:
     """All rows for a main recipe, e.g. `cvc_clinicdb`. Targets are compared where there are several raters."""
-    main = recipe(name)
+    main = get_recipe(name)
     if "-" in name:  # a variant is a row of the matrix, not its start
         raise ConfigError(f"the matrix starts from a main recipe such as {name.partition('-')[0]!r}, not {name!r}")
     asked = [("models", n, label, RECIPES[name + end]) for n, label, end in MODELS if name + end in RECIPES]
@@ -201,19 +198,9 @@ def matrix(name: str, raters: int, size: int | None = None, budget: Budget = Bud
     return rows
 
 
-@lru_cache
-def stages(row: Recipe) -> list[Stage]:
-    """What a recipe has to train, in order: a segmenter, and the autoencoders that it holds."""
-    with torch.device("meta"):
-        model = row.build(Stage.SEGMENTER)
-    held = {stage: getattr(model, stage.attribute, None) for stage in CODECS}
-    trained = [stage for stage, codec in held.items() if codec is not None and any(True for _ in codec.parameters())]
-    return [*trained, Stage.SEGMENTER]
-
-
 def minutes(row: Recipe, stage: Stage, budget: float | None) -> float | None:
     """A stage's part of the model's time, by `SHARES` among the stages that the recipe trains."""
-    return None if budget is None else budget * SHARES[stage] / sum(SHARES[s] for s in stages(row))
+    return None if budget is None else budget * SHARES[stage] / sum(SHARES[s] for s in stages_of(row))
 
 
 def sampling_of(row: Recipe, steps: int) -> SamplingConfig:

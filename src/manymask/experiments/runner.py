@@ -22,11 +22,11 @@ from manymask.data.store import Store, prepare
 from manymask.errors import ConfigError
 from manymask.experiments.cell import RunSpec, begin
 from manymask.experiments.cell import run as run_phase
-from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected, stages
+from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected
 from manymask.experiments.report.write import write_report
 from manymask.extras import require_training
 from manymask.io.atomic import read_json, write_json
-from manymask.recipes import DATASETS, Recipe, Stage, recipe
+from manymask.recipes import DATASETS, Recipe, Stage, get_recipe, stages_of
 from manymask.runtime import faster_precision, git_revision
 
 ERROR_LENGTH = 300
@@ -61,9 +61,9 @@ def reproduce(plan: ReproduceConfig) -> Path:
     )  # one for all, so that none is favoured
     work = []
     for name in plan.recipes:
-        recipe(name)
+        get_recipe(name)
         store = find_store(plan, name)
-        other = None if store.stored[0] == recipe(name).stored else store.stored[0]
+        other = None if store.stored[0] == get_recipe(name).stored else store.stored[0]
         rows = matrix(name, store.raters, other, plan.budget)
         folder = plan.out / name
         write_experiment(folder, rows, store, plan, precision)
@@ -83,7 +83,7 @@ def reproduce(plan: ReproduceConfig) -> Path:
 def find_store(plan: ReproduceConfig, name: str) -> Store:
     """The prepared store of a recipe: `data`, or `data/NAME` where several recipes share it, or one made from `source`
     (the phantom needs none) below the output."""
-    row = recipe(name)
+    row = get_recipe(name)
     if plan.data is not None:
         inside = plan.data / name
         store = Store(inside if (inside / "manifest.json").exists() else plan.data)
@@ -137,7 +137,7 @@ def _plain(value: Any) -> Any:
 def codec_names(rows: list[Variant], wanted: Recipe) -> dict[Stage, str]:
     """The folder of each codec that a recipe needs, named after the first row of the whole matrix with an equal one."""
     names: dict[Stage, str] = {}
-    for stage in stages(wanted)[:-1]:
+    for stage in stages_of(wanted)[:-1]:
         first = next(row for row in rows if _same_codec(row.recipe, wanted, stage))
         names[stage] = f"codecs/{first.name}-{stage.partition('-')[0]}"
     return names

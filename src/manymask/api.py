@@ -1,0 +1,147 @@
+"""The three verbs of a researcher as calls: prepare data, train, evaluate. `import manymask` offers them lazily."""
+
+from pathlib import Path
+from typing import Any
+
+from manymask.choices import Precision
+from manymask.data.case import Part
+from manymask.data.store import Store
+from manymask.data.store import prepare as write_store
+from manymask.diffusion.sampling import SamplingConfig
+from manymask.errors import ConfigError
+from manymask.evaluation.evaluator import EvalConfig, results
+from manymask.evaluation.evaluator import evaluate as score
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.records import EvaluationRecord
+from manymask.hub.model_folder import TrainedModel, load_model
+from manymask.io.masks import MaskReading
+from manymask.recipes import DATASETS, Recipe, Stage, get_recipe, stages_of
+from manymask.training.initialization import TrainConfig
+from manymask.training.trainer import fit
+
+
+def prepare(
+    recipe: str | Recipe,
+    out: Path | str,
+    source: Path | str | None = None,
+    *,
+    size: int | None = None,
+    skip_bad: bool = False,
+    reading: MaskReading | None = None,
+    **options: Any,
+) -> Store:
+    """Read a data set as downloaded and write it as a prepared store with its split.
+
+    Args:
+        recipe: whose data set, size and channels are used, by name or as an object.
+        out: folder of the store; must not exist yet.
+        source: folder of the data set as downloaded and unpacked; the phantom needs none.
+        size: side of the prepared images, pixels; the recipe's if None.
+        skip_bad: leave out what cannot be read and name it in `Store.warnings`; otherwise nothing is written.
+        reading: which pixels of mask files are foreground; by default masks must be black and white.
+        options: of the data set, such as `masks` for a folder of one's own.
+
+    Returns:
+        The open store.
+
+    Raises:
+        ManymaskError: the source is missing, or holds images or masks that cannot be used.
+    """
+    row = _recipe(recipe)
+    folder = None if source is None else Path(source)
+    if folder is None and row.dataset != "phantom":
+        raise ConfigError(f"the data set {row.dataset} is read from a folder: give source", parameter="source")
+    found = DATASETS[row.dataset](folder, row.channels, reading or MaskReading(), **options)
+    return write_store(found, Path(out), size or row.stored, row.channels, skip_bad)
+
+
+def train(
+    recipe: str | Recipe,
+    data: Store | Path | str,
+    run: Path | str,
+    *,
+    stage: Stage | str | None = None,
+    max_minutes: float | None = None,
+    scheme: str | None = None,
+    init: Path | str | None = None,
+    precision: Precision = "auto",
+) -> Path:
+    """Train a recipe on a prepared store; the same call resumes an interrupted run.
+
+    Args:
+        recipe: by name or as an object, which may differ from the named ones in any setting.
+        data: a store, or its folder.
+        run: folder that gets one folder per stage.
+        stage: `"image-codec"`, `"mask-codec"` or `"segmenter"`; all that the recipe has, in this order, if None.
+        max_minutes: per stage; a stage stops cleanly after so long. All steps of the recipe if None.
+        scheme: split scheme of the store; its default if None.
+        init: model folder whose weights the stage starts from; needs `stage`.
+        precision: `"fp32"`, `"bf16"`, or `"auto"`, whichever is faster here.
+
+    Returns:
+        The model folder of the last stage.
+
+    Raises:
+        ManymaskError: recipe, data and run folder do not fit together.
+        Interruption: Ctrl-C or SIGTERM, once everything is saved.
+    """
+    row = _recipe(recipe)
+    store = _store(data)
+    if init is not None and stage is None:
+        raise ConfigError("init is the start of one stage: give stage too", parameter="stage")
+    model = Path(run)
+    for each in stages_of(row) if stage is None else [Stage(stage)]:
+        start = None if init is None else Path(init)
+        model = fit(TrainConfig(row, each, store, Path(run), scheme, start, precision), max_minutes)
+    return model
+
+
+def evaluate(
+    model: TrainedModel | Path | str,
+    data: Store | Path | str,
+    *,
+    split: Part = "test",
+    scheme: str | None = None,
+    samples: int = 5,
+    ged_samples: int = 16,
+    seed: int = 0,
+    limit: int | None = None,
+    sampling: SamplingConfig | None = None,
+    progress: bool = True,
+) -> EvaluationRecord:
+    """Score a trained codec or segmenter on a part of a prepared store.
+
+    Args:
+        model: a loaded model, a model folder or a run folder.
+        data: a store, or its folder.
+        split: the part; cases that the model was trained on are refused unless it is `"train"`.
+        scheme: split scheme of the store; the one that the model was trained with if None.
+        samples: masks that make the consensus.
+        ged_samples: masks that are compared with several raters, for GED² and HM-IoU.
+        seed: of the drawn masks.
+        limit: score at most so many cases, evenly spaced over the part.
+        sampling: how masks are drawn; the model's default if None.
+        progress: whether a bar is shown.
+
+    Returns:
+        Metrics with intervals, baselines on the same cases, and everything that is needed to get them again;
+        `to_dict()` is what `manymask evaluate` writes to results.json.
+
+    Raises:
+        DataLeakError: held-out cases were trained on.
+        ManymaskError: store and model do not fit together.
+    """
+    trained = model if isinstance(model, TrainedModel) else load_model(model)
+    store = matched_store(trained.recipe, _store(data))
+    protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig())
+    ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
+    scores = score(trained.model, store, ids, protocol, progress=progress)
+    return results(trained, store, split, protocol, scores, scheme)
+
+
+def _recipe(recipe: str | Recipe) -> Recipe:
+    return get_recipe(recipe) if isinstance(recipe, str) else recipe
+
+
+def _store(data: Store | Path | str) -> Store:
+    return data if isinstance(data, Store) else Store(Path(data))
