@@ -90,14 +90,16 @@ LATENT = {
     "ddpm": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDPM(5)),
     "trainable-condition": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), train_image_codec=True),
     "trainable-quantised": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), train_image_codec=True),
-    "presence": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), "rater", noise_levels_per_image=2, presence=True, orientations=2),
+    "presence": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), "rater", noise_levels_per_image=2,
+                                presence=True, orientations=2),
     "orientations": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), orientations=3),
     "dice": LatentDiffusion(PYRAMID, GaussianDiffusion("v"), DDIM(3), noise_levels_per_image=2, dice_weight=0.5),
     "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), GaussianDiffusion("x0"), DDIM(3)),
     "flow-euler": LatentDiffusion(PYRAMID, RectifiedFlow(), Euler(4), noise_levels_per_image=2),
     "flow-heun": LatentDiffusion(CONCAT, RectifiedFlow(), Heun(2)),
     "classifier-free": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), condition_dropout=0.5, guidance_scale=2.0),
-    "classifier": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), noise_levels_per_image=2, classifier=PairClassifier((8, 16))),
+    "classifier": LatentDiffusion(CONCAT, GaussianDiffusion("x0"), DDIM(3), noise_levels_per_image=2,
+                                  classifier=PairClassifier((8, 16))),
     "both-on-flow": LatentDiffusion(
         CONCAT, RectifiedFlow(), Euler(3), condition_dropout=0.5, guidance_scale=0.5, classifier=PairClassifier((8,))
     ),

@@ -13,7 +13,8 @@ MOST_ITEMS = 64  # of a tuple of settings
 # a field of one class (`Class.field`) goes before the same field of any class
 LIMITS: dict[str, Bounds] = {
     # sizes of images and networks
-    "size": (8, 4096), "margin": (0, 4096), "Recipe.channels": (1, 64), "Pixels.channels": (1, 64), "in_channels": (1, 64), "latent_channels": (1, 64),
+    "size": (8, 4096), "margin": (0, 4096), "Recipe.channels": (1, 64), "Pixels.channels": (1, 64),
+    "in_channels": (1, 64), "latent_channels": (1, 64),
     "patch_size": (1, 64), "factor": (1, 64), "growth": _WIDTH, "head_channels": _WIDTH, "channels": _WIDTH,
     "encoder_channels": _WIDTH, "blocks_per_level": (0, 16), "encoder_blocks_per_level": (0, 16),
     "dense_blocks": (0, 16), "units": (0, 16),
@@ -25,7 +26,8 @@ LIMITS: dict[str, Bounds] = {
     # losses and training
     "weight": (1e-9, 1e6), "commitment_weight": _WEIGHT, "kl_weight": _WEIGHT, "gamma": (0, 100), "cross_entropy": _WEIGHT,
     "dice_weight": _WEIGHT,
-    "noise_levels_per_image": (1, 64), "condition_dropout": _SHARE, "batch_size": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
+    "noise_levels_per_image": (1, 64), "condition_dropout": _SHARE,
+    "batch_size": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
     "decay_after": _COUNT, "weight_decay": (0, 10), "max_grad_norm": (1e-9, 1e9), "ema_decay": _SHARE, "validate_every": _COUNT,
     "validation_cases": _COUNT, "seed": (0, 2**63 - 1),
     # augmentation

@@ -46,7 +46,8 @@ RENAMED_FIELDS: dict[str, dict[str, str]] = {
 REMOVED_FIELDS: dict[tuple[str, str], Any] = {("LatentDiffusion", "coarse"): 0.0, ("Diffusion", "late"): 1.0}
 RENAMED_KEYS = {
     "rules": "budget", "cell": "run_id",
-    "readers": "raters", "by_readers": "by_raters", "all_readers_marked": "all_raters_marked", "turns": "orientations", "turned": "oriented", "without turns": "upright", "spread": "relative_std",
+    "readers": "raters", "by_readers": "by_raters", "all_readers_marked": "all_raters_marked",
+    "turns": "orientations", "turned": "oriented", "without turns": "upright", "spread": "relative_std",
     "dice_all_slots_filled": "dice_all_raters", "dice_unsnapped": "dice_unquantized", "reader_distance": "rater_distance",
     "one_reader_against_the_others": "one_rater_against_the_others", "seconds_an_image": "latency_s",
     "seconds_one_pass": "latency_one_mask_s", "seconds_per_image": "throughput_s_per_image",

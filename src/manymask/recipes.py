@@ -163,9 +163,12 @@ def _fast(
     geometry = replace(augment, brightness=0, contrast=0, colour=0)
     return Recipe(
         dataset, size, channels,
-        image_codec=Autoencoder("image", channels, latent_channels=4, loss=MSE(), **shape),  # type: ignore[arg-type]
-        mask_codec=Autoencoder("mask", 1, latent_channels=4, loss=WeightedCE(weight, unbias=True), **shape),  # type: ignore[arg-type]
-        segmenter=LatentDiffusion(PyramidUNet(), GaussianDiffusion("x0"), sampler, target, noise_levels_per_image=4, orientations=orientations),
+        image_codec=Autoencoder("image", channels, latent_channels=4, loss=MSE(),
+                                **shape),  # type: ignore[arg-type]
+        mask_codec=Autoencoder("mask", 1, latent_channels=4, loss=WeightedCE(weight, unbias=True),
+                               **shape),  # type: ignore[arg-type]
+        segmenter=LatentDiffusion(PyramidUNet(), GaussianDiffusion("x0"), sampler, target,
+                                  noise_levels_per_image=4, orientations=orientations),
         codec_training=Training(batch_size=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
         training=Training(batch_size=16, learning_rate=5e-4, warmup=200, validate_every=500),
         codec_augment=geometry, augment=augment,

@@ -43,7 +43,8 @@ ABLATIONS = {
     **{f"trainable-condition-{t}": segmenter(train_image_codec=t) for t in (False, True)},
     **{f"predicts-{p}": segmenter(process=GaussianDiffusion(p)) for p in ("epsilon", "x0", "v")},
     **{f"sampler-{type(s).__name__}": segmenter(sampler=s) for s in (DDPM(3), DDIM(3, eta=1.0), PLMS(3), DPMSolver(3))},
-    **{f"flow-{type(s).__name__}": segmenter(process=RectifiedFlow(), sampler=s) for s in (Euler(3), Heun(2), DDIM(3), DPMSolver(3))},
+    **{f"flow-{type(s).__name__}": segmenter(process=RectifiedFlow(), sampler=s)
+       for s in (Euler(3), Heun(2), DDIM(3), DPMSolver(3))},
     **{f"target-{t}": segmenter(target=t) for t in ("consensus", "rater")},
     "classifier-free": segmenter(condition_dropout=0.1, guidance_scale=3.0),
     "classifier": segmenter(classifier=PairClassifier((8,), scale=2.0)),

@@ -101,4 +101,5 @@ class Record:
     def settings(self) -> dict[str, Any]:
         """What decides the masks beside source, model and program: equal settings give equal masks."""
         return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "orientations": self.orientations,
-                "sampler": self.sampler, "guidance_scale": self.guidance_scale, "rois": [list(point) for point in self.rois]}  # fmt: skip
+                "sampler": self.sampler, "guidance_scale": self.guidance_scale,
+                "rois": [list(point) for point in self.rois]}  # fmt: skip
