@@ -68,7 +68,9 @@ def fuse(masks: Tensor, threshold: float = 0.5) -> MaskEnsemble:
 def _entropy(confidence: Tensor) -> Tensor:
     """Entropy in bits, element by element."""
     entropy = torch.empty_like(confidence, memory_format=torch.contiguous_format)
-    for bits, part in zip(entropy.flatten().split(_BLOCK), confidence.flatten().split(_BLOCK), strict=True):
+    for bits, part in zip(
+        torch.split(entropy.flatten(), _BLOCK), torch.split(confidence.flatten(), _BLOCK), strict=True
+    ):
         p = part.clamp(1e-7, 1 - 1e-7)
         bits.copy_(-(p * p.log2() + (1 - p) * (1 - p).log2()))
     return entropy

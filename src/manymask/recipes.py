@@ -108,7 +108,8 @@ class Recipe:
     def build(self, stage: Stage) -> TrainableModel:
         """The untrained model of a stage, its weights laid out channels last: training takes 0.86 and drawing masks 0.8 of
         the time so on a CPU."""
-        return self._build(stage).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model: TrainableModel = self._build(stage).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def _build(self, stage: Stage) -> TrainableModel:
         if stage == Stage.SEGMENTER:

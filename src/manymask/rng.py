@@ -82,4 +82,5 @@ def _stratum(seed: int, name: str, k: int) -> float:
         before = k % 2**level  # samples that share all bits so far are flipped alike
         flip = seed_of("stratum", seed, name, level, before) & 1
         value += ((k >> level & 1) ^ flip) / 2 ** (level + 1)
-    return value
+    result: float = value
+    return result

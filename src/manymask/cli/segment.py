@@ -55,12 +55,13 @@ def segment(
     from manymask.inference import batch as inference
     from manymask.inference.segmenter import Segmenter
     from manymask.io.dicom.deidentify import Anonymiser
+    from manymask.io.dicom.web import ArchiveSeries
     from manymask.io.window import parse_window
 
     _check_segment(model, out, samples, threshold)
     rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
     entries, found = inference.find_entries(inputs)
-    archives = [entry for entry in entries if isinstance(entry, inference.ArchiveSeries)]
+    archives = [entry for entry in entries if isinstance(entry, ArchiveSeries)]
     if anonymise and store and archives:
         raise ConfigError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
     tally = inference.RunSummary(worded=partial(worded, accepted=inspect.signature(segment).parameters))
@@ -72,8 +73,7 @@ def segment(
     anonymiser = Anonymiser() if anonymise else None
     request = inference.Request(out, samples, seed, sampling, threshold, rois, shown, anonymiser, store, fractional)
     inference.segment_all(segmenter, entries, request, tally)
-    for line in tally.lines(out):
-        print(line)
+    print("\n".join(tally.lines(out)))
     return 2 if tally.failed or tally.incomplete else 0
 
 

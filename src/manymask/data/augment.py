@@ -1,6 +1,7 @@
 """Augmentation of a whole batch at once, on whatever device it lies: one affine warp and one colour change a case."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,7 +57,7 @@ class Augment:
 
     def _mirror(self, image: Tensor, masks: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.cat([image, masks], dim=1)
-        operations = []
+        operations: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         if self.flip or self.dihedral:
             operations.append((draw[:, 0] < 0.5, lambda x: x.flip(-1)))
         if self.dihedral:
@@ -64,7 +65,7 @@ class Augment:
             operations.append((draw[:, 2] < 0.5, lambda x: x.transpose(-1, -2)))
         for chosen, operation in operations:
             both = torch.where(chosen.to(both.device)[:, None, None, None], operation(both), both)
-        return both.split([image.shape[1], masks.shape[1]], dim=1)
+        return both[:, : image.shape[1]], both[:, image.shape[1] :]
 
     def _window(self, image: Tensor, masks: Tensor, size: int, draw: Tensor) -> tuple[Tensor, Tensor]:
         """A square of `size` pixels, scaled and placed at random. Neither turned by degrees nor shifted further, for nothing

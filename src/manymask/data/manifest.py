@@ -112,4 +112,5 @@ def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise damaged(path, error) from None
     if array.dtype != np.uint8 or array.shape != shape or not array.flags.c_contiguous:
         raise damaged(path, f"it holds {array.dtype} {array.shape}, the manifest says {shape}")
-    return array
+    result: np.ndarray = array
+    return result

@@ -33,7 +33,8 @@ def consensus_mask(masks: np.ndarray) -> np.ndarray:
 
 def majority_mask(masks: np.ndarray) -> np.ndarray:
     """`majority` of one image: bool (R, H, W) → bool (H, W)."""
-    return masks.mean(axis=0) >= 0.5
+    result: np.ndarray = masks.mean(axis=0) >= 0.5
+    return result
 
 
 def majority(masks: Tensor) -> Tensor:

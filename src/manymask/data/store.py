@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from manymask.data import survey, twins
 from manymask.data.case import PARTS, Batch, Case, Part, Scheme, Source, pixel_name
-from manymask.data.datasets.pairs import safe_name
+from manymask.data.datasets.pairs import listed, safe_name
 from manymask.data.manifest import FORMAT, damaged, open_array, read_manifest
 from manymask.data.writer import Writer, room_for
 from manymask.errors import ConfigError, InputError, ManymaskError
@@ -114,7 +114,7 @@ def _describe(
     groups = twins.joined_groups({case.id: case.group for case in cases}, equal)
     schemes, said = dict[str, Scheme](), [*source.notes, *survey.noted(cases), *survey.warnings(ids, found, size)]
     if equal:
-        said.append(f"{len(equal)} image(s) are there several times: " + survey.listed([" = ".join(e) for e in equal]))
+        said.append(f"{len(equal)} image(s) are there several times: " + listed([" = ".join(e) for e in equal]))
     for name, whole in source.schemes.items():
         scheme: Scheme = {part: [case for case in members if case in looks] for part, members in whole.items()}
         empty = [part for part, members in whole.items() if members and not scheme[part]]
@@ -278,7 +278,8 @@ class Store:
         """The foreground's share (R,) in the mask of each who read a case."""
         row = self.index[case]
         shares = self.masks[row].mean(axis=(1, 2))
-        return shares if self.read_by is None else shares[self.read_by[row]]
+        result: np.ndarray = shares if self.read_by is None else shares[self.read_by[row]]
+        return result
 
     def window(self, size: int, offset: tuple[int, int] = (0, 0), stretched: bool = False) -> "Store":
         """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs,

@@ -49,7 +49,8 @@ def look(case: Case, image: np.ndarray, masks: np.ndarray, size: int) -> Look:
 def _objects(mask: np.ndarray) -> np.ndarray:
     """The areas of a mask's objects in pixels, without specks of less than a hundredth of the largest."""
     areas = np.bincount(label(mask)[0].ravel())[1:]
-    return areas[100 * areas >= areas.max()]
+    result: np.ndarray = areas[100 * areas >= areas.max()]
+    return result
 
 
 def foreground(looks: Sequence[Look]) -> list[str]:

@@ -122,7 +122,8 @@ class PairNetwork(nn.Module):
         x = self.stem(torch.cat([z, z_image], dim=1))
         for level, block in enumerate(self.blocks):
             x = block(self.shrink[level - 1](x) if level else x, e)
-        return self.head(F.silu(self.norm(x)).mean(dim=(2, 3)))[:, 0].float()
+        result: Tensor = self.head(F.silu(self.norm(x)).mean(dim=(2, 3)))[:, 0].float()
+        return result
 
     def loss(self, z: Tensor, t: Tensor, z_image: Tensor) -> Tensor:
         """Cross-entropy between true pairs and pairs with the images moved by one row.

@@ -80,7 +80,7 @@ def evaluate(
         return _segmenter_scores(model, store, _counted(batches, bar), protocol)  # type: ignore[arg-type]
 
 
-def _counted(batches: Iterator[Batch], bar: tqdm) -> Iterator[Batch]:
+def _counted(batches: Iterator[Batch], bar: "tqdm[Any]") -> Iterator[Batch]:
     for batch in batches:
         yield batch
         bar.update(len(batch.ids))

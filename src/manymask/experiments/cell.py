@@ -36,7 +36,8 @@ from manymask.io.atomic import read_json, write_json
 from manymask.recipes import Recipe, Stage
 from manymask.runtime import default_device, git_revision, hardware
 from manymask.training.checkpoint import saved_progress
-from manymask.training.trainer import TrainConfig, fit
+from manymask.training.initialization import TrainConfig
+from manymask.training.trainer import fit
 
 
 @dataclass(frozen=True)

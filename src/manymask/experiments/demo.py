@@ -27,7 +27,8 @@ from manymask.io.atomic import write_json
 from manymask.metrics import ged, summary
 from manymask.recipes import Recipe, Stage, get_recipe
 from manymask.training.checkpoint import saved_progress
-from manymask.training.trainer import TrainConfig, fit
+from manymask.training.initialization import TrainConfig
+from manymask.training.trainer import fit
 
 # shares of the training time: the codecs are soon good, the segmenter is what has to learn
 SHARES: dict[Stage, float] = {Stage.IMAGE_CODEC: 0.12, Stage.MASK_CODEC: 0.18, Stage.SEGMENTER: 0.55}

@@ -31,7 +31,8 @@ from manymask.metrics import pairwise_iou
 
 def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
     """The inner border of a bool mask (H, W), `thickness` pixels wide; the image's edge counts as outside."""
-    return mask & ~binary_erosion(mask, iterations=thickness, border_value=0)
+    result: np.ndarray = mask & ~binary_erosion(mask, iterations=thickness, border_value=0)
+    return result
 
 
 def overlay(image: np.ndarray, masks: np.ndarray, consensus: np.ndarray) -> np.ndarray:

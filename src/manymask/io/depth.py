@@ -26,7 +26,8 @@ def to_bytes(pixels: np.ndarray, name: str = "the image") -> np.ndarray:
         return np.where(pixels, np.uint8(255), np.uint8(0))
     low, high = shown_range(pixels, name)
     if pixels.dtype == np.uint16:
-        return _stretched(np.arange(65536, dtype=np.uint16), low, high)[pixels]
+        result: np.ndarray = _stretched(np.arange(65536, dtype=np.uint16), low, high)[pixels]
+        return result
     return _stretched(pixels, low, high)
 
 

@@ -105,7 +105,8 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
     codes = sum(colours[:, :, k] * 65537.0**k for k in range(3))  # one number for each colour of up to 16 bits
     kinds = np.count_nonzero(np.unique(codes))
     if kinds == 1:
-        return np.any(colours, axis=2)
+        result: np.ndarray = np.any(colours, axis=2)
+        return result
     if reading.threshold is not None and int(np.ptp(colours, axis=2).max()) <= _NEARLY_GREY:
         return colours[:, :, 1]
     raise InputError(

@@ -64,7 +64,8 @@ class Samples:
         if self.palette is None:
             return self.values
         grey = (self.palette == self.palette[:, :1]).all()
-        return (self.palette[:, 0] if grey else self.palette)[self.values]
+        result: np.ndarray = (self.palette[:, 0] if grey else self.palette)[self.values]
+        return result
 
     def picture(self, path: Path | str) -> np.ndarray:
         """Grey or colour pixels at their own depth; what is transparent shows white behind it."""

@@ -134,7 +134,8 @@ def _raw(path: Path, page: Any) -> np.ndarray:
     separate = read[:, 0]  # (planes, H, W, channels), of which one is 1
     read = np.moveaxis(separate[:, :, :, 0], 0, 2) if page.planarconfig == 2 else separate[0]
     read = read.astype(np.float32 if read.dtype.kind == "f" else read.dtype.newbyteorder("="), copy=False)
-    return read[:, :, 0] if read.shape[2] == 1 else read
+    result: np.ndarray = read[:, :, 0] if read.shape[2] == 1 else read
+    return result
 
 
 @dataclass(frozen=True)
@@ -277,4 +278,5 @@ def _negative(values: np.ndarray, most: int) -> np.ndarray:
 def _ratios(value: Any) -> list[float]:
     """A tag of rationals, as tifffile gives it: numerators and denominators in turn."""
     numbers = np.asarray(value, np.float64).reshape(-1, 2)
-    return (numbers[:, 0] / numbers[:, 1]).tolist()
+    result: list[float] = (numbers[:, 0] / numbers[:, 1]).tolist()
+    return result

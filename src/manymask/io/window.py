@@ -73,7 +73,8 @@ def to_byte(share: np.ndarray) -> np.ndarray:
     """[0, 1] to 0 … 255, what lies outside cut off. Large images are the rule: no copies but this one."""
     scaled = np.clip(share, 0, 1)
     scaled *= 255
-    return np.round(scaled, out=scaled).astype(np.uint8)
+    result: np.ndarray = np.round(scaled, out=scaled).astype(np.uint8)
+    return result
 
 
 def header_window(header: Any) -> tuple[float, float, str] | None:

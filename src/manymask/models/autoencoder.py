@@ -76,7 +76,8 @@ class Autoencoder:
     @property
     def factor(self) -> int:
         """f, the side in pixels that one latent position covers."""
-        return self.patch_size * 2 ** (len(self.channels) - 1)
+        result: int = self.patch_size * 2 ** (len(self.channels) - 1)
+        return result
 
     def build(self) -> "Codec":
         """The untrained codec."""

@@ -36,7 +36,8 @@ class UNet:
 
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
-        return nets.BasicUNet(2, channels, 1, features=self.channels)
+        result: nn.Module = nets.BasicUNet(2, channels, 1, features=self.channels)
+        return result
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class UNetPlusPlus:
 
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
-        return nets.BasicUNetPlusPlus(2, channels, 1, features=self.channels, deep_supervision=True)
+        result: nn.Module = nets.BasicUNetPlusPlus(2, channels, 1, features=self.channels, deep_supervision=True)
+        return result
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class ResUNet:
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
         strides = [2] * (len(self.channels) - 1)
-        return nets.UNet(2, channels, 1, channels=self.channels, strides=strides, num_res_units=self.units)
+        result: nn.Module = nets.UNet(2, channels, 1, channels=self.channels, strides=strides, num_res_units=self.units)
+        return result
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class NNUNet:
                            deep_supervision=True, deep_supr_num=max(1, len(self.channels) - 3))  # fmt: skip
         # all blocks are registered a second time in `skip_layers`; safetensors refuses one tensor under two names
         del net.input_block, net.downsamples, net.bottleneck, net.upsamples, net.deep_supervision_heads
-        return net
+        result: nn.Module = net
+        return result
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Presence(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Feature maps (B, channels[i], h_i, w_i) → logits (B,), float32."""
         pooled = [pool(f.float()) for f in features for pool in (_mean, _largest)]
-        return self.head(torch.cat(pooled, dim=1))[:, 0].float()
+        result: Tensor = self.head(torch.cat(pooled, dim=1))[:, 0].float()
+        return result
 
     def loss(self, features: Sequence[Tensor], marked: Tensor) -> Tensor:
         """Binary cross-entropy, a scalar.

@@ -127,7 +127,8 @@ class ProbUNetSegmenter(MaskSampler):
     def _decode(self, features: Tensor, z: Tensor) -> Tensor:
         """Features (B, C, H, W) under latents (B, latent) → logits (B, 1, H, W)."""
         tiled = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        return self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
+        result: Tensor = self.combine(torch.cat([features, tiled.to(features.dtype)], dim=1)).float()
+        return result
 
     def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
         """See `MaskSampler`; every sample uses the image as it is."""

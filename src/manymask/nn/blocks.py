@@ -66,7 +66,8 @@ class ResBlock(nn.Module):
             assert embedding is not None
             scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        return self.skip(x) + self.conv2(F.silu(h))
+        result: Tensor = self.skip(x) + self.conv2(F.silu(h))
+        return result
 
 
 class Attention(nn.Module):
@@ -91,7 +92,8 @@ class Attention(nn.Module):
         qkv = self.project_in(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
         query, key, value = qkv.unbind(1)
         attended = F.scaled_dot_product_attention(query, key, value)
-        return x + self.project_out(attended.transpose(-1, -2).reshape(b, c, h, w))
+        result: Tensor = x + self.project_out(attended.transpose(-1, -2).reshape(b, c, h, w))
+        return result
 
 
 class Upsample(nn.Module):
@@ -108,7 +110,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) → (B, outputs, 2H, 2W)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        result: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return result
 
 
 def downsample(inputs: int, outputs: int) -> nn.Conv2d:

@@ -92,7 +92,8 @@ class InvertedResidual(nn.Module):
             h = F.relu6(self._expand_conv(h, self._bn0), inplace=True)
         h = F.relu6(self._depthwise_conv(h, self._bn1), inplace=True)
         h = self._project_conv(h, self._bn2)
-        return x + h if self.skip else h
+        result: Tensor = x + h if self.skip else h
+        return result
 
 
 class EfficientNetLite0(nn.Module):

@@ -68,7 +68,8 @@ class Focal:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Focal loss of logits."""
-        return FocalLoss(gamma=self.gamma)(output, target)
+        result: Tensor = FocalLoss(gamma=self.gamma)(output, target)
+        return result
 
     def probability(self, output: Tensor) -> Tensor:
         """Logits (B, C, H, W) → probabilities in [0, 1]."""
@@ -87,10 +88,11 @@ class Dice:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Soft Dice loss of logits, with cross-entropy where it has a weight."""
-        dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(output, target)
+        dice: Tensor = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(output, target)
         if not self.cross_entropy:
             return dice
-        return dice + self.cross_entropy * F.binary_cross_entropy_with_logits(output, target)
+        result: Tensor = dice + self.cross_entropy * F.binary_cross_entropy_with_logits(output, target)
+        return result
 
     def probability(self, output: Tensor) -> Tensor:
         """Logits (B, C, H, W) → probabilities in [0, 1]."""

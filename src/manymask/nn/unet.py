@@ -73,7 +73,8 @@ class UNet(nn.Module):
 
     def time(self, t: Tensor) -> Tensor:
         """Time steps (B,) in [0, 1000] → the embedding (B, E) that modulates the blocks."""
-        return self.embed(step_embedding(t, self.embedding_width))
+        result: Tensor = self.embed(step_embedding(t, self.embedding_width))
+        return result
 
     def descend(self, level: int, x: Tensor, e: Tensor, feature: Tensor | None = None) -> Tensor:
         """One level of the way down.
@@ -109,4 +110,5 @@ class UNet(nn.Module):
                 x = torch.cat([self.grow[level](x), skips[level]], dim=1)
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, e)
-        return self.head(x)
+        result: Tensor = self.head(x)
+        return result

@@ -61,7 +61,8 @@ class Door:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         started = False
 
         async def guarded(message: Any) -> None:
@@ -75,7 +76,8 @@ class Door:
 
         refusal = self._refusal(scope)
         if refusal and scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if refusal:
             return await answer(guarded, *refusal)
         try:
@@ -114,7 +116,8 @@ class Departures:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         found = self.ADDRESS.match(scope.get("path", "")) if scope.get("method") == "GET" else None
         if found is None:
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         self.came(found[1])
         try:
             await self.app(scope, receive, send)

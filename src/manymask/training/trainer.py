@@ -176,7 +176,8 @@ class Trainer:
 
     @property
     def unwrapped(self) -> nn.Module:
-        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        result: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=True)
+        return result
 
     def batch(self, step: int) -> Batch:
         """This process's share of the batch of a step, augmented, on the device."""
@@ -211,7 +212,8 @@ class Trainer:
         self.optimiser.zero_grad()
         self.ema.update_parameters(self.unwrapped)
         self.progress.step += 1
-        return logs
+        result: dict[str, Tensor] = logs
+        return result
 
     @property
     def alone(self) -> bool:
@@ -239,7 +241,7 @@ class Trainer:
                 message = f"stopped at step {self.progress.step}; the same command goes on"
                 raise Interruption(stop.number, message) from None
 
-    def _steps(self, bar: tqdm, max_minutes: float | None) -> None:
+    def _steps(self, bar: "tqdm[Any]", max_minutes: float | None) -> None:
         start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
         self.begun = self.progress.step
         if self.progress.step and self.progress.step % self.training.validate_every == 0:
@@ -273,7 +275,7 @@ class Trainer:
             raise Interruption(int(state[1]))
         return bool(state[0])
 
-    def _log(self, logs: dict[str, Tensor], bar: tqdm, start: float, max_minutes: float | None) -> None:
+    def _log(self, logs: dict[str, Tensor], bar: "tqdm[Any]", start: float, max_minutes: float | None) -> None:
         line = {name: float(value.detach()) for name, value in logs.items()}
         rate = (self.progress.step - self.begun) * self.training.batch_size / (time.monotonic() - start)
         shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}

@@ -60,7 +60,8 @@ def draw(index: int, seed: int = 0, channels: int = 1) -> Phantom:
 def _texture(rng: np.random.Generator, scale: float) -> np.ndarray:
     """Smoothed noise of unit spread."""
     noise = gaussian_filter(rng.standard_normal((SIZE, SIZE)), scale, mode="wrap")
-    return noise / noise.std()
+    result: np.ndarray = noise / noise.std()
+    return result
 
 
 def _shapes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -75,12 +76,14 @@ def _shapes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def _wobble(rng: np.random.Generator, angle: np.ndarray) -> np.ndarray:
     waves = [rng.uniform(0, 0.12) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4)]
-    return 1 + np.sum(waves, axis=0)
+    result: np.ndarray = 1 + np.sum(waves, axis=0)
+    return result
 
 
 def _signed_distance(inside: np.ndarray) -> np.ndarray:
     """Pixels to the border, negative inside; the border runs half-way between pixels."""
-    return distance_transform_edt(~inside) - distance_transform_edt(inside) + np.where(inside, 0.5, -0.5)
+    result: np.ndarray = distance_transform_edt(~inside) - distance_transform_edt(inside) + np.where(inside, 0.5, -0.5)
+    return result
 
 
 def case_index(case_id: str) -> int:

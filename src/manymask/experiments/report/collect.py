@@ -95,7 +95,8 @@ def find(folder: Path) -> Found:
 def _read(path: Path, form: dict[str, Any]) -> dict[str, Any]:
     found = upgraded_results(read_object(path))
     check(found, form, f"{path}: {path.stem}")
-    return found
+    result: dict[str, Any] = found
+    return result
 
 
 def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Experiment]:
@@ -125,10 +126,11 @@ def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: Non
 
 def _told_apart(experiments: list[Experiment]) -> list[Experiment]:
     """By split and size, and if need be by number, where several are of one recipe."""
-    for name in (
+    namers: tuple[Callable[[Experiment, int], str], ...] = (
         lambda e, k: f"{e.name}-{e.facts['data']['scheme']}-{e.facts['data']['size']}",
         lambda e, k: f"{e.name}-{k + 1}",
-    ):
+    )
+    for name in namers:
         names = [e.name for e in experiments]
         experiments = [replace(e, name=name(e, k)) if names.count(e.name) > 1 else e for k, e in enumerate(experiments)]
     return experiments

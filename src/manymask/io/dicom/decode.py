@@ -112,7 +112,8 @@ def _count_held(dataset: Any, said: int) -> int:
     listed = len(parse_basic_offsets(dataset.PixelData))
     if said > 1:
         return listed
-    return max(listed, sum(fragment.startswith(_STREAMS) for fragment in generate_fragments(dataset.PixelData)))
+    result: int = max(listed, sum(fragment.startswith(_STREAMS) for fragment in generate_fragments(dataset.PixelData)))
+    return result
 
 
 def _decoder(syntax: Any, label: str) -> str:
@@ -180,7 +181,8 @@ def _own_bits(raw: np.ndarray, dataset: Any, syntax: Any) -> np.ndarray:
     signed = raw.dtype.kind == "i"
     if raw.ndim == 3 or _lossy(dataset, syntax):
         low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-        return np.clip(raw, low, high)
+        result: np.ndarray = np.clip(raw, low, high)
+        return result
     above = int(dataset.get("HighBit", bits - 1)) + 1 - bits
     if 0 < above <= width - bits and not syntax.is_compressed:
         raw = raw >> above

@@ -45,4 +45,5 @@ class ConcatDenoiser(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
         """Noisy latents (B, c, h, w) → the prediction (B, c, h, w) at times t (B,) in [0, 1000]."""
-        return self.unet(torch.cat([z, condition[0]], dim=1), t)  # z_t^cond = z_t ⊕ z_X (Eq. 11)
+        result: Tensor = self.unet(torch.cat([z, condition[0]], dim=1), t)  # z_t^cond = z_t ⊕ z_X (Eq. 11)
+        return result

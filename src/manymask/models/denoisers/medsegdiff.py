@@ -61,7 +61,8 @@ class FFParser(nn.Module):
                 weight = F.interpolate(weight, frequencies.shape[-2:], mode="bilinear", align_corners=False)
             real, imaginary = torch.fft.ifftshift(weight, dim=-2).unbind(1)
             filtered = torch.fft.irfft2(frequencies * torch.complex(real, imaginary), s=x.shape[-2:], norm="ortho")
-        return filtered.to(x.dtype)
+        result: Tensor = filtered.to(x.dtype)
+        return result
 
 
 class Attend(nn.Module):
@@ -84,11 +85,13 @@ class Attend(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Features of image and noisy mask, both (B, width, h, w) → features of the image, (B, width, h, w)."""
         affinity = _over_channels(self.norm_image, image) * _over_channels(self.norm_mask, self.parser(mask))
-        return self.mix(affinity * image)
+        result: Tensor = self.mix(affinity * image)
+        return result
 
 
 def _over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return norm(x.movedim(1, -1)).movedim(-1, 1)
+    result: Tensor = norm(x.movedim(1, -1)).movedim(-1, 1)
+    return result
 
 
 class MedSegDiffDenoiser(nn.Module):

@@ -76,7 +76,8 @@ class PyramidDenoiser(nn.Module):
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
         """Noisy latents (B, c, h, w) → the prediction (B, c, h, w) at times t (B,) in [0, 1000]."""
         z_image, *features = condition
-        return self.unet(torch.cat([z, z_image], dim=1), t, features)
+        result: Tensor = self.unet(torch.cat([z, z_image], dim=1), t, features)
+        return result
 
 
 def bottom_up(

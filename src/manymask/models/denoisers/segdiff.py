@@ -52,7 +52,8 @@ class DenseBlock(nn.Module):
         maps = [x]
         for layer in self.layers[:-1]:
             maps.append(F.leaky_relu(layer(torch.cat(maps, dim=1)), 0.2))
-        return x + 0.2 * self.layers[-1](torch.cat(maps, dim=1))
+        result: Tensor = x + 0.2 * self.layers[-1](torch.cat(maps, dim=1))
+        return result
 
 
 class RRDB(nn.Sequential):
@@ -68,7 +69,10 @@ class RRDB(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, width, H, W) → features of the same shape."""
-        return x + 0.2 * super().forward(x)
+        inner = x
+        for block in self:
+            inner = block(inner)
+        return x + 0.2 * inner
 
 
 class ImageEncoder(nn.Module):
@@ -92,7 +96,8 @@ class ImageEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, inputs, H, W) → (B, width, H, W)."""
         x = self.first(image)
-        return self.last(x + self.dense(x))
+        result: Tensor = self.last(x + self.dense(x))
+        return result
 
 
 class SegDiffDenoiser(nn.Module):
@@ -117,4 +122,5 @@ class SegDiffDenoiser(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
         """Noisy latents (B, c, h, w) → the prediction (B, c, h, w) at times t (B,) in [0, 1000]."""
-        return self.unet(self.mask_encoder(z) + condition[0], t)
+        result: Tensor = self.unet(self.mask_encoder(z) + condition[0], t)
+        return result
