@@ -17,7 +17,8 @@ import tyro
 from level_sets import BATCH
 
 from manymask.data.case import Batch
-from manymask.data.store import Store, resize_image
+from manymask.data.resize import resize_image
+from manymask.data.store import Store
 from manymask.ensemble import fuse
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
 from manymask.hub.model_folder import load_model

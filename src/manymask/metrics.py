@@ -16,30 +16,56 @@ _BLOCK = 1 << 18  # pixels that are compared at once
 
 
 def overlap(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Dice and IoU of two bool masks (H, W); two empty masks agree fully."""
-    both, total = float((prediction & truth).sum()), float(prediction.sum() + truth.sum())
-    return (2 * both / total, both / (total - both)) if total else (1.0, 1.0)
+    """Dice and IoU of two masks; two empty masks agree fully.
+
+    Args:
+        prediction: bool (H, W).
+        truth: bool (H, W).
+
+    Returns:
+        Dice and IoU, each in [0, 1].
+    """
+    both = float((prediction & truth).sum())
+    total = float(prediction.sum() + truth.sum())
+    if not total:
+        return 1.0, 1.0
+    return 2 * both / total, both / (total - both)
 
 
 def threshold_jaccard(iou: float, least: float = 0.65) -> float:
-    """IoU where it is at least 0.65, else 0: the score by which ISIC-2018 ranks (Codella et al. 2019)."""
+    """The score by which ISIC-2018 ranks (Codella et al. 2019): the IoU if it is at least `least`, else 0."""
     return iou if iou >= least else 0.0
 
 
 def mean_dice(confidence: np.ndarray, truth: np.ndarray) -> float:
-    """Mean Dice of a map (H, W) in [0, 1] cut at the 256 levels 0, 1/255, … 1, as in PraNet's evaluation (Fan et al. 2020),
-    but for stretching the map to its own range first; truth is bool (H, W)."""
+    """Mean Dice of a map cut at the 256 levels 0, 1/255, … 1.
+
+    As in PraNet's evaluation (Fan et al. 2020), except that the map is not stretched to its own range first.
+
+    Args:
+        confidence: (H, W) in [0, 1].
+        truth: bool (H, W).
+
+    Returns:
+        A number in [0, 1].
+    """
     levels = np.floor(confidence * 255 + 1e-6).astype(int)
-    area, both = (
-        np.bincount(levels[where], minlength=256)[::-1].cumsum() for where in (np.full_like(truth, True), truth)
-    )
+    area = np.bincount(levels.ravel(), minlength=256)[::-1].cumsum()
+    both = np.bincount(levels[truth], minlength=256)[::-1].cumsum()
     total = area + truth.sum()
     return float(np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0).mean())
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
-    """The larger of the two directed 95th percentiles of surface distance, in pixels, as MONAI has it; None where either
-    mask is empty."""
+    """95th percentile Hausdorff distance, as in MONAI: the larger of the two directed percentiles of surface distance.
+
+    Args:
+        prediction: bool (H, W).
+        truth: bool (H, W).
+
+    Returns:
+        The distance in pixels; None if either mask is empty.
+    """
     if not prediction.any() or not truth.any():
         return None
     one, other = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (prediction, truth))
@@ -49,9 +75,18 @@ def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
 
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of every mask of (n, H, W) with every one of (m, H, W), (n, m); IoU(∅, ∅) = 1."""
+    """IoU of every mask of one set with every mask of another; IoU(∅, ∅) = 1.
+
+    Args:
+        first: bool (n, H, W).
+        second: bool (m, H, W).
+
+    Returns:
+        (n, m) float32 in [0, 1].
+    """
     a, b = (m.reshape(len(m), -1) for m in (first, second))
-    both, total = np.zeros((2, len(a), len(b)))
+    both = np.zeros((len(a), len(b)))
+    total = np.zeros((len(a), len(b)))
     for start in range(0, a.shape[1], _BLOCK):  # floats of all pixels would take four times the room of the masks
         one, other = (m[:, start : start + _BLOCK].astype(np.float32) for m in (a, b))
         both += one @ other.T
@@ -61,13 +96,31 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def ged(drawn: np.ndarray, raters: np.ndarray) -> float:
-    """Squared generalised energy distance (Kohl et al. 2018) with d = 1 − IoU, as a V-statistic: 0 for equal sets."""
-    cross, within, between = pairwise_iou(drawn, raters), pairwise_iou(drawn, drawn), pairwise_iou(raters, raters)
-    return float(2 * (1 - cross.mean()) - (1 - within.mean()) - (1 - between.mean()))
+    """Squared generalised energy distance (Kohl et al. 2018) with d = 1 − IoU, as a V-statistic.
+
+    Args:
+        drawn: bool (n, H, W).
+        raters: bool (R, H, W).
+
+    Returns:
+        A number in [0, 2]; 0 for equal sets.
+    """
+    cross = pairwise_iou(drawn, raters)
+    within_drawn = pairwise_iou(drawn, drawn)
+    within_raters = pairwise_iou(raters, raters)
+    return float(2 * (1 - cross.mean()) - (1 - within_drawn.mean()) - (1 - within_raters.mean()))
 
 
 def hungarian_iou(drawn: np.ndarray, raters: np.ndarray) -> float:
-    """HM-IoU (Kohl et al. 2019): mean IoU under the best matching, both sets repeated to their least common multiple."""
+    """HM-IoU (Kohl et al. 2019): mean IoU under the best matching, both sets repeated to their least common multiple.
+
+    Args:
+        drawn: bool (n, H, W).
+        raters: bool (R, H, W).
+
+    Returns:
+        A number in [0, 1].
+    """
     count = lcm(len(drawn), len(raters))
     table = pairwise_iou(drawn, raters)
     table = table.repeat(count // len(drawn), axis=0).repeat(count // len(raters), axis=1)
@@ -76,20 +129,27 @@ def hungarian_iou(drawn: np.ndarray, raters: np.ndarray) -> float:
 
 
 def psnr(reconstruction: Tensor, original: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for values in [0, 1]; capped at 100 where the two are equal."""
+    """Peak signal-to-noise ratio in dB of values in [0, 1], of any equal shapes; at most 100."""
     error = float((reconstruction.double() - original.double()).square().mean())
     return min(100.0, -10 * float(np.log10(max(error, 1e-10))))
 
 
 def ssim(reconstruction: Tensor, original: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004) of (C, H, W) in [0, 1], Gaussian window of 11."""
+    """Structural similarity (Wang et al. 2004) of images (C, H, W) in [0, 1], with a Gaussian window of 11 pixels."""
     return float(SSIMMetric(spatial_dims=2, data_range=1.0)(reconstruction[None].float(), original[None].float()))
 
 
 def near_lesion(raters: np.ndarray, margin: int = 5) -> np.ndarray:
-    """The union of all raters (R, H, W), dilated by `margin` px: where calibration is not won by the background.
+    """The region where calibration does not depend on the background: the union of all raters, dilated.
 
-    No answer moves it, so models compare. It is empty where no rater marked anything.
+    It does not depend on the prediction, so models can be compared.
+
+    Args:
+        raters: bool (R, H, W).
+        margin: of the dilation, in pixels.
+
+    Returns:
+        bool (H, W); empty if no rater marked anything.
     """
     union = np.asarray(raters.any(axis=0))
     return binary_dilation(union, iterations=margin) if union.any() else union
@@ -97,7 +157,14 @@ def near_lesion(raters: np.ndarray, margin: int = 5) -> np.ndarray:
 
 @dataclass
 class Reliability:
-    """A reliability diagram filled case by case: confidence against how often a rater marks such a pixel."""
+    """A reliability diagram filled case by case: confidence against the frequency with which raters mark such pixels.
+
+    Attributes:
+        bins: number of equal bins of confidence in [0, 1].
+        count: pixels of each bin, (bins,).
+        confidence: sum of their confidence, (bins,).
+        frequency: sum of their frequencies, (bins,).
+    """
 
     bins: int = 15
     count: np.ndarray = field(init=False)
@@ -105,10 +172,17 @@ class Reliability:
     frequency: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.count, self.confidence, self.frequency = np.zeros((3, self.bins))
+        self.count = np.zeros(self.bins)
+        self.confidence = np.zeros(self.bins)
+        self.frequency = np.zeros(self.bins)
 
     def add(self, confidence: np.ndarray, frequency: np.ndarray) -> None:
-        """Pixels with their confidence and the share of raters who marked them, flat arrays in [0, 1]."""
+        """Add pixels.
+
+        Args:
+            confidence: (N,) in [0, 1].
+            frequency: share of raters who marked each pixel, (N,) in [0, 1].
+        """
         index = np.minimum((confidence * self.bins).astype(int), self.bins - 1)
         self.count += np.bincount(index, minlength=self.bins)
         self.confidence += np.bincount(index, weights=confidence, minlength=self.bins)
@@ -116,14 +190,24 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: Σ |confidence − frequency| over bins, weighted by their pixels."""
+        """Expected calibration error in [0, 1]: mean |confidence − frequency| over bins, weighted by their pixels."""
         return float(np.abs(self.confidence - self.frequency).sum() / max(self.count.sum(), 1))
 
 
 def bootstrap(
     values: Sequence[float], groups: Sequence[str], seed: int = 0, draws: int = 2000
 ) -> tuple[float, float, float]:
-    """Mean and its 95 % interval, resampling whole groups (patients, sequences): frames of one are not independent."""
+    """Mean and its 95 % bootstrap interval over whole groups, since cases of one group are not independent.
+
+    Args:
+        values: one per case.
+        groups: the patient or sequence of each case.
+        seed: of the resampling.
+        draws: number of resamples.
+
+    Returns:
+        The mean, and the percentiles 2.5 and 97.5 of the resampled means.
+    """
     names = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     index = np.array([names[group] for group in groups])
     sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
@@ -135,7 +219,16 @@ def bootstrap(
 
 
 def summary(values: Sequence[float | None], groups: Sequence[str]) -> Mapping[str, float | int]:
-    """{mean, low, high, n} over what is not None, and how many were skipped."""
+    """Summarise a score over cases.
+
+    Args:
+        values: one per case; None where the score is not defined.
+        groups: the patient or sequence of each case.
+
+    Returns:
+        `mean`, `low` and `high` as in `bootstrap`, and `n`, over the values that are not None. `skipped` counts the
+        others, if there are any. Without values there are only `n` and `skipped`.
+    """
     kept = [(v, g) for v, g in zip(values, groups, strict=True) if v is not None]
     if not kept:
         return {"n": 0, "skipped": len(values)}

@@ -10,7 +10,8 @@ from PIL import Image
 
 from manymask.data.case import PARTS, Source, random_scheme
 from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
-from manymask.data.store import Store, prepare, resize_image, resize_mask
+from manymask.data.resize import resize_image, resize_mask
+from manymask.data.store import Store, prepare
 from manymask.errors import ConfigError, InputError
 from manymask.io.masks import MaskReading
 

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, on whatever device it lies: one affine warp and one colour change a case."""
+"""Augmentation of a whole batch at once, on the device that holds it: one affine warp and one colour change per case."""
 
 import math
 from collections.abc import Callable
@@ -14,14 +14,20 @@ from manymask.rng import TrainingNoise
 
 @dataclass(frozen=True)
 class Augment:
-    """What is drawn for each case; zeros and False leave it as it is.
+    """The random changes of each case; zeros and False change nothing.
 
-    flip: mirror left–right with probability ½; dihedral: also top–bottom, and quarter turns; rotate: degrees;
-    scale: relative, drawn log-uniformly; shift: share of the side; brightness, contrast: ± added / relative;
-    colour: ± relative, on each channel by itself.
-
-    zoom: share of cases of which only a random window is seen, 0.3 to 0.8 of the side; every other of them without any
-    lesion where such a window is found; inset: share of cases shrunk to 0.4 to 0.9 of the side, black around them.
+    Attributes:
+        flip: whether cases are mirrored left–right with probability ½.
+        dihedral: whether they are also mirrored top–bottom and transposed, each with probability ½.
+        rotate: largest angle, in degrees.
+        scale: largest relative change of size, drawn log-uniformly.
+        shift: largest shift, as a share of the side.
+        brightness: largest value that is added or subtracted.
+        contrast: largest relative change of contrast.
+        colour: largest relative change of contrast of each channel separately.
+        zoom: share of cases that are reduced to a random window, 0.3 to 0.8 of the side. Half of these windows hold no
+            lesion, where such a window is found.
+        inset: share of cases that are shrunk to 0.4 to 0.9 of the side, with a black border.
     """
 
     flip: bool = True
@@ -36,12 +42,19 @@ class Augment:
     inset: float = 0.0
 
     def __call__(self, batch: Batch, size: int | None = None, stretched: bool = False) -> Batch:
-        """The batch, augmented: masks stay in {0, 1}, images in [0, 1]; draws come from the batch's noise.
+        """Augment a batch with random numbers from the batch's noise.
 
-        size: side of the result in pixels; smaller than the image, a window of real pixels is drawn out of it, anywhere, and
-        `stretched` from its own minimum to its maximum.
+        Args:
+            batch: images (B, C, H, W) in [0, 1] and masks (B, R, H, W) in {0, 1}.
+            size: side of the result in pixels. If it is smaller than the image, the result is a window of real pixels at
+                a random place; if None, the image keeps its size.
+            stretched: whether the intensities of such a window are stretched to [0, 1].
+
+        Returns:
+            The batch with images in [0, 1] and masks in {0, 1}.
         """
-        image, masks = batch.image, batch.truth()
+        image = batch.image
+        masks = batch.truth()
         draw = batch.noise.uniform(len(image), 12)
         image, masks = self._mirror(image, masks, draw)
         if size is not None and size < image.shape[-1]:
@@ -68,8 +81,11 @@ class Augment:
         return both[:, : image.shape[1]], both[:, image.shape[1] :]
 
     def _window(self, image: Tensor, masks: Tensor, size: int, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """A square of `size` pixels, scaled and placed at random. Neither turned by degrees nor shifted further, for nothing
-        is filled in: a filled border would show where the middle of the image was."""
+        """A square of `size` pixels, scaled and placed at random.
+
+        It is neither rotated nor shifted further, so nothing is filled in. A filled border would show where the middle of
+        the image was.
+        """
         zoom = torch.exp((2 * draw[:, 5] - 1) * math.log1p(self.scale))
         side = (zoom * size / image.shape[-1]).clamp(max=1)
         centre = (2 * draw[:, 6:8] - 1) * (1 - side)[:, None]
@@ -91,7 +107,7 @@ class Augment:
         return image, (masks >= 0.5).to(image.dtype)
 
     def _frame(self, image: Tensor, masks: Tensor, noise: TrainingNoise) -> tuple[Tensor, Tensor]:
-        """Some cases seen through a window (`zoom`) or set into black (`inset`): x_in = side · x_out + centre."""
+        """Reduce some cases to a window (`zoom`) or surround them with black (`inset`): x_in = side · x_out + centre."""
         which, empty, size, place = _columns(noise.uniform(len(image), 4 + 2 * WINDOWS).to(image))
         side = 0.3 + 0.5 * size
         centres = (2 * place - 1) * (1 - side)[:, None, None]
@@ -119,7 +135,8 @@ class Augment:
 
 def _stretched(image: Tensor) -> Tensor:
     """Each of (B, C, H, W) from its own minimum (0) to its maximum (1)."""
-    low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
+    low = image.amin(dim=(1, 2, 3), keepdim=True)
+    high = image.amax(dim=(1, 2, 3), keepdim=True)
     return (image - low) / (high - low).clamp(min=1e-6)
 
 
@@ -127,13 +144,16 @@ WINDOWS = 8  # places tried for a window without a lesion
 
 
 def _columns(draw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Uniform numbers (B, 3 + 1 + 2 · WINDOWS) as which, empty, size (B,) and place (B, WINDOWS, 2)."""
-    return draw[:, 0], draw[:, 1], draw[:, 2], draw[:, 4:].reshape(len(draw), WINDOWS, 2)
+    """Uniform numbers (B, 4 + 2 · WINDOWS) as which, empty, size (B,) and place (B, WINDOWS, 2); the fourth is not used."""
+    which, empty, size = draw[:, :3].unbind(1)
+    place = draw[:, 4:].reshape(len(draw), WINDOWS, 2)
+    return which, empty, size, place
 
 
 def _marked_share(masks: Tensor, centres: Tensor, side: Tensor) -> Tensor:
-    """(B, WINDOWS): the share of a window's pixels that any rater marked; centres (B, WINDOWS, 2) as (x, y) in [−1, 1]."""
-    size, count = 48, centres.shape[1]
+    """Share of each window's pixels that any rater marked, (B, WINDOWS); centres (B, WINDOWS, 2) are (x, y) in [−1, 1]."""
+    size = 48  # pixels, in which a window is sampled
+    count = centres.shape[1]
     eye = torch.eye(2).to(masks) * side[:, None, None]
     theta = torch.cat([eye[:, None].expand(-1, count, -1, -1), centres[..., None]], dim=3).flatten(0, 1)
     grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)

@@ -17,40 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from manymask.data import survey, twins
 from manymask.data.case import PARTS, Batch, Case, Part, Scheme, Source, pixel_name
 from manymask.data.datasets.pairs import listed, safe_name
 from manymask.data.manifest import FORMAT, damaged, open_array, read_manifest
+from manymask.data.resize import resize_image, resize_mask
 from manymask.data.writer import Writer, room_for
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.atomic import atomic_folder, write_json
 from manymask.io.window import stretch
 from manymask.rng import TrainingNoise
-
-
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, C) → uint8 (C, size, size): area-averaging down, bicubic up."""
-    height, width = image.shape[:2]
-    method = Image.Resampling.BOX if min(height, width) > size else Image.Resampling.BICUBIC
-    if (height, width) == (size, size):
-        return image.transpose(2, 0, 1)
-    planes = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
-    return np.stack([np.asarray(plane.resize((size, size), method)) for plane in planes])
-
-
-def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """bool (H, W) → uint8 (size, size) in {0, 1}: covered by half or more; a mask too small for that keeps its densest
-    pixel, so that no lesion vanishes."""
-    if mask.shape == (size, size):
-        return mask.astype(np.uint8)
-    method = Image.Resampling.BOX if min(mask.shape) > size else Image.Resampling.BILINEAR
-    cover = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((size, size), method))
-    level = min(0.5, float(cover.max())) if mask.any() else 2.0
-    return (cover >= level).astype(np.uint8)
-
 
 MASKS_LOOKED_AT = 1000  # before training
 MOSTLY = 0.5
@@ -59,10 +37,22 @@ Loaded = tuple[np.ndarray, np.ndarray, survey.Look]
 
 
 def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool = False) -> "Store":
-    """Writes the store of a source; all or nothing.
+    """Write the prepared store of a data set, completely or not at all.
 
-    Cases that cannot be used are reported together in one `InputError`; with `skip_bad` they are left out by name.
-    A set whose masks are all empty or all full is an `InputError` too; less than that becomes a line of `Store.warnings`.
+    Suspicious masks that can still be used become lines of `Store.warnings`.
+
+    Args:
+        source: the data set as found on disk.
+        out: folder of the store.
+        size: side of images and masks in pixels.
+        channels: 1 for grey images, 3 for colour.
+        skip_bad: whether cases that cannot be used are left out and named in a warning.
+
+    Returns:
+        The store, open for reading.
+
+    Raises:
+        InputError: cases cannot be used, in one error for all, or all masks are empty or all full.
     """
     raters = max((len(case.read_by) for case in source.cases), default=0)
     room = room_for(out, [(len(source.cases), channels + max(1, raters), size, size)])
@@ -86,8 +76,9 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
 
 
 def _write_cases(source: Source, writer: Writer, size: int) -> tuple[dict[str, survey.Look], dict[str, ManymaskError]]:
-    """Writes the cases that can be used; what was noted of them, and why the others cannot, by id."""
-    looks, problems = dict[str, survey.Look](), dict[str, ManymaskError]()
+    """Write the cases that can be used; by id, the notes on these and the reasons against the others."""
+    looks: dict[str, survey.Look] = {}
+    problems: dict[str, ManymaskError] = {}
     for case, loaded in _load_all(source.cases, source.name, size):
         if isinstance(loaded, ManymaskError):
             problems[case.id] = loaded
@@ -108,11 +99,13 @@ def _write_cases(source: Source, writer: Writer, size: int) -> tuple[dict[str, s
 def _describe(
     source: Source, cases: Sequence[Case], looks: dict[str, survey.Look], hashes: np.ndarray, size: int
 ) -> dict[str, Any]:
-    """What the manifest holds of these cases: names, groups and splits, with equal images in one group."""
-    ids, found = [case.id for case in cases], [looks[case.id] for case in cases]
+    """The manifest's entries on these cases: names, groups and splits, with equal images in one group."""
+    ids = [case.id for case in cases]
+    found = [looks[case.id] for case in cases]
     equal = twins.equal_images({case: looks[case].pixels for case in ids})
     groups = twins.joined_groups({case.id: case.group for case in cases}, equal)
-    schemes, said = dict[str, Scheme](), [*source.notes, *survey.noted(cases), *survey.warnings(ids, found, size)]
+    schemes: dict[str, Scheme] = {}
+    said = [*source.notes, *survey.noted(cases), *survey.warnings(ids, found, size)]
     if equal:
         said.append(f"{len(equal)} image(s) are there several times: " + listed([" = ".join(e) for e in equal]))
     for name, whole in source.schemes.items():
@@ -132,7 +125,7 @@ def _describe(
 
 
 def _load(case: Case, size: int) -> Loaded | ManymaskError:
-    """The image and masks of a case with what is to be noted of them, or why it cannot be used."""
+    """The image and masks of a case with notes on them, or the reason why it cannot be used."""
     try:
         image, masks = case.read()
     except ManymaskError as error:
@@ -140,8 +133,12 @@ def _load(case: Case, size: int) -> Loaded | ManymaskError:
     if image.min() == image.max():
         return InputError(f"case {case.id}: the image is flat, every pixel is {image.min()}; remove it")
     if masks.shape[1:] != image.shape[:2]:
-        (h, w), (mh, mw) = image.shape[:2], masks.shape[1:]
-        return InputError(f"case {case.id}: the image is {w}×{h} but its mask {mw}×{mh}; they must have one size")
+        height, width = image.shape[:2]
+        mask_height, mask_width = masks.shape[1:]
+        return InputError(
+            f"case {case.id}: the image is {width}×{height} but its mask {mask_width}×{mask_height}; "
+            "they must have one size"
+        )
     return image, masks, survey.look(case, image, masks, size)
 
 
@@ -158,7 +155,32 @@ def _load_all(cases: Sequence[Case], name: str, size: int) -> Iterator[tuple[Cas
 
 
 class Store:
-    """A prepared data set, open for reading; see the head of this file for its layout."""
+    """A prepared data set, open for reading; the docstring of this module describes its layout.
+
+    Args:
+        folder: of the store.
+
+    Attributes:
+        folder: of the store.
+        manifest: content of manifest.json.
+        images: uint8 (N, C, S, S), memory-mapped; behind a window, that part of it.
+        whole_images: uint8 (N, C, S, S), memory-mapped, also behind a window.
+        masks: uint8 (N, R, S, S) in {0, 1}, memory-mapped; behind a window, that part of it.
+        ids: the cases, in the order of the arrays.
+        index: row of each case.
+        groups: patient, sequence or image of each case, which no split divides.
+        name: of the data set.
+        hash: of all data.
+        content: hash of images and masks at model size.
+        read_by: bool (N, R), which raters read each image; None if all read every image.
+        stored: height and width of the stored images, in pixels.
+        cut: rows and columns of the window; empty without one.
+        stretched: whether each window is stretched from its minimum to its maximum.
+        warnings: what was suspicious when the store was prepared.
+
+    Raises:
+        InputError: the folder is not a prepared data set, or is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -166,15 +188,19 @@ class Store:
                 f"{folder} is no prepared data set: prepare one there first",
                 path=folder,
             )
-        self.folder, self.manifest = folder, read_manifest(folder)
-        count, size = len(self.manifest["ids"]), self.manifest["size"]
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        count = len(self.manifest["ids"])
+        size = self.manifest["size"]
         self.images = open_array(folder / "images.npy", (count, self.manifest["channels"], size, size))
         self.whole_images = self.images  # also behind a window
         self.masks = open_array(folder / "masks.npy", (count, self.manifest["raters"], size, size))
         self.ids: list[str] = self.manifest["ids"]
         self.index = {case: i for i, case in enumerate(self.ids)}
         self.groups = dict(zip(self.ids, self.manifest["groups"], strict=True))
-        self.name, self.hash, self.content = (str(self.manifest[key]) for key in ("name", "hash", "content"))
+        self.name = str(self.manifest["name"])
+        self.hash = str(self.manifest["hash"])
+        self.content = str(self.manifest["content"])
         read_by = self.manifest["read_by"]
         self.read_by = None if read_by is None else np.array(read_by, dtype=bool)
         self.stored: tuple[int, int] = self.images.shape[2:]
@@ -183,15 +209,22 @@ class Store:
         self.warnings: list[str] = self.manifest["warnings"]
 
     def holds(self, data_hash: str) -> bool:
-        """Whether this is the data that a model remembers by this hash.
+        """Whether this is the data with the hash that a model recorded.
 
-        Stores of format 1 were known by a hash over images and masks at model size alone, which is today's `content`: a
-        model trained on such a store knows the same data again after they were prepared anew.
+        Stores of format 1 recorded a hash over images and masks at model size alone, which is now `content`. The data of
+        a model trained on such a store are recognised after they have been prepared again.
+
+        Args:
+            data_hash: as recorded in the provenance of a model.
+
+        Returns:
+            Whether it is `hash` or `content` of this store.
         """
         return data_hash in (self.hash, self.content)
 
     @property
     def raters(self) -> int:
+        """R, the number of raters per image."""
         return int(self.masks.shape[1])
 
     @property
@@ -217,11 +250,23 @@ class Store:
 
     @property
     def default_scheme(self) -> str:
-        """The first scheme of the data set."""
+        """The first split scheme."""
         return next(iter(self.schemes))
 
     def part(self, scheme: str | None, part: Part) -> list[str]:
-        """The ids of one part of a split scheme (the default one if None)."""
+        """The cases of one part of a split.
+
+        Args:
+            scheme: name of the split scheme; the default one if None.
+            part: "train", "val" or "test".
+
+        Returns:
+            Their ids.
+
+        Raises:
+            ConfigError: there is no such scheme or part.
+            InputError: the part is empty.
+        """
         schemes = self.schemes
         name = scheme or self.default_scheme
         if name not in schemes:
@@ -237,14 +282,23 @@ class Store:
         return list(schemes[name][part])
 
     def batch(self, ids: Sequence[str], noise: TrainingNoise | None = None) -> Batch:
-        """The cases of these ids at model size."""
+        """Load cases at model size.
+
+        Args:
+            ids: the cases.
+            noise: source of the batch's random numbers in training.
+
+        Returns:
+            Images (B, C, S, S) and masks (B, R, S, S), float32 in [0, 1].
+        """
         rows = [self.index[case] for case in ids]
-        order = np.argsort(rows)  # a memory map likes to be read forwards
+        order = np.argsort(rows)  # a memory map is faster when it is read forwards
         back = np.argsort(order)
         pixels = self.images[np.take(rows, order)][back]
         if self.stretched:
             pixels = np.stack([stretch(each) for each in pixels])
-        image, names = torch.from_numpy(pixels).float().div_(255), [pixel_name(each) for each in pixels]
+        image = torch.from_numpy(pixels).float().div_(255)
+        names = [pixel_name(each) for each in pixels]
         masks = torch.from_numpy(self.masks[np.take(rows, order)][back]).float()
         read_by = None if self.read_by is None else torch.from_numpy(self.read_by[rows])
         return Batch(list(ids), image, masks, noise or TrainingNoise(0, 0), names, read_by)
@@ -255,12 +309,20 @@ class Store:
             yield self.batch(ids[start : start + size]).to(device)
 
     def image_hashes(self, ids: Sequence[str]) -> np.ndarray:
-        """A hash of each image that scaling and compressing hardly change, uint8; see `twins`."""
+        """Hashes of images, uint8, that scaling and compression hardly change; see `twins`."""
         return twins.image_hashes(self.whole_images[self.index[case]] for case in ids)
 
     def check_masks(self, ids: Sequence[str]) -> None:
-        """A look at the masks of cases that are to be learnt: `InputError` where none holds anything or all are full, a
-        line on stderr where most do. A sample decides where it can."""
+        """Check the masks before training, and warn on stderr if most of them are empty.
+
+        A sample of the masks is checked first, and all of them only if that does not decide.
+
+        Args:
+            ids: the training cases.
+
+        Raises:
+            InputError: all masks are empty, or all are full.
+        """
         step = max(1, len(ids) // MASKS_LOOKED_AT)
         for some in (ids[::step], ids) if step > 1 else (ids,):
             shares = np.concatenate([self._shares(case) for case in some])
@@ -275,16 +337,26 @@ class Store:
             tqdm.write(f"manymask: {100 * empty:.0f} % of the masks to learn from are empty", file=sys.stderr)
 
     def _shares(self, case: str) -> np.ndarray:
-        """The foreground's share (R,) in the mask of each who read a case."""
+        """Foreground share of the mask of each rater who read a case, (R,)."""
         row = self.index[case]
         shares = self.masks[row].mean(axis=(1, 2))
         result: np.ndarray = shares if self.read_by is None else shares[self.read_by[row]]
         return result
 
     def window(self, size: int, offset: tuple[int, int] = (0, 0), stretched: bool = False) -> "Store":
-        """The same cases seen through a window of `size`² real pixels whose middle lies `offset` (rows, columns) off theirs,
-        `stretched` from its own minimum to its maximum as a region of interest is. For images stored at their native scale.
-        `InputError` where the window leaves the image."""
+        """The same cases through a window of real pixels, for images stored at their native scale.
+
+        Args:
+            size: side of the window in pixels.
+            offset: rows and columns from the middle of the image to the middle of the window.
+            stretched: whether each window is stretched from its minimum to its maximum, as a region of interest is.
+
+        Returns:
+            A store that shares its arrays with this one.
+
+        Raises:
+            ConfigError: the window leaves the image.
+        """
         inner = copy(self)
         margin = (self.images.shape[-1] - size) // 2
         if margin < 0 or max(map(abs, offset)) > margin:
@@ -299,7 +371,17 @@ class Store:
         return inner
 
     def native_masks(self, case: str) -> np.ndarray:
-        """The masks of those who read a case as they came, bool (R, H, W); through a window, what lies in it."""
+        """The masks of a case at native size.
+
+        Args:
+            case: its id.
+
+        Returns:
+            bool (R, H, W) of the raters who read it; behind a window, the part inside.
+
+        Raises:
+            InputError: the file is damaged, or there is a window and the case was stored at another size.
+        """
         row = self.index[case]
         start, length, height, width = self.manifest["native"][row]
         pixels = self.raters * height * width
@@ -316,4 +398,6 @@ class Store:
                 f"{self.folder}: case {case} is {width}×{height}, stored at another size: it has no windows",
                 path=self.folder,
             )
-        return masks[slice(None) if self.read_by is None else self.read_by[row]][:, *self.cut]
+        if self.read_by is not None:
+            masks = masks[self.read_by[row]]
+        return masks[:, *self.cut]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymask.data.case import Batch, pixel_name
-from manymask.data.store import resize_image
+from manymask.data.resize import resize_image
 from manymask.errors import InputError
 from manymask.io.raster import to_channels
 from manymask.io.window import stretch
