@@ -1,6 +1,6 @@
-"""What a reader of a result must know before trusting it, in whole sentences: `Segmentation.warnings`.
+"""Warnings about a result, in whole sentences: `Segmentation.warnings`.
 
-A warning never changes a mask. Sentences of one kind differ in their numbers alone; `kind` tells kinds apart.
+A warning never changes a mask. Sentences of one kind differ only in their numbers, and `kind` distinguishes kinds.
 """
 
 import re
@@ -26,13 +26,26 @@ _COLOUR = {"dermoscopy", "endoscopy", "photograph"}
 _ALIKE = {
     "photograph": {"dermoscopy", "endoscopy"}
 }  # an external camera stands behind many a dermatoscope and endoscope
-MIDDLE = 1 / 16  # of a region's side: how far off its middle a model of centred crops still finds its object
+MIDDLE = 1 / 16  # share of a region's side: a model of centred crops finds objects up to this far from the middle
 
 
 def cautions(
     use: Intended, recipe: Recipe, picture: Picture, view: View, rois: Sequence[Point], masks: Tensor, consensus: Tensor
 ) -> tuple[str, ...]:
-    """All warnings on one result: masks (n, H, W) of probabilities, consensus (H, W)."""
+    """All warnings about one result.
+
+    Args:
+        use: intended use of the model.
+        recipe: of the model.
+        picture: the image as it was read.
+        view: the image as the model received it.
+        rois: centres of the regions of interest.
+        masks: probabilities (n, H, W) in [0, 1].
+        consensus: bool (H, W).
+
+    Returns:
+        Sentences, each once.
+    """
     found = [
         *picture.notes,
         *_foreign(use, recipe, picture),
@@ -44,12 +57,19 @@ def cautions(
 
 
 def kind(warning: str) -> str:
-    """Equal for warnings that differ in their numbers alone."""
+    """The warning without its numbers, equal for warnings of one kind."""
     return re.sub(r"\d+(?:[.,]\d+)*", "#", warning)
 
 
 def in_colour(pixels: np.ndarray) -> bool:
-    """Whether an image shows colours: three channels that differ by more than compression makes them."""
+    """Whether an image shows colours: three channels that differ by more than compression explains.
+
+    Args:
+        pixels: (H, W) or (H, W, C), of any type.
+
+    Returns:
+        False for images without three channels.
+    """
     if pixels.ndim != 3 or pixels.shape[2] < 3:
         return False
     step = max(1, min(pixels.shape[:2]) // 256)
@@ -58,7 +78,7 @@ def in_colour(pixels: np.ndarray) -> bool:
 
 
 def _foreign(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
-    """A model on what it is not for: by DICOM's Modality, else by colour."""
+    """An image that the model is not intended for, by DICOM's Modality, else by colour."""
     trained = " and ".join(use.modality)
     code = ""
     if isinstance(picture.origin, DicomFrame):
@@ -77,7 +97,7 @@ def _foreign(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
 
 
 def _scale(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
-    """Resolution far from training."""
+    """A resolution far from that of training."""
     height, width = picture.pixels.shape[:2]
     if not recipe.crop:
         if 2 * min(height, width) <= recipe.size:
@@ -97,7 +117,7 @@ def _scale(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
 
 
 def _moved(recipe: Recipe, view: View, rois: Sequence[Point]) -> Iterator[str]:
-    """Regions near the edge: moved inwards, or continued with the pixels of the edge."""
+    """Regions near the edge, which are moved inwards or padded with the pixels of the edge."""
     if not recipe.crop:
         return
     height, width = view.image.shape[:2]
@@ -112,12 +132,12 @@ def _moved(recipe: Recipe, view: View, rois: Sequence[Point]) -> Iterator[str]:
 
 
 def _clamped(at: int, side: int, size: int) -> int:
-    """Where the middle of a region about `at` comes to lie."""
+    """The middle of a region around `at` after it was moved into the image."""
     return min(max(at - size // 2, 0), side - size) + size // 2
 
 
 def _drawn(recipe: Recipe, view: View, masks: Tensor, consensus: Tensor) -> Iterator[str]:
-    """What the masks themselves give away."""
+    """Warnings from the masks themselves."""
     centred = recipe.crop and not recipe.margin
     if not consensus.any():
         marked = int((masks.flatten(1).amax(dim=1) >= 0.5).sum())
@@ -134,12 +154,13 @@ def _drawn(recipe: Recipe, view: View, masks: Tensor, consensus: Tensor) -> Iter
 
 
 def _in_region(region: Region, consensus: Tensor, centred: int | None) -> Iterator[str]:
-    """centred: the side of regions that the model knows their object in the middle of."""
+    """Warnings about one region; `centred` is its side if the model expects the object in the middle, else None."""
     height, width = consensus.shape
     part = consensus[region.top : region.bottom, region.left : region.right]
     if not part.any():
         return
-    x, y = (region.left + region.right) // 2, (region.top + region.bottom) // 2
+    x = (region.left + region.right) // 2
+    y = (region.top + region.bottom) // 2
     sides = ((part[0], region.top > 0), (part[-1], region.bottom < height),
              (part[:, 0], region.left > 0), (part[:, -1], region.right < width))  # fmt: skip
     if any(inner and bool(line.any()) for line, inner in sides):

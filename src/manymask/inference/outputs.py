@@ -1,4 +1,4 @@
-"""What `segment` leaves for one image: the masks, the maps, an overlay, and one JSON."""
+"""The files that `segment` writes for one image: the masks, the maps, an overlay, and one JSON."""
 
 import itertools
 import json
@@ -30,13 +30,30 @@ from manymask.metrics import pairwise_iou
 
 
 def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
-    """The inner border of a bool mask (H, W), `thickness` pixels wide; the image's edge counts as outside."""
+    """The inner border of a mask; the image's edge counts as outside.
+
+    Args:
+        mask: bool (H, W).
+        thickness: in pixels.
+
+    Returns:
+        bool (H, W).
+    """
     result: np.ndarray = mask & ~binary_erosion(mask, iterations=thickness, border_value=0)
     return result
 
 
 def overlay(image: np.ndarray, masks: np.ndarray, consensus: np.ndarray) -> np.ndarray:
-    """The image (H, W, C) with the outline of every mask in its colour and the consensus in white on black."""
+    """The image with the outline of every mask in its own colour, and of the consensus in white on black.
+
+    Args:
+        image: uint8 (H, W, 1 or 3).
+        masks: bool (n, H, W).
+        consensus: bool (H, W).
+
+    Returns:
+        uint8 (H, W, 3).
+    """
     canvas = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image.copy()
     thick = max(1, round(min(canvas.shape[:2]) / 256))
     for k, mask in enumerate(masks):
@@ -55,7 +72,8 @@ def pairwise_agreement(masks: np.ndarray) -> float | None:
 
 
 def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
-    """A map (H, W) in [0, 1] as uint16, 65535 = 1; row by row, since the floats between take four times the room."""
+    """A map (H, W) in [0, 1] as uint16, 65535 = 1."""
+    # row by row: floats of the whole map would take four times the memory
     deep = np.empty(confidence.shape, np.uint16)
     for row, values in zip(deep, confidence, strict=True):
         row[:] = np.round(values * 65535)
@@ -63,7 +81,16 @@ def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
 
 
 def measured(areas: list[int], consensus: int, spacing: tuple[float, float] | None) -> dict[str, Any]:
-    """Areas of the masks in mm², with mean and standard deviation, where the spacing (mm) is known; else nothing."""
+    """Areas in mm², with mean and standard deviation, as entries of result.json.
+
+    Args:
+        areas: of the masks, in pixels.
+        consensus: area of the consensus, in pixels.
+        spacing: mm between rows and between columns, if known.
+
+    Returns:
+        The entries; none if the spacing is not known.
+    """
     if spacing is None:
         return {}
     pixel = spacing[0] * spacing[1]
@@ -82,7 +109,18 @@ def write_result(
     spacing: tuple[float, float] | None = None,
     show: bool = True,
 ) -> None:
-    """`fill_result` into `folder`, whole or not at all; an earlier result there is replaced."""
+    """Write a result to a folder, completely or not at all; an earlier result there is replaced.
+
+    Args:
+        folder: as in `fill_result`.
+        image: as in `fill_result`.
+        masks: as in `fill_result`.
+        confidence: as in `fill_result`.
+        consensus: as in `fill_result`.
+        facts: as in `fill_result`.
+        spacing: as in `fill_result`.
+        show: as in `fill_result`.
+    """
     with atomic_folder(folder, ours="result.json") as beside:
         fill_result(beside, image, masks, confidence, consensus, facts, spacing, show)
 
@@ -97,15 +135,21 @@ def fill_result(
     spacing: tuple[float, float] | None = None,
     show: bool = True,
 ) -> None:
-    """Writes mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png, result.json.
+    """Write mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png and result.json.
 
-    masks (n, H, W) are probabilities, or bool where they were cut at ½; confidence (H, W) is a probability; consensus
-    (H, W) is bool; `facts` go into the JSON, areas in mm² with them where `spacing` (mm between rows, between columns)
-    is known; who made it (`Record.facts`) also into the text of each PNG. Without `show` there is no overlay, the one
-    file in which the image itself can be seen.
+    Args:
+        folder: an existing folder.
+        image: uint8 (H, W, 1 or 3).
+        masks: (n, H, W), probabilities in [0, 1], or bool if they were cut at ½.
+        confidence: (H, W) in [0, 1].
+        consensus: bool (H, W).
+        facts: entries of the JSON; those of `Record.facts` also become the text of each PNG.
+        spacing: mm between rows and between columns, if known; areas are then given in mm² too.
+        show: whether there is an overlay, the only file that shows the image itself.
     """
     drawn = masks if masks.dtype == bool else masks >= 0.5
-    areas, agreed = drawn.sum(axis=(1, 2)).tolist(), int(consensus.sum())
+    areas = drawn.sum(axis=(1, 2)).tolist()
+    agreed = int(consensus.sum())
     content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
                "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
                "pairwise_iou": pairwise_agreement(drawn), **measured(areas, agreed, spacing)}  # fmt: skip
@@ -119,26 +163,51 @@ def fill_result(
     write_json(folder / "result.json", content)
 
 
-_TOLD = ("source", "model", "manymask", "created", "samples", "seed", "threshold", "sampler", "orientations", "rois")
+_RECORDED = (
+    "source",
+    "model",
+    "manymask",
+    "created",
+    "samples",
+    "seed",
+    "threshold",
+    "sampler",
+    "orientations",
+    "rois",
+)
 
 
 def png_text(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Who made a picture, in the words that PNG knows, and in full as JSON under `manymask`."""
+    """The provenance of a picture, as text of a PNG: its standard keywords, and in full as JSON under `manymask`.
+
+    Args:
+        facts: as returned by `Record.facts`.
+
+    Returns:
+        Text by keyword; empty for facts without a record.
+    """
     if "manymask" not in facts:
         return {}
-    version, git = facts["manymask"]["version"], facts["manymask"]["git"]
-    told = {name: facts[name] for name in _TOLD if name in facts}
+    version = facts["manymask"]["version"]
+    git = facts["manymask"]["git"]
+    recorded = {name: facts[name] for name in _RECORDED if name in facts}
     return {
         "Software": f"manymask {version}" + (f" ({git})" if git else ""),
         "Creation Time": str(facts.get("created", "")),
         "Description": f"Drawn by the model {facts['model']['name']}. For research, not for diagnosis or treatment.",
-        "manymask": json.dumps(told),
+        "manymask": json.dumps(recorded),
     }
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a result went; whether it replaced an earlier one of the same image; whose result kept the name."""
+    """Where a result was put.
+
+    Attributes:
+        path: its folder.
+        replaced: whether it replaced an earlier result of the same image.
+        occupied: the folder of that name, if it holds the result of another image.
+    """
 
     path: Path
     replaced: bool = False
@@ -148,11 +217,23 @@ class Placed:
 def put_result(
     out: Path, name: str, source: SourceRecord, fill: Callable[[Path], None], taken: Container[str] = ()
 ) -> Placed:
-    """Puts what `fill` writes into OUT/NAME, whole or not at all.
+    """Put a result into OUT/NAME, completely or not at all.
 
-    A result of another source is never replaced: then it goes to OUT/NAME-2, or wherever the same source lies already.
-    `taken`: names that this run has given away. Several programs may write to one OUT. `InputError` where something else
-    than a result stands.
+    A result of another source is never replaced: the new one is put in OUT/NAME-2, or where the same source has its
+    result already. Several programs may write to one OUT.
+
+    Args:
+        out: OUT.
+        name: NAME.
+        source: the image, by which an earlier result of it is recognised.
+        fill: writes the result into a folder.
+        taken: names that this run has used already.
+
+    Returns:
+        Where it was put.
+
+    Raises:
+        InputError: there is something other than a result.
     """
     with working_folder(out) as work:
         beside = work / "new"

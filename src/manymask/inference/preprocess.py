@@ -1,4 +1,4 @@
-"""What a model is shown of an image, and the way back: the whole, or regions of interest cut at native scale."""
+"""From an image to the input of a model and back: the whole image, or regions of interest at native scale."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,14 @@ Point = tuple[int, int]  # x, y: column and row, counted from 0 at the top left
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of an image, in pixels; `bottom` and `right` lie outside."""
+    """A rectangle of an image, in pixels from the top left.
+
+    Attributes:
+        top: first row.
+        left: first column.
+        bottom: first row below.
+        right: first column to the right.
+    """
 
     top: int
     left: int
@@ -30,9 +37,12 @@ class Region:
 
 @dataclass(frozen=True)
 class View:
-    """image: uint8 (H, W, C), as shown to people; seen: uint8 (C, S, S) a region, as shown to the model.
+    """An image as the model receives it.
 
-    No regions: the model sees the whole image, scaled to S².
+    Attributes:
+        image: uint8 (H, W, C), for display.
+        seen: uint8 (C, S, S) for each region, the input of the model.
+        regions: where these lie; empty if the input is the whole image, scaled to S × S.
     """
 
     image: np.ndarray
@@ -40,14 +50,24 @@ class View:
     regions: tuple[Region, ...] = ()
 
     def batch(self) -> Batch:
-        """All that the model sees; named by content, so that its masks depend on what is seen alone, not on the place
-        or the company of other regions."""
+        """The input of the model, one row per region.
+
+        Rows are named by content, so masks depend neither on the place of a region nor on the other regions.
+        """
         names = [pixel_name(part) for part in self.seen]
         return Batch(names, torch.from_numpy(np.stack(self.seen)).float().div(255), names=names)
 
     def paste(self, drawn: Tensor) -> Tensor:
-        """Masks (regions, n, S, S) in the image's frame, (n, H, W). Where regions overlap the larger probability
-        counts; outside all of them it is 0: nobody looked there."""
+        """Masks in the frame of the image.
+
+        Where regions overlap, the larger probability counts. Outside of them it is 0.
+
+        Args:
+            drawn: probabilities (regions, n, S, S).
+
+        Returns:
+            (n, H, W) in [0, 1].
+        """
         height, width = self.image.shape[:2]
         if not self.regions:
             scaled = F.interpolate(drawn, size=(height, width), mode="bilinear", align_corners=False)
@@ -61,10 +81,19 @@ class View:
 
 
 def look(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name: str = "the image") -> View:
-    """Pixels (H, W) or (H, W, C) of any depth as a model of this recipe sees them; `name` is for errors.
+    """Prepare an image for a model.
 
-    A crop model is given its regions by their centres, (x, y); it needs none for an image that one region covers.
-    `InputError` for centres outside the image or where there are none, and for regions without any contrast.
+    Args:
+        pixels: (H, W) or (H, W, C), of any depth.
+        recipe: of the model.
+        centres: (x, y) of the regions of a crop model; none are needed for an image that one region covers.
+        name: of the image, for errors.
+
+    Returns:
+        The input of the model.
+
+    Raises:
+        InputError: centres are missing, not supported or outside the image, or the image or a region is flat.
     """
     image = to_channels(pixels, recipe.channels, name)
     height, width = image.shape[:2]
@@ -87,7 +116,7 @@ def look(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name
 
 
 def _distinct(centres: Sequence[Point], shape: tuple[int, int], size: int) -> Iterator[Region]:
-    """A region about each centre, moved to lie within the image; two centres of one region give it once."""
+    """A region around each centre, moved into the image; equal regions are returned once."""
     known = set[Region]()
     for x, y in centres:
         if not (0 <= x < shape[1] and 0 <= y < shape[0]):
@@ -103,17 +132,20 @@ def _distinct(centres: Sequence[Point], shape: tuple[int, int], size: int) -> It
 
 
 def _inside(region: Region, size: int) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of a region within its padded square: a smaller one stands in the middle."""
-    height, width = region.bottom - region.top, region.right - region.left
-    top, left = (size - height) // 2, (size - width) // 2
+    """Top, left, bottom and right of a region within its padded square; a smaller region is centred."""
+    height = region.bottom - region.top
+    width = region.right - region.left
+    top = (size - height) // 2
+    left = (size - width) // 2
     return top, left, top + height, left + width
 
 
 def _seen(pixels: np.ndarray, region: Region, recipe: Recipe, name: str) -> np.ndarray:
-    """A region as uint8 (C, S, S); an image smaller than the region goes on with the pixels of its edge."""
+    """A region as uint8 (C, S, S); an image smaller than the region is padded with the pixels of its edge."""
     cut = pixels[region.top : region.bottom, region.left : region.right]
     if cut.min() == cut.max():
-        x, y = (region.left + region.right) // 2, (region.top + region.bottom) // 2
+        x = (region.left + region.right) // 2
+        y = (region.top + region.bottom) // 2
         raise InputError(
             f"the region about {x},{y} is flat: every pixel is {cut.min()}, there is nothing to segment",
             parameter="rois",
@@ -125,5 +157,5 @@ def _seen(pixels: np.ndarray, region: Region, recipe: Recipe, name: str) -> np.n
 
 
 def _stretched(pixels: np.ndarray, recipe: Recipe, name: str) -> np.ndarray:
-    """From its own minimum to its maximum, on 8 bits, (H, W, C): before rounding where the pixels are deeper."""
+    """Pixels stretched from minimum to maximum, uint8 (H, W, C); deeper pixels are stretched before they are rounded."""
     return stretch(to_channels(pixels, recipe.channels, name))

@@ -39,9 +39,16 @@ ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
 
 @dataclass(frozen=True)
 class Segmentation(MaskEnsemble):
-    """What `Segmenter.segment` returns, all at the image's own size: masks (n, H, W), probabilities, and the maps of
-    `MaskEnsemble` (H, W). `regions` are what a crop model looked at (outside, probabilities are 0); `seconds` tells where
-    the time went; `warnings` are sentences to read before trusting it; `record` tells what made it."""
+    """The result of `Segmenter.segment`, at the image's own size: the masks, and the maps (H, W) of `MaskEnsemble`.
+
+    Attributes:
+        masks: probabilities, float32 (n, H, W) in [0, 1].
+        image: uint8 (H, W, C), for display.
+        seconds: wall time, of drawing (`predict`) and in total.
+        regions: the regions of a crop model; outside of them probabilities are 0.
+        warnings: sentences to read before trusting the result.
+        record: how the result was made.
+    """
 
     masks: Tensor
     image: np.ndarray
@@ -52,12 +59,21 @@ class Segmentation(MaskEnsemble):
 
 
 class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
-    """A trained segmenter: `Segmenter.from_pretrained(path).segment(image, samples=5, seed=0)`."""
+    """A trained segmenter: `Segmenter.from_pretrained(path).segment(image, samples=5, seed=0)`.
+
+    Args:
+        trained: the model with its recipe and provenance.
+        device: where it runs, "cpu" or "cuda:0" for example; an accelerator if there is one by default.
+
+    Raises:
+        ConfigError: the model is a codec, or torch cannot use the device.
+    """
 
     def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
         if trained.stage != Stage.SEGMENTER:
             raise ConfigError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
-        self.trained, self.recipe = trained, trained.recipe
+        self.trained = trained
+        self.recipe = trained.recipe
         self.device = _checked(device) if device else default_device()
         self.model: Any = trained.model.to(self.device).eval()
 
@@ -68,10 +84,18 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     def from_pretrained(  # type: ignore[override]
         cls, model: Path | str, *, device: str | None = None, **download: Any
     ) -> "Segmenter":
-        """A model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
+        """Load a trained segmenter. A local path never leaves the machine.
 
-        download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
-        Raises `ManymaskError` in one line; a local path never leaves the machine.
+        Args:
+            model: a model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
+            device: where it runs; an accelerator if there is one by default.
+            **download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
+
+        Returns:
+            The segmenter in evaluation mode.
+
+        Raises:
+            ManymaskError: there is no such model, it is damaged or a codec, or an argument is unknown.
         """
         unknown = sorted(set(download) - _DOWNLOAD)
         if unknown:
@@ -79,12 +103,30 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         return cls(load_model(model, **download), device)
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
-        """Anything image-like as the model sees it; pixels deeper than 8 bits are stretched."""
+        """Prepare an image for the model; pixels deeper than 8 bits are stretched.
+
+        Args:
+            image: as in `segment`.
+            rois: as in `segment`.
+
+        Returns:
+            The input of the model.
+        """
         picture = self.picture(image)
         return look(picture.pixels, self.recipe, rois, picture.name)
 
     def picture(self, image: ImageLike) -> Picture:
-        """Anything image-like through the model's own window: a path is read as `manymask segment` reads it."""
+        """Read an image, through the model's own intensity window if it has one.
+
+        Args:
+            image: as in `segment`; a path is read as `manymask segment` reads it.
+
+        Returns:
+            The pixels with their name, spacing and origin.
+
+        Raises:
+            InputError: the image cannot be read, or is of a type that is not supported.
+        """
         if isinstance(image, Picture):
             return image
         if isinstance(image, (str, Path)):
@@ -112,7 +154,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampler: Sampler | SamplerName | None = None,
         steps: int | None = None,
     ) -> Segmentation:
-        """Draws `samples` masks of one image.
+        """Draw several masks of one image.
 
         The same image, seed and sampling give the same masks, and the first k of n masks are those of k.
 
@@ -122,14 +164,14 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             samples: number of masks, at least 1.
             seed: of the random numbers.
             threshold: of the consensus, in (0, 1).
-            rois: where a model of crops looks, as centres (x, y) in pixels. All regions are drawn in one batch. Where they
-                overlap the larger probability counts; outside of them it is 0.
+            rois: regions of a crop model, as centres (x, y) in pixels from the top left. All regions are drawn in one batch.
+                Where they overlap, the larger probability counts; outside of them it is 0.
             sampling: how masks are drawn; the model's default where a field is not given.
             sampler: shorthand for `sampling`, by name or as an object.
             steps: shorthand for `sampling`.
 
         Returns:
-            masks and maps at the image's own size.
+            Masks and maps at the image's own size.
 
         Raises:
             ManymaskError: the image cannot be read or is flat, or an argument is out of range.
@@ -156,7 +198,19 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         threshold: float = 0.5,
         rois: Sequence[Point] = (),
     ) -> Record:
-        """What makes a result of this model, now."""
+        """The record of a result that this model would produce now.
+
+        Args:
+            source: the image.
+            samples: as in `segment`.
+            seed: as in `segment`.
+            sampling: as in `segment`.
+            threshold: as in `segment`.
+            rois: as in `segment`.
+
+        Returns:
+            Image, model, version and settings.
+        """
         used = self.model.resolve(sampling)
         orientations = min(used.orientations or 1, samples)
         points = tuple((int(x), int(y)) for x, y in rois)
@@ -167,7 +221,18 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     def answer(
         self, picture: Picture, view: View, masks: Tensor, record: Record, seconds: dict[str, float]
     ) -> Segmentation:
-        """Masks (n, H, W) in the image's frame with all that is told of them: the one place where a result is made."""
+        """Combine masks into a result; no other code builds results.
+
+        Args:
+            picture: the image as it was read.
+            view: the image as the model received it.
+            masks: probabilities (n, H, W) in the image's frame.
+            record: how they were made.
+            seconds: wall times.
+
+        Returns:
+            The result with its warnings.
+        """
         fused = fuse(masks, record.threshold)
         warnings = cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus)
         return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions,
@@ -184,7 +249,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         every: int = 1,
         callback: StepCallback | None = None,
     ) -> Iterator[Tensor]:
-        """The masks of `segment` as they are drawn, (≤ every, H, W) at a time; the image is encoded once.
+        """The masks of `segment` as they are drawn, a few at a time; the image is encoded once.
 
         Arguments are checked at the call, not at the first mask.
 
@@ -196,6 +261,9 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             sampling: as in `segment`.
             every: masks at a time, at least 1.
             callback: called before each network pass with the completed fraction; raise to cancel.
+
+        Returns:
+            An iterator over probabilities (≤ every, H, W).
         """
         _check_asked(samples, seed, 0.5)
         view = self.look(image, rois)
@@ -211,7 +279,22 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         every: int = 1,
         callback: StepCallback | None = None,
     ) -> Iterator[Tensor]:
-        """What `stream` draws, at the model's own size: (regions, ≤ every, S, S), on the CPU. `View.paste` places it."""
+        """The masks of `stream` at the model's own size; `View.paste` places them in the image.
+
+        Args:
+            view: as returned by `look`.
+            samples: as in `segment`.
+            seed: as in `segment`.
+            sampling: as in `segment`.
+            every: masks at a time, at least 1.
+            callback: as in `stream`.
+
+        Returns:
+            An iterator over probabilities (regions, ≤ every, S, S), float32 on the CPU.
+
+        Raises:
+            ConfigError: `samples`, `every` or `sampling` is out of range.
+        """
         for name, value in (("samples", samples), ("every", every)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", parameter=name)
@@ -223,14 +306,14 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
 
 def _sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:
-    """One value of both spellings."""
+    """Merge the shorthands into `sampling`."""
     if sampler is None and steps is None:
         return sampling
     return SamplingConfig(sampler, steps).over(sampling or SamplingConfig())
 
 
 def _checked(device: str) -> str:
-    """The device, tried out."""
+    """The device, if torch can use it."""
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""OUT/summary.csv: a line for each result in a folder, the images whose masks agree least first."""
+"""OUT/summary.csv: one line per result in a folder, the images whose masks agree least first."""
 
 import csv
 import io
@@ -26,8 +26,17 @@ COLUMNS = (
 
 
 def write_summary(out: Path) -> Path | None:
-    """Reads every OUT/*/result.json of an image, whichever run wrote it; nothing is written for fewer than two of them.
-    `InputError` where a file of this name is not ours."""
+    """Write OUT/summary.csv from every OUT/*/result.json, whichever run wrote it.
+
+    Args:
+        out: OUT.
+
+    Returns:
+        The path of the summary; None if there are fewer than two results, for which none is written.
+
+    Raises:
+        InputError: a file of this name was not written by this program.
+    """
     found = [(path.parent.name, _read(path)) for path in sorted(out.glob("*/result.json"))]
     rows = [row(name, result) for name, result in found if isinstance(result.get("areas"), list) and result["areas"]]
     if len(rows) < 2:
@@ -47,7 +56,15 @@ def write_summary(out: Path) -> Path | None:
 
 
 def row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """One line: areas in mm² where the spacing is known, else in pixels, with their standard deviation over the masks."""
+    """One line of the summary.
+
+    Args:
+        name: of the result's folder.
+        result: content of its result.json.
+
+    Returns:
+        Values of `COLUMNS`; areas in mm² if the spacing is known, else in pixels.
+    """
     known = "areas_mm2" in result
     areas = np.asarray(result["areas_mm2" if known else "areas"], dtype=np.float64)
     return {
