@@ -1,8 +1,8 @@
-"""How well a codec commutes with what should not matter: flips, shifts, rotations, noise (a limitation the paper names).
+"""How well a codec commutes with flips, shifts, rotations and noise (a limitation that the paper names).
 
-For a transform T and an input x, the reconstruction of T x is held against T of the reconstruction of x, both through the
-bottleneck (images by PSNR, capped at 100 dB, masks by Dice, for a turned mask has grey edges), and encode(T x) against
-T encode(x), T acting on the coarser grid: the latents that diffuse, before any code is snapped to.
+For a transform T and an input x, the reconstruction of T x is compared with T of the reconstruction of x, both through the
+bottleneck. Images are compared by PSNR, capped at 100 dB, masks by Dice, since a rotated mask has grey edges. The latents
+that diffuse are compared too, before quantisation: encode(T x) with T encode(x), where T acts on the coarser grid.
 """
 
 import math
@@ -23,34 +23,43 @@ from manymask.rng import SampleNoise
 SHIFT = 3  # pixels: no multiple of any f
 ANGLE = 15.0  # degrees
 SIGMA = 0.05  # of the noise
-INNER = 0.7  # share of the side that is compared: what every transform keeps inside the picture
+INNER = 0.7  # share of the side that is compared: the part that every transform keeps inside the image
 
 
 def flip(x: Tensor, factor: int) -> Tensor:
-    """Mirrored left–right."""
+    """Mirror (…, H, W) left–right; `factor` does not matter."""
     return x.flip(-1)
 
 
 def shift(x: Tensor, factor: int) -> Tensor:
-    """Moved three pixels to the right and down: 3 / factor points of a latent grid."""
+    """Move by three pixels to the right and down.
+
+    Args:
+        x: (B, C, H, W), pixels or latents.
+        factor: pixels per point of x; the shift is 3 / factor points.
+
+    Returns:
+        The same shape.
+    """
     return _warp(x, 0.0, 2 * SHIFT / (factor * x.shape[-1]))
 
 
 def rotate(x: Tensor, factor: int) -> Tensor:
-    """Turned by fifteen degrees around the middle."""
+    """Rotate (B, C, H, W) by fifteen degrees around the middle; `factor` does not matter."""
     return _warp(x, math.radians(ANGLE), 0.0)
 
 
 def _warp(x: Tensor, angle: float, offset: float) -> Tensor:
-    """Bilinear; `offset` in units in which the side is 2."""
-    cos, sin = math.cos(angle), math.sin(angle)
+    """Rotate and shift bilinearly; `offset` is in units in which the side is 2."""
+    cos = math.cos(angle)
+    sin = math.sin(angle)
     theta = torch.tensor([[cos, -sin, -offset], [sin, cos, -offset]], device=x.device).expand(len(x), 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def same(x: Tensor, factor: int) -> Tensor:
-    """As it is: what noise shall do to a reconstruction."""
+    """Return x as it is: added noise should not change a reconstruction."""
     return x
 
 
@@ -63,9 +72,16 @@ TRANSFORMS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def commute(codec: Codec, x: Tensor, name: str, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The reconstruction of T x, T of the reconstruction of x, encode(T x) and T encode(x), the inner part of each.
+    """Apply a transform before and after a codec; a transformed mask is made binary again.
 
-    x (B, C, H, W) in [0, 1], `noise` standard normal of its shape; a moved mask is made black and white again.
+    Args:
+        codec: the codec.
+        x: images or masks (B, C, H, W) in [0, 1].
+        name: of the transform T in `TRANSFORMS`.
+        noise: standard normal, shaped as x.
+
+    Returns:
+        The inner part of the reconstruction of T x, T of the reconstruction of x, encode(T x) and T encode(x).
     """
     transform = TRANSFORMS[name]
     moved = (x + SIGMA * noise).clamp(0, 1) if name == "noise" else transform(x, 1)
@@ -85,10 +101,20 @@ def _inner(x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def invariance(codec: Codec, batches: Iterable[Batch], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Means over cases for every transform: `psnr` in dB of images or `dice` of masks between the two orders, and
-    `latent_error`, the root mean square difference of the standardised latents."""
+    """How well a codec commutes with every transform.
+
+    Args:
+        codec: the codec.
+        batches: the cases.
+        seed: of the noise.
+
+    Returns:
+        Means over cases for every transform: `psnr` in dB of images or `dice` of masks between the two orders, and
+        `latent_error`, the root mean square difference of the standardised latents.
+    """
     codec.eval()
-    of_masks, found = codec.setting.subject == "mask", defaultdict[str, list[dict[str, float]]](list)
+    of_masks = codec.setting.subject == "mask"
+    found = defaultdict[str, list[dict[str, float]]](list)
     for batch in batches:
         x = raters_consensus(batch.truth()) if of_masks else batch.image
         noise = SampleNoise(seed, batch.noise_names, 1).normal(*x.shape[1:]).to(x)
@@ -104,5 +130,5 @@ def invariance(codec: Codec, batches: Iterable[Batch], seed: int = 0) -> dict[st
 
 
 def rms(x: Tensor) -> float:
-    """Root mean square."""
+    """Root mean square of all elements."""
     return float(x.double().square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""Whether a model is tested on what it was trained on: by the names of cases, and by the looks of their images."""
+"""Whether test images resemble the images that a model was trained on, whatever their names."""
 
 import sys
 from collections.abc import Sequence
@@ -15,15 +15,20 @@ from manymask.hub.model_folder import TrainedModel
 
 @dataclass(frozen=True)
 class Leak:
-    """Those of `tested` cases whose images look like images that a model was trained on. `checked` is false where the
-    model folder holds no hashes of its training images, so that nothing is known."""
+    """The test cases whose images look like training images.
+
+    Attributes:
+        tested: number of test cases.
+        checked: whether they were compared; False if the model folder holds no hashes of its training images.
+        cases: ids of the cases that look like training images.
+    """
 
     tested: int = 0
     checked: bool = False
     cases: tuple[str, ...] = ()
 
     def warn(self) -> None:
-        """A line on stderr where there is a leak."""
+        """Print a line on stderr if there is a leak."""
         if self.cases:
             tqdm.write(
                 f"manymask: {len(self.cases)} of {self.tested} images look like images that the model was trained on "
@@ -33,12 +38,21 @@ class Leak:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What results.json says of it."""
+        """The entry of results.json."""
         return {"tested": self.tested, "checked": self.checked, "cases": list(self.cases)}
 
 
 def find_leak(trained: TrainedModel, store: Store, ids: Sequence[str]) -> Leak:
-    """Compares images with the hashes of the training images, whatever either is called; see `data.twins`."""
+    """Compare images with the hashes of the training images; see `data.twins`.
+
+    Args:
+        trained: the model.
+        store: the test data.
+        ids: the test cases.
+
+    Returns:
+        The cases that look like training images.
+    """
     hashes = trained.training_hashes
     if hashes is None:
         return Leak(len(ids))

@@ -33,13 +33,19 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def picture(image: torch.Tensor) -> np.ndarray:
-    """(C, H, W) in [0, 1] as (H, W) or (H, W, 3)."""
+    """An image for matplotlib: (C, H, W) in [0, 1] → (H, W) for one channel, (H, W, 3) for three."""
     array = image.detach().float().cpu().clamp(0, 1).numpy()
     return array[0] if len(array) == 1 else array.transpose(1, 2, 0)
 
 
 def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -> None:
-    """Rows of panels as one PNG; titles stand above the first row alone."""
+    """Write rows of panels as one PNG, with titles above the first row.
+
+    Args:
+        rows: panels of each row.
+        path: of the PNG.
+        cell: side of a panel in inches.
+    """
     columns = max(len(row) for row in rows)
     figure = new_figure(cell * columns, cell * (len(rows) + 0.3))
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -57,7 +63,16 @@ def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -
 
 
 def segmentation_row(image: torch.Tensor, raters: torch.Tensor, drawn: torch.Tensor) -> list[Panel]:
-    """Image (C, H, W), raters (R, H, W) and drawn masks (n, H, W) with confidence, consensus and disagreement."""
+    """The panels of one case.
+
+    Args:
+        image: (C, H, W) in [0, 1].
+        raters: (R, H, W) in {0, 1}.
+        drawn: probabilities (n, H, W) in [0, 1].
+
+    Returns:
+        Image, raters, masks, confidence, consensus and disagreement.
+    """
     fused = fuse(drawn.float().cpu())
     row: list[Panel] = [("image", picture(image), "gray")]
     row += [(f"rater {k + 1}" if len(raters) > 1 else "truth", m.cpu().numpy(), "gray") for k, m in enumerate(raters)]
@@ -70,7 +85,16 @@ def segmentation_row(image: torch.Tensor, raters: torch.Tensor, drawn: torch.Ten
 def draw_batch(
     model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0, sampling: SamplingConfig | None = None
 ) -> None:
-    """A picture of what a model makes of a batch: reconstructions of a codec, drawn masks of a segmenter."""
+    """Write a picture of a model's output: reconstructions of a codec, drawn masks of a segmenter.
+
+    Args:
+        model: a codec or a segmenter.
+        batch: images (B, C, H, W) and masks (B, R, H, W).
+        path: of the PNG.
+        samples: number of masks per image.
+        seed: of the random numbers.
+        sampling: how masks are drawn; the model's default if None.
+    """
     if isinstance(model, Codec):
         pairs = zip(*model.reconstruct(batch), strict=True)
         draw_grid([[("original", picture(x), "gray"), ("reconstruction", picture(y), "gray")] for x, y in pairs], path)
@@ -81,7 +105,7 @@ def draw_batch(
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """Mean, interval and pooled value of every metric, for the terminal."""
+    """Mean, interval and pooled value of every metric, as a table for the terminal."""
     table = Table(title=title)
     for name in ("metric", "mean", "95 % interval", "pooled", "cases"):
         table.add_column(name, justify="left" if name == "metric" else "right")
@@ -94,7 +118,7 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
 
 
 def _cases(value: dict[str, Any]) -> str:
-    """Over how many cases a mean is, of how many, and what kept the others out of it."""
+    """The number of cases in a mean, the number of all cases, and why the others are missing."""
     if "n" not in value:
         return ""
     of = f" of {value['n'] + value['skipped']}" if "skipped" in value else ""

@@ -1,4 +1,4 @@
-"""What a model costs: memory of this process, seconds an image."""
+"""The cost of a model: memory of this process, seconds per image."""
 
 import sys
 import time
@@ -16,19 +16,25 @@ TIMED_CASES = 5
 
 
 def clear_peak() -> None:
-    """Forgets the accelerator's peak so far; that of the process cannot be forgotten, so measure in a fresh one."""
+    """Reset the accelerator's peak; that of the process cannot be reset, so measure in a fresh process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> dict[str, int]:
-    """Bytes: `process`, the most this process ever held; `gpu`, the most that tensors took since `clear_peak`."""
-    gpu = {"gpu": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
-    return {"process": _peak_of_process(), **gpu}
+    """Peak memory in bytes.
+
+    Returns:
+        `process`, the peak resident size of this process; with a GPU also `gpu`, the peak of tensors since `clear_peak`.
+    """
+    peak = {"process": _peak_of_process()}
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated()
+    return peak
 
 
 def _peak_of_process() -> int:
-    """VmHWM where there is one: `ru_maxrss` also counts what the process had before it became this program."""
+    """VmHWM where it exists, since `ru_maxrss` also counts memory from before this program was executed."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
@@ -40,8 +46,20 @@ def _peak_of_process() -> int:
 
 
 def median_latency(model: Any, store: Store, ids: list[str], samples: int, sampling: SamplingConfig) -> float:
-    """Median wall time for `samples` masks of one image, images one by one, after a warm-up."""
-    device, times = default_device(), []
+    """Median wall time per image, images one by one, after a warm-up.
+
+    Args:
+        model: a segmenter on the default device.
+        store: the data.
+        ids: the cases; the first `TIMED_CASES` are timed.
+        samples: number of masks per image.
+        sampling: how masks are drawn.
+
+    Returns:
+        Seconds for `samples` masks of one image.
+    """
+    device = default_device()
+    times = []
     for case in [ids[0], *ids[:TIMED_CASES]]:
         batch = store.batch([case]).to(device)
         start = time.perf_counter()

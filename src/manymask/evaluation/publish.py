@@ -1,8 +1,8 @@
-"""From a run to what is shipped: weights in half precision, scored as shipped, with card, licence and results.
+"""From a run to a shipped model: weights in half precision, scored as shipped, with card, licence and results.
 
-MODEL/    what `hub` writes, and metrics.json (the scores on test, of the codecs too) and LICENSE
-RESULTS/  metrics.json too, results.json, worst.md (the cases it failed worst on), mask-codec/results.json,
-          image-codec/results.json, and where the pictures may be shown figure.png and worst.png
+MODEL/    the files that `hub` writes, and metrics.json (test scores, also of the codecs) and LICENSE
+RESULTS/  metrics.json, results.json, worst.md (the worst cases), mask-codec/results.json, image-codec/results.json,
+          and figure.png and worst.png if the licence of the data permits pictures
 """
 
 import tempfile
@@ -29,12 +29,18 @@ from manymask.recipes import Stage
 
 CODECS = (Stage.MASK_CODEC, Stage.IMAGE_CODEC)
 WORST = 10
-UPRIGHT = "upright"  # key of the scores of samples that see the image as it is
+UPRIGHT = "upright"  # key of the scores of samples from the image as it is
 
 
 def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedModel:
-    """A copy of a diffusion model, weights untouched, whose default is to draw its masks so; the model itself where nothing
-    is requested.
+    """Change the default sampling of a diffusion model, in a copy with the same weights.
+
+    Args:
+        trained: the model.
+        sampling: the new defaults; fields that are None stay as they are.
+
+    Returns:
+        The copy, or the model itself if no field is given.
 
     Raises:
         ConfigError: the model has no such settings, or they are out of range.
@@ -106,15 +112,17 @@ def publish(
 
 
 def _of_codec(own: Provenance, stage: Stage) -> Provenance:
-    """Where a codec of a segmenter comes from; of one older than such notes, only the data are known."""
+    """The provenance of a segmenter's codec; for older models, only the data are recorded."""
     known = own.image_codec if stage == Stage.IMAGE_CODEC else own.mask_codec
     return known or replace(own, steps=0, minutes=0.0, git="", score="")
 
 
 def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
-    """The model with the mask codec of this folder, whose decoder alone was trained on."""
-    given, codec = load_model(folder), getattr(trained.model, "mask_codec", None)
-    mine, theirs = trained.provenance, given.provenance
+    """The model with the mask codec of this folder, of which only the decoder was trained further."""
+    given = load_model(folder)
+    codec = getattr(trained.model, "mask_codec", None)
+    mine = trained.provenance
+    theirs = given.provenance
     if (mine.data_hash, mine.scheme) != (theirs.data_hash, theirs.scheme):
         raise ConfigError(f"{folder} was trained on other data or another split", path=folder)
     if not (isinstance(codec, Codec) and isinstance(given.model, Codec) and codec.same_latents(given.model)):
@@ -130,7 +138,7 @@ def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
 
 
 def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
-    """The model as it will be read again: what is scored is what is shipped."""
+    """The model as it will be loaded, so that the shipped weights are scored."""
     save_model(trained, folder, half=True)
     return load_model(folder)
 
@@ -155,12 +163,12 @@ def _scored(
 
 
 def _worst(found: EvaluationRecord) -> list[dict[str, Any]]:
-    """Of those that are as far off, the ones whose masks agree come first: wrong, and sure of it."""
+    """The worst cases; among equal ones, those whose masks agree most come first, since these are wrong and confident."""
     return sorted(found.cases, key=lambda case: (case["dice"], case["relative_std"]))[:WORST]
 
 
 def _write_worst(found: EvaluationRecord, path: Path) -> None:
-    """A table of the worst cases: how far off, and whether the drawn masks knew (their spread)."""
+    """Write a table of the worst cases, with the spread of their masks."""
     lines = ["| case | Dice | IoU | HD95, px | spread of the masks |", "|---|---|---|---|---|"]
     for case in _worst(found):
         distance = "–" if case["hd95"] is None else f"{case['hd95']:.1f}"

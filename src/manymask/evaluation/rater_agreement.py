@@ -1,8 +1,8 @@
-"""How well drawn masks stand for several raters, beside what answers that need no drawing give on the same images.
+"""How well drawn masks represent several raters, compared with baselines that need no sampling.
 
-level_sets   the mean of the same masks cut at the levels (k + ½)/n: a nested family that one probability map gives
+level_sets   the mean of the same masks cut at the levels (k + ½)/n: nested masks from one probability map
 blanks       the same masks, a quarter of them replaced by empty ones, whatever the image
-disk         a disk in the middle that never looks at the image
+disk         a disk in the middle that does not depend on the image
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from manymask.data.store import Store
 from manymask.ensemble import level_sets
 from manymask.metrics import ged, hungarian_iou, overlap, pairwise_iou
 
-DISK_RADIUS = 4  # px; the blind disk that LIDC crops are held against
+DISK_RADIUS = 4  # px; the blind disk that results on LIDC crops are compared with
 BLANK_SHARE = 4  # one mask in so many is emptied
 
 Row = dict[str, Any]
@@ -24,12 +24,21 @@ Summarise = Callable[[list[Row], Sequence[str]], dict[str, Any]]  # rows and nam
 
 
 def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
-    """Scores of n drawn probability masks (n, H, W) against raters' masks, bool (R, H, W), empty ones included.
+    """Scores of drawn masks against raters' masks, empty masks included.
 
-    `ged_unbiased` is GED² less d/n, d being `sample_distance`: what infinitely many masks would score, since
-    E[GED²_n] = GED²_∞ + d/n. Distances are 1 − IoU, of distinct pairs.
+    `ged_unbiased` is GED² − d/n with d the `sample_distance`. It estimates the score of infinitely many masks, since
+    E[GED²_n] = GED²_∞ + d/n. Distances are 1 − IoU of distinct pairs.
+
+    Args:
+        drawn: probabilities (n, H, W) in [0, 1].
+        raters: bool (R, H, W).
+
+    Returns:
+        `ged`, `hm_iou`, `ged_unbiased`, `sample_distance`, `rater_distance`, and `ged` and `hm_iou` of the baselines
+        `level_sets` and `blanks`.
     """
-    masks, count = drawn >= 0.5, len(drawn)
+    masks = drawn >= 0.5
+    count = len(drawn)
     nested = level_sets(torch.from_numpy(drawn.mean(axis=0)), count).numpy() > 0
     emptied = masks.copy()
     emptied[count - count // BLANK_SHARE :] = False
@@ -49,14 +58,21 @@ def _against(masks: np.ndarray, raters: np.ndarray) -> Row:
 
 
 def _distance(masks: np.ndarray) -> float:
-    """Mean 1 − IoU of distinct pairs; 0 of a single mask."""
+    """Mean 1 − IoU of distinct pairs of masks bool (n, H, W); 0 for a single mask."""
     count = len(masks)
     return float((1 - pairwise_iou(masks, masks)).sum() / max(count * (count - 1), 1))
 
 
 def rivals(rows: list[Row], summarise: Summarise) -> dict[str, Any]:
-    """Tables of level sets and blanks with their paired differences from the drawn masks, and by the number of raters who
-    marked anything; `rows` hold `set_scores` of each image."""
+    """Summaries of level sets and blanks, and of the images by the number of raters who marked anything.
+
+    Args:
+        rows: `set_scores` of each image, with `id`, `dice` and the number of `raters` who marked anything.
+        summarise: means with intervals of named scores.
+
+    Returns:
+        `level_sets` and `blanks`, with paired differences from the drawn masks, and `marked_by_N` for each number.
+    """
     found = {}
     for name in ("level_sets", "blanks"):
         paired = [
@@ -71,8 +87,18 @@ def rivals(rows: list[Row], summarise: Summarise) -> dict[str, Any]:
 
 
 def blind_and_human(store: Store, ids: Sequence[str], summarise: Summarise) -> dict[str, Any]:
-    """What an answer is worth on these images: a blind disk in the middle, and one rater against the others."""
-    disk_rows, rater_rows = [], []
+    """Reference values of Dice on these images: a blind disk in the middle, and one rater against the others.
+
+    Args:
+        store: the data.
+        ids: the cases.
+        summarise: means with intervals of named scores.
+
+    Returns:
+        `disk`, and `one_rater_against_the_others` if three or more raters all marked something in any image.
+    """
+    disk_rows = []
+    rater_rows = []
     for case in ids:
         native = store.native_masks(case)
         truth = consensus_mask(native)
@@ -84,7 +110,9 @@ def blind_and_human(store: Store, ids: Sequence[str], summarise: Summarise) -> d
             left_out = [_rater_against_rest(native, k) for k in range(len(native))]
             rater_rows.append({"id": case, "dice": float(np.mean(left_out))})
     found = {"disk": summarise(disk_rows, ("dice",))}
-    return found | ({"one_rater_against_the_others": summarise(rater_rows, ("dice",))} if rater_rows else {})
+    if rater_rows:
+        found["one_rater_against_the_others"] = summarise(rater_rows, ("dice",))
+    return found
 
 
 def _rater_against_rest(native: np.ndarray, k: int) -> float:
