@@ -182,6 +182,23 @@ class Store:
         InputError: the folder is not a prepared data set, or is damaged.
     """
 
+    folder: Path
+    manifest: dict[str, Any]
+    images: np.ndarray
+    whole_images: np.ndarray
+    masks: np.ndarray
+    ids: list[str]
+    index: dict[str, int]
+    groups: dict[str, str]
+    name: str
+    hash: str
+    content: str
+    read_by: np.ndarray | None
+    stored: tuple[int, int]
+    cut: tuple[slice, ...]
+    stretched: bool
+    warnings: list[str]
+
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise InputError(
@@ -195,7 +212,7 @@ class Store:
         self.images = open_array(folder / "images.npy", (count, self.manifest["channels"], size, size))
         self.whole_images = self.images  # also behind a window
         self.masks = open_array(folder / "masks.npy", (count, self.manifest["raters"], size, size))
-        self.ids: list[str] = self.manifest["ids"]
+        self.ids = self.manifest["ids"]
         self.index = {case: i for i, case in enumerate(self.ids)}
         self.groups = dict(zip(self.ids, self.manifest["groups"], strict=True))
         self.name = str(self.manifest["name"])
@@ -203,10 +220,10 @@ class Store:
         self.content = str(self.manifest["content"])
         read_by = self.manifest["read_by"]
         self.read_by = None if read_by is None else np.array(read_by, dtype=bool)
-        self.stored: tuple[int, int] = self.images.shape[2:]
-        self.cut: tuple[slice, ...] = ()
+        self.stored = self.images.shape[2:]
+        self.cut = ()
         self.stretched = False
-        self.warnings: list[str] = self.manifest["warnings"]
+        self.warnings = self.manifest["warnings"]
 
     def holds(self, data_hash: str) -> bool:
         """Whether this is the data with the hash that a model recorded.

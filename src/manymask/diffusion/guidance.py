@@ -91,9 +91,12 @@ class PairNetwork(nn.Module):
     Args:
         setting: its configuration.
         inputs: channels of the noisy mask latent and the image latent together.
+
+    Attributes:
+        trained_apart: marks modules whose gradients are clipped separately.
     """
 
-    trained_apart = True  # its gradients are clipped by themselves
+    trained_apart = True
 
     def __init__(self, setting: PairClassifier, inputs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One evaluator for every model: it knows `predict(batch, n, seed)`, or for a codec `reconstruct(batch)`, no more."""
+"""One evaluator for every model: segmenters by `MaskSampler.sample_all`, codecs by `Codec.reconstruct`."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -33,25 +33,42 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How a model is evaluated. `ged_samples` are drawn where there are several raters; the first `samples` of them
-    make the consensus, which is the same as drawing that many alone."""
+    """How a model is evaluated.
+
+    Attributes:
+        samples: masks per image that form the consensus: the first of those drawn.
+        ged_samples: masks per image for scores against several raters.
+        seed: of the random numbers.
+        sampling: how masks are drawn; the model's default where a field is None.
+        batch_size: images at a time. On a CPU, more masks exceed the cache (8 images take 1.2 times as long per image).
+        native: whether scores are against masks at native size, with surface distances. At model size they are faster.
+        bf16: whether the model runs in half precision.
+    """
 
     samples: int = 5
     ged_samples: int = 16
     seed: int = 0
     sampling: SamplingConfig = SamplingConfig()
-    batch_size: int = 4  # images; on a CPU more masks at once fall out of the cache (8 take 1.2 times as long an image)
-    native: bool = True  # against the masks at their native size, with surface distances; else at model size, quicker
-    bf16: bool = False  # the model's part of the work in half precision
+    batch_size: int = 4
+    native: bool = True
+    bf16: bool = False
 
     def drawn(self, raters: int) -> int:
-        """How many masks are drawn of a case that so many raters marked."""
+        """The number of masks that are drawn per image with so many raters."""
         return max(self.samples, self.ged_samples) if raters > 1 else self.samples
 
 
 @dataclass
 class Scores:
-    """What an evaluation found: `metrics` and `baselines` by name, `cases` one by one, the reliability diagrams."""
+    """The result of an evaluation.
+
+    Attributes:
+        metrics: summaries over cases, by name.
+        cases: scores of each case.
+        baselines: summaries of baselines, by name.
+        reliability: reliability diagrams, by name.
+        throughput_s_per_image: wall time of drawing, in seconds per image.
+    """
 
     metrics: dict[str, Any]
     cases: list[dict[str, Any]]
@@ -68,7 +85,19 @@ def evaluate(
     device: str | None = None,
     progress: bool = True,
 ) -> Scores:
-    """Scores of a codec or a segmenter on these cases, on a GPU if there is one."""
+    """Score a codec or a segmenter.
+
+    Args:
+        model: a codec or a segmenter.
+        store: the data.
+        ids: the cases.
+        protocol: how the model is evaluated.
+        device: where it runs; an accelerator if there is one by default.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        The scores.
+    """
     device = device or default_device()
     model.to(device).eval()
     batches = (
@@ -110,17 +139,19 @@ def _codec_scores(model: Codec, store: Store, batches: Iterator[Batch], protocol
 
 
 class _Segmentations:
-    """Scores cases one after another and keeps what is pooled over all of them."""
+    """Scores cases one by one and accumulates the values that are pooled over all of them."""
 
     def __init__(self, store: Store, protocol: EvalConfig) -> None:
-        self.store, self.protocol = store, protocol
+        self.store = store
+        self.protocol = protocol
         self.pooled = np.zeros(2)  # intersection, sum of areas
-        # what a surface distance cannot say: an empty answer to a lesion, an answer where there is none
+        # cases without a surface distance: an empty prediction for a lesion, a prediction where there is none
         self.left_out = {"missed": 0, "false": 0}
-        self.everywhere, self.near_lesion = Reliability(), Reliability()
+        self.everywhere = Reliability()
+        self.near_lesion = Reliability()
 
     def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
-        """One case: drawn (n, S, S) probabilities, the masks (R, S, S) at model size of those who read it."""
+        """Score one case: drawn probabilities (n, S, S), and the masks (R, S, S) at model size of raters who read it."""
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
         few = drawn[: self.protocol.samples]
         confidence = few.mean(axis=0)
@@ -144,7 +175,7 @@ class _Segmentations:
     def _several_raters(
         self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
     ) -> dict[str, Any]:
-        """Scores that need several raters; GED and HM-IoU take all who read, empty masks included, at model size."""
+        """Scores against several raters; GED and HM-IoU are at model size over all who read it, empty masks included."""
         filled = int(native.any(axis=(1, 2)).sum())
         dice = overlap(answer, majority_mask(native))[0]
         row: dict[str, Any] = {"raters": filled, "dice_majority": dice if filled >= 2 else None}
@@ -177,7 +208,15 @@ class _Segmentations:
 
 
 def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A map (S, S) at another size, bilinear."""
+    """Scale a map bilinearly.
+
+    Args:
+        values: float (S, S).
+        shape: (H, W).
+
+    Returns:
+        float (H, W).
+    """
     if values.shape == shape:
         return values
     tensor = torch.from_numpy(values)[None, None]
@@ -185,8 +224,10 @@ def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:
-    tally, cases, seconds = _Segmentations(store, protocol), [], 0.0
-    several, count = store.raters > 1, protocol.drawn(store.raters)
+    tally = _Segmentations(store, protocol)
+    cases: list[dict[str, Any]] = []
+    seconds = 0.0
+    count = protocol.drawn(store.raters)
     for batch in batches:
         start = time.perf_counter()
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
@@ -196,14 +237,22 @@ def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch]
         cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
     scores = tally.scores(cases)
     scores.throughput_s_per_image = seconds / max(len(cases), 1)
-    if several:
+    if store.raters > 1:
         summarise = partial(_collect, store)
         scores.baselines = rivals(cases, summarise) | blind_and_human(store, [case["id"] for case in cases], summarise)
     return scores
 
 
 def validation_score(scores: Scores, metric: str) -> float:
-    """The score that `TrainableModel.validation_metric` names."""
+    """The score by which checkpoints are compared; higher is better.
+
+    Args:
+        scores: as returned by `evaluate`.
+        metric: as named by `TrainableModel.validation_metric`: a name of `scores.metrics`, or "1 - " and such a name.
+
+    Returns:
+        The mean over cases, or 1 minus that mean.
+    """
     name = metric.removeprefix("1 - ")
     value = float(scores.metrics[name]["mean"])
     return 1 - value if metric.startswith("1 - ") else value
@@ -221,7 +270,19 @@ def _protocol_record(trained: TrainedModel, protocol: EvalConfig) -> dict[str, A
 def results(
     trained: TrainedModel, store: Store, part: Part, protocol: EvalConfig, scores: Scores, scheme: str | None = None
 ) -> EvaluationRecord:
-    """The scores with everything that is needed to get them again."""
+    """The scores, and everything that is needed to reproduce them.
+
+    Args:
+        trained: the model.
+        store: the data.
+        part: the part of the split that was scored.
+        protocol: how the model was evaluated.
+        scores: as returned by `evaluate`.
+        scheme: the requested split scheme; see `split_of`.
+
+    Returns:
+        The content of results.json.
+    """
     ids = [case["id"] for case in scores.cases]
     leak = Leak() if part == "train" else find_leak(trained, store, ids)
     return EvaluationRecord(

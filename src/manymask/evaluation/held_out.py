@@ -1,4 +1,4 @@
-"""Which cases of a store may be used to score a model, and whether store and model fit together."""
+"""Which cases of a store may be used to score a model, and whether store and model are compatible."""
 
 import sys
 from collections.abc import Iterable
@@ -15,8 +15,20 @@ from manymask.recipes import Recipe
 
 
 def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Provenance, seen: Iterable[str]) -> None:
-    """Raises `DataLeakError` if any of these cases was trained on, now or earlier on the model's way; of one's own folder
-    prepared anew, where a name may mean another image, it only warns."""
+    """Check that none of the cases was trained on, in this run or in one that it started from.
+
+    For a user's own folder that was prepared again, names may mean other images, and there is only a warning on stderr.
+
+    Args:
+        ids: the cases.
+        part: the part of the split that they belong to.
+        store: the data.
+        provenance: of the model.
+        seen: ids of all cases that the model was trained on.
+
+    Raises:
+        DataLeakError: a case was trained on.
+    """
     known = sorted(set(ids) & set(seen))
     if not known or store.name not in provenance.data_sets:
         return
@@ -30,8 +42,16 @@ def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Prove
 
 
 def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> str:
-    """The scheme a model is tested on: the one asked for, its own where this is the data it was trained on, else the store's
-    default."""
+    """The split scheme that a model is tested on.
+
+    Args:
+        trained: the model.
+        store: the data.
+        scheme: the requested scheme, if any.
+
+    Returns:
+        The requested scheme; else the model's own if the store is its training data; else the default of the store.
+    """
     if scheme is not None:
         return scheme
     same = store.holds(trained.provenance.data_hash)
@@ -39,8 +59,22 @@ def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> 
 
 
 def held_out_cases(trained: TrainedModel, store: Store, part: Part, scheme: str | None = None) -> list[str]:
-    """The cases of a part of `split_of(…)`; refuses any that the model, or a part of it, has seen, and a store that it
-    cannot take."""
+    """The cases of one part of a split, after a check that the model was not trained on them.
+
+    Args:
+        trained: the model.
+        store: the data, as returned by `matched_store`.
+        part: "train", "val" or "test"; the training part is not checked.
+        scheme: the requested split scheme; see `split_of`.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        DataLeakError: a case was trained on.
+        InputError: the store does not fit the model.
+        ValueError: the model needs a window that `matched_store` did not set.
+    """
     if matched_store(trained.recipe, store) is not store:
         raise ValueError("a model with a margin is scored on `matched_store(recipe, store)`")
     ids = store.part(split_of(trained, store, scheme), part)
@@ -58,9 +92,22 @@ def evenly_spaced(ids: list[str], count: int | None) -> list[str]:
 
 
 def matched_store(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)) -> Store:
-    """The store as a model of the recipe sees it: through a window, `offset` (rows, columns) off the middle, where the recipe
-    has a margin. Refuses a store of another size or number of channels than the recipe's."""
-    size, channels = store.stored[0], store.images.shape[1]
+    """The store as a model of the recipe receives it: through a window if the recipe has a margin.
+
+    Args:
+        recipe: of the model.
+        store: the data.
+        offset: rows and columns from the middle of the image to the middle of the window.
+
+    Returns:
+        The store itself, or a window of it.
+
+    Raises:
+        InputError: size or number of channels differ from the recipe's.
+        ConfigError: there is an offset, but the recipe has no margin.
+    """
+    size = store.stored[0]
+    channels = store.images.shape[1]
     if (size, channels) != (recipe.stored, recipe.channels):
         raise InputError(
             f"{store.folder} was prepared at {size}² with {channels} channel(s), the recipe takes {recipe.stored}² with "

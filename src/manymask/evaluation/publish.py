@@ -68,11 +68,23 @@ def publish(
     sampling: SamplingConfig = SamplingConfig(),
     mask_codec: Path | None = None,
 ) -> dict[str, Any]:
-    """Scores the run's model in half precision on the test part (at most `cases`, evenly spaced), with as many seeds, and
-    writes MODEL and RESULTS. `mask_codec` is one of the same latents whose decoder was trained on.
+    """Score a run's model in half precision on the test part, and write MODEL and RESULTS.
 
-    Returns what metrics.json holds. Raises `ConfigError` where the run has no segmenter or was trained on other data, and for
-    a mask codec of other latents.
+    Args:
+        run: run folder of a segmenter.
+        data: folder of the store that it was trained on.
+        model: MODEL.
+        out: RESULTS.
+        seeds: number of sampling seeds, from 0 on.
+        cases: at most so many test cases, evenly spaced; all if None.
+        sampling: new default sampling of the model.
+        mask_codec: folder of a mask codec with the same latents whose decoder was trained further.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        ConfigError: the run has no segmenter or was trained on other data, or the mask codec has other latents.
     """
     require_figures()
     trained = load_model(run)
