@@ -195,12 +195,12 @@ class _Segmentations:
         metrics["dice"]["pooled"] = float(2 * both / max(total, 1))
         metrics["iou"]["pooled"] = float(both / max(total - both, 1))
         metrics["hd95"] |= self.left_out
-        everywhere, near = self.everywhere, self.near_lesion
-        metrics["ece"] = {"mean": everywhere.error, "near_lesion": near.error, "bins": everywhere.bins}
+        near = self.near_lesion
+        metrics["ece"] = {"mean": self.everywhere.error, "near_lesion": near.error, "bins": self.everywhere.bins}
         full = [case for case in cases if case.get("raters") == self.store.raters]
         if full:
             metrics["dice_all_raters"] = _collect(self.store, full, ("dice",))["dice"]
-        diagrams = {"everywhere": everywhere, "near_lesion": near}
+        diagrams = {"everywhere": self.everywhere, "near_lesion": near}
         curves = {
             k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
         }

@@ -130,7 +130,7 @@ def _of_codec(own: Provenance, stage: Stage) -> Provenance:
 
 
 def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
-    """The model with the mask codec of this folder, of which only the decoder was trained further."""
+    """The model with the mask codec of this folder, whose decoder alone was trained further."""
     given = load_model(folder)
     codec = getattr(trained.model, "mask_codec", None)
     mine = trained.provenance
