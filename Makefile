@@ -11,7 +11,7 @@ FAST     := not slow and not browser and not archive
 COVERAGE := 90
 # where pydoclint compares docstrings with signatures; ruff checks that there are docstrings (`pyproject.toml`)
 DOCUMENTED := $(wildcard $(addprefix src/manymask/,nn models diffusion inference evaluation ensemble.py metrics.py \
-              data/augment.py data/dihedral.py data/raters.py data/resize.py data/store.py))
+              data/augment.py data/dihedral.py data/preparation.py data/raters.py data/resize.py data/store.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lint format unit test test-all coverage docs build smoke mutate clean

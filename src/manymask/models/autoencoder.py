@@ -91,6 +91,7 @@ class Codec(TrainableModel):
         setting: its configuration.
 
     Attributes:
+        setting: its configuration.
         mean: mean of each latent channel, (c, 1, 1), as measured by `calibrate_latents`; 0 before.
         std: standard deviation of each latent channel, (c, 1, 1); 1 before.
     """

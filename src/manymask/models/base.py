@@ -17,12 +17,16 @@ StepCallback = Callable[[float], None]
 
 
 class TrainableModel(nn.Module):
-    """What training and evaluation need of any model besides `forward(batch)`, which gives `loss` and its terms."""
+    """The interface of any model for training and evaluation; `forward(batch)` returns `loss` and its terms.
+
+    Attributes:
+        setting: the configuration that it was built from.
+    """
 
     setting: Any
 
     def validation_metric(self, raters: int) -> str:
-        """Name of the score by which checkpoints of data with so many raters are compared; higher is better."""
+        """Name of the score by which checkpoints are compared, for data with so many raters; higher is better."""
         return "dice"
 
     def after_training(self, batches: Iterable[Batch], target: Target) -> None:
@@ -33,13 +37,10 @@ class MaskSampler(TrainableModel, ABC):
     """A segmenter: `forward(batch)` gives the training loss, the other methods draw masks.
 
     Sample k depends on the seed, the image's pixels and k alone, so the masks do not depend on how they are requested.
-
-    Attributes:
-        setting: the configuration that it was built from.
     """
 
     def validation_metric(self, raters: int) -> str:
-        """GED² where one of several raters is learnt, else Dice."""
+        """1 − GED² if one of several raters is learnt, else Dice."""
         learns_raters = getattr(self.setting, "target", None) == "rater"
         return "1 - ged" if raters > 1 and learns_raters else "dice"
 

@@ -223,6 +223,9 @@ class NetworkSegmenter(MaskSampler):
     Args:
         setting: its configuration.
         channels: image channels.
+
+    Attributes:
+        setting: its configuration.
     """
 
     setting: OneToOne

@@ -85,6 +85,9 @@ class ProbUNetSegmenter(MaskSampler):
     Args:
         setting: its configuration.
         channels: image channels.
+
+    Attributes:
+        setting: its configuration.
     """
 
     setting: ProbUNet

@@ -1,0 +1,42 @@
+"""What a diffusion model computes from images once, before sampling."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser receives of B images, encoded once for all samples.
+
+    Attributes:
+        cond: condition maps (B, c, h, w), finest first; the first is the image latent.
+        uncond: the same maps for "no image", for classifier-free guidance.
+        image_latent: z_X (B, c, h, w), for classifier guidance.
+        presence: p(anything is marked), (B,).
+    """
+
+    cond: list[Tensor]
+    uncond: list[Tensor] | None = None
+    image_latent: Tensor | None = None
+    presence: Tensor | None = None
+
+    def rows(self, orientations: list[int], cases: int) -> "Conditioning":
+        """Select the rows of some orientations, case by case.
+
+        Args:
+            orientations: indices of orientations, one per row of each case.
+            cases: number of images; the rows of orientation k start at row k · cases.
+
+        Returns:
+            Conditioning of cases · len(orientations) rows, without `presence`.
+        """
+        index = torch.tensor([turn * cases + case for case in range(cases) for turn in orientations])
+
+        def pick(x: Tensor) -> Tensor:
+            return x[index.to(x.device)]
+
+        uncond = None if self.uncond is None else [pick(x) for x in self.uncond]
+        image_latent = None if self.image_latent is None else pick(self.image_latent)
+        return Conditioning([pick(x) for x in self.cond], uncond, image_latent)
