@@ -99,13 +99,26 @@ def publish(
         trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
+    metrics = _all_scores(halved, store, out, seeds, cases)
+    with atomic_folder(model, ours="config.json") as beside:
+        write_model(halved, beside, half=True)
+        write_json(beside / "metrics.json", metrics)
+        with (beside / "README.md").open("a", encoding="utf-8") as readme:
+            readme.write(card.measured(metrics))
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _all_scores(
+    halved: TrainedModel, store: Store, out: Path, seeds: int, cases: int | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Scores of the segmenter with every seed, of its samples from the image as it is, and of its codecs."""
     plain = EvalConfig()
-    metrics: dict[str, list[dict[str, Any]]] = {
-        Stage.SEGMENTER.value: [
-            _scored(halved, store, out if seed == 0 else None, replace(plain, seed=seed), cases).brief()
-            for seed in range(seeds)
-        ]
-    }
+    metrics: dict[str, list[dict[str, Any]]] = {Stage.SEGMENTER.value: []}
+    for seed in range(seeds):
+        folder = out if seed == 0 else None
+        scored = _scored(halved, store, folder, replace(plain, seed=seed), cases)
+        metrics[Stage.SEGMENTER.value].append(scored.brief())
     if isinstance(halved.model, DiffusionSegmenter) and halved.model.setting.orientations > 1:
         upright = replace(plain, sampling=SamplingConfig(orientations=1))
         metrics[UPRIGHT] = [_scored(halved, store, None, upright, cases).brief()]
@@ -114,12 +127,6 @@ def publish(
         if isinstance(codec, Codec):
             part = replace(halved, model=codec, stage=stage, provenance=_of_codec(halved.provenance, stage))
             metrics[stage.value] = [_scored(part, store, out / stage, plain, cases).brief()]
-    with atomic_folder(model, ours="config.json") as beside:
-        write_model(halved, beside, half=True)
-        write_json(beside / "metrics.json", metrics)
-        with (beside / "README.md").open("a", encoding="utf-8") as readme:
-            readme.write(card.measured(metrics))
-    write_json(out / "metrics.json", metrics)
     return metrics
 
 
