@@ -1,11 +1,17 @@
 """DICOM files for the tests, made by pydicom: small, valid, and with a patient's name that must never be seen again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from manymask.errors import InputError
+from manymask.io.dicom.series import dicom_series, series_of
+from manymask.io.image import Picture
+from manymask.io.window import Window
 
 PATIENT = "Musterfrau^Erika"
 SERIES = "1.2.826.0.1.3680043.8.498.1"
@@ -64,3 +70,20 @@ def region(delta=0.05, units=3, kind=1, end=16) -> Dataset:
     made.RegionLocationMaxX1 = made.RegionLocationMaxY1 = end
     made.PhysicalDeltaX, made.PhysicalDeltaY = delta, -delta
     return made
+
+
+def read_dicom(paths: Sequence[Path], window: Window | None = None) -> list[Picture]:
+    """Every frame of the files, series after series; raises `InputError` for the first that cannot be read or that does
+    not fit the others."""
+    listing = dicom_series(paths)
+    for problem in listing.problems:
+        raise InputError(problem)
+    return [picture for series in listing.series for picture in series.pictures(window)]
+
+
+def pictures_of(datasets: Sequence[Any], window: Window | None = None) -> list[Picture]:
+    """The same for pydicom data sets that are in memory already."""
+    listing = series_of(datasets)
+    for problem in listing.problems:
+        raise InputError(problem)
+    return [picture for series in listing.series for picture in series.pictures(window)]

@@ -22,9 +22,10 @@ from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
 from manymask.inference.batch import RunSummary, SeriesResult, find_entries
 from manymask.io.dicom.web import archive_series
-from manymask.io.nifti import nifti_slices, read_nifti, write_nifti
+from manymask.io.nifti import nifti_slices, write_nifti
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
 from tests.factories import run
+from tests.nifti_files import read_nifti
 
 AFFINES = [
     np.diag([0.7, 0.8, 2.5, 1.0]),
@@ -169,7 +170,8 @@ def test_crop_model_segments_the_regions_named_and_nothing_else(monkeypatch, cro
     looked[28:92, 18:82] = looked[118:182, 168:232] = True  # 64² about each centre
     assert not held[~looked].any() and held[28:92, 18:82].any() and held[118:182, 168:232].any()
     first = Segmenter(load_model(crop_model))
-    from manymask.io.dicom.series import read_dicom, seen_through
+    from manymask.io.dicom.series import seen_through
+    from tests.dicom_files import read_dicom
 
     (picture,) = read_dicom([path])
     drawn = first.segment(seen_through(picture, first.recipe.window), rois=[(50, 60), (200, 150)])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from manymask.errors import ManymaskError
 from manymask.io.dicom.series import seen_through
-from manymask.io.nifti import count_slices, is_nifti, nifti_slices, read_nifti, to_picture, to_plane, write_nifti
+from manymask.io.nifti import count_slices, is_nifti, nifti_slices, to_picture, to_plane, write_nifti
 from manymask.io.window import parse_window
+from tests.nifti_files import read_nifti
 
 RNG = np.random.default_rng(0)
 VOLUME = RNG.integers(-1000, 2000, (12, 10, 4)).astype(np.int16)

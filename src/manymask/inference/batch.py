@@ -33,9 +33,9 @@ from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.dicom.seg import segmentations, write_segmentations
 from manymask.io.dicom.series import seen_through
 from manymask.io.dicom.web import ArchiveSeries, archive_series, is_address
-from manymask.io.image import DicomFrame, Picture
-from manymask.io.inputs import Found, Input, Nifti, Raster, find_inputs
-from manymask.io.nifti import count_slices, write_nifti
+from manymask.io.image import DicomFrame, ImageSource, Picture
+from manymask.io.inputs import Found, Input, Raster, find_inputs
+from manymask.io.nifti import write_nifti
 from manymask.io.raster import to_channels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.window import Window
@@ -217,22 +217,14 @@ def segment_all(
     return run.tally
 
 
-def _count(entries: Sequence[Entry]) -> int | None:
+def _count(entries: Sequence[ImageSource]) -> int | None:
     """The number of pictures, from headers alone; None if that is not known in advance."""
     try:
-        counts = [_count_of(entry) for entry in entries]
+        counts = [entry.count() for entry in entries]
     except ManymaskError:
         return None  # reported when the file is read
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
-
-
-def _count_of(entry: Entry) -> int | None:
-    if isinstance(entry, ArchiveSeries):
-        return None
-    if isinstance(entry, Raster):
-        return 1
-    return count_slices(entry.path) if isinstance(entry, Nifti) else len(entry)
 
 
 @dataclass
@@ -293,7 +285,7 @@ class _Run:
         )
         assert result.record is not None
         source = result.record.source
-        file = entry.path.name if isinstance(entry, (Raster, Nifti)) else None
+        file = entry.file
         source = replace(source, file=file) if ask.anonymiser is None else source.anonymous()
         record = replace(result.record, source=source)
         # only the thresholded masks are kept: probabilities take four times the memory

@@ -1,10 +1,15 @@
 """What is segmented, wherever it came from: pixels, a name that is safe to write, and the way back to the source."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from manymask.errors import ManymaskError
+from manymask.io.window import Window
+
+Failed = Callable[[ManymaskError], None]
 _PIXELS = 0x7FE00000  # the group that pixels of DICOM stand in, behind all else
 
 
@@ -66,3 +71,33 @@ class Drawn(Protocol):
     def confidence(self) -> Any: ...
     @property
     def consensus(self) -> Any: ...
+
+
+class ImageSource(Protocol):
+    """One or more images that belong together: a file, a DICOM series, or a series of an archive."""
+
+    @property
+    def file(self) -> str | None:
+        """Name of the file, without its folder; None for DICOM, which is known by its UIDs."""
+
+    def count(self) -> int | None:
+        """How many images there are, from headers alone; None where that is known only once they are read.
+
+        Raises:
+            InputError: the header cannot be read.
+        """
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """(H, W) of the images as the headers say, before anything is decoded."""
+
+    def read(self, index: int, window: Window | None = None) -> Picture:
+        """Image `index`, from 0; raises `InputError` where it cannot be read."""
+
+    def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
+        """All images in order, decoded one after the other.
+
+        Args:
+            window: grey values that are shown; the file's own if None.
+            failed: called with the error of each image that cannot be read, after which the others go on; without it
+                the error is raised.
+        """

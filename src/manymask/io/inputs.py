@@ -10,10 +10,10 @@ from pathlib import Path
 from manymask.errors import InputError
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.file import is_dicomdir
-from manymask.io.dicom.series import Failed, Series, dicom_series, is_dicom
-from manymask.io.image import Picture
-from manymask.io.nifti import is_nifti, nifti_slices
-from manymask.io.raster import holds_raster, is_raster, read_noted
+from manymask.io.dicom.series import Series, dicom_series, is_dicom
+from manymask.io.image import Failed, Picture
+from manymask.io.nifti import count_slices, is_nifti, nifti_slices, slice_size
+from manymask.io.raster import claimed_size, holds_raster, is_raster, read_noted
 from manymask.io.window import Window
 
 _KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
@@ -31,7 +31,26 @@ class Raster:
 
     path: Path
 
+    @property
+    def file(self) -> str | None:
+        """Its name."""
+        return self.path.name
+
+    def count(self) -> int:
+        """One."""
+        return 1
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """Of the image, as its header says."""
+        claim = claimed_size(self.path)
+        return {(claim.height, claim.width)}
+
+    def read(self, index: int, window: Window | None = None) -> Picture:
+        """The image."""
+        return next(self.pictures(window))
+
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
+        """The image; it has no window."""
         pixels, notes = read_noted(self.path)
         stretched = stretch_note(pixels, str(self.path))
         yield Picture(pixels, self.path.stem, notes=(*notes, stretched) if stretched else notes)
@@ -43,8 +62,26 @@ class Nifti:
 
     path: Path
 
-    def pictures(self, window: Window | None = None, failed: Failed | None = None, first: int = 0) -> Iterator[Picture]:
-        return nifti_slices(self.path, window, first, failed)
+    @property
+    def file(self) -> str | None:
+        """Its name."""
+        return self.path.name
+
+    def count(self) -> int:
+        """How many slices it has along all axes but the first two."""
+        return count_slices(self.path)
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """Of a slice, as the header says."""
+        return {slice_size(self.path)}
+
+    def read(self, index: int, window: Window | None = None) -> Picture:
+        """Slice `index`."""
+        return next(nifti_slices(self.path, window, index))
+
+    def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
+        """Its slices; see `nifti_slices`."""
+        return nifti_slices(self.path, window, failed=failed)
 
 
 Input = Raster | Nifti | Series

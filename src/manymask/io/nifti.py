@@ -40,11 +40,6 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def read_nifti(path: Path, window: Window | None = None) -> list[Picture]:
-    """Every slice of a file; see `nifti_slices`."""
-    return list(nifti_slices(path, window))
-
-
 def count_slices(path: Path) -> int:
     """How many slices `nifti_slices` gives, from the header alone."""
     nibabel = _nibabel()

@@ -22,9 +22,9 @@ from manymask.inference.segmenter import Segmentation, Segmenter
 from manymask.io.atomic import read_json
 from manymask.io.dicom.seg import segmentations, write_segmentations
 from manymask.io.image import DicomFrame, NiftiSlice, Picture
-from manymask.io.inputs import Input, Nifti, Raster, find_inputs
-from manymask.io.nifti import count_slices, slice_size, write_nifti
-from manymask.io.raster import claimed_size, to_channels
+from manymask.io.inputs import Input, Raster, find_inputs
+from manymask.io.nifti import write_nifti
+from manymask.io.raster import to_channels
 from manymask.io.record import Record
 from manymask.io.source import source_of
 from manymask.io.window import NAMED, parse_window
@@ -94,16 +94,12 @@ class OpenedInput:
         """Picture `number`, counted from 1, through a window of `WINDOWS` (or `CENTRE,WIDTH`)."""
         entry, place = self._find(number)
         chosen = parse_window("header" if window in ("", WINDOWS[0]) else window)
-        if isinstance(entry, Raster):
-            return next(entry.pictures(chosen))
-        if isinstance(entry, Nifti):
-            return next(entry.pictures(chosen, first=place))
-        return next(replace(entry, frames=entry.frames[place : place + 1]).pictures(chosen))
+        return entry.read(place, chosen)
 
     def file(self, number: int) -> str | None:
         """The name of the file that picture `number` is in; DICOM is known by its UIDs."""
         entry, _ = self._find(number)
-        return entry.path.name if isinstance(entry, Raster | Nifti) else None
+        return entry.file
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ class Drawing:
                 "mean_entropy_bits": float(found.entropy.mean())}  # fmt: skip
 
     def forms(self) -> tuple[Form, ...]:
-        """What it can be saved as, the most matched_store first."""
+        """What it can be saved as, the most fitting first."""
         if isinstance(self.subject.shown.origin, DicomFrame):
             return ("DICOM SEG", "PNG")
         return ("NIfTI", "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG",)
@@ -158,28 +154,10 @@ def open_files(paths: Sequence[Path], limits: Limits) -> OpenedInput:
     if not found.inputs:
         raise InputError("; ".join(found.problems[:3]))
     for entry in found.inputs:
-        for height, width in claimed_sizes(entry):
+        for height, width in entry.sizes():
             check_size(height, width, limits)
-    counts = tuple(_count(entry) for entry in found.inputs)
+    counts = tuple(entry.count() for entry in found.inputs)
     return OpenedInput(tuple(found.inputs), counts, (*found.problems, *found.remarks))
-
-
-def claimed_sizes(entry: Input) -> set[tuple[int, int]]:
-    """(H, W) as the headers say, before anything is decoded."""
-    if isinstance(entry, Raster):
-        claim = claimed_size(entry.path)
-        return {(claim.height, claim.width)}
-    if isinstance(entry, Nifti):
-        return {slice_size(entry.path)}
-    return {(int(frame.header.get("Rows") or 0), int(frame.header.get("Columns") or 0)) for frame in entry.frames}
-
-
-def _count(entry: Input) -> int:
-    if isinstance(entry, Raster):
-        return 1
-    if isinstance(entry, Nifti):
-        return count_slices(entry.path)
-    return len(entry)
 
 
 def check_picture(picture: Picture, limits: Limits) -> Picture:

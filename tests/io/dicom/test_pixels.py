@@ -14,10 +14,10 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Los
 from manymask.errors import InputError
 from manymask.io.dicom.decode import decode
 from manymask.io.dicom.pixels import frame_values, render
-from manymask.io.dicom.series import load_dicom, pictures_of, seen_through
+from manymask.io.dicom.series import load_dicom, seen_through
 from manymask.io.dicom.tables import _expanded
 from manymask.io.window import Window
-from tests.dicom_files import dataset, save, slice_at
+from tests.dicom_files import dataset, pictures_of, save, slice_at
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"  # they come in pydicom's wheel
 RNG = np.random.default_rng(0)

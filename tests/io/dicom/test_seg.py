@@ -12,9 +12,9 @@ import pytest
 from manymask.errors import ConfigError, InputError
 from manymask.io.dicom.deidentify import KEY_VARIABLE, Anonymiser
 from manymask.io.dicom.seg import _kinds, segmentations, write_segmentations
-from manymask.io.dicom.series import pictures_of
 from manymask.io.image import Picture
 from manymask.io.palette import PALETTE
+from tests.dicom_files import pictures_of
 from tests.dicom_sources import CT, PHOTOGRAPH, SECONDARY, base, cine, ct_series, enhanced_ct, photograph
 from tests.factories import run
 

@@ -31,10 +31,10 @@ from pydicom.uid import (
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.dicom.decode import inflates_beyond, stream_size
 from manymask.io.dicom.pixels import frame_values
-from manymask.io.dicom.series import dicom_series, is_dicom, parse_window, pictures_of, read_dicom, seen_through
+from manymask.io.dicom.series import dicom_series, is_dicom, parse_window, seen_through
 from manymask.io.image import Picture
 from manymask.io.window import Window, fixed
-from tests.dicom_files import PATIENT, dataset, save, slice_at
+from tests.dicom_files import PATIENT, dataset, pictures_of, read_dicom, save, slice_at
 
 FILES = Path(pydicom.data.__file__).parent / "test_files"  # they come in pydicom's wheel
 RNG = np.random.default_rng(0)

@@ -5,9 +5,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from manymask.io.dicom.series import pictures_of
 from manymask.io.dicom.spacing import measure
-from tests.dicom_files import dataset, region, slice_at
+from tests.dicom_files import dataset, pictures_of, region, slice_at
 
 GREY = np.arange(256, dtype=np.uint16).reshape(16, 16)
 

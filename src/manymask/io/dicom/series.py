@@ -7,7 +7,7 @@ turned, so that masks fit the source.
 """
 
 import filecmp
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,30 +28,10 @@ from manymask.io.dicom.header import (
 from manymask.io.dicom.pixels import frame_values, render, render_noted
 from manymask.io.dicom.spacing import measure
 from manymask.io.dicom.stacks import Frame, in_stacks
-from manymask.io.image import DicomFrame, NiftiSlice, Picture
+from manymask.io.image import DicomFrame, Failed, NiftiSlice, Picture
 from manymask.io.window import Window, parse_window
 
-__all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "pictures_of",
-           "read_dicom", "seen_through", "series_of"]  # fmt: skip
-
-Failed = Callable[[ManymaskError], None]
-
-
-def read_dicom(paths: Sequence[Path], window: Window | None = None) -> list[Picture]:
-    """Every frame of the files, series after series; raises `InputError` for the first that cannot be read or that does
-    not fit the others."""
-    listing = dicom_series(paths)
-    for problem in listing.problems:
-        raise InputError(problem)
-    return [picture for series in listing.series for picture in series.pictures(window)]
-
-
-def pictures_of(datasets: Sequence[Any], window: Window | None = None) -> list[Picture]:
-    """The same for pydicom data sets that are in memory already."""
-    listing = series_of(datasets)
-    for problem in listing.problems:
-        raise InputError(problem)
-    return [picture for series in listing.series for picture in series.pictures(window)]
+__all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "seen_through", "series_of"]  # fmt: skip
 
 
 def seen_through(picture: Picture, window: str) -> Picture:
@@ -81,8 +61,25 @@ class Series:
 
     frames: Sequence[Frame]
 
+    @property
+    def file(self) -> str | None:
+        """None: DICOM is known by its UIDs."""
+        return None
+
     def __len__(self) -> int:
         return len(self.frames)
+
+    def count(self) -> int:
+        """How many frames there are."""
+        return len(self.frames)
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """Of the frames, as their headers say."""
+        return {(int(frame.header.get("Rows") or 0), int(frame.header.get("Columns") or 0)) for frame in self.frames}
+
+    def read(self, index: int, window: Window | None = None) -> Picture:
+        """Frame `index`."""
+        return next(replace(self, frames=self.frames[index : index + 1]).pictures(window))
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         """Decodes one frame after the other; a file is held while its frames are wanted. A frame that cannot be read is

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from manymask.errors import InputError, MissingExtraError
-from manymask.io.dicom.series import Failed, series_of
-from manymask.io.image import Picture
+from manymask.io.dicom.series import series_of
+from manymask.io.image import Failed, Picture
 from manymask.io.window import Window
 
 USER, PASSWORD, TOKEN = (f"MANYMASK_DICOMWEB_{name}" for name in ("USER", "PASSWORD", "TOKEN"))
@@ -41,6 +42,26 @@ class ArchiveSeries:
     study: str
     series: str
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def file(self) -> str | None:
+        """None: DICOM is known by its UIDs."""
+        return None
+
+    def count(self) -> int | None:
+        """None: not known before the series is fetched."""
+        return None
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """None known before the series is fetched."""
+        return set()
+
+    def read(self, index: int, window: Window | None = None) -> Picture:
+        """Image `index`; fetches the whole series."""
+        found = next(islice(self.pictures(window), index, None), None)
+        if found is None:
+            raise InputError(f"the series has no image {index + 1}")
+        return found
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         """Its images in the order of their position; fetches the whole series first."""
