@@ -22,7 +22,7 @@ class ManymaskError(Exception):
 
     def __init__(
         self,
-        message: str,
+        message: str = "",
         *,
         path: os.PathLike[str] | str | None = None,
         parameter: str | None = None,
@@ -55,7 +55,7 @@ class DataLeakError(ManymaskError):
         cases: their ids.
     """
 
-    def __init__(self, message: str, *, cases: Iterable[str] = (), **fields: Any) -> None:
+    def __init__(self, message: str = "", *, cases: Iterable[str] = (), **fields: Any) -> None:
         super().__init__(message, **fields)
         self.cases = tuple(cases)
 
@@ -68,7 +68,9 @@ class MissingExtraError(ManymaskError):
         package: the package that is missing.
     """
 
-    def __init__(self, message: str, *, extra: str | None = None, package: str | None = None, **fields: Any) -> None:
+    def __init__(
+        self, message: str = "", *, extra: str | None = None, package: str | None = None, **fields: Any
+    ) -> None:
         super().__init__(message, **fields)
         self.extra = extra
         self.package = package

@@ -10,7 +10,7 @@ import pytest
 from manymask.data.case import Source, random_scheme
 from manymask.data.datasets import phantom
 from manymask.data.store import prepare
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.experiments.figures import draw_figures
 from manymask.experiments.matrix import matrix
 from manymask.experiments.report.collect import collect
@@ -127,7 +127,7 @@ def test_table_one_scores_a_weighted_codec_at_both_thresholds(run):
 def test_a_lone_damaged_experiment_is_told_once(run):
     (run / "cvc_clinicdb/experiment.json").write_text("3")
     told = []
-    with pytest.raises(ManymaskError, match="holds a int"):
+    with pytest.raises(InputError, match="holds a int"):
         collect([run], told.append)
     assert told == []
 
@@ -162,7 +162,7 @@ def test_two_runs_of_one_recipe_keep_their_tables_apart(run, tmp_path):
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
-    with pytest.raises(ManymaskError, match="holds no results"):
+    with pytest.raises(InputError, match="holds no results"):
         write_report([tmp_path], tmp_path / "report")
 
 
@@ -199,7 +199,7 @@ def test_damaged_experiment_is_told_and_the_report_of_the_others_is_made(run, tm
     said = capsys.readouterr().err
     assert re.search(message, said) and said.startswith(f"manymask: {other / name}") and said.count("\n") == 1
     assert "## cvc_clinicdb" in text and "0.800 (0.790 – 0.820)" in text
-    with pytest.raises(ManymaskError, match=message):
+    with pytest.raises(InputError, match=message):
         write_report([other], tmp_path / "none")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError
 from manymask.inference.segmenter import Segmenter
 from manymask.io.image import Picture
 from manymask.serving import service as desk
@@ -51,11 +51,11 @@ def test_line_wakes_who_comes_next():
 def test_line_is_bounded_in_all_and_per_client():
     line = Line(longest=2, each=2)
     with line.place("a", "x"), line.place("b", "x"):
-        with pytest.raises(ManymaskError, match="2 drawings of yours"), line.place("c", "x"):
+        with pytest.raises(InputError, match="2 drawings of yours"), line.place("c", "x"):
             pass
         with (
             line.place("d", "y"),
-            pytest.raises(ManymaskError, match="queue is full: 2 are waiting"),
+            pytest.raises(InputError, match="queue is full: 2 are waiting"),
             line.place("e", "z"),
         ):
             pass
@@ -84,9 +84,9 @@ def test_closing_line_tells_everybody_and_takes_nobody():
     line = Line(5, 5)
     with line.place("a", "x") as ticket:
         assert not line.close(0.01)
-        with pytest.raises(ManymaskError, match="server is closing"):
+        with pytest.raises(InputError, match="server is closing"):
             ticket.check()
-        with pytest.raises(ManymaskError, match="server is closing"), line.place("b", "y"):
+        with pytest.raises(InputError, match="server is closing"), line.place("b", "y"):
             pass
     assert line.close(0.01)
 
@@ -283,7 +283,7 @@ def test_claimed_size_is_checked_before_pixels_are_read(tmp_path):
     nibabel = pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
     image = nibabel.Nifti1Image(np.zeros((6000, 5000, 1), np.uint8), np.eye(4))
     nibabel.save(image, tmp_path / "large.nii.gz")
-    with pytest.raises(ManymaskError, match=r"6000×5000 pixels; this server takes up to 25 million"):
+    with pytest.raises(InputError, match=r"6000×5000 pixels; this server takes up to 25 million"):
         desk.open_files([tmp_path / "large.nii.gz"], desk.Limits())
 
 
@@ -294,5 +294,5 @@ def test_bad_file_leaves_the_others_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     opened = desk.open_files([tmp_path / "good.png", tmp_path / "notes.txt"], desk.Limits())
     assert len(opened) == 1 and opened.kind == "Image" and "notes.txt is not an image" in opened.notices[0]
-    with pytest.raises(ManymaskError, match=r"notes\.txt is not an image"):
+    with pytest.raises(InputError, match=r"notes\.txt is not an image"):
         desk.open_files([tmp_path / "notes.txt"], desk.Limits())

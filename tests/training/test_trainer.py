@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from manymask.config import to_dict
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, DataLeakError, InputError
 from manymask.hub.model_folder import load_model
 from manymask.nn.losses import WeightedCE
 from manymask.recipes import Training
@@ -113,7 +113,7 @@ def test_two_processes_lose_what_one_loses(store, tmp_path):
 def test_changed_recipe_in_an_old_run_folder_is_refused(store, tmp_path):
     stopped_after(job(store, tmp_path), 1)
     changed = job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, batch_size=2))
-    with pytest.raises(ManymaskError, match=r"other settings \(recipe\.codec_training\.batch_size: 4 → 2\)"):
+    with pytest.raises(ConfigError, match=r"other settings \(recipe\.codec_training\.batch_size: 4 → 2\)"):
         Trainer.start(changed)
 
 
@@ -125,7 +125,7 @@ def test_setting_younger_than_a_run_stays_at_its_default(store, tmp_path):
     del config["recipe"]["codec_training"]["max_grad_norm"]
     place.write_text(yaml.safe_dump(config))
     Trainer.start(job(store, tmp_path))
-    with pytest.raises(ManymaskError, match=r"other settings \(recipe\.codec_training\.max_grad_norm: 1\.0 → 2\.0\)"):
+    with pytest.raises(ConfigError, match=r"other settings \(recipe\.codec_training\.max_grad_norm: 1\.0 → 2\.0\)"):
         Trainer.start(job(store, tmp_path, codec_training=replace(tiny_recipe().codec_training, max_grad_norm=2.0)))
 
 
@@ -134,7 +134,7 @@ def test_non_finite_loss_names_step_and_cases(store, tmp_path):
     with torch.no_grad():
         list(started.model.parameters())[-1].fill_(float("nan"))
     with pytest.raises(
-        ManymaskError, match=r"loss is nan and its gradient nan at step 1, cases phantom-\d+.*lower learning rate"
+        ConfigError, match=r"loss is nan and its gradient nan at step 1, cases phantom-\d+.*lower learning rate"
     ):
         started.step()
 
@@ -143,13 +143,13 @@ def test_damaged_checkpoint_is_a_clear_error(store, tmp_path):
     stopped_after(job(store, tmp_path), 1)
     last = tmp_path / "mask-codec/checkpoints/last.safetensors"
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(ManymaskError, match=r"last\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"last\.safetensors is damaged"):
         Trainer.start(job(store, tmp_path))
 
 
 def test_refused_command_leaves_the_run_folder_untouched(store, tmp_path):
     wrong = replace(job(store, tmp_path), scheme="typo")
-    with pytest.raises(ManymaskError, match="has no split 'typo'"):
+    with pytest.raises(ConfigError, match="has no split 'typo'"):
         Trainer.start(wrong)
     assert not any(tmp_path.rglob("*"))
     assert Trainer.start(job(store, tmp_path)).progress.step == 0
@@ -157,14 +157,14 @@ def test_refused_command_leaves_the_run_folder_untouched(store, tmp_path):
 
 def test_store_of_another_size_is_refused(store, tmp_path):
     recipe = replace(tiny_recipe(), size=128)
-    with pytest.raises(ManymaskError, match=r"prepared at 64² with 1 channel\(s\), the recipe takes 128²"):
+    with pytest.raises(InputError, match=r"prepared at 64² with 1 channel\(s\), the recipe takes 128²"):
         Trainer.start(TrainConfig(recipe, "mask-codec", store, tmp_path))
 
 
 def test_codec_of_other_settings_is_refused(store, trained_run, tmp_path):
     recipe = tiny_recipe()
     recipe = replace(recipe, mask_codec=replace(recipe.mask_codec, quantize_on_decode=True))
-    with pytest.raises(ManymaskError, match=r"trained with other settings \(quantize_on_decode: False → True\)"):
+    with pytest.raises(ConfigError, match=r"trained with other settings \(quantize_on_decode: False → True\)"):
         Trainer.start(TrainConfig(recipe, "segmenter", store, trained_run))
 
 
@@ -185,7 +185,7 @@ def test_metrics_cut_short_by_a_kill_are_forgotten(store, tmp_path):
 
 
 def test_segmenter_without_codecs_says_what_to_run(store, tmp_path):
-    with pytest.raises(ManymaskError, match="needs a trained image-codec"):
+    with pytest.raises(ConfigError, match="needs a trained image-codec"):
         Trainer.start(job(store, tmp_path, "segmenter"))
 
 
@@ -208,7 +208,7 @@ def test_init_starts_from_saved_weights(store, trained_run, tmp_path):
 def test_start_from_a_model_that_saw_the_test_part_is_refused(store, trained_run, tmp_path):
     shutil.copytree(trained_run / "mask-codec" / "model", tmp_path / "given")
     (tmp_path / "given" / "training_ids.txt").write_text("\n".join(store.part(None, "test")) + "\n")
-    with pytest.raises(ManymaskError, match="of the test cases were trained on"):
+    with pytest.raises(DataLeakError, match="of the test cases were trained on"):
         Trainer.start(replace(job(store, tmp_path), init=tmp_path / "given"))
 
 
@@ -222,12 +222,12 @@ def test_model_remembers_what_it_started_from(store, trained_run, tmp_path):
 def test_codecs_that_fit_but_mean_something_else_are_refused(store, trained_run, tmp_path):
     wanted = replace(tiny_recipe().mask_codec, loss=WeightedCE(50, unbias=True))
     given = replace(job(store, tmp_path, "segmenter", mask_codec=wanted), init=trained_run / "segmenter" / "model")
-    with pytest.raises(ManymaskError, match=r"trained with other settings \(loss"):
+    with pytest.raises(ConfigError, match=r"trained with other settings \(loss"):
         Trainer.start(given)
 
 
 def test_recipe_of_another_data_set_is_refused(store, tmp_path):
-    with pytest.raises(ManymaskError, match="holds phantom, the recipe takes isic2018"):
+    with pytest.raises(ConfigError, match="holds phantom, the recipe takes isic2018"):
         Trainer.start(job(store, tmp_path, dataset="isic2018"))
 
 
