@@ -34,7 +34,13 @@ CPU_SECONDS = 90  # a mutant that takes longer hangs, and is killed
 # module: its test files, the quickest first
 CORE: dict[str, tuple[str, ...]] = {
     "diffusion.process": ("diffusion/process", "diffusion/samplers"),
-    "diffusion.samplers": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.base": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.ddim": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.ddpm": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.dpm_solver": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.euler": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.heun": ("diffusion/process", "diffusion/samplers"),
+    "diffusion.samplers.plms": ("diffusion/process", "diffusion/samplers"),
     "nn.quantizers": ("nn/quantizers", "models/autoencoder"),
     "nn.losses": ("nn/losses",),
     "metrics": ("metrics",),

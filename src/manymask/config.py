@@ -29,7 +29,7 @@ def to_dict(setting: Any) -> Any:
 def from_dict(expected: Any, value: Any, where: str = "config") -> Any:
     """The inverse of `to_dict`: builds what the annotation `expected` allows, or raises `ConfigError` naming the place.
 
-    Numbers are held to the bounds of `limits`.
+    Numbers are held to the bounds of `limits`, or of `field(metadata={"limits": (least, most)})`.
     """
     return _build(expected, value, where)
 
@@ -95,17 +95,16 @@ def _from_fields(expected: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected the settings of {name}, found {_shown(value)}")
     if where.count(".") > MOST_DEPTH:
         raise ConfigError(f"{where[:80]}…: nested too deeply")
-    hints = get_type_hints(expected)
+    hints, fields = get_type_hints(expected), {f.name: f for f in dataclasses.fields(expected)}
     given = {key: item for key, item in value.items() if key != "kind"}
-    unknown = sorted(str(key) for key in given if key not in hints)
+    unknown = sorted(str(key) for key in given if key not in fields)
     if unknown:
         raise ConfigError(f"{where}: {name} has no setting {repr(', '.join(unknown)[:80])[1:-1]}")
-    missing = [f.name for f in dataclasses.fields(expected) if f.name not in given and _required(f)]
+    missing = [f.name for f in fields.values() if f.name not in given and _required(f)]
     if missing:
         raise ConfigError(f"{where}: {name} lacks the setting {', '.join(missing)}")
-    return expected(
-        **{key: _build(hints[key], item, f"{where}.{key}", limits_of(name, key)) for key, item in given.items()}
-    )
+    bounds = {key: fields[key].metadata.get("limits") or limits_of(name, key) for key in given}
+    return expected(**{key: _build(hints[key], item, f"{where}.{key}", bounds[key]) for key, item in given.items()})
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -122,7 +122,7 @@ def write(path: Path, kind: str) -> Path:
         ("good", {"form": "DICOM SEG"}, "DICOM SEG needs another source"),
         ("good", {"slice_number": 2}, "there is no slice 2"),
         ("good", {"model": "../../etc"}, "is not in the list|there is no model"),
-        ("good", {"sampler": "magic"}, "no sampler 'magic'; choose one of the model's own, DDPM"),
+        ("good", {"sampler": "magic"}, "no sampler 'magic'; choose one of the model's own, DDIM"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_message(client, page_server, image, tmp_path, kind, wanted, message):

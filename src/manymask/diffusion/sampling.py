@@ -1,7 +1,7 @@
 """How masks are drawn from a trained model, as one frozen value."""
 
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 from manymask.choices import SamplerName
 from manymask.diffusion.process import Process
@@ -35,7 +35,7 @@ class SamplingConfig:
         if (
             self.sampler is not None
             and self.sampler not in SAMPLERS
-            and not isinstance(self.sampler, get_args(Sampler))
+            and not isinstance(self.sampler, tuple(SAMPLERS.values()))
         ):
             raise ConfigError(
                 f"sampler: {self.sampler!r} is none of {', '.join(SAMPLERS)}, and no object such as DDIM(10)",

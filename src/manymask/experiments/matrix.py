@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from manymask.data.augment import Augment
 from manymask.diffusion.guidance import PairClassifier
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
-from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, Sampler
+from manymask.diffusion.samplers import DDIM, SAMPLERS, Euler, Sampler
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.models.denoisers import ConcatUNet, MedSegDiff
@@ -126,10 +126,10 @@ TITLES = {
     "target": "What is learnt of several raters",
 }
 
-SAMPLERS: dict[type, tuple[Sampler, ...]] = {
-    GaussianDiffusion: (DDPM(), DDIM(), PLMS(), DPMSolver()),
-    RectifiedFlow: (Euler(), Heun()),
-}
+
+def compared_samplers(process: type) -> tuple[Sampler, ...]:
+    """Those that the sweep over steps compares on a process: each on the first that it serves, and there alone."""
+    return tuple(kind() for kind in SAMPLERS.values() if kind.serves[0] is process)
 
 
 @dataclass(frozen=True)

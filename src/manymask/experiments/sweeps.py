@@ -13,7 +13,7 @@ from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.evaluator import THRESHOLD, EvalConfig, Scores, evaluate, resize_map
 from manymask.evaluation.held_out import evenly_spaced
 from manymask.evaluation.profiling import median_latency
-from manymask.experiments.matrix import SAMPLERS, Budget
+from manymask.experiments.matrix import Budget, compared_samplers
 from manymask.metrics import overlap, summary
 from manymask.models.autoencoder import Codec
 from manymask.models.latent_diffusion import LatentDiffusion
@@ -56,7 +56,8 @@ def sweeps(model: Any, store: Store, ids: list[str], budget: Budget, main: bool)
     if not isinstance(setting, LatentDiffusion):
         return found
     if main or isinstance(setting.process, RectifiedFlow):
-        every = [replace(s, steps=n) for s in SAMPLERS[type(setting.process)] for n in budget.sweep_steps]
+        compared = compared_samplers(type(setting.process))
+        every = [replace(sampler, steps=n) for sampler in compared for n in budget.sweep_steps]
         found["steps"] = [under(sampler, model, store, ids, budget) for sampler in every]
     elif setting.sampler.steps in budget.sweep_steps and setting.sampler.steps > LONG:
         found["steps"] = [under(setting.sampler, model, store, ids, budget)]

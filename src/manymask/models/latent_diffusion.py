@@ -350,7 +350,7 @@ class DiffusionSegmenter(MaskSampler):
         height, width = (side // self.mask_codec.factor for side in size)
         start = noise.normal(self.mask_codec.latent_channels, height, width).to(conditioning.cond[0].device)
         denoise = self.denoise(conditioning, sampling, callback)
-        z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc, arg-type]
+        z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
 
 

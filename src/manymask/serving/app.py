@@ -16,7 +16,7 @@ from manymask.io.image import Picture
 from manymask.serving import service as desk
 from manymask.serving.line import LeftError, StoppedError
 from manymask.serving.service import OpenedInput, SegmentRequest
-from manymask.serving.session import SAMPLERS, Office, order_of, thumbnails, user_facing_errors
+from manymask.serving.session import OWN_SAMPLER, Office, order_of, sampler_labels, thumbnails, user_facing_errors
 from manymask.serving.uploads import KEPT
 
 HEAD = """<header class="mm-head"><h1>manymask</h1><p>Many plausible outlines of one lesion: see where experts might
@@ -186,7 +186,6 @@ class Events:
 def _controls(office: Office) -> SimpleNamespace:
     names, limits = list(office.segmenters), office.limits
     crops = office.segmenters[names[0]].recipe.crop
-    own = next(iter(SAMPLERS))
     c = SimpleNamespace()
     c.dropped = gr.File(label="Image, or the files of a series", file_count="multiple", height=150, elem_id="mm-upload")
     c.number = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False, interactive=True)
@@ -197,7 +196,7 @@ def _controls(office: Office) -> SimpleNamespace:
     c.go = gr.Button("Draw masks", variant="primary", elem_id="mm-draw")
     c.stop = gr.Button("Stop", elem_id="mm-stop")
     with gr.Accordion("More settings", open=False):
-        c.sampler = gr.Dropdown(list(SAMPLERS), value=own, label="Sampler", interactive=True)
+        c.sampler = gr.Dropdown(sampler_labels(office.segmenters), value=OWN_SAMPLER, label="Sampler", interactive=True)
         c.steps = gr.Number(0, label="Steps", info="0: the model's own number", precision=0, minimum=0, maximum=1000)
         c.seed = gr.Number(0, label="Seed", info="The same seed gives the same masks.", precision=0, minimum=0)
         c.window = gr.Dropdown(list(desk.WINDOWS), value=desk.WINDOWS[0], label="CT window", interactive=True)
@@ -223,7 +222,7 @@ def build(office: Office) -> Any:
 def _asked_by_programs(office: Office) -> list[Any]:
     """The inputs of `/segment` after the files, in its order. Plain ones: what the page's own let pass depends on what
     the page shows, and what they refuse they refuse with a stack trace in the log."""
-    first = {"model": next(iter(office.segmenters)), "samples": 5, "seed": 0, "sampler": next(iter(SAMPLERS)), "steps": 0,
+    first = {"model": next(iter(office.segmenters)), "samples": 5, "seed": 0, "sampler": OWN_SAMPLER, "steps": 0,
              "regions": "", "window": desk.WINDOWS[0], "slice_number": 1, "threshold": 0.5, "form": "PNG"}  # fmt: skip
     return [
         gr.Textbox(value, visible=False) if isinstance(value, str) else gr.Number(value, visible=False)

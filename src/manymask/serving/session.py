@@ -11,17 +11,19 @@ from contextlib import contextmanager, suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from manymask.choices import SamplerName
 from manymask.data.datasets import phantom
+from manymask.diffusion.samplers import SAMPLERS
 from manymask.errors import InputError, ManymaskError
 from manymask.inference.segmenter import Segmenter
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import Picture
+from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.serving import service as desk
 from manymask.serving.door import log_error
 from manymask.serving.line import Line
@@ -29,13 +31,15 @@ from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subjec
 from manymask.serving.uploads import KEPT, RESULT_KEPT
 from manymask.serving.view_model import data_url
 
-SAMPLERS: dict[str, SamplerName | None] = {
-    "the model's own": None,
-    "DDPM": "ddpm",
-    "DDIM": "ddim",
-    "PLMS": "plms",
-    "DPM-Solver++": "dpm-solver",
-}
+OWN_SAMPLER = "the model's own"
+
+
+def sampler_labels(segmenters: Mapping[str, Segmenter]) -> list[str]:
+    """The choices of the page: samplers that can draw from at least one of these models."""
+    settings = [segmenter.recipe.segmenter for segmenter in segmenters.values()]
+    processes = [setting.process for setting in settings if isinstance(setting, LatentDiffusion)]
+    fitting = [kind for kind in SAMPLERS.values() if any(isinstance(process, kind.serves) for process in processes)]
+    return [OWN_SAMPLER, *(kind.label for kind in fitting)]
 
 
 def examples(segmenters: Mapping[str, Segmenter]) -> list[tuple[str, Picture]]:
@@ -190,9 +194,10 @@ def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, 
 
 
 def _sampler(name: Any) -> SamplerName | None:
-    known = {label.lower(): kind for label, kind in SAMPLERS.items()}
-    known |= {kind: kind for kind in get_args(SamplerName)}
-    wanted = str(name or "the model's own").strip().lower()
+    by_label: dict[str, SamplerName | None] = {OWN_SAMPLER: None}
+    by_label |= {kind.label: own for own, kind in SAMPLERS.items()}
+    known = {label.lower(): own for label, own in by_label.items()} | {own: own for own in SAMPLERS}
+    wanted = str(name or OWN_SAMPLER).strip().lower()
     if wanted not in known:
-        raise InputError(f"there is no sampler {str(name)[:40]!r}; choose one of {', '.join(SAMPLERS)}")
+        raise InputError(f"there is no sampler {str(name)[:40]!r}; choose one of {', '.join(by_label)}")
     return known[wanted]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manymask.diffusion.process import RectifiedFlow
+from manymask.diffusion.samplers import SAMPLERS
 from manymask.evaluation.plots import new_figure
 from manymask.experiments.report import paper
 from manymask.experiments.report.collect import Experiment
@@ -141,11 +143,12 @@ def _steps(e: Experiment, path: Path) -> bool:
     for axis, (name, label) in zip(axes[0], shown, strict=True):
         for k, sampler in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
             mine = [row for row in rows if row["sampler"] == sampler]
-            title = sampler + (" (flow)" if sampler in ("Euler", "Heun") else "")
             alike = [row for row in mine if row["cases"] == mine[0]["cases"]]
             fewer = [row for row in mine if row not in alike]
-            style = {"color": COLOURS[k], "marker": MARKERS[k]}
-            axis.plot([r["steps"] for r in alike], [r[name]["mean"] for r in alike], label=title, **style)
+            style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+            axis.plot(
+                [r["steps"] for r in alike], [r[name]["mean"] for r in alike], label=_sampler_title(sampler), **style
+            )
             axis.plot([r["steps"] for r in fewer], [r[name]["mean"] for r in fewer], markerfacecolor="none", linestyle="none",
                       **style)  # fmt: skip
         logarithmic(axis)
@@ -153,6 +156,14 @@ def _steps(e: Experiment, path: Path) -> bool:
     axes[0, -1].legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout(w_pad=1)
     return save(figure, path)
+
+
+def _sampler_title(name: str) -> str:
+    """The label of a sampler by its class name as results hold it; of one that is gone, that name."""
+    found = next((kind for kind in SAMPLERS.values() if kind.__name__ == name), None)
+    if found is None:
+        return name
+    return found.label + (" (flow)" if found.serves[0] is RectifiedFlow else "")
 
 
 def _front(e: Experiment, path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from manymask.experiments.matrix import TITLES
+from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
+from manymask.experiments.matrix import TITLES, compared_samplers
 from manymask.experiments.report import paper
 from manymask.experiments.report.collect import Experiment, Found, Line
 from manymask.experiments.report.table import Column, Table, count, decibel, gibibytes, millions, seconds, share
@@ -177,9 +178,9 @@ def steps(e: Experiment) -> Table:
                *_CALIBRATION, Column("relative_std", share), Column("s an image", seconds), Column("cases", count)]  # fmt: skip
     rows: list[list[Any]] = []
     wanted = (
-        ("DDPM, DDIM, PLMS, DPMSolver", "ours"),
+        (_compared(GaussianDiffusion), "ours"),
         ("as the paper: DDPM", "paper"),
-        ("flow: Euler, Heun", "prediction-flow"),
+        (f"flow: {_compared(RectifiedFlow)}", "prediction-flow"),
     )
     for label, name in wanted:
         model = e.model(name)
@@ -195,6 +196,10 @@ def steps(e: Experiment) -> Table:
         "over the samples, summed over pixels, divided by the area of their mean."
     )
     return Table(f"steps-{e.name}", f"Samplers and steps on {e.name}", columns, rows, note)
+
+
+def _compared(process: type) -> str:
+    return ", ".join(type(sampler).__name__ for sampler in compared_samplers(process))
 
 
 def samples(e: Experiment) -> Table:
