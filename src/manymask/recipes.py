@@ -10,14 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from manymask.data.augment import Augment
-from manymask.data.case import Source
-from manymask.data.datasets import cvc_clinicdb, folder, isic2018, lidc_idri, phantom, polyps
-from manymask.data.raters import Target
+from manymask.data.datasets import DATASETS
 from manymask.diffusion.process import GaussianDiffusion
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.errors import ConfigError, guesses
@@ -45,15 +43,6 @@ class Stage(StrEnum):
 
 STAGES = tuple(Stage)
 CODECS = (Stage.IMAGE_CODEC, Stage.MASK_CODEC)
-
-DATASETS: dict[str, Callable[..., Source]] = {
-    "phantom": phantom.read,
-    "folder": folder.read,
-    "cvc_clinicdb": cvc_clinicdb.read,
-    "isic2018": isic2018.read,
-    "lidc_idri": lidc_idri.read,
-    "polyps": polyps.read,
-}
 
 
 @dataclass(frozen=True)
@@ -135,45 +124,49 @@ class Recipe:
         return (self.training, self.augment) if stage == Stage.SEGMENTER else (self.codec_training, self.codec_augment)
 
 
-def _paper(
-    dataset: str, size: int, channels: int, weight: float, batch: int, widths: tuple[int, ...] = (64, 128, 256)
-) -> Recipe:
+def _paper(name: str, size: int, batch: int, widths: tuple[int, ...] = (64, 128, 256)) -> Recipe:
     """Section IV-B: f = 4, base 64 × [1, 2, 4], ε-prediction, T = 1000, quantised latents, frozen condition."""
-    training = Training(batch_size=batch)
+    data, training = DATASETS[name], Training(batch_size=batch)
+    loss = WeightedCE(data.positive_weight)
     return Recipe(
-        dataset, size, channels,
-        image_codec=Autoencoder("image", channels, latent_channels=channels, channels=widths, loss=MSE()),
-        mask_codec=Autoencoder("mask", 1, latent_channels=1, channels=widths, loss=WeightedCE(weight), target="consensus"),
+        name,
+        size,
+        data.channels,
+        image_codec=Autoencoder("image", data.channels, latent_channels=data.channels, channels=widths, loss=MSE()),
+        mask_codec=Autoencoder("mask", 1, latent_channels=1, channels=widths, loss=loss, target="consensus"),
         segmenter=LatentDiffusion(ConcatUNet(widths), GaussianDiffusion("epsilon"), DDPM()),
-        codec_training=training, training=training,
-    )  # fmt: skip
+        codec_training=training,
+        training=training,
+    )
 
 
-def _fast(
-    dataset: str,
-    size: int,
-    channels: int,
-    weight: float,
-    augment: Augment,
-    target: Target = "consensus",
-    sampler: DDIM | DDPM = DDIM(10),
-    orientations: int = 5,
-) -> Recipe:
-    """Latents of 32² (phantom: 16²) whatever the size, so that two CPU cores can train and run it."""
-    shape = {"channels": (32, 64), "blocks_per_level": 1, "patch_size": max(2, size // 64), "quantized": False}
-    geometry = replace(augment, brightness=0, contrast=0, colour=0)
+def _fast(name: str, size: int | None = None, **drawing: Any) -> Recipe:
+    """Latents of 32² (phantom: 16²) whatever the size, so that two CPU cores can train and run it.
+
+    Args:
+        name: of the data set, whose module holds channels, weight, augmentation and target.
+        size: of the images in pixels; the data set's if not given.
+        drawing: other fields of `LatentDiffusion`.
+    """
+    data = DATASETS[name]
+    side = size or data.size
+    shape: dict[str, Any] = {
+        "channels": (32, 64), "blocks_per_level": 1, "patch_size": max(2, side // 64), "quantized": False,
+    }  # fmt: skip
+    fields = {"sampler": DDIM(10), "target": data.target, "orientations": 5} | drawing
+    loss = WeightedCE(data.positive_weight, unbias=True)
     return Recipe(
-        dataset, size, channels,
-        image_codec=Autoencoder("image", channels, latent_channels=4, loss=MSE(),
-                                **shape),  # type: ignore[arg-type]
-        mask_codec=Autoencoder("mask", 1, latent_channels=4, loss=WeightedCE(weight, unbias=True),
-                               **shape),  # type: ignore[arg-type]
-        segmenter=LatentDiffusion(PyramidUNet(), GaussianDiffusion("x0"), sampler, target,
-                                  noise_levels_per_image=4, orientations=orientations),
+        name,
+        side,
+        data.channels,
+        image_codec=Autoencoder("image", data.channels, latent_channels=4, loss=MSE(), **shape),
+        mask_codec=Autoencoder("mask", 1, latent_channels=4, loss=loss, **shape),
+        segmenter=LatentDiffusion(PyramidUNet(), GaussianDiffusion("x0"), noise_levels_per_image=4, **fields),
         codec_training=Training(batch_size=16, learning_rate=1e-3, warmup=100, decay_after=4000, validate_every=500),
         training=Training(batch_size=16, learning_rate=5e-4, warmup=200, validate_every=500),
-        codec_augment=geometry, augment=augment,
-    )  # fmt: skip
+        codec_augment=replace(data.augment, brightness=0, contrast=0, colour=0),
+        augment=data.augment,
+    )
 
 
 def _imagenet(fast: Recipe) -> Recipe:
@@ -223,14 +216,6 @@ def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
     return make
 
 
-_PHOTO = Augment(dihedral=True, rotate=45, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2, colour=0.1)
-# the nodule sits in the middle of its crop: training sees windows of 96² out of 128², so that the middle gives nothing away
-_NODULE = Augment(dihedral=True, scale=0.1, brightness=0.05, contrast=0.1)
-_MIRROR = Augment(dihedral=True)
-# endoscopes show much that is no polyp, small polyps, and frames within black borders
-_ENDOSCOPE = replace(_PHOTO, zoom=0.2, inset=0.15)
-
-
 def _regions(row: Recipe) -> Recipe:
     """Trained on crops at native scale, each stretched to 8 bits: all grey values of a CT, no window."""
     return replace(row, margin=(128 - row.size) // 2, crop=True, stretch=True, window="values")
@@ -241,24 +226,25 @@ def _maybe_nothing(row: Recipe) -> Recipe:
     return replace(row, segmenter=replace(row.segmenter, presence=True))  # type: ignore[arg-type]
 
 
-# name: data set, size, channels, weight of positive pixels, …
-ROWS: dict[str, Recipe] = {
-    "phantom":            _fast("phantom",      64,  1, 2,  _MIRROR, "rater", orientations=1),
-    "folder":             _fast("folder",       128, 3, 5,  _PHOTO),
-    "cvc_clinicdb":       _fast("cvc_clinicdb", 128, 3, 5,  _PHOTO),
-    "isic2018":           _fast("isic2018",     128, 3, 5,  _PHOTO),
-    "polyps":             _fast("polyps",       128, 3, 5,  _ENDOSCOPE),
-    "lidc_idri":          _regions(_fast("lidc_idri",  96, 1, 50, _NODULE)),
-    "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri",  96, 1, 50, _NODULE, "rater", DDPM(10), 8))),
-    "folder-256":         _imagenet(_fast("folder",       256, 3, 5, _PHOTO)),  # near the 224² of ImageNet's weights
-    "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256, 3, 5, _PHOTO)),
-    "isic2018-256":       _imagenet(_fast("isic2018",     256, 3, 5, _PHOTO)),
-    "polyps-256":         _imagenet(_fast("polyps",       256, 3, 5, _ENDOSCOPE)),
-    "phantom-paper":      _paper("phantom",      64,  1, 2, 16, (16, 32, 64)),  # small, for a try on any machine
-    "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 3, 5, 32),
-    "isic2018-paper":     _paper("isic2018",     256, 3, 5, 32),
-    "lidc_idri-paper":    _regions(_paper("lidc_idri", 96, 1, 50, 64)),
+# name: data set, size, …; a data set without a line of its own gets `_fast` under its name
+_TABLE: dict[str, Recipe] = {
+    "phantom":            _fast("phantom", orientations=1),
+    "folder":             _fast("folder"),
+    "cvc_clinicdb":       _fast("cvc_clinicdb"),
+    "isic2018":           _fast("isic2018"),
+    "polyps":             _fast("polyps"),
+    "lidc_idri":          _regions(_fast("lidc_idri")),
+    "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri", target="rater", sampler=DDPM(10), orientations=8))),
+    "folder-256":         _imagenet(_fast("folder", 256)),  # near the 224² of ImageNet's weights
+    "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256)),
+    "isic2018-256":       _imagenet(_fast("isic2018", 256)),
+    "polyps-256":         _imagenet(_fast("polyps", 256)),
+    "phantom-paper":      _paper("phantom", 64, 16, (16, 32, 64)),  # small, for a try on any machine
+    "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 32),
+    "isic2018-paper":     _paper("isic2018", 256, 32),
+    "lidc_idri-paper":    _regions(_paper("lidc_idri", 96, 64)),
 }  # fmt: skip
+ROWS: dict[str, Recipe] = _TABLE | {name: _fast(name) for name in DATASETS if name not in _TABLE}
 
 # widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can
 _PIXEL_WIDTHS = (16, 32, 64, 128)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from manymask.cli.data import prepare
+from manymask.cli.data import PrepareFlags, prepare
 from manymask.data.datasets import lidc_idri
 from manymask.data.datasets.lidc_tcia import read_tcia
 from manymask.data.datasets.lidc_xml import Contour, draw, match_raters, read_xml
@@ -228,16 +228,16 @@ def test_whole_slices_hold_every_pixel_of_their_file_in_the_lung_window_and_all_
         assert image.shape == (*SHAPE, 1) and masks.shape == (4, *SHAPE)
         assert (image[:, :, 0] == fixed(pixels - 1024.0, -600, 1500)).all()  # whatever the file is called
         assert (masks == [truth_at(level, rater) for rater in range(4)]).all()
-    prepare("lidc_idri", source=tcia, out=tmp_path / "whole", whole_slices=True)
+    prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tmp_path / "whole"), whole_slices=True)
     assert Store(tmp_path / "whole").native_masks("LIDC-IDRI-0001/scan-0/slice-004").shape == (4, *SHAPE)
 
 
 def test_whole_slices_of_what_has_none_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--whole-slices is for lidc_idri"):
-        prepare("isic2018", source=tmp_path, out=tmp_path / "out", whole_slices=True)
+        prepare(PrepareFlags(recipe="isic2018", source=tmp_path, out=tmp_path / "out"), whole_slices=True)
     (tmp_path / "LIDC-IDRI-0001/nodule-0/images").mkdir(parents=True)
     with pytest.raises(InputError, match="holds crops; whole slices are made from the DICOM"):
-        lidc_idri.read(tmp_path, whole=True)
+        lidc_idri.read(tmp_path, whole_slices=True)
 
 
 def test_readings_may_lie_far_from_their_series(tcia):

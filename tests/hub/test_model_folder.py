@@ -15,7 +15,7 @@ from manymask import Segmenter
 from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.hub import weights as model_files
-from manymask.hub.intended_use import DATASETS, Intended
+from manymask.hub.intended_use import Intended, intended
 from manymask.hub.model_folder import load_model, save_model
 from manymask.recipes import RECIPES, name_of
 
@@ -140,7 +140,7 @@ def test_config_tells_what_a_model_is_for_and_an_older_one_without_it_loads(trai
     for name in ("purpose", "modality", "trained_on", "spacing_mm"):
         del config[name]
     path.write_text(json.dumps(config))
-    assert load_model(tmp_path / "m").intended == DATASETS["phantom"]
+    assert load_model(tmp_path / "m").intended == intended("phantom")
     path.write_text(json.dumps(config | {"modality": "MR"}))
     with pytest.raises(ConfigError, match=r"config\.json: purpose and trained_on must be texts, modality a list"):
         load_model(tmp_path / "m")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from manymask.hub.intended_use import DATASETS, Intended
+from manymask.hub.intended_use import Intended, intended
 from manymask.inference.cautions import cautions, in_colour, kind
 from manymask.inference.preprocess import look
 from manymask.io.image import DicomFrame, Picture
@@ -34,7 +34,7 @@ def warned(recipe, picture, rois=(), consensus=None, masks=None, use=None):
     shape = view.image.shape[:2]
     found = disk(shape, (shape[1] // 2, shape[0] // 2)) if consensus is None else consensus
     drawn = found.float()[None].repeat(3, 1, 1) if masks is None else masks
-    return cautions(use or DATASETS[recipe.dataset], recipe, picture, view, rois, drawn, found)
+    return cautions(use or intended(recipe.dataset), recipe, picture, view, rois, drawn, found)
 
 
 def dicom(pixels, modality):

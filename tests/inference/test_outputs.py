@@ -22,7 +22,7 @@ from manymask.data.datasets import phantom
 from manymask.ensemble import cut
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
-from manymask.hub.intended_use import DATASETS
+from manymask.hub.intended_use import intended
 from manymask.hub.model_folder import load_model
 from manymask.inference import batch as inference
 from manymask.inference.outputs import pairwise_agreement, put_result, write_result
@@ -84,7 +84,7 @@ def test_result_tells_model_program_source_and_settings(monkeypatch, drawing_mod
     told, trained = result(out / "lesion"), load_model(drawing_model)
     assert told["model"] == {
         "name": "model", "recipe": "phantom", "dataset": "phantom", "weights_sha256": trained.fingerprint,
-        "purpose": DATASETS["phantom"].purpose, "modality": ["simulation"], "trained_on": DATASETS["phantom"].trained_on,
+        "purpose": intended("phantom").purpose, "modality": ["simulation"], "trained_on": intended("phantom").trained_on,
     }  # fmt: skip
     pixels = phantom.draw(3).image[:, :, 0]
     assert told["source"] == {"file": "lesion.png", "sop_instance_uids": [], "pixels_sha256": pixel_hash(pixels)}

@@ -1,8 +1,10 @@
-"""`prepare` and `recipes`."""
+"""`prepare`, whose flags depend on the data sets, and `recipes`."""
 
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -10,58 +12,100 @@ from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
 
-def prepare(
-    recipe: Annotated[str, tyro.conf.Positional],
-    /,
-    *,
-    out: Path,
-    source: Path | None = None,
-    masks: tuple[str, ...] = (),
-    mask_threshold: float | None = None,
-    mask_labels: tuple[int, ...] = (),
-    invert: bool = False,
-    skip_bad: bool = False,
-    size: int | None = None,
-    whole_slices: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PrepareFlags:
     """Turn an official distribution (or a folder of images/ and masks/) into a prepared store.
 
     Args:
         recipe: whose data set, size and channels are used; see `manymask recipes`.
         out: where the store is written; must not exist yet.
         source: the folder as downloaded and unpacked (the phantom needs none).
-        masks: of a folder of one's own, the mask folders to take where several could be meant; one for each rater.
         mask_threshold: foreground is what reaches this value, in masks that are not black and white.
         mask_labels: foreground is what holds one of these values, in masks that number several things.
         invert: foreground and background are exchanged in the mask files.
         skip_bad: leave out what cannot be read or has no partner, and name it; without this nothing is written then.
         size: side of the prepared images in pixels; the recipe's if not given.
-        whole_slices: of LIDC-IDRI's DICOM, whole slices in place of a crop around each nodule.
     """
+
+    recipe: tyro.conf.Positional[str]
+    out: Path
+    source: Path | None = None
+    mask_threshold: float | None = None
+    mask_labels: tuple[int, ...] = ()
+    invert: bool = False
+    skip_bad: bool = False
+    size: int | None = None
+
+
+def prepare(flags: PrepareFlags, **options: Any) -> None:
+    """Writes the store. `options` are those of the recipe's data set, by name."""
     from manymask import recipes
+    from manymask.data.datasets import DATASETS
     from manymask.data.datasets.pairs import safe_name
     from manymask.data.store import prepare as write_store
     from manymask.io.masks import MaskReading
 
-    at_least_one("--size", size)
-    row = recipes.get_recipe(recipe)
-    if source is None and row.dataset != "phantom":
-        raise ConfigError(f"{recipe} needs --source, the folder of the data set as downloaded")
-    if whole_slices and row.dataset != "lidc_idri":
-        raise ConfigError(f"--whole-slices is for lidc_idri; {row.dataset} has no slices")
-    if masks and row.dataset != "folder":
-        raise ConfigError(f"--masks is for a folder of one's own; the layout of {row.dataset} says where its masks are")
-    choice = ({"whole": True} if whole_slices else {}) | ({"masks": masks} if masks else {})
-    reading = MaskReading(mask_threshold, mask_labels, invert)
-    found = recipes.DATASETS[row.dataset](source, row.channels, reading, **choice)
-    store = write_store(found, out, size or row.stored, row.channels, skip_bad)
+    at_least_one("--size", flags.size)
+    row = recipes.get_recipe(flags.recipe)
+    dataset = DATASETS[row.dataset]
+    if flags.source is None and dataset.needs_source:
+        raise ConfigError(f"{flags.recipe} needs --source, the folder of the data set as downloaded")
+    _check_options(row.dataset, options)
+    reading = MaskReading(flags.mask_threshold, flags.mask_labels, flags.invert)
+    found = dataset.read(flags.source, row.channels, reading, **options)
+    store = write_store(found, flags.out, flags.size or row.stored, row.channels, flags.skip_bad)
     for line in store.warnings:
         print(f"manymask: {line}", file=sys.stderr)
     for line in store.manifest["foreground"]:
         print(line)
     for name, scheme in store.schemes.items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
-    print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(out))}")
+    print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(flags.out))}")
+
+
+def prepare_arguments(arguments: list[str]) -> None:
+    """`manymask prepare RECIPE --out DIR …`."""
+    given = vars(tyro.cli(_all_flags(), prog="manymask prepare", description=prepare_help.__doc__, args=arguments))
+    common = {each.name: given[each.name] for each in fields(PrepareFlags)}
+    defaults = {option.name: option.default for _, option in _options()}
+    options = {name: given[name] for name, default in defaults.items() if given[name] != default}
+    prepare(PrepareFlags(**common), **options)
+
+
+def prepare_help() -> None:
+    """Turn an official distribution (or a folder of images/ and masks/) into a prepared store: RECIPE --out DIR."""
+
+
+def _options() -> Iterator[tuple[str, Any]]:
+    """The options of every data set, with its name."""
+    from manymask.data.datasets import DATASETS
+
+    for name, dataset in DATASETS.items():
+        for option in dataset.options:
+            yield name, option
+
+
+def _all_flags() -> type[PrepareFlags]:
+    """`PrepareFlags` and a flag for each option of any data set; an option of several data sets is one flag."""
+    owners: dict[str, list[str]] = {}
+    options = {}
+    for name, option in _options():
+        owners.setdefault(option.name, []).append(name)
+        options[option.name] = option
+    extra = [
+        (name, Annotated[option.kind, tyro.conf.arg(help=f"({', '.join(owners[name])}) {option.help}")],
+         field(default=option.default))
+        for name, option in options.items()
+    ]  # fmt: skip
+    return make_dataclass("Flags", extra, bases=(PrepareFlags,), frozen=True, kw_only=True)
+
+
+def _check_options(dataset: str, options: dict[str, Any]) -> None:
+    for name in options:
+        owners = [owner for owner, option in _options() if option.name == name]
+        if dataset not in owners:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} is for {' and '.join(owners)}, not for {dataset}", parameter=name)
 
 
 def list_recipes() -> None:

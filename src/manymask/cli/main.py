@@ -3,13 +3,13 @@
 import inspect
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import tyro
 
 from manymask._version import __version__
-from manymask.cli.data import list_recipes, prepare
+from manymask.cli.data import list_recipes, prepare_arguments, prepare_help
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
 from manymask.cli.renamed import renamed
@@ -21,7 +21,7 @@ from manymask.errors import ConfigError, ManymaskError, guesses
 from manymask.signals import interrupt_on_sigterm
 
 VERBS: dict[str, Any] = {
-    "prepare": prepare,
+    "prepare": prepare_help,
     "segment": segment,
     "evaluate": evaluate,
     "publish": publish,
@@ -33,6 +33,8 @@ VERBS: dict[str, Any] = {
     "report": report,
     "train": train_help,
 }
+# their flags depend on recipes and data sets, which take torch to load
+OWN_FLAGS: dict[str, Callable[[list[str]], None]] = {"prepare": prepare_arguments, "train": train}
 BROKEN_PIPE = 141
 
 
@@ -68,8 +70,8 @@ def run(arguments: list[str]) -> int:
     if verb in ("--version", "-V"):
         print(version())
         return 0
-    if verb == "train":
-        train(rest)
+    if verb in OWN_FLAGS:
+        OWN_FLAGS[verb](rest)
         return 0
     if not verb.startswith("-") and verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}{guesses(verb, VERBS)}; choose one of {', '.join(VERBS)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from manymask.data.case import Part
+from manymask.data.datasets import DATASETS
 from manymask.data.store import Store
 from manymask.errors import ConfigError, DataLeakError, InputError
 from manymask.evaluation.leakage import find_leak
@@ -33,12 +34,16 @@ def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Prove
     if not known or store.name not in provenance.data_sets:
         return
     found = f"{len(known)} of the {part} cases were trained on ({', '.join(known[:3])}, …)"
-    if store.name == "folder" and not any(store.holds(each.data_hash) for each in provenance.line):
+    if _is_users_own(store) and not any(store.holds(each.data_hash) for each in provenance.line):
         tqdm.write(
             f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
         )
         return
     raise DataLeakError(f"{found}: this split is another one than that it was trained on", cases=known)
+
+
+def _is_users_own(store: Store) -> bool:
+    return store.name in DATASETS and DATASETS[store.name].users_own
 
 
 def split_of(trained: TrainedModel, store: Store, scheme: str | None = None) -> str:

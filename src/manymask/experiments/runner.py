@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from manymask.choices import Precision
 from manymask.config import difference, to_dict
+from manymask.data.datasets import DATASETS
 from manymask.data.store import Store, prepare
 from manymask.errors import ConfigError
 from manymask.experiments.cell import RunSpec, begin
@@ -26,7 +27,7 @@ from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, 
 from manymask.experiments.report.write import write_report
 from manymask.extras import require_training
 from manymask.io.atomic import read_json, write_json
-from manymask.recipes import DATASETS, Recipe, Stage, get_recipe, stages_of
+from manymask.recipes import Recipe, Stage, get_recipe, stages_of
 from manymask.runtime import faster_precision, git_revision
 
 ERROR_LENGTH = 300
@@ -101,9 +102,10 @@ def find_store(plan: ReproduceConfig, name: str) -> Store:
     place = plan.out / name / "data"
     if place.exists():
         return Store(place)
-    if plan.source is None and row.dataset != "phantom":
+    dataset = DATASETS[row.dataset]
+    if plan.source is None and dataset.needs_source:
         raise ConfigError(f"{name} needs a prepared store, or the data set as downloaded", remedies=("data", "source"))
-    return prepare(DATASETS[row.dataset](plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
+    return prepare(dataset.read(plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
 
 
 def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: ReproduceConfig, precision: str) -> None:

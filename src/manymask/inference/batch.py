@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError, ManymaskError
+from manymask.hub.intended_use import finding
 from manymask.inference.cautions import kind
 from manymask.inference.failures import FullError, reported
 from manymask.inference.outputs import fill_result, put_result
@@ -328,7 +329,8 @@ class _Run:
         made: list[Any] = []
         if isinstance(pictures[0].origin, DicomFrame):
             facts = {"input": pictures[0].name, **record.facts()}
-            made = segmentations(pictures, results, facts, self.request.anonymiser, self.request.fractional)
+            shown, request = finding(self.segmenter.recipe.dataset), self.request
+            made = segmentations(pictures, results, facts, request.anonymiser, request.fractional, shown)
 
         def fill(folder: Path) -> None:
             if made:

@@ -16,6 +16,7 @@ from torch import Tensor
 from manymask.choices import SamplerName
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError
+from manymask.hub.intended_use import finding
 from manymask.inference.outputs import write_result
 from manymask.inference.preprocess import Point, View
 from manymask.inference.segmenter import Segmentation, Segmenter
@@ -286,7 +287,8 @@ def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[
         if form == "NIfTI":
             write_nifti(inside, [shown], [found])
         elif form == "DICOM SEG":
-            write_segmentations(inside, segmentations([shown], [found], facts))
+            marked = finding(drawing.segmenter.recipe.dataset)
+            write_segmentations(inside, segmentations([shown], [found], facts, finding=marked))
         archive = folder / f"{name}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for path in sorted(inside.iterdir()):

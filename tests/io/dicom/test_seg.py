@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from manymask.errors import ConfigError, InputError
+from manymask.hub.intended_use import finding
 from manymask.io.dicom.deidentify import KEY_VARIABLE, Anonymiser
 from manymask.io.dicom.seg import _kinds, segmentations, write_segmentations
 from manymask.io.image import Picture
@@ -43,7 +44,7 @@ def made(datasets, facts=FACTS, anonymiser=None):
     pictures = pictures_of(datasets)
     results = [drawn(picture, k) for k, picture in enumerate(pictures)]
     segs = {}
-    for seg in segmentations(pictures, results, facts, anonymiser, fractional=True):
+    for seg in segmentations(pictures, results, facts, anonymiser, True, finding(facts["model"]["dataset"])):
         segs.setdefault(seg.ContentLabel, []).append(highdicom.seg.segread(io.BytesIO(written(seg))))
     return pictures, results, segs
 

@@ -6,8 +6,10 @@ Layout: DIR[/CVC-ClinicDB]/PNG/{Original, Ground Truth}/N.png, or the same with 
 from pathlib import Path
 
 from manymask.data.case import Part, Scheme, Source, random_scheme
+from manymask.data.datasets.base import NO_WARRANTY, Dataset, Intended, Licence
 from manymask.data.datasets.pairs import find_folder, paired_cases
 from manymask.errors import InputError
+from manymask.io.dicom.finding import Finding
 from manymask.io.masks import MaskReading
 
 # The first frame of each of the 29 sequences, as the set's own metadata gives them.
@@ -54,3 +56,23 @@ def _pranet(ids: dict[str, str]) -> Scheme:
     rest = random_scheme({case: case for case in ids if case not in test}, 42, (0.9, 0.1))
     parts: dict[Part, list[str]] = {"train": rest["train"], "val": rest["val"] + rest["test"], "test": sorted(test)}
     return parts
+
+
+_TERMS = """The weights in this folder were trained on CVC-ClinicDB (Bernal et al., WM-DOVA maps for accurate polyp
+highlighting in colonoscopy, Computerized Medical Imaging and Graphics 43: 99-111, 2015), images copyright Hospital
+Clinic Barcelona, masks copyright Computer Vision Centre, given for research and education. The weights follow:
+
+For research and education only. No commercial use. Whoever uses them cites the work above.
+"""
+
+DATASET = Dataset(
+    "cvc_clinicdb",
+    read,
+    licence=Licence("other", _TERMS + NO_WARRANTY, pictures=False),
+    use=Intended(
+        "Outlines polyps on a colour frame of a colonoscopy.",
+        ("endoscopy",),
+        "CVC-ClinicDB: frames of 29 colonoscopy videos, each with a polyp",
+    ),
+    finding=Finding(("68496003", "Polyp of colon"), ("71854001", "Colon")),
+)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from manymask.data.case import PARTS, Case, Part, Scheme, Source, random_scheme
+from manymask.data.datasets.base import Dataset, Option
 from manymask.data.datasets.layout import Section, find_sections, part_of
 from manymask.data.datasets.pairs import listed, paired_cases
 from manymask.errors import InputError
@@ -116,3 +117,15 @@ def _given(source: Path, cases: Sequence[Case], parts: dict[str, Part]) -> tuple
             f"{len(shared)} group(s) lie in several parts of the given split ({listed(shared)}): scores are too good"
         )
     return scheme, notes
+
+
+DATASET = Dataset(
+    "folder",
+    read,
+    options=(
+        Option(
+            "masks", tuple[str, ...], (), "the mask folders to take where several could be meant; one for each rater."
+        ),
+    ),
+    users_own=True,
+)

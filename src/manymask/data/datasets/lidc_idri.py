@@ -8,28 +8,31 @@ filled holds an empty mask, and a slot is not a rater's identity.
 from functools import partial
 from pathlib import Path
 
+from manymask.data.augment import Augment
 from manymask.data.case import Case, Source, random_scheme
+from manymask.data.datasets.base import NO_WARRANTY, Dataset, Intended, Licence, Option
 from manymask.data.datasets.lidc_tcia import LICENCE, is_tcia, read_tcia
 from manymask.data.datasets.lidc_xml import RATERS
 from manymask.data.datasets.pairs import load, refused
 from manymask.errors import InputError
+from manymask.io.dicom.finding import Finding
 from manymask.io.masks import MaskReading
 
 
-def read(source: Path, channels: int = 1, reading: MaskReading | None = None, whole: bool = False) -> Source:
-    """Either layout; `whole` slices only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
+def read(source: Path, channels: int = 1, reading: MaskReading | None = None, whole_slices: bool = False) -> Source:
+    """Either layout; `whole_slices` only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
     if not source.is_dir():
         raise InputError(f"{source} is no folder", path=source)
     root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
     if root is None and is_tcia(source):
-        return read_tcia(source, channels, whole)
+        return read_tcia(source, channels, whole_slices)
     if root is None:
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
         raise InputError(
             f"{source}: expected CT series with the raters' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}",
             path=source,
         )
-    if whole:
+    if whole_slices:
         raise InputError(
             f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive", path=root
         )
@@ -54,3 +57,34 @@ def _case(image: Path, channels: int, reading: MaskReading | None) -> Case:
 
 def _name(image: Path) -> str:
     return f"{image.parents[2].name}/{image.parents[1].name}/{image.stem}"
+
+
+_TERMS = """The weights in this folder were trained on LIDC-IDRI (https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX), which is
+released under CC BY 3.0. The weights are released under the same terms:
+
+Creative Commons Attribution 3.0 Unported, https://creativecommons.org/licenses/by/3.0/
+
+Whoever uses them cites Armato SG III et al., The Lung Image Database Consortium (LIDC) and Image Database Resource
+Initiative (IDRI), Medical Physics 38: 915-931, 2011.
+"""
+
+DATASET = Dataset(
+    "lidc_idri",
+    read,
+    licence=Licence("cc-by-3.0", _TERMS + NO_WARRANTY, pictures=True),
+    use=Intended(
+        "Outlines a lung nodule in a region of an axial CT slice, at the slice's own scale.",
+        ("CT",),
+        "LIDC-IDRI: regions of chest CT slices about nodules that up to four radiologists marked",
+        (0.46, 0.98),
+    ),
+    finding=Finding(("27925004", "Nodule"), ("39607008", "Lung")),
+    options=(
+        Option("whole_slices", bool, False, "of the DICOM files, whole slices in place of a crop around each nodule."),
+    ),
+    size=96,
+    channels=1,
+    positive_weight=50,
+    # the nodule sits in the middle of its crop: training sees windows of 96² out of 128², so that the middle gives nothing away
+    augment=Augment(dihedral=True, scale=0.1, brightness=0.05, contrast=0.1),
+)

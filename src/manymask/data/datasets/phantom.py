@@ -15,6 +15,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.special import ndtr
 
 from manymask.data.case import Case, Source, random_scheme
+from manymask.data.datasets.base import MIRROR, Dataset, Intended, Licence
 from manymask.io.masks import MaskReading
 from manymask.rng import seed_of
 
@@ -102,3 +103,23 @@ def read(source: Path | None = None, channels: int = 1, reading: MaskReading | N
     return Source(
         "phantom", cases, {"random": random_scheme({c.id: c.id for c in cases}, 42)}, "Apache-2.0 (generated)"
     )
+
+
+DATASET = Dataset(
+    "phantom",
+    read,
+    licence=Licence(
+        "apache-2.0", "Trained on simulated images; released under the Apache License 2.0.\n", pictures=True
+    ),
+    use=Intended(
+        "Outlines the lesion of a simulated image; for demonstrations and tests.",
+        ("simulation",),
+        "simulated images with a known distribution of masks",
+    ),
+    needs_source=False,
+    size=SIZE,
+    channels=1,
+    positive_weight=2,
+    augment=MIRROR,
+    target="rater",
+)

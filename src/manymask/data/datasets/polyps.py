@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from manymask.data.case import Case, Part, Scheme, Source, random_scheme
+from manymask.data.datasets.base import NO_WARRANTY, PHOTO, Dataset, Intended, Licence
 from manymask.data.datasets.cvc_clinicdb import sequence_of
 from manymask.data.datasets.pairs import find_folder, paired_cases
 from manymask.errors import InputError
+from manymask.io.dicom.finding import Finding
 from manymask.io.masks import MaskReading
 
 # The first frame of each of the 15 videos of CVC-ColonDB, as the set's own metadata gives them.
@@ -78,3 +80,26 @@ def _frame(stem: str) -> int:
     if not stem.isdecimal():
         raise InputError(f"frames of the CVC sets are named by numbers, as in 149.png, not {stem}")
     return int(stem)
+
+
+_TERMS = """The weights in this folder were trained on Kvasir-SEG (Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MultiMedia
+Modeling 2020, 451-462; given for research and education) and on CVC-ClinicDB (Bernal et al., WM-DOVA maps for accurate
+polyp highlighting in colonoscopy, Computerized Medical Imaging and Graphics 43: 99-111, 2015; images copyright Hospital
+Clinic Barcelona, masks copyright Computer Vision Centre, given for research and education). The weights follow:
+
+For research and education only. No commercial use. Whoever uses them cites the works above.
+"""
+
+DATASET = Dataset(
+    "polyps",
+    read,
+    licence=Licence("other", _TERMS + NO_WARRANTY, pictures=False),
+    use=Intended(
+        "Outlines polyps on a colour frame of a colonoscopy.",
+        ("endoscopy",),
+        "Kvasir-SEG and CVC-ClinicDB: frames of colonoscopies, each with a polyp",
+    ),
+    finding=Finding(("68496003", "Polyp of colon"), ("71854001", "Colon")),
+    # endoscopes show much that is no polyp, small polyps, and frames within black borders
+    augment=replace(PHOTO, zoom=0.2, inset=0.15),
+)

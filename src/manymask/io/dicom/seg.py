@@ -22,6 +22,7 @@ from manymask._version import __version__
 from manymask.errors import InputError, MissingExtraError
 from manymask.io.atomic import atomic_file
 from manymask.io.dicom.deidentify import Anonymiser
+from manymask.io.dicom.finding import Finding
 from manymask.io.dicom.header import readable, whole_number
 from manymask.io.dicom.seg_source import Source, sources
 from manymask.io.dicom.uid import instance_uid, series_uid
@@ -30,15 +31,6 @@ from manymask.io.palette import PALETTE
 
 LEVELS = (0.25, 0.5, 0.75)
 _WHITE = (255, 255, 255)
-
-# what a model's data set shows, in SNOMED CT: what is marked, and where in the body
-_FINDINGS: dict[str, tuple[tuple[str, str], tuple[str, str] | None]] = {
-    "lidc_idri": (("27925004", "Nodule"), ("39607008", "Lung")),
-    "isic2018": (("95324001", "Skin lesion"), ("39937001", "Skin")),
-    "polyps": (("68496003", "Polyp of colon"), ("71854001", "Colon")),
-    "cvc_clinicdb": (("68496003", "Polyp of colon"), ("71854001", "Colon")),
-}
-_ANY_FINDING = (("52988006", "Lesion"), None)
 
 
 @dataclass(frozen=True)
@@ -56,11 +48,13 @@ def segmentations(
     facts: Mapping[str, Any],
     anonymiser: Anonymiser | None = None,
     fractional: bool = False,
+    finding: Finding = Finding(),
 ) -> list[Any]:
     """The SEG objects (pydicom data sets, ready for writing or for STOW) of pictures from DICOM, one result a picture.
 
     facts: as in result.json (`Record.facts`); model, program and settings are told as the algorithm's parameters, the model
     in the description of the series too, the program among the equipment.
+    finding: what the masks show.
     `fractional` adds the confidence map. With an `anonymiser` no field of patient or study is carried over, see there.
     `InputError` for pictures that are not from DICOM, or whose headers do not let a SEG refer to them.
     """
@@ -73,7 +67,7 @@ def segmentations(
             key = (source.images[0].SeriesInstanceUID, kind.label)
             counts[key] += 1
             with readable(name, "gets no DICOM SEG: a field of patient or study cannot be read"):
-                seg = _segmentation(source, kind, facts, counts[key], name)
+                seg = _segmentation(source, kind, facts, finding, counts[key], name)
                 if anonymiser is None:
                     _carry_over(source.record, seg)
                 else:
@@ -120,7 +114,9 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
     return kinds
 
 
-def _segmentation(source: Source, kind: _Kind, facts: Mapping[str, Any], instance: int, name: str) -> Any:
+def _segmentation(
+    source: Source, kind: _Kind, facts: Mapping[str, Any], finding: Finding, instance: int, name: str
+) -> Any:
     from highdicom.seg import Segmentation
 
     told = _parameters(facts)
@@ -129,7 +125,7 @@ def _segmentation(source: Source, kind: _Kind, facts: Mapping[str, Any], instanc
             source_images=source.images,
             pixel_array=kind.values,
             segmentation_type="FRACTIONAL" if kind.values.dtype == np.float32 else "BINARY",
-            segment_descriptions=_descriptions(kind, facts),
+            segment_descriptions=_descriptions(kind, facts, finding),
             series_instance_uid=series_uid(source.images[0].SeriesInstanceUID, kind.label, told),
             series_number=_series_number(source.record, kind.label),
             sop_instance_uid=instance_uid(source.uids(), kind.label, told, kind.values),
@@ -154,14 +150,14 @@ def _segmentation(source: Source, kind: _Kind, facts: Mapping[str, Any], instanc
     return seg
 
 
-def _descriptions(kind: _Kind, facts: Mapping[str, Any]) -> list[Any]:
+def _descriptions(kind: _Kind, facts: Mapping[str, Any], finding: Finding) -> list[Any]:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    finding, region = _FINDINGS.get(_model(facts)["dataset"], _ANY_FINDING)
+    category, region = finding.finding, finding.region
     algorithm = AlgorithmIdentificationSequence(
         "manymask",
         codes.cid7162.ArtificialIntelligence,
@@ -173,7 +169,7 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any]) -> list[Any]:
             segment_number=k,
             segment_label=label,
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-            segmented_property_type=Code(finding[0], "SCT", finding[1]),
+            segmented_property_type=Code(category[0], "SCT", category[1]),
             anatomic_regions=[Code(region[0], "SCT", region[1])] if region else None,
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
