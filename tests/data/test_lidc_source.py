@@ -205,7 +205,7 @@ def tcia(tmp_path: Path) -> Path:
 
 
 def test_distribution_becomes_a_store_with_the_right_masks_and_centre(tcia, tmp_path, capsys):
-    prepare("lidc_idri", source=tcia, out=tmp_path / "store")
+    prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tmp_path / "store"))
     store = Store(tmp_path / "store")
     assert store.ids == [f"LIDC-IDRI-{n:04}/nodule-0/slice-{k:03}" for n in range(3) for k in LEVELS]
     assert set(store.groups.values()) == {f"LIDC-IDRI-{n:04}" for n in range(3)} and store.raters == 4
@@ -304,8 +304,8 @@ def test_outline_that_leaves_the_image_is_said(tcia):
     path = next(tcia.rglob("069.xml"))
     path.write_text(path.read_text().replace("<xCoord>15", "<xCoord>95"))
     with pytest.raises(InputError, match=r"069\.xml: an outline leaves the image; or leave it out$"):
-        prepare("lidc_idri", source=tcia, out=tcia.parent / "store")
-    prepare("lidc_idri", source=tcia, out=tcia.parent / "store", skip_bad=True)
+        prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tcia.parent / "store"))
+    prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tcia.parent / "store", skip_bad=True))
     assert len(Store(tcia.parent / "store").ids) == 6
 
 
@@ -316,7 +316,7 @@ def test_a_damaged_reading_and_a_damaged_slice_are_reported_together(tcia):
     source = read_tcia(tcia)
     assert len(source.cases) >= 6
     with pytest.raises(InputError, match=r"cases cannot be used") as caught:
-        prepare("lidc_idri", source=tcia, out=tcia.parent / "store")
+        prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tcia.parent / "store"))
     assert "bad.xml is not a reading" in str(caught.value)
 
 

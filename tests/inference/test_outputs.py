@@ -309,7 +309,7 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
         (tmp_path / "many.dcm", {}, r"many\.dcm holds several pictures"),
         ([grey, grey], {}, "an image is a path, an array, .* not a list"),
         (None, {}, "not a NoneType"),
-        (grey, {"sampler": "dimm"}, r"sampler: 'dimm' is none of ddpm, ddim, .* no object such as DDIM\(10\)"),
+        (grey, {"sampler": "dimm"}, r"sampler: 'dimm' is none of ddim, ddpm, .* no object such as DDIM\(10\)"),
         (grey, {"samples": "5"}, "samples must be a whole number, not '5'"),
         (grey, {"seed": 0.5}, r"seed must be a whole number, not 0\.5"),
         (grey, {"threshold": 2}, "threshold must lie between 0 and 1, not 2"),
