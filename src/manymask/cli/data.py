@@ -72,6 +72,11 @@ def prepare_arguments(arguments: list[str]) -> None:
     prepare(PrepareFlags(**common), **options)
 
 
+def prepare_parameters() -> tuple[str, ...]:
+    """The names of all its flags."""
+    return tuple(each.name for each in fields(_all_flags()))
+
+
 def prepare_help() -> None:
     """Turn an official distribution (or a folder of images/ and masks/) into a prepared store: RECIPE --out DIR."""
 

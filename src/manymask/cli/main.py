@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from manymask._version import __version__
-from manymask.cli.data import list_recipes, prepare_arguments, prepare_help
+from manymask.cli.data import list_recipes, prepare_arguments, prepare_help, prepare_parameters
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
 from manymask.cli.renamed import renamed
@@ -33,8 +33,11 @@ VERBS: dict[str, Any] = {
     "report": report,
     "train": train_help,
 }
-# their flags depend on recipes and data sets, which take torch to load
-OWN_FLAGS: dict[str, Callable[[list[str]], None]] = {"prepare": prepare_arguments, "train": train}
+# verbs whose flags depend on recipes and data sets, which take torch to load: what runs them, and names their parameters
+OWN_FLAGS: dict[str, tuple[Callable[[list[str]], None], Callable[[], tuple[str, ...]]]] = {
+    "prepare": (prepare_arguments, prepare_parameters),
+    "train": (train, train_parameters),
+}
 BROKEN_PIPE = 141
 
 
@@ -71,7 +74,7 @@ def run(arguments: list[str]) -> int:
         print(version())
         return 0
     if verb in OWN_FLAGS:
-        OWN_FLAGS[verb](rest)
+        OWN_FLAGS[verb][0](rest)
         return 0
     if not verb.startswith("-") and verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}{guesses(verb, VERBS)}; choose one of {', '.join(VERBS)}")
@@ -83,8 +86,8 @@ def run(arguments: list[str]) -> int:
 def parameters_of(arguments: list[str]) -> Collection[str]:
     """The names of the parameters that the verb of these arguments accepts; none without a verb."""
     verb = arguments[0] if arguments else ""
-    if verb == "train":
-        return train_parameters()
+    if verb in OWN_FLAGS:
+        return OWN_FLAGS[verb][1]()
     return tuple(inspect.signature(VERBS[verb]).parameters) if verb in VERBS else ()
 
 
