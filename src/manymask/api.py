@@ -5,6 +5,7 @@ from typing import Any
 
 from manymask.choices import Precision
 from manymask.data.case import Part
+from manymask.data.datasets import DATASETS
 from manymask.data.store import Store
 from manymask.data.store import prepare as write_store
 from manymask.diffusion.sampling import SamplingConfig
@@ -15,7 +16,7 @@ from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_
 from manymask.evaluation.records import EvaluationRecord
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.masks import MaskReading
-from manymask.recipes import DATASETS, Recipe, Stage, get_recipe, stages_of
+from manymask.recipes import Recipe, Stage, get_recipe, stages_of
 from manymask.training.initialization import TrainConfig
 from manymask.training.trainer import fit
 
@@ -49,9 +50,10 @@ def prepare(
     """
     row = _recipe(recipe)
     folder = None if source is None else Path(source)
-    if folder is None and row.dataset != "phantom":
+    dataset = DATASETS[row.dataset]
+    if folder is None and dataset.needs_source:
         raise ConfigError(f"the data set {row.dataset} is read from a folder: give source", parameter="source")
-    found = DATASETS[row.dataset](folder, row.channels, reading or MaskReading(), **options)
+    found = dataset.read(folder, row.channels, reading or MaskReading(), **options)
     return write_store(found, Path(out), size or row.stored, row.channels, skip_bad)
 
 
