@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from manymask.config import from_dict, to_dict
+from manymask.data.datasets.base import Intended, Licence
 from manymask.data.twins import hashes_as_text, hashes_from_text
 from manymask.errors import ConfigError, InputError
 from manymask.hub import model_card as card
-from manymask.hub.intended_use import Intended, intended, read_intended
-from manymask.hub.licenses import Licence, licence
+from manymask.hub.intended_use import intended, read_intended
+from manymask.hub.licenses import licence
 from manymask.hub.provenance import Provenance
 from manymask.hub.weights import find_model, outline, own_file, read_weights
 from manymask.io.atomic import atomic_file, atomic_folder, read_object, write_json

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manymask.hub.intended_use import Intended
+from manymask.data.datasets.base import Intended
 from manymask.inference.preprocess import Point, Region, View
 from manymask.io.image import DicomFrame, Picture
 from manymask.recipes import Recipe

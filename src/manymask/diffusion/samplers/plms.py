@@ -51,4 +51,5 @@ class PLMS:
     def _transfer(gamma_t: float, gamma_s: float, z: Tensor, epsilon: Tensor) -> Tensor:
         """z_s = √γ_s ẑ_0 + √(1−γ_s) ε̂ (Song et al. 2020, Eq. 12 with η = 0)."""
         z0 = (z - (1 - gamma_t) ** 0.5 * epsilon) / gamma_t**0.5
-        return gamma_s**0.5 * z0 + (1 - gamma_s) ** 0.5 * epsilon
+        z_s: Tensor = gamma_s**0.5 * z0 + (1 - gamma_s) ** 0.5 * epsilon
+        return z_s
