@@ -12,16 +12,16 @@ import torch
 from manymask.errors import InputError
 from manymask.inference.segmenter import Segmenter
 from manymask.io.image import Picture
-from manymask.serving import service as desk
-from manymask.serving.door import Departures, Door
-from manymask.serving.line import LeftError, Line, StoppedError
-from manymask.serving.uploads import KEPT, RESULT_KEPT, Store, Uploads
+from manymask.serving import service
+from manymask.serving.guard import Departures, RequestGuard
+from manymask.serving.request_queue import LeftError, RequestQueue, StoppedError
+from manymask.serving.uploads import KEPT, RESULT_KEPT, Uploads, UploadStore
 
 # the line ------------------------------------------------------------------------------------------------------------
 
 
 def test_line_lets_one_draw_after_the_other_in_order():
-    line = Line(longest=5, each=5)
+    line = RequestQueue(longest=5, each=5)
     with line.place("a", "one") as first, line.place("b", "two") as second:
         assert (first.ahead(), second.ahead()) == (0, 1)
         line.stop("b")
@@ -33,7 +33,7 @@ def test_line_lets_one_draw_after_the_other_in_order():
 
 
 def test_line_wakes_who_comes_next():
-    line, drew = Line(5, 5), threading.Event()
+    line, drew = RequestQueue(5, 5), threading.Event()
 
     def second():
         with line.place("b", "two") as ticket:
@@ -49,7 +49,7 @@ def test_line_wakes_who_comes_next():
 
 
 def test_line_is_bounded_in_all_and_per_client():
-    line = Line(longest=2, each=2)
+    line = RequestQueue(longest=2, each=2)
     with line.place("a", "x"), line.place("b", "x"):
         with pytest.raises(InputError, match="2 drawings of yours"), line.place("c", "x"):
             pass
@@ -62,8 +62,8 @@ def test_line_is_bounded_in_all_and_per_client():
 
 
 def test_who_leaves_ends_the_drawing_and_who_never_listens_too(monkeypatch):
-    monkeypatch.setattr("manymask.serving.line.SILENCE", 0.02)
-    line = Line(5, 5)
+    monkeypatch.setattr("manymask.serving.request_queue.SILENCE", 0.02)
+    line = RequestQueue(5, 5)
     with (
         line.place("a", "x") as ticket,
         line.place("b", "x", heard=False) as silent,
@@ -81,7 +81,7 @@ def test_who_leaves_ends_the_drawing_and_who_never_listens_too(monkeypatch):
 
 
 def test_closing_line_tells_everybody_and_takes_nobody():
-    line = Line(5, 5)
+    line = RequestQueue(5, 5)
     with line.place("a", "x") as ticket:
         assert not line.close(0.01)
         with pytest.raises(InputError, match="server is closing"):
@@ -124,14 +124,14 @@ def ask(app, method="GET", path="/", body=(b"",), client="1.2.3.4", **headers):
     "host", ["127.0.0.1:7860", "localhost:7860", "[::1]:7860", "LOCALHOST", "page.clinic.org", "10.0.0.5:80"]
 )
 def test_door_serves_own_names(host):
-    assert ask(Door(_inside, ["10.0.0.5", "page.clinic.org"]), host=host)[0] == 200
+    assert ask(RequestGuard(_inside, ["10.0.0.5", "page.clinic.org"]), host=host)[0] == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", "", "10.0.0.6"]
 )
 def test_door_refuses_other_names(host):
-    status, _, text = ask(Door(_inside, ["10.0.0.5"]), host=host)
+    status, _, text = ask(RequestGuard(_inside, ["10.0.0.5"]), host=host)
     assert status == 421 and "--allow-host" in text
 
 
@@ -147,22 +147,22 @@ def test_door_refuses_other_names(host):
     ],
 )
 def test_door_takes_posts_from_the_page_itself_alone(headers, status):
-    assert ask(Door(_inside, []), "POST", **headers)[0] == status
-    assert ask(Door(_inside, []), "GET", **headers)[0] == 200
+    assert ask(RequestGuard(_inside, []), "POST", **headers)[0] == status
+    assert ask(RequestGuard(_inside, []), "GET", **headers)[0] == 200
 
 
 def test_door_adds_headers_and_logs_no_text(capsys):
-    _, headers, _ = ask(Door(_inside, []))
+    _, headers, _ = ask(RequestGuard(_inside, []))
     assert "frame-ancestors 'none'" in headers[b"content-security-policy"].decode()
     assert headers[b"x-frame-options"] == b"DENY" and headers[b"x-content-type-options"] == b"nosniff"
-    status, headers, text = ask(Door(_inside, []), path="/broken")
+    status, headers, text = ask(RequestGuard(_inside, []), path="/broken")
     logged = capsys.readouterr().err
     assert status == 500 and b"content-security-policy" in headers
     assert "MUSTERFRAU" not in text + logged and "RuntimeError at test_page_parts.py" in logged
 
 
 def test_policy_names_no_other_host():
-    _, headers, _ = ask(Door(_inside, []))
+    _, headers, _ = ask(RequestGuard(_inside, []))
     assert "http" not in headers[b"content-security-policy"].decode()
 
 
@@ -179,7 +179,7 @@ def test_departures_are_told():
 
 
 def test_store_is_bounded_in_sum_and_per_client(tmp_path):
-    store = Store(tmp_path, most=1000, each=2)
+    store = UploadStore(tmp_path, most=1000, each=2)
     assert store.refusal("a", 900) is None
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(bytes(300))
@@ -197,7 +197,7 @@ def test_uploads_are_counted_by_what_the_answer_names(tmp_path):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": f'["{tmp_path / "a.png"}"]'.encode()})
 
-    app = Uploads(upload, 1000, Store(tmp_path, 1000, 1))
+    app = Uploads(upload, 1000, UploadStore(tmp_path, 1000, 1))
     assert ask(app, "POST", "/gradio_api/upload", client="9.9.9.9")[0] == 200
     assert ask(app, "POST", "/gradio_api/upload", client="9.9.9.9")[0] == 429
     assert ask(app, "POST", "/gradio_api/upload", client="8.8.8.8")[0] == 200
@@ -207,7 +207,7 @@ def test_full_disk_is_a_sentence(tmp_path):
     async def full(scope, receive, send):
         raise OSError(28, "No space left on device")
 
-    status, _, text = ask(Uploads(full, 1000, Store(tmp_path, 1000, 5)), "POST", "/gradio_api/upload")
+    status, _, text = ask(Uploads(full, 1000, UploadStore(tmp_path, 1000, 5)), "POST", "/gradio_api/upload")
     assert status == 507 and "disk is full" in text
 
 
@@ -223,7 +223,7 @@ def test_sweep_removes_results_soon_and_uploads_after_an_hour(tmp_path):
         path.parent.mkdir()
         path.write_bytes(b"1")
         os.utime(path, (now - age, now - age))
-    Store(tmp_path, 1, 1).sweep(now)
+    UploadStore(tmp_path, 1, 1).sweep(now)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"new.zip", "new.png"}
 
 
@@ -235,8 +235,8 @@ def drawing(drawing_model):
     """Scene and drawing of an image that is not of the model's size."""
     picture = Picture(np.random.default_rng(0).integers(0, 256, (90, 130), dtype=np.uint8), "lesion", notes=("a note",))
     segmenter = Segmenter.from_pretrained(str(drawing_model))
-    subject = desk.Subject(picture, picture, "lesion.png", ("left out",))
-    *_, (scene, _, done) = desk.draw(segmenter, subject, desk.SegmentRequest(samples=3), desk.Limits())
+    subject = service.Subject(picture, picture, "lesion.png", ("left out",))
+    *_, (scene, _, done) = service.draw(segmenter, subject, service.SegmentRequest(samples=3), service.Limits())
     return scene, done
 
 
@@ -253,7 +253,7 @@ def test_answer_result_and_picture_agree_at_any_threshold(drawing, tmp_path, thr
     from PIL import Image
 
     scene, done = drawing
-    archive, facts = desk.pack(done, threshold, "PNG", tmp_path)
+    archive, facts = service.pack(done, threshold, "PNG", tmp_path)
     with zipfile.ZipFile(archive) as file, file.open("lesion/consensus.png") as png:
         shown = int((np.asarray(Image.open(png)) > 0).sum())
     assert facts["area_consensus"] == shown == int((done.result(0.5).confidence >= threshold).sum())
@@ -271,8 +271,8 @@ def test_stopped_drawing_keeps_the_masks_that_are_there(drawing_model):
         if len(steps) > 4:  # three steps a mask
             raise StoppedError
 
-    *_, (scene, share, done) = desk.draw(
-        segmenter, desk.Subject(picture, picture), desk.SegmentRequest(samples=5), desk.Limits(), check
+    *_, (scene, share, done) = service.draw(
+        segmenter, service.Subject(picture, picture), service.SegmentRequest(samples=5), service.Limits(), check
     )
     assert done.record.samples == len(scene.areas) == 1 and share == 1 and scene.forms == ("PNG",)
     assert torch.equal(done.drawn, torch.cat(list(segmenter.draw(done.view, 1)), dim=1))
@@ -284,7 +284,7 @@ def test_claimed_size_is_checked_before_pixels_are_read(tmp_path):
     image = nibabel.Nifti1Image(np.zeros((6000, 5000, 1), np.uint8), np.eye(4))
     nibabel.save(image, tmp_path / "large.nii.gz")
     with pytest.raises(InputError, match=r"6000×5000 pixels; this server takes up to 25 million"):
-        desk.open_files([tmp_path / "large.nii.gz"], desk.Limits())
+        service.open_files([tmp_path / "large.nii.gz"], service.Limits())
 
 
 def test_bad_file_leaves_the_others_alone(tmp_path):
@@ -292,7 +292,7 @@ def test_bad_file_leaves_the_others_alone(tmp_path):
 
     Image.effect_noise((40, 40), 50).save(tmp_path / "good.png")
     (tmp_path / "notes.txt").write_text("hello")
-    opened = desk.open_files([tmp_path / "good.png", tmp_path / "notes.txt"], desk.Limits())
+    opened = service.open_files([tmp_path / "good.png", tmp_path / "notes.txt"], service.Limits())
     assert len(opened) == 1 and opened.kind == "Image" and "notes.txt is not an image" in opened.notices[0]
     with pytest.raises(InputError, match=r"notes\.txt is not an image"):
-        desk.open_files([tmp_path / "notes.txt"], desk.Limits())
+        service.open_files([tmp_path / "notes.txt"], service.Limits())

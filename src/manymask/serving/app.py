@@ -1,4 +1,4 @@
-"""The page in the browser, and the same for programs: the office joined to components by Gradio (extra `app`)."""
+"""The page in the browser, and the same for programs: the sessions joined to components by Gradio (extra `app`)."""
 
 import itertools
 import re
@@ -13,10 +13,17 @@ import gradio as gr
 
 from manymask.errors import InputError
 from manymask.io.image import Picture
-from manymask.serving import service as desk
-from manymask.serving.line import LeftError, StoppedError
+from manymask.serving import service
+from manymask.serving.request_queue import LeftError, StoppedError
 from manymask.serving.service import OpenedInput, SegmentRequest
-from manymask.serving.session import OWN_SAMPLER, Office, order_of, sampler_labels, thumbnails, user_facing_errors
+from manymask.serving.session import (
+    OWN_SAMPLER,
+    SessionManager,
+    sampler_labels,
+    segment_request_of,
+    thumbnails,
+    user_facing_errors,
+)
 from manymask.serving.uploads import KEPT
 
 HEAD = """<header class="mm-head"><h1>manymask</h1><p>Many plausible outlines of one lesion: see where experts might
@@ -52,53 +59,53 @@ class Events:
     Every scene carries a stamp, and so does a finished drawing: what comes late never stands for something newer.
     """
 
-    def __init__(self, office: Office) -> None:
-        self.office = office
+    def __init__(self, sessions: SessionManager) -> None:
+        self.sessions = sessions
         self.stamps = itertools.count(1)
 
     def _show(self, found: OpenedInput | Picture, place: int, window: str, name: str) -> Any:
         """The image alone; what was drawn before is gone."""
-        model = self.office.segmenter(name)
-        scene = desk.preview(model, self.office.shown(found, place, window))
+        model = self.sessions.segmenter(name)
+        scene = service.preview(model, self.sessions.shown(found, place, window))
         count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
-        scene.place, scene.warnings = place_of(found, place), (*self.office.notices(found), *scene.warnings)
+        scene.place, scene.warnings = place_of(found, place), (*self.sessions.notices(found), *scene.warnings)
         slider = gr.update(maximum=max(2, count), value=place, visible=count > 1, label=kind)
         return found, scene.value(stamp=next(self.stamps)), None, slider
 
     def drop(self, paths: list[str] | None, window: str, name: str, request: gr.Request) -> Any:
         """New files in place of what was there."""
-        with user_facing_errors(self.office.folder):
+        with user_facing_errors(self.sessions.folder):
             mine = [Path(path) for path in paths or []]
-            self.office.line.leave(request.session_hash or "")
-            self.office.remember(request.session_hash, mine)
-            found = desk.open_files(mine, self.office.limits)
+            self.sessions.line.leave(request.session_hash or "")
+            self.sessions.remember(request.session_hash, mine)
+            found = service.open_files(mine, self.sessions.limits)
             first = 1 if found.kind == "Image" else (len(found) + 1) // 2
             return (*self._show(found, first, window, name), self._regions(name))
 
     def example(self, window: str, name: str, event: gr.EventData, request: gr.Request) -> Any:
-        with user_facing_errors(self.office.folder):
-            self.office.line.leave(request.session_hash or "")
-            _, picture = self.office.examples[int(event.number) % len(self.office.examples)]
+        with user_facing_errors(self.sessions.folder):
+            self.sessions.line.leave(request.session_hash or "")
+            _, picture = self.sessions.examples[int(event.number) % len(self.sessions.examples)]
             return (*self._show(picture, 1, window, name), self._regions(name))
 
     def change(
         self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
     ) -> Any:
         """Another slice, window or model."""
-        with user_facing_errors(self.office.folder):
-            self.office.line.leave(request.session_hash or "")
+        with user_facing_errors(self.sessions.folder):
+            self.sessions.line.leave(request.session_hash or "")
             if found is None:
                 return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name)
             return (*self._show(found, int(place), window, name), self._regions(name))
 
     def remove(self, name: str, request: gr.Request) -> Any:
         """The image goes, from the server too; the page is as it was at first."""
-        self.office.forget(request.session_hash)
+        self.sessions.forget(request.session_hash)
         return None, {"stamp": next(self.stamps)}, None, gr.update(visible=False), self._regions(name)
 
     def _regions(self, name: str) -> Any:
         """The box of regions: empty, and only there for a model that has regions."""
-        return gr.update(value="", visible=self.office.segmenter(name).recipe.crop)
+        return gr.update(value="", visible=self.sessions.segmenter(name).recipe.crop)
 
     def pick(self, event: gr.EventData) -> str:
         """The regions as they are marked in the browser."""
@@ -107,23 +114,23 @@ class Events:
     def draw(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
              regions: Any, request: gr.Request) -> Any:  # fmt: skip
         """The masks as they come."""
-        with user_facing_errors(self.office.folder):
+        with user_facing_errors(self.sessions.folder):
             if found is None:
                 raise InputError("choose an image first: drop one, or pick an example")
-            order = order_of(self.office.limits, samples, seed, sampler, steps, regions)
+            order = segment_request_of(self.sessions.limits, samples, seed, sampler, steps, regions)
             yield from self._drawn(found, int(place), window, name, order, request)
 
     def draw_at_once(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any,
                      steps: Any, regions: Any, request: gr.Request) -> Any:  # fmt: skip
         """The same without a click, unless the model must first be shown where to look."""
-        recipe = self.office.segmenter(name).recipe
+        recipe = self.sessions.segmenter(name).recipe
         if found is not None and not recipe.crop:
             yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, request)
 
     def _drawn(self, found: Any, place: int, window: str, name: str, order: SegmentRequest, request: gr.Request) -> Any:
         visit, stamp = request.session_hash or "", next(self.stamps)
-        self.office.line.leave(visit)
-        with suppress(LeftError), self.office.line.place(visit, client_of(request)) as ticket:
+        self.sessions.line.leave(visit)
+        with suppress(LeftError), self.sessions.line.place(visit, client_of(request)) as ticket:
             told = 0
             try:
                 while ahead := ticket.ahead(1.0 if told else 0.0):
@@ -131,7 +138,7 @@ class Events:
                     if ahead != told:
                         told = ahead
                         yield {"stamp": stamp, "waiting": ahead}, gr.skip()
-                for scene, share, done in self.office.draw(found, place, window, name, order, ticket.check):
+                for scene, share, done in self.sessions.draw(found, place, window, name, order, ticket.check):
                     if done is not None:
                         ticket.check_left()
                     scene.place = place_of(found, place)
@@ -140,52 +147,52 @@ class Events:
                 yield {"stamp": stamp, "waiting": 0}, gr.skip()
 
     def stop(self, request: gr.Request) -> None:
-        self.office.line.stop(request.session_hash or "")
+        self.sessions.line.stop(request.session_hash or "")
 
     def save(self, done: Any, request: gr.Request, event: gr.EventData) -> str:
-        with user_facing_errors(self.office.folder):
+        with user_facing_errors(self.sessions.folder):
             if done is None or done[0] != event.stamp:
                 raise InputError("there is nothing to download yet: draw some masks first")
-            return str(self.office.pack(done[1], float(event.threshold), event.form, request.session_hash)[0])
+            return str(self.sessions.pack(done[1], float(event.threshold), event.form, request.session_hash)[0])
 
     def leave(self, request: gr.Request) -> None:
-        self.office.forget(request.session_hash)
+        self.sessions.forget(request.session_hash)
 
     def segment(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any,
                 window: Any, slice_number: Any, threshold: Any, form: Any, request: gr.Request) -> Any:  # fmt: skip
         """Draws masks of an image (a list of files: one image, or the slices of a series); returns facts and a ZIP."""
-        office, visit = self.office, request.session_hash or ""
-        with user_facing_errors(office.folder):
+        sessions, visit = self.sessions, request.session_hash or ""
+        with user_facing_errors(sessions.folder):
             mine = [Path(path) for path in paths or []]
-            office.remember(visit, mine)
-            order = order_of(office.limits, samples, seed, sampler, steps, regions)
-            threshold = desk.check_threshold(threshold)
+            sessions.remember(visit, mine)
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, regions)
+            threshold = service.check_threshold(threshold)
             try:
-                with office.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
+                with sessions.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
                     ticket.wait()
-                    found = desk.open_files(mine, office.limits)
-                    place = desk.check_number(slice_number)
+                    found = service.open_files(mine, sessions.limits)
+                    place = service.check_number(slice_number)
                     if len(found) > 1:
                         taken = f"This is {place_of(found, place)}: slice_number chooses another."
                         found = replace(found, notices=(*found.notices, taken))
-                    *_, (_, _, done) = office.draw(found, place, window or "", model, order, ticket.check)
+                    *_, (_, _, done) = sessions.draw(found, place, window or "", model, order, ticket.check)
                     ticket.check()
             finally:
-                office.age(mine)
-            archive, facts = office.pack(done, threshold, form, visit)
+                sessions.age(mine)
+            archive, facts = sessions.pack(done, threshold, form, visit)
             return {**facts, "agreement": facts["pairwise_iou"], "saved_as": form}, str(archive)
 
     def models(self) -> dict[str, Any]:
         """The models by name: input size, channels, whether they need a region of interest, what they learnt from."""
-        rows = {name: model.recipe for name, model in self.office.segmenters.items()}
+        rows = {name: model.recipe for name, model in self.sessions.segmenters.items()}
         return {
             n: {"size": r.size, "channels": r.channels, "regions": r.crop, "data": r.dataset} for n, r in rows.items()
         }
 
 
-def _controls(office: Office) -> SimpleNamespace:
-    names, limits = list(office.segmenters), office.limits
-    crops = office.segmenters[names[0]].recipe.crop
+def _controls(sessions: SessionManager) -> SimpleNamespace:
+    names, limits = list(sessions.segmenters), sessions.limits
+    crops = sessions.segmenters[names[0]].recipe.crop
     c = SimpleNamespace()
     c.dropped = gr.File(label="Image, or the files of a series", file_count="multiple", height=150, elem_id="mm-upload")
     c.number = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False, interactive=True)
@@ -196,34 +203,36 @@ def _controls(office: Office) -> SimpleNamespace:
     c.go = gr.Button("Draw masks", variant="primary", elem_id="mm-draw")
     c.stop = gr.Button("Stop", elem_id="mm-stop")
     with gr.Accordion("More settings", open=False):
-        c.sampler = gr.Dropdown(sampler_labels(office.segmenters), value=OWN_SAMPLER, label="Sampler", interactive=True)
+        c.sampler = gr.Dropdown(
+            sampler_labels(sessions.segmenters), value=OWN_SAMPLER, label="Sampler", interactive=True
+        )
         c.steps = gr.Number(0, label="Steps", info="0: the model's own number", precision=0, minimum=0, maximum=1000)
         c.seed = gr.Number(0, label="Seed", info="The same seed gives the same masks.", precision=0, minimum=0)
-        c.window = gr.Dropdown(list(desk.WINDOWS), value=desk.WINDOWS[0], label="CT window", interactive=True)
+        c.window = gr.Dropdown(list(service.WINDOWS), value=service.WINDOWS[0], label="CT window", interactive=True)
     return c
 
 
-def build(office: Office) -> Any:
+def build(sessions: SessionManager) -> Any:
     """The page as a Gradio application, not yet served."""
     with gr.Blocks(title="manymask", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
         gr.HTML(HEAD, elem_id="mm-top")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                controls = _controls(office)
+                controls = _controls(sessions)
             with gr.Column(scale=3, min_width=300):
                 controls.viewer = gr.HTML(
-                    {}, html_template=text_of("page.html").replace("EXAMPLES", thumbnails(office.examples)),
+                    {}, html_template=text_of("page.html").replace("EXAMPLES", thumbnails(sessions.examples)),
                     js_on_load=text_of("ink.js") + text_of("page.js"), apply_default_css=False, elem_id="mm-viewer",
                 )  # fmt: skip
-        _wire(controls, Events(office), page)
+        _wire(controls, Events(sessions), page)
     return page
 
 
-def _asked_by_programs(office: Office) -> list[Any]:
+def _asked_by_programs(sessions: SessionManager) -> list[Any]:
     """The inputs of `/segment` after the files, in its order. Plain ones: what the page's own let pass depends on what
     the page shows, and what they refuse they refuse with a stack trace in the log."""
-    first = {"model": next(iter(office.segmenters)), "samples": 5, "seed": 0, "sampler": OWN_SAMPLER, "steps": 0,
-             "regions": "", "window": desk.WINDOWS[0], "slice_number": 1, "threshold": 0.5, "form": "PNG"}  # fmt: skip
+    first = {"model": next(iter(sessions.segmenters)), "samples": 5, "seed": 0, "sampler": OWN_SAMPLER, "steps": 0,
+             "regions": "", "window": service.WINDOWS[0], "slice_number": 1, "threshold": 0.5, "form": "PNG"}  # fmt: skip
     return [
         gr.Textbox(value, visible=False) if isinstance(value, str) else gr.Number(value, visible=False)
         for value in first.values()
@@ -231,7 +240,7 @@ def _asked_by_programs(office: Office) -> list[Any]:
 
 
 def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
-    """Which event changes what. Drawings wait in the office's own line; opening and saving never wait for them."""
+    """Which event changes what. Drawings wait in the sessions's own line; opening and saving never wait for them."""
     light: dict[str, Any] = {"concurrency_id": "opening", "concurrency_limit": 2, "show_progress": "hidden"}
     heavy: dict[str, Any] = {"concurrency_id": "drawing", "concurrency_limit": None, "show_progress": "hidden"}
     private: dict[str, Any] = {"api_visibility": "private"}
@@ -256,7 +265,7 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     saved.success(None, archive, None, js=FETCH, **private)
     page.unload(events.leave)
 
-    asked = [c.dropped, *_asked_by_programs(events.office)]
+    asked = [c.dropped, *_asked_by_programs(events.sessions)]
     told = [gr.JSON(visible=False), gr.File(visible=False)]
     gr.Button(visible=False).click(events.segment, asked, told, api_name="segment", **heavy)
     gr.api(events.models, api_name="models", queue=False)

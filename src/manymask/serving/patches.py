@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from manymask.serving.door import log_error
+from manymask.serving.guard import log_error
 
 NOT_UNDERSTOOD = (
     "the request is not understood: upload each file first (`handle_file` of gradio_client does), "

@@ -14,7 +14,7 @@ from typing import Any
 from manymask.errors import ConfigError, MissingExtraError
 from manymask.inference.segmenter import Segmenter
 from manymask.serving.service import Limits
-from manymask.serving.session import Office
+from manymask.serving.session import SessionManager
 
 PATIENCE = 20.0  # seconds that a drawing in progress has to end
 
@@ -36,19 +36,19 @@ def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: S
                 "the page needs Gradio: pip install 'manymask[app]'", extra="app", package="gradio"
             ) from None
         patches.apply()
-        office = Office(load(models), limits, folder)
-        page = app.build(office)
-        # many may wait for their turn; `Line` says who draws, this queue only bounds what comes in one rush
+        sessions = SessionManager(load(models), limits, folder)
+        page = app.build(sessions)
+        # many may wait for their turn; `RequestQueue` says who draws, this queue only bounds what comes in one rush
         page.queue(max_size=4 * limits.waiting + 20, default_concurrency_limit=1, api_open=False)
         ended = threading.Event()
         try:
-            _launch(page, office, host, port, hosts)
+            _launch(page, sessions, host, port, hosts)
         except OSError:
             raise ConfigError(f"{host}:{port} cannot be served: it is taken, choose another --port") from None
         _end_on_signals(lambda *_: ended.set())
-        print(f"manymask: http://{host}:{port} ({', '.join(office.segmenters)}); end with Ctrl+C", flush=True)
+        print(f"manymask: http://{host}:{port} ({', '.join(sessions.segmenters)}); end with Ctrl+C", flush=True)
         ended.wait()
-        idle = office.line.close(PATIENCE)
+        idle = sessions.line.close(PATIENCE)
         time.sleep(0.2)  # the last answers go out
         page.close(verbose=False)
     if not idle:
@@ -71,22 +71,22 @@ def load(models: Sequence[Path]) -> dict[str, Segmenter]:
     return loaded
 
 
-def _launch(page: Any, office: Office, host: str, port: int, hosts: Sequence[str]) -> None:
+def _launch(page: Any, sessions: SessionManager, host: str, port: int, hosts: Sequence[str]) -> None:
     """Nothing shared, nothing measured, no file but the visitor's own; fonts of the visitor's system."""
     import gradio as gr
     from starlette.middleware import Middleware
 
     from manymask.serving.app import text_of
-    from manymask.serving.door import Departures, Door
-    from manymask.serving.uploads import Store, Uploads
+    from manymask.serving.guard import Departures, RequestGuard
+    from manymask.serving.uploads import Uploads, UploadStore
 
-    limits = office.limits
-    store = Store(office.folder, limits.kept * 1_000_000, limits.kept_files)
+    limits = sessions.limits
+    store = UploadStore(sessions.folder, limits.kept * 1_000_000, limits.kept_files)
     threading.Thread(target=store.keep_sweeping, daemon=True).start()
     guards = [
-        Middleware(Door, hosts=[host, *hosts]),
+        Middleware(RequestGuard, hosts=[host, *hosts]),
         Middleware(Uploads, limit=limits.at_once * 1_000_000, store=store),
-        Middleware(Departures, came=office.line.listen, left=office.line.leave),
+        Middleware(Departures, came=sessions.line.listen, left=sessions.line.leave),
     ]
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     theme = gr.themes.Base(

@@ -29,7 +29,7 @@ from manymask.io.raster import to_channels
 from manymask.io.record import Record
 from manymask.io.source import source_of
 from manymask.io.window import NAMED, parse_window
-from manymask.serving.line import StoppedError
+from manymask.serving.request_queue import StoppedError
 from manymask.serving.view_model import Scene
 
 Form = Literal["PNG", "DICOM SEG", "NIfTI"]
@@ -115,7 +115,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FinishedDrawing:
     """A finished drawing, kept small until it is asked for: `drawn` (regions, n, S, S) at the model's size."""
 
     segmenter: Segmenter
@@ -198,7 +198,7 @@ def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def check_order(order: SegmentRequest, picture: Picture, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
+def check_request(order: SegmentRequest, picture: Picture, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
     """How masks are drawn; `InputError` for more than this server does for one visitor."""
     if not 1 <= order.samples <= limits.masks:
         raise InputError(f"choose 1 to {limits.masks} masks, not {order.samples}")
@@ -215,13 +215,13 @@ def draw(
     order: SegmentRequest,
     limits: Limits,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Scene, float, Drawing | None]]:
+) -> Iterator[tuple[Scene, float, FinishedDrawing | None]]:
     """The scene after every mask, with the share that is done; the last time with the finished drawing.
 
     check: called before each step; ends with the masks that are there when it raises `StoppedError`, with an error when
     it raises anything else.
     """
-    sampling = check_order(order, subject.seen, segmenter, limits)
+    sampling = check_request(order, subject.seen, segmenter, limits)
     start = time.monotonic()
     view = segmenter.look(subject.seen, order.rois)
     scene = replace(preview(segmenter, subject.shown), total=order.samples, regions=view.regions)
@@ -245,7 +245,7 @@ def draw(
     source = source_of(subject.shown, subject.file)
     record = segmenter.record(source, len(parts), order.seed, sampling, rois=order.rois)
     seconds = time.monotonic() - start
-    drawing = Drawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
+    drawing = FinishedDrawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
     found = drawing.result(0.5)
     scene.finish(found, seconds)
     scene.warnings, scene.forms = (*subject.notices, *found.warnings), drawing.forms()
@@ -271,7 +271,7 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def pack(drawing: Drawing, threshold: float, form: Form, folder: Path) -> tuple[Path, dict[str, Any]]:
+def pack(drawing: FinishedDrawing, threshold: float, form: Form, folder: Path) -> tuple[Path, dict[str, Any]]:
     """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
     the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it."""
     threshold = check_threshold(threshold)

@@ -1,4 +1,4 @@
-"""One office for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
+"""One sessions for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
 
 import io
 import os
@@ -24,9 +24,8 @@ from manymask.inference.segmenter import Segmenter
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import Picture
 from manymask.models.latent_diffusion import LatentDiffusion
-from manymask.serving import service as desk
-from manymask.serving.door import log_error
-from manymask.serving.line import Line
+from manymask.serving import service
+from manymask.serving.guard import log_error
 from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subject
 from manymask.serving.uploads import KEPT, RESULT_KEPT
 from manymask.serving.view_model import data_url
@@ -70,13 +69,13 @@ def thumbnails(shown: Sequence[tuple[str, Picture]]) -> str:
     )
 
 
-class Office:
+class SessionManager:
     """What the events of the page call: one person's visit each, with the models they share."""
 
     def __init__(self, segmenters: Mapping[str, Segmenter], limits: Limits, folder: Path) -> None:
         self.segmenters, self.limits, self.folder = dict(segmenters), limits, folder
         self.examples = examples(segmenters)
-        self.line = Line(limits.waiting, limits.waiting_each)
+        self.line = RequestQueue(limits.waiting, limits.waiting_each)
         self.visits: dict[str, set[Path]] = {}
         self.lock = threading.Lock()
 
@@ -110,7 +109,7 @@ class Office:
         """The image as people see it."""
         if isinstance(opened, Picture):
             return opened
-        return desk.check_picture(opened.picture(number, window), self.limits)
+        return service.check_picture(opened.picture(number, window), self.limits)
 
     def subject(self, opened: OpenedInput | Picture, number: int, window: str, model: Segmenter) -> Subject:
         """The image as people see it and as the model does."""
@@ -127,19 +126,19 @@ class Office:
         order: SegmentRequest,
         check: Callable[[], None],
     ) -> Iterator[Any]:
-        """See `desk.draw`."""
+        """See `service.draw`."""
         model = self.segmenter(name)
-        yield from desk.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
+        yield from service.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
 
     def notices(self, opened: OpenedInput | Picture) -> list[str]:
         """What was left out of what was dropped."""
         return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
 
     def pack(
-        self, drawing: desk.Drawing, threshold: float, form: Any, visit: str | None
+        self, drawing: service.FinishedDrawing, threshold: float, form: Any, visit: str | None
     ) -> tuple[Path, dict[str, Any]]:
-        """See `desk.pack`; the archive goes when the visit ends."""
-        archive, facts = desk.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
+        """See `service.pack`; the archive goes when the visit ends."""
+        archive, facts = service.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
         self.remember(visit, [archive])
         return archive, facts
 
@@ -180,14 +179,16 @@ def user_facing_errors(folder: Path) -> Iterator[None]:
         raise gr.Error("Something unforeseen went wrong with this image.", print_exception=False) from None
 
 
-def order_of(limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any) -> SegmentRequest:
+def segment_request_of(
+    limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any
+) -> SegmentRequest:
     """What is to be drawn, from what a visitor or a program gave. `InputError` for what makes no sense."""
     try:
         if not 0 <= int(seed or 0) < 2**63:
             raise InputError("the seed must lie between 0 and 2^63 - 1")
         count = int(steps or 0) or None
         return SegmentRequest(
-            int(samples), int(seed or 0), _sampler(sampler), count, desk.read_points(regions or "", limits)
+            int(samples), int(seed or 0), _sampler(sampler), count, service.read_points(regions or "", limits)
         )
     except (TypeError, ValueError, OverflowError):
         raise InputError("masks, seed and steps must be whole numbers") from None

@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from manymask.serving.door import answer
+from manymask.serving.guard import answer
 
 KEPT = 3600.0  # seconds that an upload lies at most
 RESULT_KEPT = 300.0  # the same for a result, and for what a program uploaded and has used
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Store:
+class UploadStore:
     """The server's temporary folder.
 
     most: bytes of all files together; each: files of one client.
@@ -75,7 +75,7 @@ class Uploads:
     """Ends a request as soon as more than `limit` bytes of it are announced or have come; refuses uploads for which the
     store has no room; a broken-off or failed one is a sentence or silence. ASGI middleware."""
 
-    def __init__(self, app: Any, limit: int, store: Store) -> None:
+    def __init__(self, app: Any, limit: int, store: UploadStore) -> None:
         self.app, self.limit, self.store = app, limit, store
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

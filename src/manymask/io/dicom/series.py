@@ -31,7 +31,8 @@ from manymask.io.dicom.stacks import Frame, in_stacks
 from manymask.io.image import DicomFrame, Failed, NiftiSlice, Picture
 from manymask.io.window import Window, parse_window
 
-__all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window", "seen_through", "series_of"]  # fmt: skip
+__all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window",
+           "seen_through", "series_of"]  # fmt: skip
 
 
 def seen_through(picture: Picture, window: str) -> Picture:

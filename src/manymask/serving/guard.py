@@ -49,7 +49,7 @@ async def answer(send: Any, status: int, text: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class Door:
+class RequestGuard:
     """Refuses other hosts and foreign pages, adds the headers, and keeps stack traces out of the log.
 
     hosts: names, beside this computer's own, that the page is served under.

@@ -25,7 +25,7 @@ class Ticket:
     heard: whether the caller is known to listen; a caller who does not begin to within `SILENCE` has left.
     """
 
-    def __init__(self, line: "Line", visit: str, client: str, heard: bool = True) -> None:
+    def __init__(self, line: "RequestQueue", visit: str, client: str, heard: bool = True) -> None:
         self.visit, self.client, self.heard = visit, client, heard
         self._line = line
         self._came = time.monotonic()
@@ -61,7 +61,7 @@ class Ticket:
         self.check()
 
 
-class Line:
+class RequestQueue:
     """At most `longest` wait behind the drawing in progress, at most `each` drawings belong to one client."""
 
     def __init__(self, longest: int, each: int) -> None:
