@@ -26,6 +26,7 @@ from manymask.io.image import Picture
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.serving import service
 from manymask.serving.guard import log_error
+from manymask.serving.request_queue import RequestQueue
 from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subject
 from manymask.serving.uploads import KEPT, RESULT_KEPT
 from manymask.serving.view_model import data_url
