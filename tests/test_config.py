@@ -64,3 +64,16 @@ def test_number_beyond_its_limits_or_of_another_type_is_refused(value):
 def test_limits_themselves_are_allowed():
     for size in (8, 4096):
         assert from_dict(Recipe, to_dict(RECIPES["phantom"]) | {"size": size}).size == size
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved:
+    """A setting that states its own limits."""
+
+    half: float = dataclasses.field(default=0.5, metadata={"limits": (0, 1)})
+
+
+def test_field_may_state_its_own_limits():
+    assert from_dict(Halved, {"half": 1}) == Halved(1.0)
+    with pytest.raises(ConfigError, match=r"config\.half: 2 must lie in 0 … 1"):
+        from_dict(Halved, {"half": 2})

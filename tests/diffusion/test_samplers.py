@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
-from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun, check_fit
+from manymask.diffusion.samplers import DDIM, DDPM, PLMS, SAMPLERS, DPMSolver, Euler, Heun, check_fit
 from manymask.errors import ConfigError
 from manymask.rng import TrainingNoise
 
@@ -338,3 +338,19 @@ def test_gamma_is_the_product_of_alphas():
     beta = np.linspace(1e-4, 0.02, 1000)
     assert np.allclose(PROCESS.gamma[1:].numpy(), np.cumprod(1 - beta))
     assert PROCESS.gamma[0] == 1
+
+
+@pytest.mark.parametrize("kind", SAMPLERS.values(), ids=SAMPLERS)
+def test_every_registered_sampler_draws_noise_or_none_as_it_says(kind):
+    """On each process that it serves; a source without draws ends in StopIteration."""
+    for process in (each for each in (PROCESS, FLOW) if isinstance(each, kind.serves)):
+
+        def known(z, t, process=process):
+            a, s = process.alpha_sigma(t)
+            return torch.full_like(z, 0.3), (z - 0.3 * a) / max(s, 1e-9)
+
+        if kind.deterministic:
+            assert torch.isfinite(kind(steps=20)(known, process, start(), Given([]))).all()
+        else:
+            with pytest.raises(StopIteration):
+                kind(steps=20)(known, process, start(), Given([]))

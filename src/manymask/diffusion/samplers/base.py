@@ -21,22 +21,20 @@ class NoiseSource(Protocol):
 
 
 class SamplerLike(Protocol):
-    """A frozen dataclass that runs a process backwards; its fields are settings, and `steps` is one of them.
-
-    Attributes:
-        label: the name on the page and in reports.
-        serves: the processes that it can run backwards; the report compares it on the first of them.
-        deterministic: whether its default settings draw no noise between the steps.
-        steps: network evaluations, or intervals where an interval takes several.
-    """
+    """A frozen dataclass that runs a process backwards; its fields are settings, and `steps` is one of them."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     label: ClassVar[str]
+    """The name on the page and in reports."""
     serves: ClassVar[tuple[type[Process], ...]]
+    """The processes that it can run backwards; the report compares it on the first of them."""
     deterministic: ClassVar[bool]
+    """Whether its default settings draw no noise between the steps."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Intervals of time; most samplers evaluate the network once in each."""
+        ...
 
     def __call__(self, denoise: Denoise, process: Any, z: Tensor, noise: NoiseSource) -> Tensor: ...
 
