@@ -63,3 +63,12 @@ def test_prepare_writes_a_store_and_needs_a_source(tmp_path):
         manymask.prepare("isic2018", tmp_path / "store")
     small = replace(manymask.get_recipe("phantom"), size=32)
     assert manymask.prepare(small, tmp_path / "store").stored == (32, 32)
+
+
+def test_a_segmenter_is_had_without_the_libraries_of_training_and_baselines():
+    code = (
+        "import sys; from manymask import Segmenter; "
+        "assert not {'monai', 'matplotlib', 'accelerate', 'tensorboard'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ from math import lcm
 
 import numpy as np
 import torch
-from monai.metrics import SSIMMetric, compute_hausdorff_distance
 from scipy.ndimage import binary_dilation
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -66,6 +65,8 @@ def hd95(prediction: np.ndarray, truth: np.ndarray) -> float | None:
     Returns:
         The distance in pixels; None if either mask is empty.
     """
+    from monai.metrics import compute_hausdorff_distance
+
     if not prediction.any() or not truth.any():
         return None
     one, other = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (prediction, truth))
@@ -136,6 +137,8 @@ def psnr(reconstruction: Tensor, original: Tensor) -> float:
 
 def ssim(reconstruction: Tensor, original: Tensor) -> float:
     """Structural similarity (Wang et al. 2004) of images (C, H, W) in [0, 1], with a Gaussian window of 11 pixels."""
+    from monai.metrics import SSIMMetric
+
     return float(SSIMMetric(spatial_dims=2, data_range=1.0)(reconstruction[None].float(), original[None].float()))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from monai.networks import nets
 from torch import Tensor, nn
 
 from manymask.data.case import Batch
@@ -36,6 +35,8 @@ class UNet:
 
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
+        from monai.networks import nets
+
         result: nn.Module = nets.BasicUNet(2, channels, 1, features=self.channels)
         return result
 
@@ -54,6 +55,8 @@ class UNetPlusPlus:
 
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
+        from monai.networks import nets
+
         result: nn.Module = nets.BasicUNetPlusPlus(2, channels, 1, features=self.channels, deep_supervision=True)
         return result
 
@@ -75,6 +78,8 @@ class ResUNet:
 
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
+        from monai.networks import nets
+
         strides = [2] * (len(self.channels) - 1)
         result: nn.Module = nets.UNet(2, channels, 1, channels=self.channels, strides=strides, num_res_units=self.units)
         return result
@@ -97,6 +102,8 @@ class NNUNet:
 
     def build(self, channels: int) -> nn.Module:
         """The untrained network for images with so many channels."""
+        from monai.networks import nets
+
         strides = [1] + [2] * (len(self.channels) - 1)
         net = nets.DynUNet(2, channels, 1, [3] * len(strides), strides, strides[1:], filters=self.channels,
                            deep_supervision=True, deep_supr_num=max(1, len(self.channels) - 3))  # fmt: skip

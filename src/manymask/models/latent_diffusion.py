@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from manymask.data.case import Batch
@@ -216,6 +215,8 @@ class DiffusionSegmenter(MaskSampler):
 
     def _dice_loss(self, output: Tensor, noisy: _NoisyLatents, masks: Tensor, marked: Tensor) -> Tensor:
         """Dice loss on one noise level per image, since decoding is expensive."""
+        from monai.losses import DiceLoss
+
         k = self.setting.noise_levels_per_image
         z0, _ = self.setting.process.to_x0_eps(output[::k], noisy.z[::k], noisy.t[::k])
         drawn = self.mask_codec.decode(z0)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from manymask.data.case import Batch
@@ -93,6 +92,8 @@ class ProbUNetSegmenter(MaskSampler):
     setting: ProbUNet
 
     def __init__(self, setting: ProbUNet, channels: int) -> None:
+        from monai.networks.nets import BasicUNet
+
         super().__init__()
         self.setting = setting
         width = setting.channels[-1]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss, FocalLoss
 from torch import Tensor
 
 
@@ -68,6 +67,8 @@ class Focal:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Focal loss of logits."""
+        from monai.losses import FocalLoss
+
         result: Tensor = FocalLoss(gamma=self.gamma)(output, target)
         return result
 
@@ -88,6 +89,8 @@ class Dice:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Soft Dice loss of logits, with cross-entropy where it has a weight."""
+        from monai.losses import DiceLoss
+
         dice: Tensor = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(output, target)
         if not self.cross_entropy:
             return dice
