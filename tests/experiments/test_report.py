@@ -14,7 +14,7 @@ from manymask.errors import InputError
 from manymask.experiments.figures import draw_figures
 from manymask.experiments.matrix import matrix
 from manymask.experiments.report.collect import collect
-from manymask.experiments.report.table import Column, Table, count, share
+from manymask.experiments.report.table import Column, Table, format_count, format_share
 from manymask.experiments.report.tables import table_1, table_2
 from manymask.experiments.report.write import write_report
 from manymask.hub.model_folder import load_model
@@ -81,7 +81,7 @@ def put(path: Path, content):
 
 
 def test_table_writes_markdown_and_csv():
-    columns = [Column("model"), Column("Dice", share, True), Column("steps", count)]
+    columns = [Column("model"), Column("Dice", format_share, True), Column("steps", format_count)]
     rows = [["a|b", interval(0.5), 12345], ["c", "not run", "not run"], ["d", {"n": 0, "skipped": 2}, None]]
     table = Table("t", "Title", columns, rows, "Note.")
     assert table.markdown().splitlines() == [

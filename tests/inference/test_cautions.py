@@ -9,7 +9,7 @@ import torch
 
 from manymask.hub.intended_use import Intended, intended
 from manymask.inference.cautions import cautions, in_colour, kind
-from manymask.inference.preprocess import look
+from manymask.inference.preprocess import view_of
 from manymask.io.image import DicomFrame, Picture
 from manymask.recipes import RECIPES
 
@@ -30,7 +30,7 @@ def disk(shape, centre=MIDDLE, radius=10):
 
 def warned(recipe, picture, rois=(), consensus=None, masks=None, use=None):
     """Of a result that is a disk in the middle, unless another is given."""
-    view = look(picture.pixels, recipe, rois)
+    view = view_of(picture.pixels, recipe, rois)
     shape = view.image.shape[:2]
     found = disk(shape, (shape[1] // 2, shape[0] // 2)) if consensus is None else consensus
     drawn = found.float()[None].repeat(3, 1, 1) if masks is None else masks
@@ -138,7 +138,7 @@ def test_region_near_the_edge_is_said_to_be_moved():
         ((256, 176), 0),
         ((160, 230), 54),
     ):
-        view = look(GREY, NODULE, [point])
+        view = view_of(GREY, NODULE, [point])
         (region,) = view.regions
         centre = ((region.left + region.right) // 2, (region.top + region.bottom) // 2)
         said = warned(NODULE, CT, [point], disk(GREY.shape, centre))

@@ -19,7 +19,7 @@ from manymask.errors import InputError
 from manymask.evaluation.held_out import matched_store
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.inference.preprocess import Region, View, look
+from manymask.inference.preprocess import Region, View, view_of
 from manymask.io.image import Picture
 from manymask.recipes import RECIPES
 from tests.factories import perturb
@@ -49,7 +49,7 @@ def scan() -> np.ndarray:
 
 
 def test_region_is_cut_at_native_scale_and_stretched_at_full_depth(cropper, scan):
-    view = look(scan, cropper.recipe, [(100, 80)])
+    view = view_of(scan, cropper.recipe, [(100, 80)])
     assert view.regions == (Region(48, 68, 112, 132),)
     cut = scan[48:112, 68:132].astype(np.float64)
     exact = (cut - cut.min()) / (cut.max() - cut.min()) * 255
@@ -81,7 +81,7 @@ def test_every_region_lies_within_the_image_and_holds_its_centre(x, y, width, he
     row = replace(RECIPES["lidc_idri"], size=32)
     pixels = np.arange(width * height, dtype=np.int32).reshape(height, width)
     x, y = x % width, y % height
-    view = look(pixels, row, [(x, y)])
+    view = view_of(pixels, row, [(x, y)])
     region = view.regions[0]
     assert 0 <= region.top <= y < region.bottom <= height and 0 <= region.left <= x < region.right <= width
     assert region.bottom - region.top == min(32, height) and region.right - region.left == min(32, width)
@@ -93,7 +93,7 @@ def test_every_region_lies_within_the_image_and_holds_its_centre(x, y, width, he
 
 
 def test_two_clicks_on_one_region_count_once(cropper, scan):
-    assert len(look(scan, cropper.recipe, [(0, 0), (3, 5), (0, 0)]).regions) == 1
+    assert len(view_of(scan, cropper.recipe, [(0, 0), (3, 5), (0, 0)]).regions) == 1
 
 
 def test_image_that_one_region_covers_needs_none(cropper):
@@ -188,7 +188,7 @@ def test_an_image_smaller_than_the_region_goes_on_with_its_edge():
     """A ramp of 8 × 4 px in a region of 16: the last row, column and corner are repeated, nothing is black."""
     row = replace(RECIPES["lidc_idri"], size=16)
     ramp = np.arange(32, dtype=np.uint8).reshape(8, 4) * 8
-    seen = look(ramp, row).seen[0][0].astype(int)
+    seen = view_of(ramp, row).seen[0][0].astype(int)
     stretched = np.round((ramp.astype(float) - 0) / 248 * 255).astype(int)
     assert np.abs(seen - np.pad(stretched, ((4, 4), (6, 6)), mode="edge")).max() <= 1
 
@@ -203,7 +203,7 @@ def test_bytes_of_a_region_are_stretched_to_their_very_ends(cropper):
     size = cropper.recipe.size
     pixels = np.tile(np.linspace(20, 90, size).astype(np.uint8), (size, 1))
     pixels[3, 3] = 250
-    seen = look(pixels, cropper.recipe).seen[0]
+    seen = view_of(pixels, cropper.recipe).seen[0]
     assert seen[0, 3, 3] == 255 and seen[0, 0, -1] == round(70 / 230 * 255)
 
 
@@ -218,7 +218,7 @@ def test_a_region_shows_what_evaluation_sees_through_its_window(tmp_path):
     store = prepare(Source("lidc_idri", cases, scheme, ""), tmp_path / "store", 32, 1)
     row = replace(RECIPES["lidc_idri"], size=24, margin=4)
     seen = matched_store(row, store, (2, -3)).batch(["0"])
-    region = look(pixels, row, [(16 - 3, 16 + 2)])
+    region = view_of(pixels, row, [(16 - 3, 16 + 2)])
     assert torch.equal(seen.image, region.batch().image)
     assert seen.image.min() == 0 and seen.image.max() == 1
     assert seen.noise_names == region.batch().noise_names, "so segment and evaluate draw the same masks"

@@ -236,7 +236,7 @@ def drawing(drawing_model):
     picture = Picture(np.random.default_rng(0).integers(0, 256, (90, 130), dtype=np.uint8), "lesion", notes=("a note",))
     segmenter = Segmenter.from_pretrained(str(drawing_model))
     subject = service.Subject(picture, picture, "lesion.png", ("left out",))
-    *_, (scene, _, done) = service.draw(segmenter, subject, service.SegmentRequest(samples=3), service.Limits())
+    *_, (scene, _, done) = service.draw_scene(segmenter, subject, service.SegmentRequest(samples=3), service.Limits())
     return scene, done
 
 
@@ -271,7 +271,7 @@ def test_stopped_drawing_keeps_the_masks_that_are_there(drawing_model):
         if len(steps) > 4:  # three steps a mask
             raise StoppedError
 
-    *_, (scene, share, done) = service.draw(
+    *_, (scene, share, done) = service.draw_scene(
         segmenter, service.Subject(picture, picture), service.SegmentRequest(samples=5), service.Limits(), check
     )
     assert done.record.samples == len(scene.areas) == 1 and share == 1 and scene.forms == ("PNG",)

@@ -150,6 +150,6 @@ def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> No
         minutes: of training, for all models together.
         seed: of the drawn masks.
     """
-    from manymask.experiments.demo import run
+    from manymask.experiments.demo import run_demo
 
-    run(out, minutes, seed)
+    run_demo(out, minutes, seed)

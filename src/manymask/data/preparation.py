@@ -83,7 +83,7 @@ def _load(case: Case, size: int) -> Loaded | ManymaskError:
             f"case {case.id}: the image is {width}×{height} but its mask {mask_width}×{mask_height}; "
             "they must have one size"
         )
-    return image, masks, survey.look(case, image, masks, size)
+    return image, masks, survey.inspect_case(case, image, masks, size)
 
 
 def _load_all(cases: Sequence[Case], name: str, size: int) -> Iterator[tuple[Case, Loaded | ManymaskError]]:

@@ -33,7 +33,7 @@ class Look:
         return (self.shares > 0.5) & (self.shares < 1) & (self.borders > 0.8)
 
 
-def look(case: Case, image: np.ndarray, masks: np.ndarray, size: int) -> Look:
+def inspect_case(case: Case, image: np.ndarray, masks: np.ndarray, size: int) -> Look:
     """Image (H, W, C) and masks (R, H, W) of a case that becomes size × size."""
     read = np.array(case.read_by or (True,) * len(masks))
     scale = size * size / masks[0].size

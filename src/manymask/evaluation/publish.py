@@ -104,7 +104,7 @@ def publish(
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
         with (beside / "README.md").open("a", encoding="utf-8") as readme:
-            readme.write(card.measured(metrics))
+            readme.write(card.measured_section(metrics))
     write_json(out / "metrics.json", metrics)
     return metrics
 

@@ -133,7 +133,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def run(phase: str, folder: Path, place: Path) -> None:
+def run_phase(phase: str, folder: Path, place: Path) -> None:
     """The life of a task's process: all output to log.txt, one line and exit status 2 for a user's mistake."""
     with (folder / "log.txt").open("ab") as log:
         for stream in (1, 2):

@@ -40,7 +40,7 @@ SAMPLES_FOR_SHARE = 24
 Masks = Callable[[Batch, int], np.ndarray]  # a batch → bool (B, n, H, W)
 
 
-def run(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
+def run_demo(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     """Prepares, trains, evaluates and draws; leaves figure.png, results.json and model/ in `out`."""
     require_training()
     work, console = out / "work", Console()

@@ -21,8 +21,7 @@ from manymask.config import difference, to_dict
 from manymask.data.datasets import DATASETS
 from manymask.data.store import Store, prepare
 from manymask.errors import ConfigError
-from manymask.experiments.cell import RunSpec, begin
-from manymask.experiments.cell import run as run_phase
+from manymask.experiments.cell import RunSpec, begin, run_phase
 from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected
 from manymask.experiments.report.write import write_report
 from manymask.extras import require_training

@@ -98,7 +98,7 @@ OF_CODECS = {"dice": "Dice of the reconstruction"}
 BASELINES = {"disk": "a blind disk in the middle", "one_rater_against_the_others": "one rater against the others"}
 
 
-def measured(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def measured_section(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The scores on test as a section of the card: of several draws by the one model the mean and the range of their means,
     and the 95 % interval of the first."""
     lines = [

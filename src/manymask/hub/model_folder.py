@@ -26,7 +26,7 @@ from manymask.hub import model_card as card
 from manymask.hub.intended_use import intended, read_intended
 from manymask.hub.licenses import licence
 from manymask.hub.provenance import Provenance
-from manymask.hub.weights import find_model, outline, own_file, read_weights
+from manymask.hub.weights import find_model, meta_model, own_file, read_weights
 from manymask.io.atomic import atomic_file, atomic_folder, read_object, write_json
 from manymask.io.record import ModelRecord
 from manymask.io.tensors import write_tensors, writing
@@ -139,7 +139,7 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     if not ids.exists():
         raise ConfigError(f"{ids} is missing: without it nothing tells which cases the model has seen")
     training_ids = read_text(own_file(ids)).split("\n")[:-1]
-    weights = read_weights(_parts(outline(recipe, stage, place), stage), folder)
+    weights = read_weights(_parts(meta_model(recipe, stage, place), stage), folder)
     model = recipe.build(stage)
     for part_name, part in _parts(model, stage).items():
         part.load_state_dict(weights.get(part_name, {}))

@@ -49,7 +49,7 @@ def _fetched(repository: str, download: dict[str, Any]) -> Path:
         raise ConfigError(f"hf://{repository} cannot be fetched from the Hugging Face Hub ({reason})") from None
 
 
-def outline(recipe: Recipe, stage: Stage, place: Path) -> nn.Module:
+def meta_model(recipe: Recipe, stage: Stage, place: Path) -> nn.Module:
     """The model without memory for its weights: their names and shapes alone."""
     try:
         with torch.device("meta"):

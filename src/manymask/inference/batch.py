@@ -35,7 +35,7 @@ from manymask.io.dicom.seg import segmentations, write_segmentations
 from manymask.io.dicom.series import seen_through
 from manymask.io.dicom.web import ArchiveSeries, archive_series, is_address
 from manymask.io.image import DicomFrame, ImageSource, Picture
-from manymask.io.inputs import Found, Input, Raster, find_inputs
+from manymask.io.inputs import FoundInputs, Input, Raster, find_inputs
 from manymask.io.nifti import write_nifti
 from manymask.io.raster import to_channels
 from manymask.io.record import Record, SourceRecord
@@ -154,7 +154,7 @@ def say(line: object) -> None:
     tqdm.write(f"manymask: {line}", file=sys.stderr)
 
 
-def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
+def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], FoundInputs]:
     """Find what to segment.
 
     Args:
@@ -165,7 +165,7 @@ def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
     """
     addresses = [text for text in inputs if is_address(text)]
     paths = [Path(text) for text in inputs if not is_address(text)]
-    found = find_inputs(paths) if paths or not addresses else Found()
+    found = find_inputs(paths) if paths or not addresses else FoundInputs()
     archives: list[Entry] = []
     for address in addresses:
         try:
@@ -175,7 +175,7 @@ def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], Found]:
     return [*found.inputs, *archives], found
 
 
-def announce(found: Found, tally: RunSummary) -> None:
+def announce(found: FoundInputs, tally: RunSummary) -> None:
     """Print what was found and is not segmented, one line each; problems count as failed."""
     for remark in found.remarks:
         say(remark)

@@ -80,7 +80,7 @@ def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
     return deep
 
 
-def measured(areas: list[int], consensus: int, spacing: tuple[float, float] | None) -> dict[str, Any]:
+def area_record(areas: list[int], consensus: int, spacing: tuple[float, float] | None) -> dict[str, Any]:
     """Areas in mm², with mean and standard deviation, as entries of result.json.
 
     Args:
@@ -152,7 +152,7 @@ def fill_result(
     agreed = int(consensus.sum())
     content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
                "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
-               "pairwise_iou": pairwise_agreement(drawn), **measured(areas, agreed, spacing)}  # fmt: skip
+               "pairwise_iou": pairwise_agreement(drawn), **area_record(areas, agreed, spacing)}  # fmt: skip
     text = png_text(facts)
     for k, mask in enumerate(drawn, start=1):
         write_png(folder / f"mask-{k:02}.png", mask, text)

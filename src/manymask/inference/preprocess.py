@@ -80,7 +80,7 @@ class View:
         return masks
 
 
-def look(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name: str = "the image") -> View:
+def view_of(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name: str = "the image") -> View:
     """Prepare an image for a model.
 
     Args:

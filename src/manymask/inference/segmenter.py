@@ -20,7 +20,7 @@ from manymask.ensemble import MaskEnsemble, fuse
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
 from manymask.inference.cautions import cautions
-from manymask.inference.preprocess import Point, Region, View, look
+from manymask.inference.preprocess import Point, Region, View, view_of
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import DicomFrame, Picture
@@ -113,7 +113,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             The input of the model.
         """
         picture = self.picture(image)
-        return look(picture.pixels, self.recipe, rois, picture.name)
+        return view_of(picture.pixels, self.recipe, rois, picture.name)
 
     def picture(self, image: ImageLike) -> Picture:
         """Read an image, through the model's own intensity window if it has one.
@@ -180,7 +180,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         _check_asked(samples, seed, threshold)
         start = time.perf_counter()
         picture = self.picture(image)
-        view = look(picture.pixels, self.recipe, rois, picture.name)
+        view = view_of(picture.pixels, self.recipe, rois, picture.name)
         looked = time.perf_counter()
         masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampling, every=samples)), dim=1))
         seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}

@@ -88,7 +88,7 @@ Input = Raster | Nifti | Series
 
 
 @dataclass
-class Found:
+class FoundInputs:
     """What paths hold. problems: what was named or lies in a folder and cannot be segmented, a line each; remarks: what
     was passed over because it is no image, and how the rest was taken."""
 
@@ -124,13 +124,13 @@ def read_pictures(paths: Iterable[Path], window: Window | None = None) -> Iterat
         yield from entry.pictures(window)
 
 
-def find_inputs(paths: Iterable[Path]) -> Found:
+def find_inputs(paths: Iterable[Path]) -> FoundInputs:
     """What files and folders hold, from names and headers alone: single images in the order given, then DICOM series.
 
     Folders are walked with all that lies in them. A folder of DICOM files is one or more series; reports and plans
     among them are passed over. One file that cannot be read leaves the others alone: it is one of the problems.
     """
-    found, files = Found(), _Files()
+    found, files = FoundInputs(), _Files()
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112
             _take_folder(path, files, found)
@@ -182,7 +182,7 @@ def _not_readable(path: Path) -> str | None:
     return f"{path} is empty" if path.stat().st_size == 0 else None
 
 
-def _take_folder(folder: Path, files: _Files, found: Found) -> None:
+def _take_folder(folder: Path, files: _Files, found: FoundInputs) -> None:
     """Sorts what lies in a folder; what is no image is counted in one line."""
     others, images = list[Path](), False
     for path in _walk(folder, found):
@@ -221,7 +221,7 @@ def _by_kind(paths: list[Path]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
-def _walk(folder: Path, found: Found) -> Iterator[Path]:
+def _walk(folder: Path, found: FoundInputs) -> Iterator[Path]:
     """Every file below a folder, in the order of names; what is hidden stays so, results of `segment` are named."""
     known: set[str] = set()
     refused: list[str] = []

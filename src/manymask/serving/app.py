@@ -41,7 +41,7 @@ def client_of(request: gr.Request) -> str:
     return request.client.host if request.client else ""
 
 
-def place_of(found: OpenedInput | Picture, number: int) -> str:
+def place_label(found: OpenedInput | Picture, number: int) -> str:
     """`slice 3 of 20`; nothing where there is one picture alone."""
     if isinstance(found, Picture) or len(found) == 1:
         return ""
@@ -68,7 +68,7 @@ class Events:
         model = self.sessions.segmenter(name)
         scene = service.preview(model, self.sessions.shown(found, place, window))
         count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
-        scene.place, scene.warnings = place_of(found, place), (*self.sessions.notices(found), *scene.warnings)
+        scene.place, scene.warnings = place_label(found, place), (*self.sessions.notices(found), *scene.warnings)
         slider = gr.update(maximum=max(2, count), value=place, visible=count > 1, label=kind)
         return found, scene.value(stamp=next(self.stamps)), None, slider
 
@@ -141,7 +141,7 @@ class Events:
                 for scene, share, done in self.sessions.draw(found, place, window, name, order, ticket.check):
                     if done is not None:
                         ticket.check_left()
-                    scene.place = place_of(found, place)
+                    scene.place = place_label(found, place)
                     yield scene.value(share, stamp), done and (stamp, done)
             except StoppedError:
                 yield {"stamp": stamp, "waiting": 0}, gr.skip()
@@ -173,7 +173,7 @@ class Events:
                     found = service.open_files(mine, sessions.limits)
                     place = service.check_number(slice_number)
                     if len(found) > 1:
-                        taken = f"This is {place_of(found, place)}: slice_number chooses another."
+                        taken = f"This is {place_label(found, place)}: slice_number chooses another."
                         found = replace(found, notices=(*found.notices, taken))
                     *_, (_, _, done) = sessions.draw(found, place, window or "", model, order, ticket.check)
                     ticket.check()

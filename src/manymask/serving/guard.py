@@ -29,7 +29,7 @@ def host_of(address: str) -> str:
     return (urlsplit(f"//{address}").hostname or "").rstrip(".")
 
 
-def place_of(trace: TracebackType | None) -> str:
+def traceback_place(trace: TracebackType | None) -> str:
     """File name and line where an exception was raised."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -38,7 +38,7 @@ def place_of(trace: TracebackType | None) -> str:
 
 def log_error(error: BaseException) -> None:
     """For the operator: kind and place alone, since the text might name a file, and so a patient."""
-    print(f"manymask: {type(error).__name__} at {place_of(error.__traceback__)}", file=sys.stderr, flush=True)
+    print(f"manymask: {type(error).__name__} at {traceback_place(error.__traceback__)}", file=sys.stderr, flush=True)
 
 
 async def answer(send: Any, status: int, text: str) -> None:

@@ -36,7 +36,7 @@ def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: S
                 "the page needs Gradio: pip install 'manymask[app]'", extra="app", package="gradio"
             ) from None
         patches.apply()
-        sessions = SessionManager(load(models), limits, folder)
+        sessions = SessionManager(load_segmenters(models), limits, folder)
         page = app.build(sessions)
         # many may wait for their turn; `RequestQueue` says who draws, this queue only bounds what comes in one rush
         page.queue(max_size=4 * limits.waiting + 20, default_concurrency_limit=1, api_open=False)
@@ -61,7 +61,7 @@ def _end_on_signals(handler: Any) -> None:
             signal.signal(kind, handler)
 
 
-def load(models: Sequence[Path]) -> dict[str, Segmenter]:
+def load_segmenters(models: Sequence[Path]) -> dict[str, Segmenter]:
     """The models by the names of their folders."""
     loaded = dict[str, Segmenter]()
     for folder in models:

@@ -156,7 +156,7 @@ def open_files(paths: Sequence[Path], limits: Limits) -> OpenedInput:
         raise InputError("; ".join(found.problems[:3]))
     for entry in found.inputs:
         for height, width in entry.sizes():
-            check_size(height, width, limits)
+            check_image_size(height, width, limits)
     counts = tuple(entry.count() for entry in found.inputs)
     return OpenedInput(tuple(found.inputs), counts, (*found.problems, *found.remarks))
 
@@ -164,11 +164,11 @@ def open_files(paths: Sequence[Path], limits: Limits) -> OpenedInput:
 def check_picture(picture: Picture, limits: Limits) -> Picture:
     """The same picture, refused if it is larger than this server takes."""
     height, width = picture.pixels.shape[:2]
-    check_size(height, width, limits)
+    check_image_size(height, width, limits)
     return picture
 
 
-def check_size(height: int, width: int, limits: Limits) -> None:
+def check_image_size(height: int, width: int, limits: Limits) -> None:
     """`InputError` for an image larger than this server takes."""
     if height * width > limits.megapixels * 1e6:
         raise InputError(
@@ -209,7 +209,7 @@ def check_request(order: SegmentRequest, picture: Picture, segmenter: Segmenter,
     return sampling
 
 
-def draw(
+def draw_scene(
     segmenter: Segmenter,
     subject: Subject,
     order: SegmentRequest,

@@ -127,9 +127,9 @@ class SessionManager:
         order: SegmentRequest,
         check: Callable[[], None],
     ) -> Iterator[Any]:
-        """See `service.draw`."""
+        """See `service.draw_scene`."""
         model = self.segmenter(name)
-        yield from service.draw(model, self.subject(opened, number, window, model), order, self.limits, check)
+        yield from service.draw_scene(model, self.subject(opened, number, window, model), order, self.limits, check)
 
     def notices(self, opened: OpenedInput | Picture) -> list[str]:
         """What was left out of what was dropped."""
@@ -157,7 +157,7 @@ def plain(text: str, folder: Path) -> str:
     return re.sub(re.escape(str(folder)) + r"/(\w+/)?", "", text)
 
 
-def worded(error: ManymaskError) -> str:
+def user_facing(error: ManymaskError) -> str:
     """What an error says, and what a visitor can do on the page."""
     return f"{error}: click on the image, or give a region X,Y" if "rois" in error.remedies else str(error)
 
@@ -171,7 +171,7 @@ def user_facing_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except ManymaskError as error:
-        said = escape(plain(worded(error), folder), quote=False)
+        said = escape(plain(user_facing(error), folder), quote=False)
         raise gr.Error(said, duration=None, print_exception=False) from None  # stands until something newer is shown
     except MemoryError:
         raise gr.Error("The image is too large for this server.", print_exception=False) from None

@@ -20,7 +20,15 @@ import numpy as np
 from tqdm import tqdm
 
 from manymask.data.case import Case, Source, random_scheme
-from manymask.data.datasets.lidc_xml import RATERS, Annotation, Contour, Reading, draw, match_raters, read_xml
+from manymask.data.datasets.lidc_xml import (
+    RATERS,
+    Annotation,
+    Contour,
+    Reading,
+    match_raters,
+    rasterise_contours,
+    read_xml,
+)
 from manymask.data.datasets.pairs import refused, safe_name
 from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.header import check_size, place_of, readable
@@ -172,7 +180,7 @@ def _by_slice(nodule: Sequence[Annotation], of_uid: Mapping[str, int], xml: Path
 
 def _masks(raters: Sequence[Sequence[Contour]], shape: tuple[int, int], xml: Path) -> np.ndarray:
     try:
-        return np.stack([draw(contours, shape) for contours in raters])
+        return np.stack([rasterise_contours(contours, shape) for contours in raters])
     except ValueError as error:
         raise InputError(f"{xml}: {error}", path=xml) from None
 

@@ -103,7 +103,7 @@ def _contour(roi: ET.Element) -> Contour:
     return Contour(_text(roi, "imageSOP_UID"), z, inclusion, np.array(points, dtype=np.int64))
 
 
-def draw(contours: Sequence[Contour], shape: tuple[int, int]) -> np.ndarray:
+def rasterise_contours(contours: Sequence[Contour], shape: tuple[int, int]) -> np.ndarray:
     """The mask (H, W) of one rater's outlines on one slice. An outline is the first pixel outside the nodule, so its
     own points do not belong to the mask; holes are cut out with theirs. `ValueError` if one leaves the image."""
     mask = np.zeros(shape, bool)

@@ -123,7 +123,7 @@ def paired_cases(
         message = _complaint(pictures.folder, paths, found, masks)
         drawn = [each[0] if each else None for each in found]
         notes = list[str]()
-        read = partial(refused, message) if message else partial(load, paths[0], drawn, channels, reading, notes)
+        read = partial(refused, message) if message else partial(load_pair, paths[0], drawn, channels, reading, notes)
         cases.append(Case(name, group(name), read, tuple(path is not None for path in drawn), notes))
     lone = {name: paths[0] for rater in raters for name, paths in rater.items() if name not in pictures.by_name}
     for name, path in sorted(lone.items()):
@@ -148,7 +148,7 @@ def refused(message: str) -> tuple[np.ndarray, np.ndarray]:
     raise InputError(message)
 
 
-def load(
+def load_pair(
     image: Path,
     masks: Sequence[Path | None],
     channels: int,

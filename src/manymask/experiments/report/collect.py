@@ -13,7 +13,7 @@ from manymask.migrations import upgraded_results
 
 
 @dataclass(frozen=True)
-class Found:
+class RunResult:
     """A task's result.json, or why there is none: `status` is `done`, `failed`, `damaged` or `not run`."""
 
     folder: Path
@@ -42,8 +42,8 @@ class Line:
     name: str
     label: str
     run_id: str
-    model: Found
-    codecs: dict[str, Found]
+    model: RunResult
+    codecs: dict[str, RunResult]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Experiment:
     def several_raters(self) -> bool:
         return int(self.facts["data"]["raters"]) > 1
 
-    def tasks(self) -> list[Found]:
+    def tasks(self) -> list[RunResult]:
         """Every codec and model that was or could be trained, each once."""
         found = (task for line in self.lines for task in (*line.codecs.values(), line.model))
         return list({task.folder: task for task in found}.values())
@@ -71,25 +71,25 @@ class Experiment:
     def table(self, name: str) -> list[Line]:
         return [line for line in self.lines if line.table == name]
 
-    def model(self, name: str) -> Found:
+    def model(self, name: str) -> RunResult:
         """The model of the row of this name."""
-        return next((line.model for line in self.lines if line.name == name), Found(self.folder, NOT_RUN, {}))
+        return next((line.model for line in self.lines if line.name == name), RunResult(self.folder, NOT_RUN, {}))
 
-    def main(self) -> Found:
+    def main(self) -> RunResult:
         """The model of the first row, on which the sweeps run."""
         return self.lines[0].model
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> RunResult:
     """What a task's folder holds; a file that cannot be read counts as `damaged`."""
     try:
         if (folder / "result.json").exists():
-            return Found(folder, "done", _read(folder / "result.json", RESULT))
+            return RunResult(folder, "done", _read(folder / "result.json", RESULT))
         if (folder / "failed.json").exists():
-            return Found(folder, "failed", {}, _read(folder / "failed.json", FAILED)["error"])
+            return RunResult(folder, "failed", {}, _read(folder / "failed.json", FAILED)["error"])
     except ManymaskError as error:
-        return Found(folder, "damaged", {}, str(error))
-    return Found(folder, NOT_RUN, {})
+        return RunResult(folder, "damaged", {}, str(error))
+    return RunResult(folder, NOT_RUN, {})
 
 
 def _read(path: Path, form: dict[str, Any]) -> dict[str, Any]:

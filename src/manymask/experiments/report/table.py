@@ -11,7 +11,7 @@ Format = Callable[[Any], str]
 NOT_RUN = "not run"
 
 
-def share(value: float) -> str:
+def format_share(value: float) -> str:
     return f"{value:.3f}"
 
 
@@ -19,7 +19,7 @@ def decibel(value: float) -> str:
     return f"{value:.1f}"
 
 
-def count(value: float) -> str:
+def format_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
@@ -31,11 +31,11 @@ def gibibytes(value: float) -> str:
     return f"{value / 2**30:.2f}"
 
 
-def seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
-def text(value: Any) -> str:
+def format_text(value: Any) -> str:
     return str(value)
 
 
@@ -44,7 +44,7 @@ class Column:
     """`interval`: its values are {mean, low, high}, shown in one cell, and in three columns of the CSV."""
 
     title: str
-    format: Format = text
+    format: Format = format_text
     interval: bool = False
 
     def show(self, value: Any) -> str:

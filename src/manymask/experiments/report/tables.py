@@ -5,20 +5,29 @@ from typing import Any
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.experiments.matrix import TITLES, compared_samplers
 from manymask.experiments.report import paper
-from manymask.experiments.report.collect import Experiment, Found, Line
-from manymask.experiments.report.table import Column, Table, count, decibel, gibibytes, millions, seconds, share
+from manymask.experiments.report.collect import Experiment, Line, RunResult
+from manymask.experiments.report.table import (
+    Column,
+    Table,
+    decibel,
+    format_count,
+    format_seconds,
+    format_share,
+    gibibytes,
+    millions,
+)
 
 ONE_TO_ONE = ("unet", "unetpp", "resunet", "nnunet")
 OURS = ("ours", "imagenet", "paper")
 
-_DICE, _IOU = Column("Dice (95 %)", share, True), Column("IoU (95 %)", share, True)
-_PAPER = (Column("paper: Dice", share), Column("paper: IoU", share))
+_DICE, _IOU = Column("Dice (95 %)", format_share, True), Column("IoU (95 %)", format_share, True)
+_PAPER = (Column("paper: Dice", format_share), Column("paper: IoU", format_share))
 _COSTS = (
-    Column("parameters, M", millions), Column("s an image", seconds), Column("peak memory, GiB", gibibytes),
-    Column("optimiser steps", count), Column("images seen", count),
+    Column("parameters, M", millions), Column("s an image", format_seconds), Column("peak memory, GiB", gibibytes),
+    Column("optimiser steps", format_count), Column("images seen", format_count),
 )  # fmt: skip
-_RATERS = (Column("GED²", share, True), Column("HM-IoU", share, True))
-_CALIBRATION = (Column("ECE", share), Column("ECE near the lesion", share))
+_RATERS = (Column("GED²", format_share, True), Column("HM-IoU", format_share, True))
+_CALIBRATION = (Column("ECE", format_share), Column("ECE near the lesion", format_share))
 
 
 def all_tables(experiments: list[Experiment]) -> list[Table]:
@@ -27,7 +36,7 @@ def all_tables(experiments: list[Experiment]) -> list[Table]:
     for e in experiments:
         tables += [table_2(e), table_3(e), budget(e)]
         tables += [ablation(e, name) for name in TITLES if name != "models" and e.table(name)]
-        tables += [steps(e), samples(e), guidance(e), invariance(e)]
+        tables += [steps(e), samples(e), guidance(e), invariance_table(e)]
     return tables
 
 
@@ -38,11 +47,12 @@ def table_1(experiments: list[Experiment]) -> Table:
         Column("input (loss)"),
         _DICE,
         _IOU,
-        Column("SSIM", share, True),
+        Column("SSIM", format_share, True),
         Column("PSNR, dB", decibel, True),
     ]
     columns += [
-        Column(f"paper: {name}", f) for name, f in (("Dice", share), ("IoU", share), ("SSIM", share), ("PSNR", decibel))
+        Column(f"paper: {name}", f)
+        for name, f in (("Dice", format_share), ("IoU", format_share), ("SSIM", format_share), ("PSNR", decibel))
     ]
     rows = [row for e in experiments for row in _codec_rows(e)]
     note = (
@@ -67,7 +77,7 @@ def _codec_rows(e: Experiment) -> list[list[Any]]:
     return [*rows, _codec_row(e, "image (MSE)", e.lines[0].codecs["image-codec"], "image", ("metrics",))]
 
 
-def _codec_row(e: Experiment, label: str, codec: Found, key: str, where: tuple[str, ...]) -> list[Any]:
+def _codec_row(e: Experiment, label: str, codec: RunResult, key: str, where: tuple[str, ...]) -> list[Any]:
     ours = [codec.get(*where, metric) for metric in ("dice", "iou", "ssim", "psnr")]
     theirs = paper.TABLE_1.get(e.dataset, {}).get(key, (None,) * 4)
     return [e.dataset, label, *ours, *theirs, codec.get("training", "steps"), codec.get("training", "images")]
@@ -132,7 +142,7 @@ def _once(e: Experiment, line: Line) -> list[Any]:
     return [one["dice"], one["iou"], *theirs, *many, nothing, nothing, *_costs(line.model, "latency_one_mask_s")]
 
 
-def _costs(model: Found, *time: str) -> list[Any]:
+def _costs(model: RunResult, *time: str) -> list[Any]:
     memory = model.get("peak_memory")
     return [
         model.get("model", "parameters"), model.get(*time),
@@ -146,7 +156,7 @@ def budget(e: Experiment) -> Table:
     stages = ("image-codec", "mask-codec")
     columns = [Column("model")]
     for part in ("image codec", "mask codec", "segmenter"):
-        columns += [Column(f"{part}: min", decibel), Column("steps", count), Column("images", count)]
+        columns += [Column(f"{part}: min", decibel), Column("steps", format_count), Column("images", format_count)]
     columns += [Column("total, min", decibel), Column("peak memory in training, GiB", gibibytes)]
     rows = []
     for line in e.table("models"):
@@ -174,8 +184,9 @@ def ablation(e: Experiment, name: str) -> Table:
 def steps(e: Experiment) -> Table:
     """The main model under every sampler and number of steps, and the flow under its own."""
     budget = e.facts["budget"]
-    columns = [Column("sampler"), Column("steps", count), _DICE, *(_RATERS if e.several_raters else ()),
-               *_CALIBRATION, Column("relative_std", share), Column("s an image", seconds), Column("cases", count)]  # fmt: skip
+    columns = [Column("sampler"), Column("steps", format_count), _DICE, *(_RATERS if e.several_raters else ()),
+               *_CALIBRATION, Column("relative_std", format_share), Column("s per image", format_seconds),
+               Column("cases", format_count)]  # fmt: skip
     rows: list[list[Any]] = []
     wanted = (
         (_compared(GaussianDiffusion), "ours"),
@@ -205,7 +216,7 @@ def _compared(process: type) -> str:
 def samples(e: Experiment) -> Table:
     """Dice and IoU of the consensus of n samples (Figure 3)."""
     found, theirs = e.main().get("curve"), paper.FIGURE_3.get(e.dataset, {})
-    columns = [Column("n", count), _DICE, _IOU, Column("paper: Dice", share)]
+    columns = [Column("n", format_count), _DICE, _IOU, Column("paper: Dice", format_share)]
     if isinstance(found, str):
         return Table(f"samples-{e.name}", f"Dice against n on {e.name}", columns, [["all", found, found, None]])
     rows = [[row["n"], row["dice"], row["iou"], theirs.get(row["n"])] for row in found]
@@ -215,7 +226,7 @@ def samples(e: Experiment) -> Table:
 def guidance(e: Experiment) -> Table:
     """The models trained for guidance, under every scale."""
     columns = [Column("guidance"), Column("scale", lambda v: f"{v:g}"), _DICE, *(_RATERS if e.several_raters else ()),
-               *_CALIBRATION, Column("cases", count)]  # fmt: skip
+               *_CALIBRATION, Column("cases", format_count)]  # fmt: skip
     rows: list[list[Any]] = []
     for name, label in (("guidance-free", "classifier-free"), ("guidance-classifier", "classifier")):
         found = e.model(name).get("guidance")
@@ -235,10 +246,10 @@ def _ece(row: dict[str, Any]) -> list[Any]:
     return [row["ece"]["mean"], row["ece"].get("near_lesion", "–")]
 
 
-def invariance(e: Experiment) -> Table:
+def invariance_table(e: Experiment) -> Table:
     """Whether the codecs of each bottleneck commute with what should not matter."""
-    columns = [Column("bottleneck"), Column("codec"), Column("under"), Column("Dice", share), Column("PSNR, dB", decibel),
-               Column("latent error", share)]  # fmt: skip
+    columns = [Column("bottleneck"), Column("codec"), Column("under"), Column("Dice", format_share), Column("PSNR, dB", decibel),
+               Column("latent error", format_share)]  # fmt: skip
     rows: list[list[Any]] = []
     for line in e.table("bottleneck"):
         for stage, codec in line.codecs.items():

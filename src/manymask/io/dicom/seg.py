@@ -24,7 +24,7 @@ from manymask.io.atomic import atomic_file
 from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.dicom.finding import Finding
 from manymask.io.dicom.header import readable, whole_number
-from manymask.io.dicom.seg_source import Source, sources
+from manymask.io.dicom.seg_source import SegSource, sources
 from manymask.io.dicom.uid import instance_uid, series_uid
 from manymask.io.image import Drawn, Picture
 from manymask.io.palette import PALETTE
@@ -76,7 +76,7 @@ def segmentations(
     return made
 
 
-def _sources(pictures: Sequence[Picture]) -> list[Source]:
+def _sources(pictures: Sequence[Picture]) -> list[SegSource]:
     with readable(pictures[0].name, "gets no DICOM SEG: its header cannot be read"):
         return sources(pictures)
 
@@ -115,7 +115,7 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
 
 
 def _segmentation(
-    source: Source, kind: _Kind, facts: Mapping[str, Any], finding: Finding, instance: int, name: str
+    source: SegSource, kind: _Kind, facts: Mapping[str, Any], finding: Finding, instance: int, name: str
 ) -> Any:
     from highdicom.seg import Segmentation
 
@@ -227,7 +227,7 @@ def _carry_over(record: Any, seg: Any) -> None:
         seg.copy_patient_and_study_information(record)
 
 
-def _mend(seg: Any, source: Source) -> None:
+def _mend(seg: Any, source: SegSource) -> None:
     """What highdicom leaves open for images that lie nowhere in space."""
     shared = seg.SharedFunctionalGroupsSequence[0]
     if "PixelSpacing" not in source.images[0] and "PixelMeasuresSequence" in shared:

@@ -26,7 +26,7 @@ _BLANK = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "Accessi
 
 
 @dataclass(frozen=True)
-class Source:
+class SegSource:
     """The pictures that one SEG describes.
 
     members: their places among the pictures given; images: bare headers, one a slice, or one multi-frame image;
@@ -48,7 +48,7 @@ class Source:
         return [f"{image.SOPInstanceUID}#{','.join(map(str, numbers))}" for image in self.images]
 
 
-def sources(pictures: Sequence[Picture]) -> list[Source]:
+def sources(pictures: Sequence[Picture]) -> list[SegSource]:
     """Slices of one series that lie in space belong together, so do the frames of one such image; photographs, films
     and X-rays stand alone: without a frame of reference a SEG describes a single frame."""
     together: dict[tuple[Any, ...], list[int]] = {}
@@ -124,22 +124,22 @@ def _multi_frame(dataset: Any) -> bool:
     return "PerFrameFunctionalGroupsSequence" in dataset or count_frames(dataset) > 1
 
 
-def _source(kind: str, members: list[int], frames: list[DicomFrame]) -> Source:
+def _source(kind: str, members: list[int], frames: list[DicomFrame]) -> SegSource:
     record, number = frames[0].dataset, frames[0].number
     if kind == "series":
         images = [_bare(frame.dataset, 1) for frame in frames]
         for image in images:  # equal within a hundredth, the reader saw to that; highdicom wants it to the last digit
             image.ImageOrientationPatient = images[0].ImageOrientationPatient
-        return Source(members, images, None, None, record)
+        return SegSource(members, images, None, None, record)
     if kind == "image":
         chosen = [frame.number for frame in frames]
         positions = [_position(record, number) for number in chosen]
-        return Source(members, [_with_frames(record, chosen)], positions, None, record, tuple(chosen))
+        return SegSource(members, [_with_frames(record, chosen)], positions, None, record, tuple(chosen))
     image = _bare(record, number)
     for name in ("ImagePositionPatient", "ImageOrientationPatient"):
         if name in image:
             del image[name]
-    return Source(members, [image], None, number if _multi_frame(record) else None, record)
+    return SegSource(members, [image], None, number if _multi_frame(record) else None, record)
 
 
 def _bare(dataset: Any, number: int) -> Any:

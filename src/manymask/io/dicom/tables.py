@@ -15,7 +15,7 @@ _COLOURS = ("Red", "Green", "Blue")
 
 
 @dataclass(frozen=True)
-class Table:
+class LookupTable:
     """entries: of the values from `first` on; what lies below has the first entry, what lies above the last."""
 
     first: int
@@ -27,7 +27,7 @@ class Table:
         return self.entries[at]
 
 
-def lut(item: Any, little: bool, signed: bool) -> Table:
+def lut(item: Any, little: bool, signed: bool) -> LookupTable:
     """The table of an item of a Modality or VOI LUT Sequence; raises anything for nonsense.
 
     little: the byte order of the data set; signed: whether values below zero may come in.
@@ -44,7 +44,7 @@ def palette(dataset: Any, values: np.ndarray, little: bool) -> np.ndarray:
     return (rgb >> 8 if deep else rgb).astype(np.uint8)
 
 
-def _colour(dataset: Any, colour: str, little: bool, signed: bool) -> Table:
+def _colour(dataset: Any, colour: str, little: bool, signed: bool) -> LookupTable:
     descriptor = dataset[f"{colour}PaletteColorLookupTableDescriptor"].value
     plain = f"{colour}PaletteColorLookupTableData"
     if plain in dataset:
@@ -55,7 +55,7 @@ def _colour(dataset: Any, colour: str, little: bool, signed: bool) -> Table:
     return _table(descriptor, entries, little, signed)
 
 
-def _table(descriptor: Sequence[int], data: Any, little: bool, signed: bool) -> Table:
+def _table(descriptor: Sequence[int], data: Any, little: bool, signed: bool) -> LookupTable:
     count, first, bits = (int(number) for number in descriptor)
     count = count % _MOST or _MOST  # 65,536 does not fit the field
     if signed and first >= _MOST // 2:
@@ -68,7 +68,7 @@ def _table(descriptor: Sequence[int], data: Any, little: bool, signed: bool) -> 
     if len(entries) < count:
         raise ValueError("a table is shorter than it says")
     entries = entries[:count].astype(np.int32)
-    return Table(first, max(bits, int(entries.max()).bit_length()), entries)
+    return LookupTable(first, max(bits, int(entries.max()).bit_length()), entries)
 
 
 def _words(data: bytes, little: bool) -> np.ndarray:
