@@ -188,7 +188,7 @@ def _front(e: Experiment, path: Path) -> bool:
                       color=colour, marker=marker, markerfacecolor=colour if k < len(COLOURS) else "white",
                       linestyle="none", elinewidth=0.7, label=line.label)  # fmt: skip
     logarithmic(axis)
-    axis.set(xlabel=f"seconds an image, {e.facts['budget']['samples']} masks", ylabel="Dice (95 % interval)")
+    axis.set(xlabel=f"seconds per image, {e.facts['budget']['samples']} masks", ylabel="Dice (95 % interval)")
     axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, path)
 

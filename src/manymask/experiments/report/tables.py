@@ -23,7 +23,7 @@ OURS = ("ours", "imagenet", "paper")
 _DICE, _IOU = Column("Dice (95 %)", format_share, True), Column("IoU (95 %)", format_share, True)
 _PAPER = (Column("paper: Dice", format_share), Column("paper: IoU", format_share))
 _COSTS = (
-    Column("parameters, M", millions), Column("s an image", format_seconds), Column("peak memory, GiB", gibibytes),
+    Column("parameters, M", millions), Column("s per image", format_seconds), Column("peak memory, GiB", gibibytes),
     Column("optimiser steps", format_count), Column("images seen", format_count),
 )  # fmt: skip
 _RATERS = (Column("GED²", format_share, True), Column("HM-IoU", format_share, True))
@@ -185,7 +185,7 @@ def steps(e: Experiment) -> Table:
     """The main model under every sampler and number of steps, and the flow under its own."""
     budget = e.facts["budget"]
     columns = [Column("sampler"), Column("steps", format_count), _DICE, *(_RATERS if e.several_raters else ()),
-               *_CALIBRATION, Column("relative_std", format_share), Column("s per image", format_seconds),
+               *_CALIBRATION, Column("relative std", format_share), Column("s per image", format_seconds),
                Column("cases", format_count)]  # fmt: skip
     rows: list[list[Any]] = []
     wanted = (
