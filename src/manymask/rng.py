@@ -19,9 +19,12 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TrainingNoise:
-    """The randomness of one training step: drawn for the global batch, of which this process keeps its own rows."""
+    """The randomness of one training step, a stream: every call returns the next numbers.
+
+    Drawn for the global batch, of which this process keeps its own rows.
+    """
 
     seed: int
     step: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,21 @@ from manymask.models.autoencoder import Codec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Panel = tuple[str, np.ndarray, str]  # title, picture (H, W) or (H, W, 3), colour map
+
+class Panel(NamedTuple):
+    """One picture of a grid.
+
+    Attributes:
+        title: above the first row.
+        pixels: (H, W) or (H, W, 3).
+        colours: colour map of matplotlib.
+        top: value that gets the last colour; 0 gets the first.
+    """
+
+    title: str
+    pixels: np.ndarray
+    colours: str = "gray"
+    top: float = 1.0
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -52,11 +66,10 @@ def draw_grid(rows: Sequence[Sequence[Panel]], path: Path, cell: float = 1.25) -
     for axis in axes.flat:
         axis.axis("off")
     for i, row in enumerate(rows):
-        for axis, (title, pixels, colours) in zip(axes[i], row, strict=False):
-            top = 0.5 if title == "disagreement" else 1
-            axis.imshow(pixels, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
+        for axis, panel in zip(axes[i], row, strict=False):
+            axis.imshow(panel.pixels, cmap=panel.colours, vmin=0, vmax=panel.top, interpolation="nearest")
             if i == 0:
-                axis.set_title(title, fontsize=7)
+                axis.set_title(panel.title, fontsize=7)
     figure.tight_layout(pad=0.2, w_pad=0.15, h_pad=0.15)
     with atomic_file(path) as beside:
         figure.savefig(beside, dpi=160)
@@ -74,11 +87,12 @@ def segmentation_row(image: torch.Tensor, raters: torch.Tensor, drawn: torch.Ten
         Image, raters, masks, confidence, consensus and disagreement.
     """
     fused = fuse(drawn.float().cpu())
-    row: list[Panel] = [("image", picture(image), "gray")]
-    row += [(f"rater {k + 1}" if len(raters) > 1 else "truth", m.cpu().numpy(), "gray") for k, m in enumerate(raters)]
-    row += [(f"mask {k + 1}", mask.float().cpu().numpy(), "gray") for k, mask in enumerate(drawn)]
-    row += [("confidence", fused.confidence.numpy(), "viridis"), ("consensus", fused.consensus.numpy(), "gray")]
-    return [*row, ("disagreement", fused.disagreement.numpy(), "magma")]
+    row = [Panel("image", picture(image))]
+    names = [f"rater {k + 1}" for k in range(len(raters))] if len(raters) > 1 else ["truth"]
+    row += [Panel(name, mask.cpu().numpy()) for name, mask in zip(names, raters, strict=True)]
+    row += [Panel(f"mask {k + 1}", mask.float().cpu().numpy()) for k, mask in enumerate(drawn)]
+    row += [Panel("confidence", fused.confidence.numpy(), "viridis"), Panel("consensus", fused.consensus.numpy())]
+    return [*row, Panel("disagreement", fused.disagreement.numpy(), "magma", top=0.5)]
 
 
 @torch.inference_mode()
@@ -97,7 +111,7 @@ def draw_batch(
     """
     if isinstance(model, Codec):
         pairs = zip(*model.reconstruct(batch), strict=True)
-        draw_grid([[("original", picture(x), "gray"), ("reconstruction", picture(y), "gray")] for x, y in pairs], path)
+        draw_grid([[Panel("original", picture(x)), Panel("reconstruction", picture(y))] for x, y in pairs], path)
         return
     drawn = model.sample_all(batch, samples, seed, sampling)
     rows = [segmentation_row(batch.image[i], batch.truth()[i], drawn[i]) for i in range(len(batch.ids))]

@@ -19,7 +19,7 @@ from manymask.data.store import Store, prepare
 from manymask.ensemble import level_sets
 from manymask.evaluation.evaluator import THRESHOLD, EvalConfig, evaluate, results
 from manymask.evaluation.held_out import held_out_cases
-from manymask.evaluation.plots import draw_grid, segmentation_row
+from manymask.evaluation.plots import Panel, draw_grid, segmentation_row
 from manymask.extras import require_training
 from manymask.hub.model_folder import load_model
 from manymask.inference.segmenter import Segmenter
@@ -148,7 +148,7 @@ def _draw(model: Any, store: Store, ids: list[str], path: Path, seed: int) -> No
     for i, case in enumerate(ids):
         row = segmentation_row(batch.image[i], batch.truth()[i], drawn[i])
         truth = torch.from_numpy(phantom.draw(phantom.case_index(case)).pixel_probability)
-        rows.append([*row[:5], ("true probability", truth.numpy(), "viridis"), *row[5:]])
+        rows.append([*row[:5], Panel("true probability", truth.numpy(), "viridis"), *row[5:]])
     draw_grid(rows, path)
 
 

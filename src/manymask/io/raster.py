@@ -78,12 +78,19 @@ def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> n
     """Pixels (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of any depth as uint8 (H, W, channels); `name` is for errors."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
+    elif pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        pixels = pixels[:, :, :3]
+    elif pixels.ndim != 2:
+        raise InputError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image", path=name)
+    return convert_channels(to_bytes(pixels, name), channels)
+
+
+def convert_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 (H, W) or (H, W, 3) as (H, W, channels) with 1 or 3 channels: grey repeated, colour as luma (ITU-R 601)."""
     if pixels.ndim == 2:
-        return np.repeat(to_bytes(pixels, name)[:, :, None], channels, axis=2)
-    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
-        pixels = np.ascontiguousarray(to_bytes(pixels[:, :, :3], name))
-        return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
-    raise InputError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image", path=name)
+        return np.repeat(pixels[:, :, None], channels, axis=2)
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 
 def _is_tiff(path: Path) -> bool:

@@ -1,0 +1,40 @@
+"""Flags of the last release still work, and say what they are called now."""
+
+import pytest
+
+from manymask.cli.renamed import renamed
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--turns", "--orientations"),
+        ("--turns=3", "--orientations=3"),
+        ("--recipe.segmenter.drop-condition", "--recipe.segmenter.condition-dropout"),
+        ("--recipe.segmenter.noise-levels=2", "--recipe.segmenter.noise-levels-per-image=2"),
+        ("--recipe.training.batch", "--recipe.training.batch-size"),
+        ("--recipe.mask-codec.stem", "--recipe.mask-codec.patch-size"),
+        ("--recipe.augment.turn", "--recipe.augment.dihedral"),
+        ("recipe.segmenter.process:flow", "recipe.segmenter.process:rectified-flow"),
+    ],
+)
+def test_old_flag_is_replaced_and_named_in_one_line(old, new, capsys):
+    assert renamed(["train", old, "0.1"]) == ["train", new, "0.1"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"{old.partition('=')[0]} is now {new.partition('=')[0]}" in said[0]
+
+
+def test_what_is_current_passes_in_silence(capsys):
+    arguments = [
+        "segment",
+        "turns.png",
+        "--model",
+        "flow",
+        "--recipe.mask-codec.channels",
+        "8",
+        "--out=x",
+        "--threshold",
+    ]
+    assert renamed(arguments) == arguments
+    assert capsys.readouterr().err == ""
