@@ -1,6 +1,5 @@
 """Small real things that the tests share: a store of a few phantoms, and a recipe that trains in seconds."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,6 @@ from manymask.data.datasets import phantom
 from manymask.data.store import Store, prepare
 from manymask.recipes import Recipe
 from tests.factories import perturb, shortened, tiny_recipe
-
-if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Builders that tests share: tiny recipes, models of every family, batches, jobs, the command line."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,10 @@ from manymask.nn.quantizers import FSQ, KL, VQ
 from manymask.recipes import Recipe, Training
 from manymask.rng import TrainingNoise
 from manymask.training.trainer import TrainConfig, Trainer
+
+# here, since processes that tests start import this file: equal weights need equal numbers of threads
+if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
 
 
 def tiny_recipe() -> Recipe:

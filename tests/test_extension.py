@@ -101,7 +101,7 @@ from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.recipes import RECIPES, Recipe
 from manymask.serving.app import _controls
 from manymask.serving.service import Limits
-from manymask.serving.session import Office, order_of
+from manymask.serving.session import SessionManager, segment_request_of
 
 kind = SAMPLERS["first-order"]
 row = RECIPES["diamonds"]
@@ -111,10 +111,10 @@ assert from_dict(Recipe, to_dict(changed)) == changed
 import gradio as gr
 from pathlib import Path
 
-office = Office({"own": Segmenter(load_model(Path(sys.argv[1])))}, Limits(), Path(sys.argv[2]))
+office = SessionManager({"own": Segmenter(load_model(Path(sys.argv[1])))}, Limits(), Path(sys.argv[2]))
 with gr.Blocks():
     assert ("First order", "First order") in _controls(office).sampler.choices
-assert order_of(Limits(), 1, 0, "First order", 3, "").sampler == "first-order"
+assert segment_request_of(Limits(), 1, 0, "First order", 3, "").sampler == "first-order"
 
 assert kind() in compared_samplers(GaussianDiffusion) and kind() not in compared_samplers(RectifiedFlow)
 assert "FirstOrder" in _compared(GaussianDiffusion) and _sampler_title("FirstOrder") == "First order"

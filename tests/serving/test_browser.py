@@ -201,9 +201,7 @@ def test_stop_shows_while_drawing_and_stops(visit, lesion):
     drawn(page, 5, "lesion")
     assert not page.locator("#mm-stop").is_visible()
     draw_slowly(page)
-    page.wait_for_function(
-        "document.querySelector('.mm-status').textContent.startsWith('FinishedDrawing mask 2 of 16')"
-    )
+    page.wait_for_function("document.querySelector('.mm-status').textContent.startsWith('Drawing mask 2 of 16')")
     page.click("#mm-stop")
     page.wait_for_selector("#mm-stop", state="hidden")
     masks = page.locator(".mm-areas button").count() - 1
