@@ -14,6 +14,7 @@ from manymask.ensemble import fuse
 from manymask.extras import require_figures
 from manymask.io.atomic import atomic_file
 from manymask.models.autoencoder import Codec
+from manymask.models.base import MaskSampler, TrainableModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,7 +98,12 @@ def segmentation_row(image: torch.Tensor, raters: torch.Tensor, drawn: torch.Ten
 
 @torch.inference_mode()
 def draw_batch(
-    model: Any, batch: Batch, path: Path, samples: int = 5, seed: int = 0, sampling: SamplingConfig | None = None
+    model: TrainableModel,
+    batch: Batch,
+    path: Path,
+    samples: int = 5,
+    seed: int = 0,
+    sampling: SamplingConfig | None = None,
 ) -> None:
     """Write a picture of a model's output: reconstructions of a codec, drawn masks of a segmenter.
 
@@ -113,6 +119,7 @@ def draw_batch(
         pairs = zip(*model.reconstruct(batch), strict=True)
         draw_grid([[Panel("original", picture(x)), Panel("reconstruction", picture(y))] for x, y in pairs], path)
         return
+    assert isinstance(model, MaskSampler)
     drawn = model.sample_all(batch, samples, seed, sampling)
     rows = [segmentation_row(batch.image[i], batch.truth()[i], drawn[i]) for i in range(len(batch.ids))]
     draw_grid(rows, path)

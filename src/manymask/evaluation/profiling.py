@@ -4,12 +4,12 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
+from manymask.models.base import MaskSampler
 from manymask.runtime import default_device
 
 TIMED_CASES = 5
@@ -45,7 +45,7 @@ def _peak_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def median_latency(model: Any, store: Store, ids: list[str], samples: int, sampling: SamplingConfig) -> float:
+def median_latency(model: MaskSampler, store: Store, ids: list[str], samples: int, sampling: SamplingConfig) -> float:
     """Median wall time per image, images one by one, after a warm-up.
 
     Args:

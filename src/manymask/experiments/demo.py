@@ -25,6 +25,7 @@ from manymask.hub.model_folder import load_model
 from manymask.inference.segmenter import Segmenter
 from manymask.io.atomic import write_json
 from manymask.metrics import ged, summary
+from manymask.models.base import MaskSampler
 from manymask.recipes import Recipe, Stage, get_recipe
 from manymask.training.checkpoint import saved_progress
 from manymask.training.initialization import TrainConfig
@@ -55,11 +56,11 @@ def run_demo(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores).to_dict()
     found["training"] = training
-    found["halo"] = halo_agreement(drawn_masks(trained.model, seed), store, ids)
-    found["rival"] = {"recipe": RIVAL, "training": rival_training, **score_rival(rival.model, store, ids, protocol)}
+    found["halo"] = halo_agreement(drawn_masks(trained.segmenter, seed), store, ids)
+    found["rival"] = {"recipe": RIVAL, "training": rival_training, **score_rival(rival.segmenter, store, ids, protocol)}
     found["best_single_mask"] = {"halo": best_single_mask(ids)}
     write_json(out / "results.json", found)
-    _draw(trained.model, store, _spread_over_halo(ids, 5), out / "figure.png", seed)
+    _draw(trained.segmenter, store, _spread_over_halo(ids, 5), out / "figure.png", seed)
     shutil.copytree(work / "manymask" / "segmenter" / "model", out / "model", dirs_exist_ok=True)
     console.print(_table(found))
     console.print(f"figure.png, results.json, model/ → {out}")
@@ -83,17 +84,17 @@ def _train(row: Recipe, stage: Stage, store: Store, run: Path, minutes: float) -
     return {"steps": done.step, "seconds": round(done.seconds, 1), "processor_seconds": round(busy, 1)}
 
 
-def drawn_masks(model: Any, seed: int) -> Masks:
+def drawn_masks(model: MaskSampler, seed: int) -> Masks:
     """What a model that draws many masks gives."""
     return lambda batch, count: model.sample_all(batch, count, seed).numpy() >= THRESHOLD
 
 
-def nested_masks(model: Any) -> Masks:
+def nested_masks(model: MaskSampler) -> Masks:
     """What a network gives that answers once: the level sets of its map."""
     return lambda batch, count: level_sets(model.sample_all(batch, 1, 0)[:, 0], count).numpy() > 0
 
 
-def score_rival(model: Any, store: Store, ids: list[str], protocol: EvalConfig) -> dict[str, Any]:
+def score_rival(model: MaskSampler, store: Store, ids: list[str], protocol: EvalConfig) -> dict[str, Any]:
     """Dice of its map at 0.5; GED² of as many level sets as the other model draws masks; the halo."""
     masks = nested_masks(model)
     scores = evaluate(model, store, ids, replace(protocol, samples=1, ged_samples=1))
@@ -141,7 +142,7 @@ def _spread_over_halo(ids: list[str], count: int) -> list[str]:
     return [ordered[round(i * (len(ordered) - 1) / (count - 1))] for i in range(count)]
 
 
-def _draw(model: Any, store: Store, ids: list[str], path: Path, seed: int) -> None:
+def _draw(model: MaskSampler, store: Store, ids: list[str], path: Path, seed: int) -> None:
     batch = store.batch(ids)
     drawn = model.sample_all(batch, 5, seed)
     rows = []

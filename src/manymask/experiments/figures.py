@@ -15,6 +15,7 @@ from manymask.ensemble import fuse
 from manymask.evaluation.plots import new_figure, picture
 from manymask.hub.licenses import licence
 from manymask.io.atomic import atomic_file
+from manymask.models.latent_diffusion import DiffusionSegmenter
 from manymask.rng import SampleNoise
 from manymask.runtime import default_device
 
@@ -29,7 +30,7 @@ SEED = 0
 
 
 def draw_figures(
-    model: Any, store: Store, ids: list[str], folder: Path, sampling: SamplingConfig | None = None
+    model: DiffusionSegmenter, store: Store, ids: list[str], folder: Path, sampling: SamplingConfig | None = None
 ) -> list[Path]:
     """Figures 1, 2 (of the case with the largest lesion) and 4 (of all) in `folder`; none where the data may not be
     shown. The model is a diffusion segmenter."""
@@ -65,7 +66,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 @torch.inference_mode()
-def _forward(model: Any, batch: Batch, path: Path) -> None:
+def _forward(model: DiffusionSegmenter, batch: Batch, path: Path) -> None:
     """Figure 1: the mask's latent under more and more noise (Eq. 3), and what the decoder makes of it."""
     process, codec = model.setting.process, model.mask_codec
     z0 = codec.encode(raters_consensus(batch.truth()))
@@ -84,7 +85,7 @@ def _forward(model: Any, batch: Batch, path: Path) -> None:
 
 
 @torch.inference_mode()
-def _pipeline(model: Any, batch: Batch, sampling: SamplingConfig | None, path: Path) -> None:
+def _pipeline(model: DiffusionSegmenter, batch: Batch, sampling: SamplingConfig | None, path: Path) -> None:
     """Figure 2: image → latent → n noises → n latents → n masks → confidence → consensus."""
     n, codec = PIPELINE_SAMPLES, model.mask_codec
     shape = (codec.latent_channels, *(side // codec.factor for side in batch.image.shape[-2:]))
@@ -92,7 +93,7 @@ def _pipeline(model: Any, batch: Batch, sampling: SamplingConfig | None, path: P
     begun = noise.normal(*shape).to(batch.image.device)
     conditioning = model.encode_condition(batch.image, sampling).rows([0] * n, 1)
     z_image = model.image_codec.encode(batch.image)
-    sampler = model.resolve(sampling).sampler
+    sampler: Any = model.resolve(sampling).sampler
     z = sampler(model.denoise(conditioning, sampling), model.setting.process, begun, noise)
     masks = codec.decode(z)[:, 0]
     fused = fuse(masks.float().cpu())
@@ -135,7 +136,7 @@ def _arrows(figure: Any, grid: Any, steps: tuple[tuple[str, str], ...]) -> None:
 
 
 @torch.inference_mode()
-def _samples(model: Any, batch: Batch, sampling: SamplingConfig | None, path: Path) -> None:
+def _samples(model: DiffusionSegmenter, batch: Batch, sampling: SamplingConfig | None, path: Path) -> None:
     """Figure 4: image, truth, two masks, their mean cut at 0.5, and the confidence map."""
     drawn = model.sample_all(batch, SAMPLES, SEED, sampling).float().cpu()
     truth = raters_consensus(batch.truth()).cpu()

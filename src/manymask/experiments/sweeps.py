@@ -16,7 +16,8 @@ from manymask.evaluation.profiling import median_latency
 from manymask.experiments.matrix import Budget, compared_samplers
 from manymask.metrics import overlap, summary
 from manymask.models.autoencoder import Codec
-from manymask.models.latent_diffusion import LatentDiffusion
+from manymask.models.base import MaskSampler, TrainableModel
+from manymask.models.latent_diffusion import DiffusionSegmenter
 from manymask.nn.losses import WeightedCE
 from manymask.runtime import default_device
 
@@ -26,7 +27,7 @@ LONG = 50  # steps; a sampler with more is scored on fewer cases
 
 
 def sample_curve(
-    model: Any, store: Store, ids: Sequence[str], protocol: EvalConfig, counts: Sequence[int]
+    model: MaskSampler, store: Store, ids: Sequence[str], protocol: EvalConfig, counts: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Dice and IoU of the consensus of the first n masks, for each n of `counts`, at native size."""
     device, groups = default_device(), [store.groups[case] for case in ids]
@@ -49,12 +50,13 @@ def sample_curve(
     ]
 
 
-def sweeps(model: Any, store: Store, ids: list[str], budget: Budget, main: bool) -> dict[str, Any]:
+def sweeps(model: MaskSampler, store: Store, ids: list[str], budget: Budget, main: bool) -> dict[str, Any]:
     """`steps`: every sampler that serves the process at every number of steps, for the main model and a flow, and a slow
     sampler of a model's own (the paper's 1000 steps); `guidance`: every scale, for a model trained for guidance."""
-    setting, found = model.setting, dict[str, Any]()
-    if not isinstance(setting, LatentDiffusion):
+    found = dict[str, Any]()
+    if not isinstance(model, DiffusionSegmenter):
         return found
+    setting = model.setting
     if main or isinstance(setting.process, RectifiedFlow):
         compared = compared_samplers(type(setting.process))
         every = [replace(sampler, steps=n) for sampler in compared for n in budget.sweep_steps]
@@ -66,7 +68,7 @@ def sweeps(model: Any, store: Store, ids: list[str], budget: Budget, main: bool)
     return found
 
 
-def under(sampler: Sampler, model: Any, store: Store, ids: list[str], budget: Budget) -> dict[str, Any]:
+def under(sampler: Sampler, model: MaskSampler, store: Store, ids: list[str], budget: Budget) -> dict[str, Any]:
     """Scores and time under one sampler; fewer cases where it takes long."""
     cases = ids if sampler.steps <= LONG else evenly_spaced(ids, budget.long_cases)
     sampling = replace(UPRIGHT, sampler=sampler)
@@ -77,7 +79,7 @@ def under(sampler: Sampler, model: Any, store: Store, ids: list[str], budget: Bu
             **_shown(scores)}  # fmt: skip
 
 
-def _guidance(model: Any, store: Store, ids: list[str], budget: Budget) -> list[dict[str, Any]]:
+def _guidance(model: DiffusionSegmenter, store: Store, ids: list[str], budget: Budget) -> list[dict[str, Any]]:
     rows = []
     sampler = Euler(budget.steps) if isinstance(model.setting.process, RectifiedFlow) else DDIM(budget.steps)
     for scale in budget.guidance:
@@ -87,7 +89,9 @@ def _guidance(model: Any, store: Store, ids: list[str], budget: Budget) -> list[
     return rows
 
 
-def oriented(model: Any, orientations: int, store: Store, ids: list[str], protocol: EvalConfig) -> dict[str, Any]:
+def oriented(
+    model: MaskSampler, orientations: int, store: Store, ids: list[str], protocol: EvalConfig
+) -> dict[str, Any]:
     """Scores and time with the samples spread over so many orientations of the image, each of which is encoded."""
     protocol = replace(protocol, sampling=replace(protocol.sampling, orientations=orientations))
     scores = evaluate(model, store, ids, protocol, progress=False)
@@ -104,7 +108,7 @@ def _shown(scores: Scores) -> dict[str, Any]:
 
 
 def codec_variants(
-    model: Any, store: Store, ids: Sequence[str], protocol: EvalConfig, scores: Scores
+    model: TrainableModel, store: Store, ids: Sequence[str], protocol: EvalConfig, scores: Scores
 ) -> dict[str, Any]:
     """A mask codec trained with a weight, scored both ways: cut where the weighted loss has its ½, and with ln w taken
     off the logits (the same weights; nothing is trained)."""

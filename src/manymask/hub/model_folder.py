@@ -32,7 +32,7 @@ from manymask.io.record import ModelRecord
 from manymask.io.tensors import write_tensors, writing
 from manymask.io.text import read_text
 from manymask.migrations import FORMAT, format_of, upgraded
-from manymask.models.base import TrainableModel
+from manymask.models.base import MaskSampler, TrainableModel
 from manymask.recipes import Recipe, Stage, name_of
 
 MOST_CONFIG = 1_000_000
@@ -62,6 +62,13 @@ class TrainedModel:
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    @property
+    def segmenter(self) -> MaskSampler:
+        """The model as one that draws masks; `ConfigError` for a codec."""
+        if not isinstance(self.model, MaskSampler):
+            raise ConfigError(f"this model is a codec ({self.stage}); give the folder of a trained segmenter")
+        return self.model
 
     @property
     def intended(self) -> Intended:

@@ -28,7 +28,6 @@ from manymask.io.raster import pil_pixels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.source import only_picture, source_of
 from manymask.models.base import StepCallback
-from manymask.recipes import Stage
 from manymask.runtime import default_device
 
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
@@ -70,12 +69,10 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     """
 
     def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
-        if trained.stage != Stage.SEGMENTER:
-            raise ConfigError(f"this model is a codec ({trained.stage}); give the folder of a trained segmenter")
         self.trained = trained
         self.recipe = trained.recipe
         self.device = _checked(device) if device else default_device()
-        self.model: Any = trained.model.to(self.device).eval()
+        self.model = trained.segmenter.to(self.device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(self.trained, save_directory)

@@ -40,8 +40,8 @@ def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores).to_dict()
     del found["cases"]
-    found["curve"] = sample_curve(trained.model, store, ids, protocol, range(1, budget.most_samples + 1))
-    found["steps"] = [under(replace(family, steps=n), trained.model, store, ids, budget) for n in STEPS]
+    found["curve"] = sample_curve(trained.segmenter, store, ids, protocol, range(1, budget.most_samples + 1))
+    found["steps"] = [under(replace(family, steps=n), trained.segmenter, store, ids, budget) for n in STEPS]
     write_json(out / "curves.json", found)
     draw_curves(found, out / "curves.png")
     return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manymask.data.store import Store
+from manymask.errors import ConfigError
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.experiments.figures import FIGURES, draw_figures
 from manymask.experiments.matrix import SHARES
@@ -16,6 +17,7 @@ from manymask.experiments.report.tables import all_tables
 from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import atomic_file
+from manymask.models.latent_diffusion import DiffusionSegmenter
 
 CAPTIONS = (
     "Figure 1: the forward process in latent space. Above, the mask's latent under more and more noise; below, decoded",
@@ -111,6 +113,8 @@ def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
     trained = load_model(model)
     store = matched_store(trained.recipe, store)
     ids = held_out_cases(trained, store, "test")
+    if not isinstance(trained.model, DiffusionSegmenter):
+        raise ConfigError(f"{model} is no diffusion model: Figures 1, 2 and 4 show how one draws", path=model)
     drawn = draw_figures(trained.model, store, evenly_spaced(ids, 4), out)
     whose = f"{store.name}, by the model {model.name}, which is none of the above"
     return {path.name: f"{caption} ({whose})" for path, caption in zip(drawn, CAPTIONS, strict=False)}
