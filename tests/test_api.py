@@ -54,8 +54,16 @@ def test_train_and_evaluate_are_one_call_each(store, tmp_path):
 def test_a_start_belongs_to_one_stage(store, tmp_path):
     with pytest.raises(ConfigError, match="give stage too"):
         manymask.train(tiny_recipe(), store, tmp_path, init=tmp_path)
-    with pytest.raises(ValueError, match="'decoder' is not a valid Stage"):
-        manymask.train(tiny_recipe(), store, tmp_path, stage="decoder")
+    with pytest.raises(ConfigError, match=r"'segmentr' is no stage; did you mean .*segmenter"):
+        manymask.train(tiny_recipe(), store, tmp_path, stage="segmentr")
+
+
+@pytest.mark.parametrize(
+    "asked", [{"limit": 0}, {"limit": -1}, {"samples": 0}, {"ged_samples": 0}, {"samples": 1.5}, {"sampling": "ddim"}]
+)
+def test_impossible_evaluation_is_refused_before_anything_is_loaded(asked, tmp_path):
+    with pytest.raises(ConfigError, match=next(iter(asked))):
+        manymask.evaluate(tmp_path / "no model", tmp_path / "no store", **asked)
 
 
 def test_prepare_writes_a_store_and_needs_a_source(tmp_path):

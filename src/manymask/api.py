@@ -9,14 +9,14 @@ from manymask.data.datasets import DATASETS
 from manymask.data.store import Store
 from manymask.data.store import prepare as write_store
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ConfigError
+from manymask.errors import ConfigError, guesses
 from manymask.evaluation.evaluator import EvalConfig, results
 from manymask.evaluation.evaluator import evaluate as score
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.records import EvaluationRecord
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.masks import MaskReading
-from manymask.recipes import Recipe, Stage, get_recipe, stages_of
+from manymask.recipes import STAGES, Recipe, Stage, get_recipe, stages_of
 from manymask.training.initialization import TrainConfig
 from manymask.training.trainer import fit
 
@@ -92,7 +92,7 @@ def train(
     if init is not None and stage is None:
         raise ConfigError("init is the start of one stage: give stage too", parameter="stage")
     model = Path(run)
-    for each in stages_of(row) if stage is None else [Stage(stage)]:
+    for each in stages_of(row) if stage is None else [_stage(stage)]:
         start = None if init is None else Path(init)
         model = fit(TrainConfig(row, each, store, Path(run), scheme, start, precision), max_minutes)
     return model
@@ -133,6 +133,12 @@ def evaluate(
         DataLeakError: held-out cases were trained on.
         ManymaskError: store and model do not fit together.
     """
+    _check_count("samples", samples)
+    _check_count("ged_samples", ged_samples)
+    if limit is not None:
+        _check_count("limit", limit)
+    if sampling is not None and not isinstance(sampling, SamplingConfig):
+        raise ConfigError(f"sampling must be a SamplingConfig, not {sampling!r}", parameter="sampling")
     trained = model if isinstance(model, TrainedModel) else load_model(model)
     store = matched_store(trained.recipe, _store(data))
     protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig())
@@ -147,3 +153,15 @@ def _recipe(recipe: str | Recipe) -> Recipe:
 
 def _store(data: Store | Path | str) -> Store:
     return data if isinstance(data, Store) else Store(Path(data))
+
+
+def _stage(stage: Stage | str) -> Stage:
+    if stage not in list(Stage):
+        message = f"{stage!r} is no stage{guesses(str(stage), STAGES)}; choose one of {', '.join(STAGES)}"
+        raise ConfigError(message, parameter="stage")
+    return Stage(stage)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}", parameter=name)
