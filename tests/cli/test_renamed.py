@@ -19,7 +19,8 @@ from manymask.cli.renamed import renamed
     ],
 )
 def test_old_flag_is_replaced_and_named_in_one_line(old, new, capsys):
-    assert renamed(["train", old, "0.1"]) == ["train", new, "0.1"]
+    verb = "evaluate" if old.startswith("--turns") else "train"
+    assert renamed([verb, old, "0.1"]) == [verb, new, "0.1"]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert f"{old.partition('=')[0]} is now {new.partition('=')[0]}" in said[0]
@@ -37,4 +38,10 @@ def test_what_is_current_passes_in_silence(capsys):
         "--threshold",
     ]
     assert renamed(arguments) == arguments
+    assert capsys.readouterr().err == ""
+
+
+def test_a_verb_that_never_had_the_flag_does_not_get_its_new_name(capsys):
+    assert renamed(["segment", "--turns", "3"]) == ["segment", "--turns", "3"]
+    assert renamed([]) == []
     assert capsys.readouterr().err == ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from manymask.migrations import RENAMED_CLASSES, RENAMED_FIELDS
 
 FLAGS = {"--turns": "--orientations"}
+VERBS = ("evaluate", "publish")  # that have these flags
 
 
 def _dashed(name: str) -> str:
@@ -32,7 +33,7 @@ def _replaced(arguments: Sequence[str]) -> Iterator[str]:
     classes = {_dashed(old): _dashed(new) for old, new in RENAMED_CLASSES.items()}
     for argument in arguments:
         flag, equals, value = argument.partition("=")
-        new = FLAGS.get(flag, flag)
+        new = FLAGS.get(flag, flag) if arguments[0] in VERBS else flag
         path, dot, last = flag.rpartition(".")
         if flag.startswith("--recipe.") and last in fields:
             new = path + dot + fields[last]
