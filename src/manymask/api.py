@@ -1,5 +1,7 @@
 """The three verbs of a researcher as calls: prepare data, train, evaluate. `import manymask` offers them lazily."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,7 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     sampling: SamplingConfig | None = None,
+    offsets: Sequence[int] = (),
     progress: bool = True,
 ) -> EvaluationRecord:
     """Score a trained codec or segmenter on a part of a prepared store.
@@ -123,6 +126,7 @@ def evaluate(
         seed: of the drawn masks.
         limit: score at most so many cases, evenly spaced over the part.
         sampling: how masks are drawn; the model's default if None.
+        offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         progress: whether a bar is shown.
 
     Returns:
@@ -140,11 +144,15 @@ def evaluate(
     if sampling is not None and not isinstance(sampling, SamplingConfig):
         raise ConfigError(f"sampling must be a SamplingConfig, not {sampling!r}", parameter="sampling")
     trained = model if isinstance(model, TrainedModel) else load_model(model)
-    store = matched_store(trained.recipe, _store(data))
+    whole = _store(data)
+    store = matched_store(trained.recipe, whole)
     protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig())
     ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
+    moved = {n: matched_store(trained.recipe, whole, (n, n)) for n in offsets}
     scores = score(trained.model, store, ids, protocol, progress=progress)
-    return results(trained, store, split, protocol, scores, scheme)
+    found = results(trained, store, split, protocol, scores, scheme)
+    off_centre = {n: score(trained.model, each, ids, protocol, progress=progress).metrics for n, each in moved.items()}
+    return replace(found, off_centre=off_centre)
 
 
 def _recipe(recipe: str | Recipe) -> Recipe:

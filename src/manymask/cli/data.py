@@ -39,10 +39,9 @@ class PrepareFlags:
 
 def prepare(flags: PrepareFlags, **options: Any) -> None:
     """Writes the store. `options` are those of the recipe's data set, by name."""
-    from manymask import recipes
+    from manymask import api, recipes
     from manymask.data.datasets import DATASETS
     from manymask.data.datasets.pairs import safe_name
-    from manymask.data.store import prepare as write_store
     from manymask.io.masks import MaskReading
 
     at_least_one("--size", flags.size)
@@ -52,8 +51,9 @@ def prepare(flags: PrepareFlags, **options: Any) -> None:
         raise ConfigError(f"{flags.recipe} needs --source, the folder of the data set as downloaded")
     _check_options(row.dataset, options)
     reading = MaskReading(flags.mask_threshold, flags.mask_labels, flags.invert)
-    found = dataset.read(flags.source, row.channels, reading, **options)
-    store = write_store(found, flags.out, flags.size or row.stored, row.channels, flags.skip_bad)
+    store = api.prepare(
+        row, flags.out, flags.source, size=flags.size, skip_bad=flags.skip_bad, reading=reading, **options
+    )
     for line in store.warnings:
         print(f"manymask: {line}", file=sys.stderr)
     for line in store.manifest["foreground"]:

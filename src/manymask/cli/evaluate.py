@@ -1,6 +1,5 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,8 +7,8 @@ from manymask.choices import SamplerName
 from manymask.cli.wording import at_least_one
 
 if TYPE_CHECKING:
-    from manymask.data.case import Batch
-    from manymask.evaluation.evaluator import EvalConfig
+    from manymask.data.store import Store
+    from manymask.diffusion.sampling import SamplingConfig
     from manymask.evaluation.records import EvaluationRecord
     from manymask.hub.model_folder import TrainedModel
 
@@ -47,11 +46,9 @@ def evaluate(
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
     """
+    from manymask import api
     from manymask.data.store import Store
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.evaluation.evaluator import EvalConfig, results
-    from manymask.evaluation.evaluator import evaluate as score
-    from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
     from manymask.extras import require_figures
     from manymask.hub.model_folder import load_model
 
@@ -60,16 +57,14 @@ def evaluate(
     if out is not None:
         require_figures()
     trained = load_model(model)
-    store = matched_store(trained.recipe, Store(data))
-    protocol = EvalConfig(samples, ged_samples, seed, SamplingConfig(sampler, steps, orientations))
-    ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
-    moved = {n: matched_store(trained.recipe, Store(data), (n, n)) for n in offsets}
-    found = results(trained, store, split, protocol, score(trained.model, store, ids, protocol), scheme)
-    off_centre = {n: score(trained.model, where, ids, protocol).metrics for n, where in moved.items()}
-    found = replace(found, off_centre=off_centre)
+    store, sampling = Store(data), SamplingConfig(sampler, steps, orientations)
+    found = api.evaluate(
+        trained, store, split=split, scheme=scheme, samples=samples, ged_samples=ged_samples, seed=seed, limit=limit,
+        sampling=sampling, offsets=offsets,
+    )  # fmt: skip
     _print_tables(found)
     if out is not None:
-        _write(out, found, trained, store.batch(evenly_spaced(ids, 6)), protocol)
+        _write(out, found, trained, store, sampling)
 
 
 def _print_tables(found: "EvaluationRecord") -> None:
@@ -88,13 +83,17 @@ def _print_tables(found: "EvaluationRecord") -> None:
 
 
 def _write(
-    out: Path, found: "EvaluationRecord", trained: "TrainedModel", batch: "Batch", protocol: "EvalConfig"
+    out: Path, found: "EvaluationRecord", trained: "TrainedModel", store: "Store", sampling: "SamplingConfig"
 ) -> None:
+    from manymask.evaluation.held_out import evenly_spaced, matched_store
     from manymask.evaluation.plots import draw_batch
     from manymask.io.atomic import write_json
 
     write_json(out / "results.json", found.to_dict())
-    draw_batch(trained.model, batch, out / "figure.png", min(protocol.samples, 8), protocol.seed, protocol.sampling)
+    few = evenly_spaced([case["id"] for case in found.cases], 6)
+    batch = matched_store(trained.recipe, store).batch(few)
+    samples, seed = found.protocol["samples"], found.protocol["seed"]
+    draw_batch(trained.model, batch, out / "figure.png", min(samples, 8), seed, sampling)
     print(f"results.json and figure.png → {out}")
 
 
