@@ -114,7 +114,7 @@ def test_dice_term_holds_the_first_level_of_each_image_against_its_mask(target):
 
 def test_the_share_of_images_that_are_hidden_is_as_asked(monkeypatch):
     model, hidden = segmenter(condition_dropout=0.1), []
-    monkeypatch.setattr(model, "condition", lambda image, rows: hidden.append(rows) or [2 * image - 1, image])
+    monkeypatch.setattr(model, "_encode", lambda image, rows: (hidden.append(rows) or [2 * image - 1, image], None))
     model(batch(2000, side=1))
     assert 0.08 < float(hidden[0].float().mean()) < 0.12
 

@@ -14,13 +14,15 @@ from manymask.diffusion.process import GaussianDiffusion, Process, stratified
 from manymask.diffusion.samplers import DDIM, Denoise, Sampler, check_fit
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
-from manymask.models.autoencoder import CodecSetting
+from manymask.models.autoencoder import CodecSetting, Coder
+from manymask.models.auxiliary import AuxiliaryHead
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning
 from manymask.models.denoisers import ConcatUNet, Denoiser
 from manymask.models.deterministic import OneToOne
 from manymask.models.presence import Presence, mean_over_marked
 from manymask.models.prob_unet import ProbUNet
+from manymask.nn.losses import Loss
 from manymask.rng import SampleNoise, strata
 
 DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
@@ -41,6 +43,9 @@ class LatentDiffusion:
         dice_weight: weight of a Dice loss on the decoded x̂₀, which favours one mask over the mean of many.
         presence: whether p(anything is marked) is learnt separately. The diffusion then learns marked masks only, and
             stratified draws decide which samples are empty (see `presence.py`).
+        auxiliary: loss of an auxiliary mask head on the image features, whose prediction the denoiser receives (see
+            `auxiliary.py`); None for no head.
+        auxiliary_weight: weight of that loss.
         orientations: over how many of the eight flips and quarter turns samples are spread by default; 1 uses the image
             as it is. Each orientation encodes the image once more.
         condition_dropout: share of images hidden in training, which `guidance_scale` ≠ 1 requires.
@@ -56,6 +61,8 @@ class LatentDiffusion:
     train_image_codec: bool = False
     dice_weight: float = 0.0
     presence: bool = False
+    auxiliary: Loss | None = None
+    auxiliary_weight: float = 1.0
     orientations: int = 1
     condition_dropout: float = 0.0
     guidance_scale: float = 1.0
@@ -87,7 +94,7 @@ class DiffusionSegmenter(MaskSampler):
     """See `LatentDiffusion`.
 
     Its modules are `image_codec`, `mask_codec` (frozen) and `denoiser`. Those for guidance are `null` and `classifier`, that
-    for empty masks is `presence`; each is None where the setting does not need it.
+    for empty masks is `presence`, the mask head is `auxiliary`; each is None where the setting does not need it.
 
     Args:
         setting: its configuration.
@@ -120,6 +127,7 @@ class DiffusionSegmenter(MaskSampler):
         image_latent = self.image_codec.latent_channels
         mask_latent = self.mask_codec.latent_channels
         self.presence = Presence(_features(self.denoiser)) if setting.presence else None
+        self.auxiliary = _auxiliary(self.denoiser, self.mask_codec) if setting.auxiliary else None
         self.null = NullLatent(image_latent) if setting.condition_dropout else None
         self.classifier = setting.classifier.build(image_latent, mask_latent) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
@@ -147,7 +155,7 @@ class DiffusionSegmenter(MaskSampler):
         masks = self.targets(batch)
         per_image = len(masks) // len(batch.image)  # masks of each image: 1, or one per noise level
         hidden = batch.noise.uniform(len(batch.image)) < setting.condition_dropout if self.null else None
-        condition = self.condition(batch.image, hidden)
+        condition, logits = self._encode(batch.image, hidden)
         noisy = self._noisy_latents(batch, masks)
         output = self._network(
             noisy.z, noisy.t, [c.repeat_interleave(setting.noise_levels_per_image, dim=0) for c in condition]
@@ -158,6 +166,8 @@ class DiffusionSegmenter(MaskSampler):
             terms["dice"] = setting.dice_weight * self._dice_loss(
                 output, noisy, masks[::per_image], marked[::per_image]
             )
+        if logits is not None:
+            terms["auxiliary"] = setting.auxiliary_weight * self._auxiliary_loss(logits, masks, marked)
         if self.presence is not None:
             terms["presence"] = self.presence.loss(condition[1:], marked.float().reshape(-1, per_image).mean(dim=1))
         if self.classifier is not None:
@@ -223,6 +233,15 @@ class DiffusionSegmenter(MaskSampler):
         overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")(drawn, masks).flatten()
         return mean_over_marked(overlap, marked)
 
+    def _auxiliary_loss(self, logits: Tensor, masks: Tensor, marked: Tensor) -> Tensor:
+        """Against the mean of each image's marked masks, or nothing if none is marked."""
+        assert self.setting.auxiliary is not None
+        k = len(masks) // len(logits)
+        share = marked.to(masks).reshape(-1, k, 1, 1)
+        share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
+        mean = (masks.reshape(-1, k, *masks.shape[2:]) * share).sum(dim=1, keepdim=True)
+        return self.setting.auxiliary(logits.float(), mean)
+
     def _classifier_loss(self, noisy: _NoisyLatents, image: Tensor) -> Tensor:
         assert self.classifier is not None
         k = self.setting.noise_levels_per_image
@@ -243,10 +262,20 @@ class DiffusionSegmenter(MaskSampler):
         Returns:
             Condition maps of the denoiser, the image latent (B, c, h, w) or its encoding first.
         """
+        return self._encode(image, hidden)[0]
+
+    def _encode(self, image: Tensor, hidden: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+        """The condition maps and, with an auxiliary head, its logits (B, 1, H, W)."""
         image_latent = self._image_latent(image)
         if self.null is not None and hidden is not None:
             image, image_latent = self.null(image, image_latent, hidden)
-        return self.denoiser.condition(image, image_latent)
+        if self.auxiliary is None:
+            return self.denoiser.condition(image, image_latent), None
+        finer, features = self.denoiser.encode(image)  # type: ignore[operator]
+        logits = self.auxiliary(finer, features[0])
+        with torch.no_grad():
+            z_mask = self.mask_codec.encode(self.setting.auxiliary.probability(logits.float()))  # type: ignore[union-attr]
+        return [image_latent, self.auxiliary.inform(features[0], z_mask), *features[1:]], logits
 
     def encode_condition(self, image: Tensor, sampling: SamplingConfig | None = None) -> Conditioning:
         """Encode all that the denoiser needs of images, for any number of samples.
@@ -353,6 +382,11 @@ class DiffusionSegmenter(MaskSampler):
         denoise = self.denoise(conditioning, sampling, callback)
         z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
+
+
+def _auxiliary(denoiser: nn.Module, mask_codec: Coder) -> AuxiliaryHead:
+    finer: tuple[int, ...] = getattr(denoiser, "finer", ())
+    return AuxiliaryHead(_features(denoiser)[0], finer, mask_codec.factor, mask_codec.latent_channels)
 
 
 def _features(denoiser: nn.Module) -> tuple[int, ...]:

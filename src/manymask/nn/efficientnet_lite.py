@@ -171,6 +171,9 @@ class ImageNetBottomUp(nn.Module):
         factor: f, a power of two from 2 on.
         widths: output channels of each level, finest first.
 
+    Attributes:
+        finer: channels of the backbone's own maps at H/2, …, 2H/f, finest first.
+
     Raises:
         ValueError: the backbone does not have this many levels from f on.
     """
@@ -181,10 +184,23 @@ class ImageNetBottomUp(nn.Module):
         given = WIDTHS[self.first :][: len(widths)] if self.first >= 0 else ()
         if len(given) < len(widths):
             raise ValueError(f"EfficientNet-Lite0 has no {len(widths)} levels from f = {factor} on")
+        self.finer = WIDTHS[: self.first]
         self.backbone = EfficientNetLite0(self.first + len(widths))
         self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(given, widths, strict=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Images (B, 1 or 3, H, W) in [0, 1] → maps (B, widths[i], H / (2^i f), W / (2^i f)), finest first."""
-        features = self.backbone(image)[self.first :]
-        return [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        return self.split(image)[1]
+
+    def split(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of all levels, finest first.
+
+        Args:
+            image: (B, 1 or 3, H, W) in [0, 1].
+
+        Returns:
+            Maps of the levels in `finer`, and the maps that `forward` returns.
+        """
+        features = self.backbone(image)
+        projected = [lateral(x) for lateral, x in zip(self.lateral, features[self.first :], strict=True)]
+        return features[: self.first], projected

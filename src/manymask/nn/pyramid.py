@@ -17,6 +17,9 @@ class BottomUp(nn.Module):
         blocks_per_level: residual blocks at each level.
         patch_size: p, the factor by which the first layer shrinks the image.
         given: number of coarsest levels that are returned.
+
+    Attributes:
+        finer: channels of the levels that are not returned, finest first.
     """
 
     def __init__(
@@ -24,6 +27,7 @@ class BottomUp(nn.Module):
     ) -> None:
         super().__init__()
         self.given = given
+        self.finer = tuple(channels[:-given])
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(patch_size), nn.Conv2d(inputs * patch_size**2, channels[0], 3, padding=1)
         )
@@ -34,12 +38,23 @@ class BottomUp(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Images (B, inputs, H, W) → the last `given` of the maps at H/p, H/2p, …, finest first."""
+        return self.split(image)[1]
+
+    def split(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of all levels, finest first.
+
+        Args:
+            image: (B, inputs, H, W).
+
+        Returns:
+            Maps of the levels in `finer`, and the maps that `forward` returns.
+        """
         x = self.stem(image)
         features = []
         for level in self.levels:
             x = level(x)
             features.append(x)
-        return features[-self.given :]
+        return features[: -self.given], features[-self.given :]
 
 
 class TopDown(nn.Module):

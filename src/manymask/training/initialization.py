@@ -81,7 +81,7 @@ class TrainOptions:
 
 
 # of a segmenter: they come and go with settings of training and guidance
-EXTRA_PARTS = {"null", "classifier", "presence"}
+EXTRA_PARTS = {"null", "classifier", "presence", "auxiliary"}
 
 
 @dataclass

@@ -65,13 +65,28 @@ class PyramidDenoiser(nn.Module):
         )
         self.pyramid = nn.Sequential(encoder, TopDown(setting.encoder_channels[-levels:], setting.channels))
         self.features = setting.channels
+        self.finer: tuple[int, ...] = encoder.finer
         self.unet = UNet(
             mask_latent + image_latent, mask_latent, setting.channels, setting.blocks_per_level, setting.channels
         )
 
     def condition(self, image: Tensor, z_image: Tensor) -> list[Tensor]:
         """The image latent (B, c, h, w), then features (B, channels[i], h / 2^i, w / 2^i) of each level."""
-        return [z_image, *self.pyramid(image)]
+        return [z_image, *self.encode(image)[1]]
+
+    def encode(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """All that the encoder computes of images.
+
+        Args:
+            image: (B, C, H, W) in [0, 1].
+
+        Returns:
+            The encoder's maps at resolutions above the latents', (B, finer[i], …), finest first, and the features of
+            `condition`.
+        """
+        encoder, top_down = self.pyramid
+        finer, levels = encoder.split(image)  # type: ignore[operator]
+        return finer, top_down(levels)
 
     def forward(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
         """Noisy latents (B, c, h, w) → the prediction (B, c, h, w) at times t (B,) in [0, 1000]."""
@@ -87,7 +102,7 @@ def bottom_up(
     blocks_per_level: int,
     factor: int,
     levels: int,
-) -> nn.Module:
+) -> BottomUp | ImageNetBottomUp:
     """An image encoder with features at H/f, H/2f, ….
 
     Args:

@@ -1,0 +1,66 @@
+"""A mask head on the denoiser's image features, supervised directly, whose prediction the denoiser receives.
+
+The denoising loss alone teaches the image encoder slowly: at low noise the answer is in z_t already. A head that predicts
+the mask from the image gives the encoder a gradient in every step and at full resolution. The denoiser then receives the
+predicted mask as a latent and adds what one prediction cannot hold: how plausible masks differ.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from manymask.nn.blocks import ResBlock, Upsample, output_head
+
+WIDTHS = (16, 32)  # channels at each resolution above that of the latents, finest first; the last one repeats
+
+
+class AuxiliaryHead(nn.Module):
+    """A mask head from the features at latent resolution up to the finest map of the encoder.
+
+    Args:
+        channels: of the features at latent resolution H/f.
+        finer: channels of the encoder's maps above that resolution, finest first; each has twice the side of the next.
+        factor: f.
+        mask_latent: channels of the mask latent.
+    """
+
+    def __init__(self, channels: int, finer: Sequence[int], factor: int, mask_latent: int) -> None:
+        super().__init__()
+        widths = [WIDTHS[min(i, len(WIDTHS) - 1)] for i in range(len(finer))]
+        self.factor = factor // 2 ** len(finer)
+        self.up = nn.ModuleList(Upsample(b, a) for a, b in zip(widths, [*widths, channels][1:], strict=True))
+        self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(finer, widths, strict=True))
+        self.blocks = nn.ModuleList(ResBlock(width, width) for width in widths)
+        self.head = output_head(widths[0] if widths else channels, 1)
+        self.mix = nn.Conv2d(mask_latent, channels, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
+
+    def forward(self, finer: Sequence[Tensor], feature: Tensor) -> Tensor:
+        """Predict a mask.
+
+        Args:
+            finer: the encoder's maps above latent resolution, finest first, (B, finer[i], H_i, W_i).
+            feature: (B, channels, H/f, W/f).
+
+        Returns:
+            Logits (B, 1, H, W).
+        """
+        x = feature
+        for up, lateral, block, given in reversed(list(zip(self.up, self.lateral, self.blocks, finer, strict=True))):
+            x = block(up(x) + lateral(given))
+        return F.interpolate(self.head(x), scale_factor=float(self.factor), mode="bilinear", align_corners=False)
+
+    def inform(self, feature: Tensor, z_mask: Tensor) -> Tensor:
+        """Add the predicted mask to the features; an untrained head adds nothing.
+
+        Args:
+            feature: (B, channels, h, w).
+            z_mask: the latent of the predicted mask (B, c, h, w).
+
+        Returns:
+            Features (B, channels, h, w).
+        """
+        result: Tensor = feature + self.mix(z_mask)
+        return result
