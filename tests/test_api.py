@@ -11,9 +11,9 @@ from manymask.errors import ConfigError
 from tests.factories import shortened, tiny_recipe
 
 NAMES = {
-    "ManymaskError", "Recipe", "SamplingConfig", "Segmentation", "Segmenter", "Store", "__version__", "datasets",
-    "ensemble", "evaluate", "get_recipe", "list_recipes", "load_model", "metrics", "prepare", "samplers", "save_model",
-    "train",
+    "ManymaskError", "Recipe", "SamplingConfig", "Segmentation", "Segmenter", "Store", "__version__", "calibrate",
+    "datasets", "ensemble", "evaluate", "get_recipe", "list_recipes", "load_model", "metrics", "prepare", "samplers",
+    "save_model", "train",
 }  # fmt: skip
 
 

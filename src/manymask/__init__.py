@@ -7,20 +7,21 @@ from manymask._version import __version__
 
 if TYPE_CHECKING:
     from manymask import ensemble, metrics
-    from manymask.api import evaluate, prepare, train
+    from manymask.api import calibrate, evaluate, prepare, train
     from manymask.data import datasets
     from manymask.data.store import Store
     from manymask.diffusion import samplers
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.errors import ManymaskError
     from manymask.hub.model_folder import load_model, save_model
-    from manymask.inference.segmenter import Segmentation, Segmenter
+    from manymask.inference.segmentation import Segmentation
+    from manymask.inference.segmenter import Segmenter
     from manymask.recipes import Recipe, get_recipe, list_recipes
 
 # name: the module that has it; a module itself where they are the same
 _LAZY = {
     "Segmenter": "manymask.inference.segmenter",
-    "Segmentation": "manymask.inference.segmenter",
+    "Segmentation": "manymask.inference.segmentation",
     "load_model": "manymask.hub.model_folder",
     "save_model": "manymask.hub.model_folder",
     "Recipe": "manymask.recipes",
@@ -29,6 +30,7 @@ _LAZY = {
     "prepare": "manymask.api",
     "Store": "manymask.data.store",
     "train": "manymask.api",
+    "calibrate": "manymask.api",
     "evaluate": "manymask.api",
     "SamplingConfig": "manymask.diffusion.sampling",
     "samplers": "manymask.diffusion.samplers",
@@ -46,6 +48,7 @@ __all__ = [
     "Segmenter",
     "Store",
     "__version__",
+    "calibrate",
     "datasets",
     "ensemble",
     "evaluate",

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from manymask.calibration.calibration import Calibration
+from manymask.calibration.risk import ALPHAS
 from manymask.choices import Precision
 from manymask.data.case import Part
 from manymask.data.datasets import DATASETS
@@ -12,6 +14,8 @@ from manymask.data.store import Store
 from manymask.data.store import prepare as write_store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, guesses
+from manymask.evaluation.calibrate import CalibrationConfig, CalibrationSplit
+from manymask.evaluation.calibrate import calibrate as fit_calibration
 from manymask.evaluation.evaluator import EvalConfig, results
 from manymask.evaluation.evaluator import evaluate as score
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
@@ -153,6 +157,52 @@ def evaluate(
     found = results(trained, store, split, protocol, scores, scheme)
     off_centre = {n: score(trained.model, each, ids, protocol, progress=progress).metrics for n, each in moved.items()}
     return replace(found, off_centre=off_centre)
+
+
+def calibrate(
+    model: TrainedModel | Path | str,
+    data: Store | Path | str,
+    *,
+    split: CalibrationSplit = "val",
+    scheme: str | None = None,
+    samples: int = 5,
+    seed: int = 0,
+    alphas: Sequence[float] = ALPHAS,
+    limit: int | None = None,
+    sampling: SamplingConfig | None = None,
+    progress: bool = True,
+) -> Calibration:
+    """Measure on labelled images what a model's masks promise; `save_model` keeps it with the model.
+
+    Args:
+        model: a loaded model, which gets the calibration; or a model folder, which is left as it is.
+        data: a store, or its folder.
+        split: which of its images; cases that the model was trained on are refused.
+        scheme: split scheme of the store; the one that the model was trained with if None.
+        samples: masks per image; the calibration holds for this number alone.
+        seed: of the drawn masks.
+        alphas: shares of missed and of false pixels that outlines promise, each in (0, 1).
+        limit: use at most so many cases, evenly spaced.
+        sampling: how masks are drawn; the model's default if None.
+        progress: whether a bar is shown.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        DataLeakError: a case was trained on.
+        ManymaskError: store and model do not fit together, or there are too few cases, or none with a lesion.
+    """
+    _check_count("samples", samples)
+    if limit is not None:
+        _check_count("limit", limit)
+    if not alphas or not all(isinstance(alpha, float) and 0 < alpha < 1 for alpha in alphas):
+        raise ConfigError(f"alphas must be shares between 0 and 1, not {alphas!r}", parameter="alphas")
+    trained = model if isinstance(model, TrainedModel) else load_model(model)
+    config = CalibrationConfig(samples, seed, sampling or SamplingConfig(), tuple(sorted(set(alphas))))
+    store = matched_store(trained.recipe, _store(data))
+    trained.calibration = fit_calibration(trained, store, config, split, scheme, limit, progress)
+    return trained.calibration
 
 
 def _recipe(recipe: str | Recipe) -> Recipe:

@@ -197,6 +197,22 @@ class Reliability:
         return float(np.abs(self.confidence - self.frequency).sum() / max(self.count.sum(), 1))
 
 
+def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
+    """Area under the ROC curve: the probability that a positive scores higher than a negative, ties as one half.
+
+    Args:
+        score: (N,).
+        positive: bool (N,).
+
+    Returns:
+        A number in [0, 1]; None without positives or without negatives.
+    """
+    if positive.all() or not positive.any():
+        return None
+    gap = score[positive][:, None] - score[~positive][None, :]
+    return float((gap > 0).mean() + (gap == 0).mean() / 2)
+
+
 def bootstrap(
     values: Sequence[float], groups: Sequence[str], seed: int = 0, draws: int = 2000
 ) -> tuple[float, float, float]:

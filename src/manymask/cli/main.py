@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from manymask._version import __version__
+from manymask.cli.calibrate import calibrate
 from manymask.cli.data import list_recipes, prepare_arguments, prepare_help, prepare_parameters
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
@@ -24,6 +25,7 @@ VERBS: dict[str, Any] = {
     "prepare": prepare_help,
     "segment": segment,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "publish": publish,
     "curves": curves,
     "serve": serve,

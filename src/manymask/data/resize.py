@@ -1,6 +1,8 @@
 """Images and masks scaled to the square that a model takes."""
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 
@@ -40,3 +42,20 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     cover = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((size, size), method))
     level = min(0.5, float(cover.max())) if mask.any() else 2.0
     return (cover >= level).astype(np.uint8)
+
+
+def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Scale a map bilinearly.
+
+    Args:
+        values: float (S, S).
+        shape: (H, W).
+
+    Returns:
+        float (H, W).
+    """
+    if values.shape == shape:
+        return values
+    tensor = torch.from_numpy(values)[None, None]
+    scaled: np.ndarray = F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+    return scaled

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from manymask.choices import SamplerName
+from manymask.config import to_dict
 from manymask.diffusion.process import Process
 from manymask.diffusion.samplers import SAMPLERS, Sampler, check_fit
 from manymask.errors import ConfigError
@@ -63,6 +64,15 @@ class SamplingConfig:
         if "sampler" in given:
             default = replace(default, steps=None)
         return replace(default, **given)
+
+    def record(self, samples: int) -> dict[str, Any]:
+        """JSON-able: these settings with a number of masks. Of equal records, masks are comparable."""
+        settings = {"sampler": self.sampler, "orientations": min(self.orientations or 1, samples)}
+        return (
+            {"samples": samples}
+            | {k: to_dict(v) for k, v in settings.items()}
+            | {"guidance_scale": self.guidance_scale}
+        )
 
     def resolved(self, default: "SamplingConfig", process: Process) -> "SamplingConfig":
         """Complete the settings for a diffusion model.

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from manymask.config import to_dict
 from manymask.data.case import Batch, Part
 from manymask.data.raters import consensus_mask, majority_mask
+from manymask.data.resize import resize_map
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.held_out import split_of
@@ -205,22 +205,6 @@ class _Segmentations:
             k: {n: getattr(r, n).tolist() for n in ("count", "confidence", "frequency")} for k, r in diagrams.items()
         }
         return Scores(metrics, cases, reliability=curves)
-
-
-def resize_map(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Scale a map bilinearly.
-
-    Args:
-        values: float (S, S).
-        shape: (H, W).
-
-    Returns:
-        float (H, W).
-    """
-    if values.shape == shape:
-        return values
-    tensor = torch.from_numpy(values)[None, None]
-    return F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:

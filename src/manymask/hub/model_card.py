@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from manymask.calibration.calibration import Calibration
 from manymask.config import to_dict
 from manymask.hub.provenance import Provenance
 from manymask.recipes import Recipe, Stage
@@ -156,3 +157,43 @@ def _cases(value: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     kinds = (("missed", "answered with nothing"), ("false", "answered where nothing is"))
     unrated = "".join(f"; {value[kind]} {said}" for kind, said in kinds if value.get(kind))
     return f" ({value['n']} of {every}{unrated})"
+
+
+CALIBRATED = "## Calibrated"
+
+
+def calibrated_section(found: Calibration) -> str:
+    """What a calibration promises, as a section of the card."""
+    origin, quality = found.origin, found.held_out
+    rows = [
+        f"| at most {100 * risk.alpha:g} % | {_threshold(risk.outer)} | {_threshold(risk.inner)} |"
+        for risk in found.risks
+    ]
+    n = len(origin.cases)
+    lines = [
+        "", CALIBRATED, "",
+        f"On {n} cases of {origin.groups} groups ({origin.data}, {origin.data_hash}, `{origin.split}` of split "
+        f"`{origin.scheme}`), {origin.sampling['samples']} masks each; {origin.failures} of them had a Dice below 0.7. "
+        "The promises hold on average for images like these, drawn in the same way.",
+        "",
+        "| expected share of pixels | outer outline: missed, confidence from | inner outline: false, confidence from |",
+        "|---|---|---|", *rows, "",
+    ]  # fmt: skip
+    if quality.get("presence_auroc") is not None:
+        lines += [
+            f"Presence was calibrated with {quality['n_without']} {quality['without_lesion']} without a lesion; on cases left "
+            f"out it tells them apart with an AUROC of {quality['presence_auroc']:.3f}.",
+            "",
+        ]
+    return "\n".join([*lines, *(line for note in found.notes for line in (note, ""))])
+
+
+def _threshold(value: float) -> str:
+    return "nothing" if value > 1 else "the whole image" if value == 0 else f"{value:.4g}"
+
+
+def with_calibration(card: str, found: Calibration) -> str:
+    """A card whose section on calibration is replaced, or added at the end."""
+    before, _, after = card.partition("\n" + CALIBRATED + "\n")
+    _, heading, rest = after.partition("\n## ")
+    return before.rstrip("\n") + "\n" + calibrated_section(found) + (heading + rest if heading else "")

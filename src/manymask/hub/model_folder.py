@@ -3,6 +3,7 @@
 MODEL/config.json          the recipe, the stage, what it was trained on, what it is for
 MODEL/*.safetensors        one file a part (image_codec, mask_codec, denoiser, network, codec, …)
 MODEL/training_ids.txt     the cases it has seen, so that they are never tested on
+MODEL/calibration.json     what its masks promise, if it was calibrated
 MODEL/training_hashes.txt  what their images look like, so that a test on them under other names is noticed
 MODEL/README.md            the model card
 MODEL/LICENSE              the terms of the data it was trained on
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from manymask.calibration import calibration
+from manymask.calibration.calibration import Calibration
 from manymask.config import from_dict, to_dict
 from manymask.data.datasets.base import Intended, Licence
 from manymask.data.twins import hashes_as_text, hashes_from_text
@@ -41,7 +44,8 @@ MOST_CONFIG = 1_000_000
 @dataclass
 class TrainedModel:
     """A model of any stage with all that is saved beside it. name: of its folder; use: what it is for, by default that of
-    its data set; training_hashes: of the images it has seen (`data.twins`), None where they are not known."""
+    its data set; training_hashes: of the images it has seen (`data.twins`), None where they are not known; calibration:
+    what its masks promise, None where that was not measured."""
 
     model: TrainableModel
     recipe: Recipe
@@ -51,6 +55,7 @@ class TrainedModel:
     name: str = ""
     use: Intended | None = None
     training_hashes: np.ndarray | None = None
+    calibration: Calibration | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,6 +116,9 @@ def write_model(trained: TrainedModel, folder: Path, half: bool = False) -> None
     _write(folder / "training_ids.txt", "\n".join(trained.training_ids) + "\n")
     if trained.training_hashes is not None:
         _write(folder / "training_hashes.txt", hashes_as_text(trained.training_hashes))
+    if trained.calibration is not None:
+        text += card.calibrated_section(trained.calibration)
+        write_json(folder / calibration.FILE, calibration.text_of(trained.calibration))
     _write(folder / "README.md", text)
     _write(folder / "LICENSE", terms.text)
 
@@ -152,7 +160,33 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
         part.load_state_dict(weights.get(part_name, {}))
     use = read_intended(config, recipe.dataset, str(place))
     hashes = _read_hashes(folder / "training_hashes.txt")
-    return TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
+    trained = TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
+    trained.calibration = _read_calibration(folder / calibration.FILE, trained)
+    return trained
+
+
+def _read_calibration(path: Path, trained: TrainedModel) -> Calibration | None:
+    """The calibration beside the weights; `InputError` for one of other weights."""
+    if not path.exists():
+        return None
+    found = calibration.read(read_object(own_file(path), MOST_CONFIG), path)
+    if found.origin.weights_sha256 != trained.fingerprint:
+        raise InputError(f"{path} was made for other weights: calibrate again, or remove it", path=path)
+    return found
+
+
+def save_calibration(trained: TrainedModel, folder: Path, found: Calibration) -> None:
+    """Put a calibration beside the weights of a model folder, and what it promises into the card.
+
+    Args:
+        trained: the model of this folder.
+        folder: a model folder.
+        found: the calibration.
+    """
+    place = folder / "README.md"
+    write_json(folder / calibration.FILE, calibration.text_of(found))
+    _write(place, card.with_calibration(read_text(own_file(place)), found))
+    trained.calibration = found
 
 
 def _read_hashes(path: Path) -> np.ndarray | None:

@@ -27,7 +27,8 @@ from manymask.inference.cautions import kind
 from manymask.inference.failures import FullError, reported
 from manymask.inference.outputs import fill_result, put_result
 from manymask.inference.preprocess import Point
-from manymask.inference.segmenter import Segmentation, Segmenter
+from manymask.inference.segmentation import Segmentation
+from manymask.inference.segmenter import Segmenter
 from manymask.inference.summary import write_summary
 from manymask.io.atomic import working_folder, write_json
 from manymask.io.dicom.deidentify import Anonymiser

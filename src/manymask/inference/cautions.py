@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manymask.calibration.calibration import DOUBTFUL, Assessment
 from manymask.data.datasets.base import Intended
 from manymask.inference.preprocess import Point, Region, View
 from manymask.io.image import DicomFrame, Picture
@@ -26,6 +27,7 @@ _COLOUR = {"dermoscopy", "endoscopy", "photograph"}
 _ALIKE = {
     "photograph": {"dermoscopy", "endoscopy"}
 }  # an external camera stands behind many a dermatoscope and endoscope
+PROBABLY = 0.5  # probability of failure from which a result is called probably wrong
 MIDDLE = 1 / 16  # share of a region's side: a model of centred crops finds objects up to this far from the middle
 
 
@@ -54,6 +56,37 @@ def cautions(
         *_drawn(recipe, view, masks, consensus),
     ]
     return tuple(dict.fromkeys(found))
+
+
+def doubts(assessments: Sequence[Assessment], regions: Sequence[Region]) -> tuple[str, ...]:
+    """Warnings from what is to be expected of a result.
+
+    Args:
+        assessments: one per region, or one of the whole image.
+        regions: of a crop model; none of a whole image.
+
+    Returns:
+        Sentences.
+    """
+    found = []
+    for i, each in enumerate(assessments):
+        where = ""
+        if len(regions) > 1:
+            where = f" (region about {(regions[i].left + regions[i].right) // 2},{(regions[i].top + regions[i].bottom) // 2})"
+        if each.foreign:
+            share = 100 * (each.like_training or 0)
+            found.append(
+                f"The image is unlike the training images{where}: of images like them, at most {share:.1f} % lie so far "
+                "off. What is predicted of its masks may not hold."
+            )
+        if each.presence is not None and each.presence < DOUBTFUL:
+            found.append(f"Nothing may be here{where}: the probability of a lesion is {100 * each.presence:.0f} %.")
+        elif each.failure >= PROBABLY:
+            found.append(
+                f"The consensus is probably wrong{where}: its predicted Dice is {each.dice:.2f} "
+                f"({each.dice_low:.2f} – {each.dice_high:.2f})."
+            )
+    return tuple(found)
 
 
 def kind(warning: str) -> str:

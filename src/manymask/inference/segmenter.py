@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,17 @@ from huggingface_hub import ModelHubMixin
 from PIL import Image
 from torch import Tensor
 
+from manymask.calibration.calibration import Assessment, Calibration
 from manymask.choices import SamplerName
 from manymask.config import to_dict
 from manymask.diffusion.samplers import Sampler
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.ensemble import MaskEnsemble, fuse
+from manymask.ensemble import fuse
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
-from manymask.inference.cautions import cautions
-from manymask.inference.preprocess import Point, Region, View, view_of
+from manymask.inference.cautions import cautions, doubts
+from manymask.inference.preprocess import Point, View, view_of
+from manymask.inference.segmentation import Drawing, Segmentation
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import DicomFrame, Picture
@@ -28,33 +29,13 @@ from manymask.io.raster import pil_pixels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.source import only_picture, source_of
 from manymask.models.base import StepCallback
+from manymask.models.conditioning import ImageTraits
 from manymask.runtime import default_device
 
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
 
 
 ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
-
-
-@dataclass(frozen=True)
-class Segmentation(MaskEnsemble):
-    """The result of `Segmenter.segment`, at the image's own size: the masks, and the maps (H, W) of `MaskEnsemble`.
-
-    Attributes:
-        masks: probabilities, float32 (n, H, W) in [0, 1].
-        image: uint8 (H, W, C), for display.
-        seconds: wall time, of drawing (`predict`) and in total.
-        regions: the regions of a crop model; outside of them probabilities are 0.
-        warnings: sentences to read before trusting the result.
-        record: how the result was made.
-    """
-
-    masks: Tensor
-    image: np.ndarray
-    seconds: dict[str, float]
-    regions: tuple[Region, ...] = ()
-    warnings: tuple[str, ...] = ()
-    record: Record | None = None
 
 
 class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
@@ -179,12 +160,13 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         picture = self.picture(image)
         view = view_of(picture.pixels, self.recipe, rois, picture.name)
         looked = time.perf_counter()
-        masks = view.paste(torch.cat(list(self.draw(view, samples, seed, sampling, every=samples)), dim=1))
+        drawing = self.draw(view, samples, seed, sampling, every=samples)
+        drawn = torch.cat(list(drawing), dim=1)
         seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}
         file = Path(image).name if isinstance(image, (str, Path)) else None
         source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
         record = self.record(source, samples, seed, sampling, threshold, rois)
-        return self.answer(picture, view, masks, record, seconds)
+        return self.answer(picture, view, drawn, drawing.traits, record, seconds)
 
     def record(
         self,
@@ -216,24 +198,54 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
                          rois=points)  # fmt: skip
 
     def answer(
-        self, picture: Picture, view: View, masks: Tensor, record: Record, seconds: dict[str, float]
+        self,
+        picture: Picture,
+        view: View,
+        drawn: Tensor,
+        traits: ImageTraits,
+        record: Record,
+        seconds: dict[str, float],
     ) -> Segmentation:
         """Combine masks into a result; no other code builds results.
 
         Args:
             picture: the image as it was read.
             view: the image as the model received it.
-            masks: probabilities (n, H, W) in the image's frame.
+            drawn: masks, probabilities (regions, n, S, S) at the model's own size.
+            traits: of the regions, as `Drawing` holds them.
             record: how they were made.
             seconds: wall times.
 
         Returns:
             The result with its warnings.
         """
+        masks = view.paste(drawn)
         fused = fuse(masks, record.threshold)
-        warnings = cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus)
+        why_not = self._uncalibrated(record)
+        calibration = None if why_not else self.trained.calibration
+        assessments = () if calibration is None else _assess(calibration, drawn, traits)
+        warnings = (
+            *cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus),
+            *doubts(assessments, view.regions),
+            *([why_not] if why_not and self.trained.calibration is not None else []),
+        )
         return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions,
-                            warnings=warnings, record=record)  # fmt: skip
+                            warnings=warnings, record=record, assessments=assessments, calibration=calibration,
+                            uncalibrated=why_not)  # fmt: skip
+
+    def _uncalibrated(self, record: Record) -> str:
+        """Why a result of these settings is not calibrated; empty if it is."""
+        calibration = self.trained.calibration
+        if calibration is None:
+            return "The model is not calibrated: no Dice is predicted, and no outline is promised."
+        ours, theirs = record.drawn_as(), calibration.origin.sampling
+        if ours != theirs:
+            what = ", ".join(name for name in ours if ours[name] != theirs.get(name))
+            return (
+                f"This result is off the calibration, which holds for {theirs['samples']} masks drawn as by default "
+                f"(other here: {what}): no Dice is predicted, and no outline is promised."
+            )
+        return ""
 
     def stream(
         self,
@@ -275,7 +287,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampling: SamplingConfig | None = None,
         every: int = 1,
         callback: StepCallback | None = None,
-    ) -> Iterator[Tensor]:
+    ) -> Drawing:
         """The masks of `stream` at the model's own size; `View.paste` places them in the image.
 
         Args:
@@ -287,7 +299,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             callback: as in `stream`.
 
         Returns:
-            An iterator over probabilities (regions, ≤ every, S, S), float32 on the CPU.
+            An iterable over probabilities (regions, ≤ every, S, S), float32 on the CPU, with the regions' traits.
 
         Raises:
             ConfigError: `samples`, `every` or `sampling` is out of range.
@@ -297,9 +309,21 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
                 raise ConfigError(f"{name} must be at least 1, not {value}", parameter=name)
         resolved = self.model.resolve(sampling)
         batch = view.batch().to(self.device)
-        return (
-            masks.float().cpu() for masks in self.model.iter_samples(batch, samples, seed, resolved, every, callback)
-        )
+        with torch.inference_mode():
+            common = self.model.prepare(batch, samples, resolved)
+            traits = self.model.traits(common, len(batch.image))
+        masks = self.model.iter_samples(batch, samples, seed, resolved, every, callback, common)
+        return Drawing((some.float().cpu() for some in masks), traits)
+
+
+def _assess(calibration: Calibration, drawn: Tensor, traits: ImageTraits) -> tuple[Assessment, ...]:
+    """One assessment per region."""
+    found = []
+    for i, masks in enumerate(drawn.numpy()):
+        presence = None if traits.presence is None else float(traits.presence[i])
+        embedding = None if traits.embedding is None else traits.embedding[i].double().cpu().numpy()
+        found.append(calibration.assess(masks, presence, embedding))
+    return tuple(found)
 
 
 def _sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:

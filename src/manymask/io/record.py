@@ -98,6 +98,11 @@ class Record:
         """`manymask 0.1.0 (103bcf9)`."""
         return f"manymask {self.version}" + (f" ({self.git})" if self.git else "")
 
+    def drawn_as(self) -> dict[str, Any]:
+        """How the masks were drawn, as `SamplingConfig.record` gives it."""
+        return {"samples": self.samples, "sampler": self.sampler, "orientations": self.orientations,
+                "guidance_scale": self.guidance_scale}  # fmt: skip
+
     def settings(self) -> dict[str, Any]:
         """What decides the masks beside source, model and program: equal settings give equal masks."""
         return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "orientations": self.orientations,

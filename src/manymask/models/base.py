@@ -11,6 +11,7 @@ from manymask.data.case import Batch
 from manymask.data.raters import Target
 from manymask.diffusion.sampling import MOST_ORIENTATIONS, SamplingConfig
 from manymask.errors import ConfigError
+from manymask.models.conditioning import ImageTraits
 
 StepCallback = Callable[[float], None]
 """Called before each network pass with the completed fraction of the sampling, in [0, 1]; raise to cancel."""
@@ -75,6 +76,18 @@ class MaskSampler(TrainableModel, ABC):
             The argument `common` of `sample`.
         """
 
+    def traits(self, common: Any, images: int) -> ImageTraits:
+        """What is known of the images beside their masks.
+
+        Args:
+            common: as returned by `prepare`.
+            images: B.
+
+        Returns:
+            Presence and features; neither by default.
+        """
+        return ImageTraits()
+
     @abstractmethod
     def sample(
         self,
@@ -108,6 +121,7 @@ class MaskSampler(TrainableModel, ABC):
         sampling: SamplingConfig | None = None,
         every: int = 1,
         callback: StepCallback | None = None,
+        common: Any = None,
     ) -> Iterator[Tensor]:
         """Draw n masks per image, a few at a time.
 
@@ -118,12 +132,13 @@ class MaskSampler(TrainableModel, ABC):
             sampling: how masks are drawn; the model's default if None.
             every: masks per image at a time.
             callback: called before each network pass.
+            common: as returned by `prepare` for the same arguments; computed here if None.
 
         Yields:
             Probabilities (B, ≤ every, H, W) in [0, 1], in the order of the samples.
         """
         resolved = self.resolve(sampling)
-        common = self.prepare(batch, n, resolved)
+        common = self.prepare(batch, n, resolved) if common is None else common
         for first in range(0, n, every):
             yield self.sample(common, batch, range(first, min(first + every, n)), seed, resolved, callback)
 

@@ -7,6 +7,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class ImageTraits:
+    """What a model computes of images beside their masks.
+
+    Attributes:
+        presence: p(anything is marked), (B,); None without a presence head.
+        embedding: features of the images, (B, d) float32; None for models without image features.
+    """
+
+    presence: Tensor | None = None
+    embedding: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What the denoiser receives of B images, encoded once for all samples.
 
@@ -40,3 +53,19 @@ class Conditioning:
         uncond = None if self.uncond is None else [pick(x) for x in self.uncond]
         image_latent = None if self.image_latent is None else pick(self.image_latent)
         return Conditioning([pick(x) for x in self.cond], uncond, image_latent)
+
+    def traits(self, images: int) -> ImageTraits:
+        """What is known of the images, as means over their orientations.
+
+        Args:
+            images: number of images; the rows of orientation k start at row k · images.
+
+        Returns:
+            Presence, and the mean of each feature map over positions.
+        """
+        pooled = [x.float().mean(dim=(2, 3)) for x in self.cond[1:]]
+        features = torch.cat(pooled, dim=1) if pooled else None
+        return ImageTraits(
+            None if self.presence is None else self.presence.reshape(-1, images).mean(dim=0),
+            None if features is None else features.reshape(-1, images, features.shape[1]).mean(dim=0),
+        )

@@ -14,10 +14,10 @@ from manymask.diffusion.process import GaussianDiffusion, Process, stratified
 from manymask.diffusion.samplers import DDIM, Denoise, Sampler, check_fit
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
-from manymask.models.autoencoder import CodecSetting, Coder
+from manymask.models.autoencoder import CodecSetting
 from manymask.models.auxiliary import AuxiliaryHead
 from manymask.models.base import MaskSampler, StepCallback
-from manymask.models.conditioning import Conditioning
+from manymask.models.conditioning import Conditioning, ImageTraits
 from manymask.models.denoisers import ConcatUNet, Denoiser
 from manymask.models.deterministic import OneToOne
 from manymask.models.presence import Presence, mean_over_marked
@@ -127,7 +127,10 @@ class DiffusionSegmenter(MaskSampler):
         image_latent = self.image_codec.latent_channels
         mask_latent = self.mask_codec.latent_channels
         self.presence = Presence(_features(self.denoiser)) if setting.presence else None
-        self.auxiliary = _auxiliary(self.denoiser, self.mask_codec) if setting.auxiliary else None
+        self.auxiliary: AuxiliaryHead | None = None
+        if setting.auxiliary is not None:
+            finer: tuple[int, ...] = getattr(self.denoiser, "finer", ())
+            self.auxiliary = AuxiliaryHead(_features(self.denoiser)[0], finer, self.mask_codec.factor, mask_latent)
         self.null = NullLatent(image_latent) if setting.condition_dropout else None
         self.classifier = setting.classifier.build(image_latent, mask_latent) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
@@ -347,6 +350,10 @@ class DiffusionSegmenter(MaskSampler):
         orientations = min(sampling.orientations or 1, n)
         return self.encode_condition(torch.cat([dihedral(batch.image, k) for k in range(orientations)]), sampling)
 
+    def traits(self, common: Conditioning, images: int) -> ImageTraits:
+        """See `MaskSampler`; the features are those of the denoiser."""
+        return common.traits(images)
+
     def sample(
         self,
         common: Conditioning,
@@ -382,11 +389,6 @@ class DiffusionSegmenter(MaskSampler):
         denoise = self.denoise(conditioning, sampling, callback)
         z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
-
-
-def _auxiliary(denoiser: nn.Module, mask_codec: Coder) -> AuxiliaryHead:
-    finer: tuple[int, ...] = getattr(denoiser, "finer", ())
-    return AuxiliaryHead(_features(denoiser)[0], finer, mask_codec.factor, mask_codec.latent_channels)
 
 
 def _features(denoiser: nn.Module) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ from manymask.errors import InputError
 from manymask.hub.intended_use import finding
 from manymask.inference.outputs import write_result
 from manymask.inference.preprocess import Point, View
-from manymask.inference.segmenter import Segmentation, Segmenter
+from manymask.inference.segmentation import Segmentation
+from manymask.inference.segmenter import Segmenter
 from manymask.io.atomic import read_json
 from manymask.io.dicom.seg import segmentations, write_segmentations
 from manymask.io.image import DicomFrame, NiftiSlice, Picture
@@ -29,6 +30,7 @@ from manymask.io.raster import to_channels
 from manymask.io.record import Record
 from manymask.io.source import source_of
 from manymask.io.window import NAMED, parse_window
+from manymask.models.conditioning import ImageTraits
 from manymask.serving.request_queue import StoppedError
 from manymask.serving.view_model import Scene
 
@@ -122,13 +124,14 @@ class FinishedDrawing:
     subject: Subject
     view: View
     drawn: Tensor
+    traits: ImageTraits
     record: Record
     seconds: float
 
     def result(self, threshold: float) -> Segmentation:
         """At the image's own size, cut at `threshold`."""
         record, spent = replace(self.record, threshold=threshold), {"total": round(self.seconds, 3)}
-        return self.segmenter.answer(self.subject.seen, self.view, self.view.paste(self.drawn), record, spent)
+        return self.segmenter.answer(self.subject.seen, self.view, self.drawn, self.traits, record, spent)
 
     def facts(self, found: Segmentation) -> dict[str, Any]:
         """What result.json tells beside the areas."""
@@ -235,7 +238,8 @@ def draw_scene(
 
     parts = list[Tensor]()
     with suppress(StoppedError):
-        for part in segmenter.draw(view, order.samples, order.seed, sampling, callback=callback):
+        drawing = segmenter.draw(view, order.samples, order.seed, sampling, callback=callback)
+        for part in drawing:
             parts.append(part)
             scene.add(view.paste(part)[0])
             yield scene, len(parts) / order.samples, None
@@ -245,11 +249,11 @@ def draw_scene(
     source = source_of(subject.shown, subject.file)
     record = segmenter.record(source, len(parts), order.seed, sampling, rois=order.rois)
     seconds = time.monotonic() - start
-    drawing = FinishedDrawing(segmenter, subject, view, torch.cat(parts, dim=1), record, seconds)
-    found = drawing.result(0.5)
+    finished = FinishedDrawing(segmenter, subject, view, torch.cat(parts, dim=1), drawing.traits, record, seconds)
+    found = finished.result(0.5)
     scene.finish(found, seconds)
-    scene.warnings, scene.forms = (*subject.notices, *found.warnings), drawing.forms()
-    yield scene, 1.0, drawing
+    scene.warnings, scene.forms = (*subject.notices, *found.warnings), finished.forms()
+    yield scene, 1.0, finished
 
 
 def check_number(number: Any) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from manymask.inference.outputs import pairwise_agreement
 from manymask.inference.preprocess import Region
-from manymask.inference.segmenter import Segmentation
+from manymask.inference.segmentation import Segmentation
 from manymask.io.palette import PALETTE
 
 SHOWN = 1024  # pixels along the longer side of the picture as shown

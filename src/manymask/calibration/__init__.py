@@ -1,0 +1,1 @@
+"""What drawn masks promise: calibrated confidence, guaranteed outlines, predicted Dice, presence, foreignness."""

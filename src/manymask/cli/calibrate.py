@@ -1,0 +1,74 @@
+"""`calibrate`: what a model's masks promise."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from manymask.cli.wording import at_least_one
+
+if TYPE_CHECKING:
+    from manymask.calibration.calibration import Calibration
+
+
+def calibrate(
+    *,
+    model: Path,
+    data: Path,
+    split: Literal["val", "test", "all"] = "val",
+    scheme: str | None = None,
+    samples: int = 5,
+    seed: int = 0,
+    alphas: tuple[float, ...] = (0.05, 0.1, 0.2),
+    limit: int | None = None,
+) -> None:
+    """Measure on labelled images what a model's masks promise, and keep it with the model.
+
+    Results then tell the Dice to expect, whether there is a lesion at all, whether the image is unlike the training
+    images, and an inner and an outer outline. All of it holds for images like the calibration's, drawn in the same way.
+
+    Args:
+        model: a model folder; gets calibration.json, and a section in its card.
+        data: the prepared store.
+        split: which of its images; `all` is for a folder of one's own. Images that the model was trained on are refused.
+        scheme: the split of the store; by default the one that the model was trained with.
+        samples: how many masks are drawn for each image. The calibration holds for this number alone.
+        seed: of the drawn masks.
+        alphas: the shares of missed and of false pixels that outlines promise.
+        limit: use so many cases only, evenly spaced.
+    """
+    from manymask import api
+    from manymask.data.store import Store
+    from manymask.hub.model_folder import load_model, save_calibration
+    from manymask.hub.weights import find_model
+
+    for flag, value in (("--samples", samples), ("--limit", limit)):
+        at_least_one(flag, value)
+    folder = find_model(model)
+    trained = load_model(folder)
+    found = api.calibrate(
+        trained, Store(data), split=split, scheme=scheme, samples=samples, seed=seed, alphas=alphas, limit=limit
+    )
+    save_calibration(trained, folder, found)
+    _print(found)
+    print(f"calibration.json → {folder}")
+
+
+def _print(found: "Calibration") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    origin = found.origin
+    title = (
+        f"{origin.data} · {origin.split} of split {origin.scheme} · {len(origin.cases)} cases of {origin.groups} groups"
+    )
+    table = Table("promised share", "outer outline from", "inner outline from", title=title)
+    for risk in found.risks:
+        table.add_row(
+            f"≤ {100 * risk.alpha:g} %", f"{risk.outer:.4g}", "nothing" if risk.inner > 1 else f"{risk.inner:.4g}"
+        )
+    Console().print(table)
+    print(f"confidence: {type(found.confidence).__name__.lower()}; {origin.failures} cases with a Dice below 0.7")
+    if found.held_out.get("presence_auroc") is not None:
+        kind = found.held_out["without_lesion"]
+        print(f"presence: AUROC {found.held_out['presence_auroc']:.3f} on cases left out ({kind} without a lesion)")
+    for note in found.notes:
+        print(note)
