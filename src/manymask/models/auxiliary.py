@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manymask.models.autoencoder import Coder
+from manymask.models.conditioning import feature_channels
 from manymask.nn.blocks import ResBlock, Upsample, output_head
 
 WIDTHS = (16, 32)  # channels at each resolution above that of the latents, finest first; the last one repeats
@@ -36,6 +38,16 @@ class AuxiliaryHead(nn.Module):
         self.mix = nn.Conv2d(mask_latent, channels, 1)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def on(cls, denoiser: nn.Module, mask_codec: Coder) -> "AuxiliaryHead":
+        """The head for a denoiser and the codec of its latents.
+
+        Raises:
+            ConfigError: the denoiser has no features of the image.
+        """
+        finer: tuple[int, ...] = getattr(denoiser, "finer", ())
+        return cls(feature_channels(denoiser)[0], finer, mask_codec.factor, mask_codec.latent_channels)
 
     def forward(self, finer: Sequence[Tensor], feature: Tensor) -> Tensor:
         """Predict a mask.

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from manymask.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,15 @@ class Conditioning:
             None if self.presence is None else self.presence.reshape(-1, images).mean(dim=0),
             None if features is None else features.reshape(-1, images, features.shape[1]).mean(dim=0),
         )
+
+
+def feature_channels(denoiser: nn.Module) -> tuple[int, ...]:
+    """Channels of a denoiser's image features, finest first: of the condition maps after the image latent.
+
+    Raises:
+        ConfigError: the denoiser has no such features.
+    """
+    widths: tuple[int, ...] | None = getattr(denoiser, "features", None)
+    if widths is None:
+        raise ConfigError(f"this needs a denoiser with features of the image, not {type(denoiser).__name__}")
+    return widths

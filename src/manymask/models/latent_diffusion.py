@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from manymask.data.case import Batch
 from manymask.data.dihedral import dihedral, dihedral_inverse
@@ -17,7 +17,7 @@ from manymask.errors import ConfigError
 from manymask.models.autoencoder import CodecSetting
 from manymask.models.auxiliary import AuxiliaryHead
 from manymask.models.base import MaskSampler, StepCallback
-from manymask.models.conditioning import Conditioning, ImageTraits
+from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
 from manymask.models.deterministic import OneToOne
 from manymask.models.presence import Presence, mean_over_marked
@@ -126,11 +126,8 @@ class DiffusionSegmenter(MaskSampler):
         check_fit(setting.sampler, setting.process)
         image_latent = self.image_codec.latent_channels
         mask_latent = self.mask_codec.latent_channels
-        self.presence = Presence(_features(self.denoiser)) if setting.presence else None
-        self.auxiliary: AuxiliaryHead | None = None
-        if setting.auxiliary is not None:
-            finer: tuple[int, ...] = getattr(self.denoiser, "finer", ())
-            self.auxiliary = AuxiliaryHead(_features(self.denoiser)[0], finer, self.mask_codec.factor, mask_latent)
+        self.presence = Presence(feature_channels(self.denoiser)) if setting.presence else None
+        self.auxiliary = AuxiliaryHead.on(self.denoiser, self.mask_codec) if setting.auxiliary else None
         self.null = NullLatent(image_latent) if setting.condition_dropout else None
         self.classifier = setting.classifier.build(image_latent, mask_latent) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
@@ -389,14 +386,6 @@ class DiffusionSegmenter(MaskSampler):
         denoise = self.denoise(conditioning, sampling, callback)
         z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
-
-
-def _features(denoiser: nn.Module) -> tuple[int, ...]:
-    """Channels of a denoiser's image features, finest first: of the condition maps after the image latent."""
-    widths: tuple[int, ...] | None = getattr(denoiser, "features", None)
-    if widths is None:
-        raise ConfigError(f"this needs a denoiser with features of the image, not {type(denoiser).__name__}")
-    return widths
 
 
 SegmenterSetting = LatentDiffusion | OneToOne | ProbUNet
