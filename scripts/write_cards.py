@@ -23,10 +23,12 @@ def text(model: Path) -> str:
     written = card.write(
         trained.recipe, trained.stage, trained.provenance, len(trained.training_ids), trained.licence.tag
     )
+    calibrated = "" if trained.calibration is None else card.calibrated_section(trained.calibration)
     return (
         written
         + _worth(ROOT / "docs/results" / model.name, trained)
         + card.measured_section(_json(model / "metrics.json"))
+        + calibrated
     )
 
 
