@@ -14,11 +14,13 @@ from manymask.data.store import Store
 from manymask.data.store import prepare as write_store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, guesses
-from manymask.evaluation.calibrate import CalibrationConfig, CalibrationSplit
+from manymask.evaluation.calibrate import CalibrationConfig, CalibrationSplit, sampling_record
 from manymask.evaluation.calibrate import calibrate as fit_calibration
 from manymask.evaluation.evaluator import EvalConfig, results
 from manymask.evaluation.evaluator import evaluate as score
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.outcomes import Outcomes
+from manymask.evaluation.promises import kept_promises, unpromised
 from manymask.evaluation.records import EvaluationRecord
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.masks import MaskReading
@@ -153,10 +155,32 @@ def evaluate(
     protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig())
     ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
     moved = {n: matched_store(trained.recipe, whole, (n, n)) for n in offsets}
-    scores = score(trained.model, store, ids, protocol, progress=progress)
+    why_not = _unpromised(trained, store, ids, split, protocol)
+    outcomes = Outcomes() if why_not == "" else None
+    scores = score(trained.model, store, ids, protocol, progress=progress, outcomes=outcomes)
     found = results(trained, store, split, protocol, scores, scheme)
+    promises = _promises(trained, store, outcomes, why_not)
     off_centre = {n: score(trained.model, each, ids, protocol, progress=progress).metrics for n, each in moved.items()}
-    return replace(found, off_centre=off_centre)
+    return replace(found, off_centre=off_centre, promises=promises)
+
+
+def _unpromised(
+    trained: TrainedModel, store: Store, ids: Sequence[str], split: Part, protocol: EvalConfig
+) -> str | None:
+    """Why the promises of a calibration are not tested; empty if they are, None for a codec."""
+    if trained.stage != Stage.SEGMENTER:
+        return None
+    drawn_as = sampling_record(trained.segmenter, protocol.samples, protocol.sampling)
+    return unpromised(trained, store, ids, split, drawn_as)
+
+
+def _promises(
+    trained: TrainedModel, store: Store, outcomes: Outcomes | None, why_not: str | None
+) -> dict[str, Any] | None:
+    if outcomes is None or trained.calibration is None:
+        return None if why_not is None else {"calibrated": trained.calibration is not None, "why_not": why_not}
+    home = store.holds(trained.calibration.origin.data_hash)
+    return kept_promises(trained.calibration, outcomes, home)
 
 
 def calibrate(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation
 from scipy.optimize import linear_sum_assignment
+from scipy.special import betaincinv
 from torch import Tensor
 
 _BLOCK = 1 << 18  # pixels that are compared at once
@@ -211,6 +212,55 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
         return None
     gap = score[positive][:, None] - score[~positive][None, :]
     return float((gap > 0).mean() + (gap == 0).mean() / 2)
+
+
+def clopper_pearson(count: int, of: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact binomial interval of a share (Clopper & Pearson 1934), for independent cases.
+
+    Args:
+        count: number of successes, 0 … `of`.
+        of: number of trials, at least 1.
+        level: of the interval, in (0, 1).
+
+    Returns:
+        Both ends, each in [0, 1].
+    """
+    tail = (1 - level) / 2
+    low = float(betaincinv(count, of - count + 1, tail)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, of - count, 1 - tail)) if count < of else 1.0
+    return low, high
+
+
+def risk_coverage(doubt: np.ndarray, risk: np.ndarray) -> np.ndarray:
+    """Mean risk of the k least doubtful cases, for k = 1 … N (Geifman & El-Yaniv 2017).
+
+    Cases of equal doubt are in random order; the curve is the mean over all such orders.
+
+    Args:
+        doubt: (N,), higher where a result should be looked at first.
+        risk: (N,) in [0, 1], 1 − Dice for example.
+
+    Returns:
+        (N,); the last value is the mean risk of all cases.
+    """
+    _, index, sizes = np.unique(doubt, return_inverse=True, return_counts=True)
+    expected = (np.bincount(index, weights=risk) / sizes)[index]
+    result: np.ndarray = expected[np.argsort(doubt, kind="stable")].cumsum() / np.arange(1, len(risk) + 1)
+    return result
+
+
+def aurc(doubt: np.ndarray, risk: np.ndarray) -> tuple[float, float]:
+    """Area under the risk–coverage curve, and its excess over that of the best order (Geifman et al. 2019).
+
+    Args:
+        doubt: as in `risk_coverage`.
+        risk: as in `risk_coverage`.
+
+    Returns:
+        AURC and E-AURC; a random order has an AURC of the mean risk, the best one an E-AURC of 0.
+    """
+    area = float(risk_coverage(doubt, risk).mean())
+    return area, area - float(risk_coverage(risk, risk).mean())
 
 
 def bootstrap(

@@ -1,7 +1,7 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from manymask.choices import SamplerName
 from manymask.cli.wording import at_least_one
@@ -31,10 +31,13 @@ def evaluate(
 ) -> None:
     """Score a model on a part of the split it was trained with; print a table, leave results.json and a figure.
 
+    Of a calibrated model a second table holds what is promised against what happened, unless the masks are drawn unlike
+    the calibration's, or the cases are those that it was fitted on.
+
     Args:
         model: a model folder, or a run folder.
         data: the prepared store.
-        out: gets results.json and figure.png.
+        out: gets results.json and figure.png, and promises.png of a calibrated model.
         split: the part; cases that the model was trained on are refused unless it is `train`.
         scheme: the split of the store; by default the one that the model was trained with.
         offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
@@ -80,6 +83,23 @@ def _print_tables(found: "EvaluationRecord") -> None:
     tables |= {f"{n} pixels off the middle": each for n, each in (found.off_centre or {}).items()}
     for heading, metrics in tables.items():
         Console().print(metrics_table(metrics, heading))
+    _print_promises(found.promises)
+
+
+def _print_promises(promises: "dict[str, Any] | None") -> None:
+    """What the calibration promises against what happened, or why that was not tested; nothing for codecs."""
+    from rich.console import Console
+
+    from manymask.evaluation.promises_table import promises_table
+
+    if promises is None:
+        return
+    if "why_not" in promises:
+        print(promises["why_not"])
+        return
+    Console().print(promises_table(promises))
+    if not promises["home"]:
+        print("The promises hold for images like those of the calibration; these are of another data set.")
 
 
 def _write(
@@ -87,6 +107,7 @@ def _write(
 ) -> None:
     from manymask.evaluation.held_out import evenly_spaced, matched_store
     from manymask.evaluation.plots import draw_batch
+    from manymask.experiments.report.promises import draw_promises
     from manymask.io.atomic import write_json
 
     write_json(out / "results.json", found.to_dict())
@@ -94,7 +115,11 @@ def _write(
     batch = matched_store(trained.recipe, store).batch(few)
     samples, seed = found.protocol["samples"], found.protocol["seed"]
     draw_batch(trained.model, batch, out / "figure.png", min(samples, 8), seed, sampling)
-    print(f"results.json and figure.png → {out}")
+    if found.promises is None or "why_not" in found.promises:
+        print(f"results.json and figure.png → {out}")
+        return
+    draw_promises(found.promises, out / "promises.png")
+    print(f"results.json, figure.png and promises.png → {out}")
 
 
 def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.held_out import split_of
 from manymask.evaluation.leakage import Leak, find_leak
+from manymask.evaluation.observations import Drawn, draw, learns_raters
+from manymask.evaluation.outcomes import Outcomes, one_pass_entropy
 from manymask.evaluation.rater_agreement import blind_and_human, rivals, set_scores
 from manymask.evaluation.records import DataRecord, EvaluationRecord, ScoredModel
 from manymask.hub.model_folder import TrainedModel
@@ -84,6 +86,7 @@ def evaluate(
     protocol: EvalConfig,
     device: str | None = None,
     progress: bool = True,
+    outcomes: Outcomes | None = None,
 ) -> Scores:
     """Score a codec or a segmenter.
 
@@ -94,6 +97,7 @@ def evaluate(
         protocol: how the model is evaluated.
         device: where it runs; an accelerator if there is one by default.
         progress: whether a progress bar is shown.
+        outcomes: of a segmenter; gets a row per case, from the masks that are scored.
 
     Returns:
         The scores.
@@ -106,7 +110,7 @@ def evaluate(
     with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
         if isinstance(model, Codec):
             return _codec_scores(model, store, _counted(batches, bar), protocol)
-        return _segmenter_scores(model, store, _counted(batches, bar), protocol)  # type: ignore[arg-type]
+        return _segmenter_scores(model, store, _counted(batches, bar), protocol, outcomes)  # type: ignore[arg-type]
 
 
 def _counted(batches: Iterator[Batch], bar: "tqdm[Any]") -> Iterator[Batch]:
@@ -207,7 +211,9 @@ class _Segmentations:
         return Scores(metrics, cases, reliability=curves)
 
 
-def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch], protocol: EvalConfig) -> Scores:
+def _segmenter_scores(
+    model: MaskSampler, store: Store, batches: Iterator[Batch], protocol: EvalConfig, outcomes: Outcomes | None = None
+) -> Scores:
     tally = _Segmentations(store, protocol)
     cases: list[dict[str, Any]] = []
     seconds = 0.0
@@ -215,8 +221,14 @@ def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch]
     for batch in batches:
         start = time.perf_counter()
         with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
-            drawn = model.sample_all(batch, count, protocol.seed, protocol.sampling).float().cpu().numpy()
+            if outcomes is None:
+                drawn = model.sample_all(batch, count, protocol.seed, protocol.sampling).float().cpu().numpy()
+            else:
+                found = list(draw(model, batch, count, protocol.seed, protocol.sampling))
+                drawn = np.stack([each.masks for each in found])
         seconds += time.perf_counter() - start
+        if outcomes is not None:
+            _observe(outcomes, model, store, batch, found, protocol)
         masks = batch.raters_masks()
         cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
     scores = tally.scores(cases)
@@ -225,6 +237,17 @@ def _segmenter_scores(model: MaskSampler, store: Store, batches: Iterator[Batch]
         summarise = partial(_collect, store)
         scores.baselines = rivals(cases, summarise) | blind_and_human(store, [case["id"] for case in cases], summarise)
     return scores
+
+
+def _observe(
+    outcomes: Outcomes, model: MaskSampler, store: Store, batch: Batch, drawn: Sequence[Drawn], protocol: EvalConfig
+) -> None:
+    """Add the cases of a batch, by the masks that form their consensus."""
+    every_rater = learns_raters(model)
+    entropies = one_pass_entropy(model, batch, protocol.seed)
+    for case, each, entropy in zip(batch.ids, drawn, entropies, strict=True):
+        few = replace(each, masks=each.masks[: protocol.samples])
+        outcomes.add(case, store.groups[case], few, store.native_masks(case), every_rater, entropy)
 
 
 def validation_score(scores: Scores, metric: str) -> float:

@@ -34,7 +34,7 @@ def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Prove
     if not known or store.name not in provenance.data_sets:
         return
     found = f"{len(known)} of the {part} cases were trained on ({', '.join(known[:3])}, …)"
-    if _is_users_own(store) and not any(store.holds(each.data_hash) for each in provenance.line):
+    if is_users_own(store) and not any(store.holds(each.data_hash) for each in provenance.line):
         tqdm.write(
             f"manymask: {found}, if these names mean the same images: then the scores are too good", file=sys.stderr
         )
@@ -42,7 +42,8 @@ def check_no_leakage(ids: list[str], part: Part, store: Store, provenance: Prove
     raise DataLeakError(f"{found}: this split is another one than that it was trained on", cases=known)
 
 
-def _is_users_own(store: Store) -> bool:
+def is_users_own(store: Store) -> bool:
+    """Whether users bring these images, so that equal names in two stores may mean other images."""
     return store.name in DATASETS and DATASETS[store.name].users_own
 
 

@@ -46,6 +46,7 @@ class EvaluationRecord:
         reliability: reliability diagrams by region.
         cases: scores of each case.
         off_centre: metrics of windows so many pixels off the middle, for models of crops.
+        promises: what the model's calibration promises against what happened, or why that was not tested; None for codecs.
     """
 
     metrics: dict[str, Any]
@@ -61,14 +62,14 @@ class EvaluationRecord:
     reliability: dict[str, Any]
     cases: list[dict[str, Any]]
     off_centre: dict[int, Any] | None = field(default=None)
+    promises: dict[str, Any] | None = field(default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, as results.json holds it."""
         nested = {"data": asdict(self.data), "model": asdict(self.model) | {"stage": Stage(self.model.stage).value}}
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.off_centre is None:
-            del own["off_centre"]
-        return {"format": FORMAT, **own, **nested}
+        absent = {name for name in ("off_centre", "promises") if own[name] is None}
+        return {"format": FORMAT, **{name: value for name, value in own.items() if name not in absent}, **nested}
 
     def brief(self) -> dict[str, Any]:
         """The scores without the cases, and what makes them again, as metrics.json holds them."""
