@@ -8,13 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from manymask import metrics
 from manymask.metrics import (
     Reliability,
+    aurc,
     bootstrap,
+    clopper_pearson,
     ged,
     hd95,
     hungarian_iou,
@@ -23,6 +26,7 @@ from manymask.metrics import (
     overlap,
     pairwise_iou,
     psnr,
+    risk_coverage,
     ssim,
     summary,
     threshold_jaccard,
@@ -197,3 +201,38 @@ def test_iou_counted_in_blocks_is_that_of_whole_masks(monkeypatch, block):
     monkeypatch.setattr(metrics, "_BLOCK", block)
     expected = np.array([[iou_by_hand(a, b) for b in second] for a in first], np.float32)
     assert (pairwise_iou(first, second) == expected).all()
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([0.9, 0.95, 0.99]))
+def test_clopper_pearson_is_that_of_scipy(of, share, level):
+    count = round(share * of)
+    expected = binomtest(count, of).proportion_ci(level, method="exact")
+    assert clopper_pearson(count, of, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_risk_coverage_by_value():
+    risk = np.array([0.5, 0.0, 1.0])
+    assert risk_coverage(risk, risk).tolist() == [0, 0.25, 0.5]
+    assert risk_coverage(-risk, risk).tolist() == [1, 0.75, 0.5]
+    assert risk_coverage(np.zeros(3), risk) == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_aurc_of_the_best_the_worst_and_no_order():
+    risk = np.array([0.5, 0.0, 1.0])
+    assert aurc(risk, risk) == (0.25, 0.0)
+    assert aurc(-risk, risk) == (0.75, 0.5)
+    assert aurc(np.zeros(3), risk) == pytest.approx((0.5, 0.25))
+
+
+def test_ties_count_as_the_mean_over_their_orders():
+    rng = np.random.default_rng(0)
+    doubt, risk = rng.integers(0, 3, 30).astype(float), rng.random(30)
+    orders = [aurc(doubt + 1e-6 * rng.random(30), risk)[0] for _ in range(4000)]
+    assert aurc(doubt, risk)[0] == pytest.approx(np.mean(orders), abs=4 * np.std(orders) / np.sqrt(4000))
+
+
+def test_a_random_order_has_the_mean_risk_as_its_area():
+    rng = np.random.default_rng(1)
+    risk = rng.random(40)
+    areas = [aurc(rng.random(40), risk)[0] for _ in range(4000)]
+    assert np.mean(areas) == pytest.approx(risk.mean(), abs=4 * np.std(areas) / np.sqrt(4000))

@@ -81,13 +81,13 @@ def _verdict(entry: Mapping[str, Any]) -> str:
 
 
 def _outlines(entry: Mapping[str, Any]) -> list[Row]:
-    bound = f"≤ {percent(entry['alpha'])}"
+    bound = f"≤ {100 * entry['alpha']:g} %"
     rows = []
-    for side, what in (("outer", "lesion outside the outer outline"), ("inner", "of the inner outline no lesion")):
+    for side, what in (("outer", "lesion outside the outer outline"), ("inner", "false within the inner outline")):
         found = entry[side]
         share = found["share"]
         size = "–" if found["area_to_consensus"] is None else f"{found['area_to_consensus']:.2f}"
-        name = f"{what} (median size {size} × consensus)"
+        name = f"{what} ({size} × consensus)"
         verdict = _verdict(found)
         rows.append(Row(name, bound, percent(share["mean"]), _between(share), verdict))
     return rows
@@ -97,7 +97,7 @@ def _dice(entry: Mapping[str, Any]) -> list[Row]:
     covered = entry["covered"]
     error = entry["absolute_error"]
     return [
-        Row(f"Dice in its predicted interval (mean width {entry['width']:.2f})", f"≥ {percent(covered['promised'])}",
+        Row(f"Dice in its predicted interval (mean width {entry['width']:.2f})", f"≥ {100 * covered['promised']:g} %",
             percent(covered["share"]), _between(covered), _verdict(covered)),
         Row("mean absolute error of the predicted Dice", "–", f"{error['mean']:.3f}",
             f"{error['low']:.3f} – {error['high']:.3f}"),
@@ -119,7 +119,7 @@ def _ranking(entry: Mapping[str, Any]) -> list[Row]:
     failures = f"Dice < {entry['below']:g} ({entry['failures']} cases)"
     for name, each in entry["auroc"].items():
         interval = "" if each["low"] is None else f"{each['low']:.3f} – {each['high']:.3f}"
-        rows.append(Row(f"AUROC of {failures} by {NAMES[name]}", "–", f"{each['auroc']:.3f}", interval))
+        rows.append(Row(f"AUROC of {failures}, {NAMES[name]}", "–", f"{each['auroc']:.3f}", interval))
     tenth = entry["tenth"]
     if not tenth["of"]:
         return [*rows, Row(f"failures: {failures}", "–", "none")]
@@ -143,5 +143,5 @@ def _foreign(entry: Mapping[str, Any]) -> list[Row]:
     if "why_not" in entry:
         return [Row(entry["why_not"], "–", "–")]
     flagged = entry["flagged"]
-    return [Row("called unlike the training images (bound: of images like them)", f"≤ {percent(flagged['promised'])}",
+    return [Row("unlike the training images (promised of those like them)", f"≤ {100 * flagged['promised']:g} %",
                 percent(flagged["share"]), _between(flagged), _verdict(flagged))]  # fmt: skip

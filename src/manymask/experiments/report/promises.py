@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 def draw_promises(found: Mapping[str, Any], path: Path) -> None:
     """Writes the figure of the entry `promises` of results.json."""
     with house_style():
-        figure = new_figure(9.6, 3.0)
-        axes = figure.subplots(1, 3)
+        figure = new_figure(12.4, 3.0)
+        axes = figure.subplots(1, 4)
         _shares(axes[0], found)
-        _reliability(axes[1], found["reliability"]["near_lesion"])
-        _risk_coverage(axes[2], found["ranking"])
+        _reliability(axes[1], found["reliability"]["everywhere"], "all pixels")
+        _reliability(axes[2], found["reliability"]["near_lesion"], "pixels near the lesion")
+        _risk_coverage(axes[3], found["ranking"])
         figure.tight_layout(w_pad=1.5)
         save(figure, path)
 
@@ -48,11 +49,11 @@ def _shares(axis: "Axes", found: Mapping[str, Any]) -> None:
     axis.set_xticks(range(len(entries)), [f"α = {entry['alpha']:g}" for entry in entries])
     axis.set(ylabel="mean share of pixels, %")
     axis.grid(axis="x", visible=False)
-    axis.legend(fontsize=6.5, loc="upper left")
+    _legend_above(axis)
 
 
-def _reliability(axis: "Axes", diagrams: Mapping[str, Any]) -> None:
-    reliability_axes(axis, "share of raters, pixels near the lesion")
+def _reliability(axis: "Axes", diagrams: Mapping[str, Any], pixels: str) -> None:
+    reliability_axes(axis, f"share of raters, {pixels}")
     for k, (when, label) in enumerate((("before", "raw"), ("after", "calibrated"))):
         diagram = {name: diagrams[when][name] for name in ("count", "confidence", "frequency")}
         if max(diagram["count"]) >= FEWEST_PIXELS:
@@ -72,5 +73,10 @@ def _risk_coverage(axis: "Axes", ranking: Mapping[str, Any]) -> None:
     whole = ranking["aurc_of_random_order"]
     axis.axhline(whole, color="0.6", linewidth=0.8, label=f"random order ({whole:.3f})")
     axis.set(xlabel="coverage: share of cases kept", ylabel="1 − Dice, mean of those kept", xlim=(0, 1))
-    axis.set_ylim(bottom=0)
+    _legend_above(axis)
+
+
+def _legend_above(axis: "Axes") -> None:
+    """A legend at the top, with room for it above what is drawn."""
+    axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
     axis.legend(fontsize=6.5, loc="upper left")
