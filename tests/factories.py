@@ -4,16 +4,26 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from manymask.calibration.calibration import Calibration, Origin
+from manymask.calibration.confidence import Temperature
+from manymask.calibration.evidence import NAMES
+from manymask.calibration.foreignness import Foreignness
+from manymask.calibration.presence import USED, PresenceMap
+from manymask.calibration.quality import PredictedDice
+from manymask.calibration.risk import RiskControl
 from manymask.cli import main as cli
 from manymask.data.case import Batch
 from manymask.diffusion.guidance import PairClassifier
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import DDIM, DDPM, PLMS, DPMSolver, Euler, Heun
+from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.models.autoencoder import Autoencoder, Pixels
 from manymask.models.denoisers import ConcatUNet, MedSegDiff, PyramidUNet, SegDiff
 from manymask.models.deterministic import NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
@@ -192,6 +202,48 @@ def row(b, i):
 def job(store, run, stage="mask-codec", steps=6, **changes):
     recipe = shortened(replace(tiny_recipe(), **changes), steps)
     return TrainConfig(recipe, stage, store, run, precision="fp32")
+
+
+def calibration_of(trained: TrainedModel, data: Batch, samples: int = 5, foreign: bool = False) -> Calibration:
+    """A calibration by hand: temperature 2, Dice 0.8 whatever the masks, outlines at fixed confidence, presence 0.75.
+
+    foreign: whether every image is unlike those of the training.
+    """
+    with torch.inference_mode():
+        embedding = trained.segmenter.traits(
+            trained.segmenter.prepare(data, 1, trained.segmenter.resolve(None)), len(data.image)
+        ).embedding
+    n, d = 19, len(NAMES)
+    level = np.zeros((2, d + 1))
+    level[:, -1] = 0.8
+    width = np.zeros((2, d + 1))
+    width[:, -1] = -2.0
+    error = np.linspace(-1, 1, n)
+    reach = 1e-6 if foreign else 1e6
+    sampling = trained.segmenter.resolve(None).record(samples)
+    origin = Origin(trained.fingerprint, "phantom", "sha256:0123456789abcdef", "random", "val", tuple("abcdefghijklmnopqrst"),
+                    20, 3, sampling, 0, "", "2026-01-01T00:00:00Z")  # fmt: skip
+    return Calibration(
+        origin,
+        Temperature(2.0, 0.0),
+        (RiskControl(0.05, 0.2, 0.8), RiskControl(0.1, 0.3, 0.7), RiskControl(0.2, 0.4, 0.6)),
+        PredictedDice(np.zeros(d), np.ones(d), level, width, error, np.arange(n) % 2.0),
+        PresenceMap(np.zeros(len(USED)), np.ones(len(USED)), np.append(np.zeros(len(USED)), np.log(3.0))),
+        None if embedding is None else Foreignness(
+            embedding.mean(0).double().numpy(), np.zeros((1, embedding.shape[1])), np.ones(1), 1.0,
+            np.linspace(0.1, 1, 20) * reach,
+        ),
+    )  # fmt: skip
+
+
+def save_calibrated(source: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of a model folder, with the calibration of `calibration_of`."""
+    trained = load_model(source)
+    size = trained.recipe.size
+    data = Batch(["a"], torch.rand(1, trained.recipe.channels, size, size, generator=torch.Generator().manual_seed(0)))
+    trained.calibration = calibration_of(trained, data, **changes)
+    save_model(trained, folder)
+    return folder
 
 
 def same(first: Path, second: Path) -> bool:

@@ -20,7 +20,8 @@ from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.inference.batch import RunSummary, SeriesResult, find_entries
+from manymask.inference.batch import RunSummary, find_entries
+from manymask.inference.outputs import SeriesResult
 from manymask.io.dicom.web import archive_series
 from manymask.io.nifti import nifti_slices, write_nifti
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct

@@ -25,7 +25,7 @@ from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.hub.intended_use import intended
 from manymask.hub.model_folder import load_model
 from manymask.inference import batch as inference
-from manymask.inference.outputs import pairwise_agreement, put_result, write_result
+from manymask.inference.outputs import Output, pairwise_agreement, put_result, write_result
 from manymask.inference.summary import write_summary
 from manymask.io.atomic import write_json
 from manymask.io.record import SourceRecord, pixel_hash
@@ -114,12 +114,11 @@ def test_consensus_has_one_area_at_any_threshold(tmp_path, segmenter, threshold)
     """Case B34: result.json, the PNG and the library agree, and the number of agreement is that of the drawn masks."""
     found = segmenter.segment(phantom.draw(3).image[:, :, 0], samples=3, threshold=threshold)
     facts = {"threshold": threshold, **found.record.facts()}
-    maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
-    write_result(tmp_path / "r", found.image, *maps, facts)
+    write_result(tmp_path / "r", Output(found, found.image, facts))
     shown = int((np.asarray(Image.open(tmp_path / "r/consensus.png")) > 0).sum())
     area = int(cut(found.confidence, threshold).sum())
     assert result(tmp_path / "r")["area_consensus"] == shown == int(found.consensus.sum()) == area
-    assert result(tmp_path / "r")["pairwise_iou"] == pairwise_agreement(maps[0] >= 0.5)
+    assert result(tmp_path / "r")["pairwise_iou"] == pairwise_agreement((found.masks >= 0.5).numpy())
     assert 0 < area < found.confidence.numel()
 
 

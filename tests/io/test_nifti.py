@@ -215,7 +215,10 @@ def test_every_volume_of_a_series_in_time_is_taken_and_goes_back(tmp_path):
     pictures = read_nifti(save(tmp_path / "x.nii.gz", series))
     assert [p.name for p in pictures[2:4]] == ["x-slice-0003-volume-0001", "x-slice-0001-volume-0002"]
     assert any("holds 2 volumes" in note for note in pictures[0].notes)
-    drawn = [SimpleNamespace(masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50) for p in pictures]
+    drawn = [
+        SimpleNamespace(outlines=None, masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50)
+        for p in pictures
+    ]
     write_nifti(tmp_path / "out", pictures, drawn)
     assert (np.asarray(nibabel.load(tmp_path / "out/consensus.nii.gz").dataobj) == (series > 50)).all()
 
@@ -231,7 +234,10 @@ def test_masks_have_sform_qform_codes_and_units_of_the_source_and_no_words(tmp_p
     image.header["descrip"] = b"Musterfrau"
     (tmp_path / "x.nii").write_bytes(image.to_bytes())
     pictures = read_nifti(tmp_path / "x.nii")
-    drawn = [SimpleNamespace(masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50) for p in pictures]
+    drawn = [
+        SimpleNamespace(outlines=None, masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50)
+        for p in pictures
+    ]
     write_nifti(tmp_path / "out", pictures, drawn)
     source, mask = (nibabel.load(path) for path in (tmp_path / "x.nii", tmp_path / "out/mask-01.nii.gz"))
     assert type(mask) is type(source) and mask.header["descrip"] == b""

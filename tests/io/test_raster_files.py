@@ -1,14 +1,18 @@
 """Images in, results out, and what happens to files that are not what they say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
+from manymask.ensemble import fuse
 from manymask.errors import InputError
-from manymask.inference.outputs import outline, overlay, pairwise_agreement, write_result
+from manymask.inference.outputs import Output, outline, overlay, pairwise_agreement, write_result
+from manymask.inference.segmentation import Segmentation
 from manymask.io.atomic import atomic_file, atomic_folder, read_json, write_json
 from manymask.io.masks import read_mask
 from manymask.io.raster import read_image, write_png
@@ -140,12 +144,18 @@ def test_json_refuses_nan_and_names_damage(tmp_path):
         read_json(tmp_path / "b.json")
 
 
+def fused(image, masks):
+    """A result that is not calibrated."""
+    drawn = torch.from_numpy(masks)
+    return Segmentation(**vars(fuse(drawn)), masks=drawn, image=image, seconds={}, uncalibrated="There is no model.")
+
+
 def test_result_folder_holds_what_is_promised(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 1), dtype=np.uint8)
     masks = np.zeros((3, 40, 50), np.float32)
     masks[:, 10:30, 10:30] = 0.75
     masks[2, 20:30] = 0.1
-    write_result(tmp_path / "case", image, masks, masks.mean(0), masks.mean(0) >= 0.5, {"seed": 0})
+    write_result(tmp_path / "case", Output(fused(image, masks), image, {"seed": 0}))
     names = {p.name for p in (tmp_path / "case").iterdir()}
     assert names == {
         "mask-01.png",
@@ -159,6 +169,7 @@ def test_result_folder_holds_what_is_promised(tmp_path):
     confidence = np.asarray(Image.open(tmp_path / "case/confidence.png"))
     assert confidence.dtype == np.uint16 and confidence.max() == round(0.75 * 65535)
     content = json.loads((tmp_path / "case/result.json").read_text())
+    assert content["promises"] == {"calibrated": False, "why_not": "There is no model."}
     assert content["areas"] == [400, 400, 200] and content["seed"] == 0
     assert content["pairwise_iou"] == pytest.approx((1 + 0.5 + 0.5) / 3)
 
@@ -186,10 +197,10 @@ def test_masks_are_written_black_and_white(tmp_path):
 def test_masks_that_were_cut_before_leave_the_same_result(tmp_path):
     rng = np.random.default_rng(0)
     image, masks = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8), rng.random((3, 20, 30), dtype=np.float32)
-    confidence = masks.mean(0)
-    for name, given in (("whole", masks), ("cut", masks >= 0.5)):
-        write_result(tmp_path / name, image, given, confidence, confidence >= 0.5, {})
+    found = fused(image, masks)
+    for name, given in (("whole", found), ("cut", replace(found, masks=found.masks >= 0.5))):
+        write_result(tmp_path / name, Output(given, image, {}))
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
     written = np.asarray(Image.open(tmp_path / "cut/confidence.png"))
-    assert (written == np.round(confidence * 65535).astype(np.uint16)).all()
+    assert (written == np.round(found.confidence.numpy() * 65535).astype(np.uint16)).all()

@@ -1,7 +1,7 @@
 """A calibration as it lies beside a model's weights, and what it says of one image."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from manymask.calibration.evidence import evidence
 from manymask.calibration.foreignness import Foreignness
 from manymask.calibration.presence import PresenceMap
 from manymask.calibration.quality import PredictedDice
-from manymask.calibration.risk import RiskControl
+from manymask.calibration.risk import ALPHA, CONSENSUS, RiskControl
 from manymask.calibration.storage import decode, encode
 from manymask.errors import InputError
 
@@ -83,6 +83,19 @@ class Calibration:
         """The shares for which there are outlines."""
         return tuple(risk.alpha for risk in self.risks)
 
+    @property
+    def default_alpha(self) -> float | None:
+        """The share of the outlines that are drawn unless another is requested; None if there are no outlines."""
+        return min(self.alphas, key=lambda alpha: abs(alpha - ALPHA), default=None)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able: that results are calibrated, on what, and the threshold of the consensus that predictions are of."""
+        origin = self.origin
+        return {
+            "calibrated": True, "on": f"{len(origin.cases)} cases of {origin.data} ({origin.split} of {origin.scheme})",
+            "data_hash": origin.data_hash, "created": origin.created, "dice_threshold": CONSENSUS,
+        }  # fmt: skip
+
     def risk(self, alpha: float) -> RiskControl:
         """The thresholds for one α.
 
@@ -144,6 +157,25 @@ class Assessment:
     def doubt(self) -> float:
         """By how much a result should be looked at before others: the probability of failure, then the missing Dice."""
         return self.failure + 0.01 * (1 - self.dice)
+
+
+def worst(assessments: Sequence[Assessment]) -> Assessment | None:
+    """The assessment that stands for several regions or slices: the most doubtful one, foreign if any is.
+
+    Args:
+        assessments: of the regions or slices.
+
+    Returns:
+        One of them; None of none.
+    """
+    if not assessments:
+        return None
+    found = max(assessments, key=lambda each: each.doubt)
+    foreign = [each for each in assessments if each.foreign]
+    if not foreign:
+        return found
+    furthest = max(foreign, key=lambda each: each.distance or 0.0)
+    return replace(found, distance=furthest.distance, like_training=furthest.like_training, foreign=True)
 
 
 def text_of(calibration: Calibration) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from manymask.errors import InputError
 # cuts of the confidence, ascending: all pixels, equal steps of the logit, none
 THRESHOLDS = np.concatenate([[0.0], 1 / (1 + np.exp(-np.linspace(-14, 14, 225))), [2.0]]).astype(np.float32)
 ALPHAS = (0.05, 0.1, 0.2)
+ALPHA = 0.1  # of the outlines that are drawn by default
 CONSENSUS = 0.5
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ def segment(
     anonymise: bool = False,
     store: bool = False,
     fractional: bool = False,
+    alpha: float | None = None,
 ) -> int:
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
 
@@ -42,28 +44,25 @@ def segment(
         steps: of the sampler, 1 … 1000; the model's own number if not given.
         seed: the same seed gives the same masks.
         threshold: where the confidence map is cut into the consensus.
-        roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; give it several times for
-            several regions.
-        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: through which grey values people look, and a
-            model that has no window of its own.
+        roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; repeat it for several.
+        window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: the grey values for people, and for a model without.
         anonymise: leave out of all that is written what tells who the patient is.
         store: put the SEGs of a DICOMweb series into its study; without it the archive is only read.
         fractional: write the confidence map as a FRACTIONAL SEG too, which some viewers refuse or hang on.
+        alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
     from manymask.inference import batch as inference
     from manymask.inference.segmenter import Segmenter
     from manymask.io.dicom.deidentify import Anonymiser
-    from manymask.io.dicom.web import ArchiveSeries
     from manymask.io.window import parse_window
 
     _check_segment(model, out, samples, threshold)
     rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
     entries, found = inference.find_entries(inputs)
-    archives = [entry for entry in entries if isinstance(entry, ArchiveSeries)]
-    if anonymise and store and archives:
-        raise ConfigError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
+    if anonymise and store:
+        _check_no_archive(entries)
     tally = inference.RunSummary(worded=partial(worded, accepted=inspect.signature(segment).parameters))
     inference.announce(found, tally)
     if not entries:
@@ -71,10 +70,19 @@ def segment(
     segmenter, sampling = Segmenter(load_model(model)), SamplingConfig(sampler, steps)
     segmenter.model.resolve(sampling)
     anonymiser = Anonymiser() if anonymise else None
-    request = inference.Request(out, samples, seed, sampling, threshold, rois, shown, anonymiser, store, fractional)
+    request = inference.Request(
+        out, samples, seed, sampling, threshold, rois, shown, anonymiser, store, fractional, alpha
+    )
     inference.segment_all(segmenter, entries, request, tally)
     print("\n".join(tally.lines(out)))
     return 2 if tally.failed or tally.incomplete else 0
+
+
+def _check_no_archive(entries: Sequence[object]) -> None:
+    from manymask.io.dicom.web import ArchiveSeries
+
+    if any(isinstance(entry, ArchiveSeries) for entry in entries):
+        raise ConfigError("an anonymous SEG belongs to no study of the archive: give --anonymise or --store, not both")
 
 
 def parse_roi(text: str) -> tuple[int, int]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from manymask.diffusion.sampling import SamplingConfig
@@ -25,7 +24,7 @@ from manymask.errors import InputError, ManymaskError
 from manymask.hub.intended_use import finding
 from manymask.inference.cautions import kind
 from manymask.inference.failures import FullError, reported
-from manymask.inference.outputs import fill_result, put_result
+from manymask.inference.outputs import Output, SeriesResult, fill_result, put_result, series_promises
 from manymask.inference.preprocess import Point
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
@@ -60,6 +59,7 @@ class Request:
         anonymiser: for results without file names and patient data.
         store: whether SEG objects are stored in the archive that the series came from.
         fractional: whether the SEG also holds the confidence.
+        alpha: share of the inner and the outer outline; see `Segmenter.outline_alpha`.
     """
 
     out: Path
@@ -72,27 +72,7 @@ class Request:
     anonymiser: Anonymiser | None = None
     store: bool = False
     fractional: bool = False
-
-
-@dataclass(frozen=True)
-class SeriesResult:
-    """The part of a result that is kept until its series is complete.
-
-    Attributes:
-        masks: bool (n, H, W).
-        confidence: float32 (H, W) in [0, 1].
-        consensus: bool (H, W).
-        folder: of the picture's own result.
-        record: how the result was made.
-        warnings: of this result.
-    """
-
-    masks: np.ndarray
-    confidence: np.ndarray
-    consensus: np.ndarray
-    folder: Path = Path()
-    record: Record | None = None
-    warnings: tuple[str, ...] = ()
+    alpha: float | None = None
 
 
 @dataclass
@@ -200,7 +180,12 @@ def segment_all(
 
     Returns:
         The counts.
+
+    Raises:
+        InputError: OUT cannot be written, or there are no outlines for the requested share.
     """
+    record = segmenter.record(SourceRecord(), request.samples, sampling=request.sampling)
+    request = replace(request, alpha=segmenter.outline_alpha(request.alpha, record))
     with working_folder(request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
     total = _count(entries)
@@ -291,29 +276,25 @@ class _Run:
         source = replace(source, file=file) if ask.anonymiser is None else source.anonymous()
         record = replace(result.record, source=source)
         # only the thresholded masks are kept: probabilities take four times the memory
-        result = replace(result, masks=result.masks >= 0.5)
-        folder = self.write(picture, result, record)
+        output = self.output(picture, replace(result, masks=result.masks >= 0.5, record=record))
+        folder = self.put(picture.name, record, lambda folder: fill_result(folder, output))
         self.tally.done += 1
         label = str(entry.path) if isinstance(entry, Raster) and ask.anonymiser is None else folder.name
         self.tally.warn(label, result.warnings)
-        return SeriesResult(
-            result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy(), folder, record, result.warnings
-        )
+        return SeriesResult.of(output, folder)
 
-    def write(self, picture: Picture, result: Segmentation, record: Record) -> Path:
-        """Write OUT/NAME: the PNGs and result.json of one picture."""
+    def output(self, picture: Picture, result: Segmentation) -> Output:
+        """What is written of one picture."""
+        record = result.record
+        assert record is not None
         height, width = picture.pixels.shape[:2]
         facts = {
             "input": record.source.file or picture.name, **record.facts(), "warnings": list(result.warnings),
             "width": width, "height": height, "mean_entropy_bits": float(result.entropy.mean()),
             "seconds": result.seconds,
         }  # fmt: skip
-        maps = (result.masks.numpy(), result.confidence.numpy(), result.consensus.numpy())
         image = to_channels(picture.pixels, self.segmenter.recipe.channels)
-        show = self.request.anonymiser is None
-        return self.put(
-            picture.name, record, lambda folder: fill_result(folder, image, *maps, facts, picture.spacing, show)
-        )
+        return Output(result, image, facts, picture.spacing, self.request.alpha, show=self.request.anonymiser is None)
 
     def put(self, name: str, record: Record, fill: Callable[[Path], None]) -> Path:
         """Put a result in OUT, beside those of other images."""
@@ -342,8 +323,10 @@ class _Run:
         def fill_whole(folder: Path) -> None:
             fill(folder)
             warnings = list(dict.fromkeys(w for result in results for w in result.warnings))
-            facts = {"input": record.source.file or whole, **record.facts(), "warnings": warnings}
-            write_json(folder / "result.json", facts | {"images": [p.name for p in pictures]})
+            names = [p.name for p in pictures]
+            facts = {"input": record.source.file or whole, **record.facts(), "warnings": warnings, "images": names}
+            promises = series_promises(names, results, self.segmenter.trained.calibration)
+            write_json(folder / "result.json", facts | {"promises": promises})
 
         if len(pictures) == 1:
             fill(results[0].folder)

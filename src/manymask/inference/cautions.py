@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from manymask.calibration.calibration import DOUBTFUL, Assessment
+from manymask.calibration.risk import CONSENSUS
 from manymask.data.datasets.base import Intended
 from manymask.inference.preprocess import Point, Region, View
 from manymask.io.image import DicomFrame, Picture
@@ -58,17 +59,26 @@ def cautions(
     return tuple(dict.fromkeys(found))
 
 
-def doubts(assessments: Sequence[Assessment], regions: Sequence[Region]) -> tuple[str, ...]:
+def doubts(
+    assessments: Sequence[Assessment], regions: Sequence[Region], threshold: float = CONSENSUS
+) -> tuple[str, ...]:
     """Warnings from what is to be expected of a result.
 
     Args:
         assessments: one per region, or one of the whole image.
         regions: of a crop model; none of a whole image.
+        threshold: of the consensus.
 
     Returns:
         Sentences.
     """
     found = []
+    at = "" if threshold == CONSENSUS else f" at {CONSENSUS:g}"
+    if assessments and at:
+        found.append(
+            f"The predicted Dice is that of the consensus at {CONSENSUS:g}: it does not hold for this one, cut at "
+            f"{threshold:g}."
+        )
     for i, each in enumerate(assessments):
         where = ""
         if len(regions) > 1:
@@ -83,7 +93,7 @@ def doubts(assessments: Sequence[Assessment], regions: Sequence[Region]) -> tupl
             found.append(f"Nothing may be here{where}: the probability of a lesion is {100 * each.presence:.0f} %.")
         elif each.failure >= PROBABLY:
             found.append(
-                f"The consensus is probably wrong{where}: its predicted Dice is {each.dice:.2f} "
+                f"The consensus{at} is probably wrong{where}: its predicted Dice is {each.dice:.2f} "
                 f"({each.dice_low:.2f} – {each.dice_high:.2f})."
             )
     return tuple(found)

@@ -3,15 +3,17 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from manymask.calibration.calibration import Assessment, Calibration
 from manymask.errors import ManymaskError
+from manymask.inference.segmentation import Segmentation
 from manymask.io.atomic import (
     atomic_folder,
     check_replaceable,
@@ -23,9 +25,10 @@ from manymask.io.atomic import (
     working_folder,
     write_json,
 )
+from manymask.io.image import PromisedOutlines
 from manymask.io.palette import PALETTE
 from manymask.io.raster import write_png
-from manymask.io.record import SourceRecord
+from manymask.io.record import Record, SourceRecord
 from manymask.metrics import pairwise_iou
 
 
@@ -99,68 +102,144 @@ def area_record(areas: list[int], consensus: int, spacing: tuple[float, float] |
             "area_std_mm2": float(square.std(ddof=min(1, len(square) - 1))), "area_consensus_mm2": consensus * pixel}  # fmt: skip
 
 
-def write_result(
-    folder: Path,
-    image: np.ndarray,
-    masks: np.ndarray,
-    confidence: np.ndarray,
-    consensus: np.ndarray,
-    facts: Mapping[str, Any],
-    spacing: tuple[float, float] | None = None,
-    show: bool = True,
-) -> None:
+@dataclass(frozen=True)
+class Output:
+    """What is written of one result.
+
+    Attributes:
+        found: the result; its masks may be bool, cut at ½.
+        image: as people see it, uint8 (H, W, 1 or 3).
+        facts: entries of result.json; those of `Record.facts` also become the text of each PNG.
+        spacing: mm between rows and between columns, if known; areas are then given in mm² too.
+        alpha: share of the outlines; without it, or if the result is not calibrated, there are none.
+        show: whether there is an overlay, the only file that shows the image itself.
+    """
+
+    found: Segmentation
+    image: np.ndarray
+    facts: Mapping[str, Any]
+    spacing: tuple[float, float] | None = None
+    alpha: float | None = None
+    show: bool = True
+
+    @property
+    def outlines(self) -> PromisedOutlines | None:
+        """Both outlines for `alpha`; None if there are none."""
+        return None if self.alpha is None or self.found.calibration is None else self.found.outlines(self.alpha)
+
+
+def write_result(folder: Path, output: Output) -> None:
     """Write a result to a folder, completely or not at all; an earlier result there is replaced.
 
     Args:
-        folder: as in `fill_result`.
-        image: as in `fill_result`.
-        masks: as in `fill_result`.
-        confidence: as in `fill_result`.
-        consensus: as in `fill_result`.
-        facts: as in `fill_result`.
-        spacing: as in `fill_result`.
-        show: as in `fill_result`.
+        folder: the folder.
+        output: what is written.
     """
     with atomic_folder(folder, ours="result.json") as beside:
-        fill_result(beside, image, masks, confidence, consensus, facts, spacing, show)
+        fill_result(beside, output)
 
 
-def fill_result(
-    folder: Path,
-    image: np.ndarray,
-    masks: np.ndarray,
-    confidence: np.ndarray,
-    consensus: np.ndarray,
-    facts: Mapping[str, Any],
-    spacing: tuple[float, float] | None = None,
-    show: bool = True,
-) -> None:
+def fill_result(folder: Path, output: Output) -> None:
     """Write mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png and result.json.
+
+    A calibrated result also has inner.png, outer.png, and probability.png (16 bit), the calibrated confidence.
 
     Args:
         folder: an existing folder.
-        image: uint8 (H, W, 1 or 3).
-        masks: (n, H, W), probabilities in [0, 1], or bool if they were cut at ½.
-        confidence: (H, W) in [0, 1].
-        consensus: bool (H, W).
-        facts: entries of the JSON; those of `Record.facts` also become the text of each PNG.
-        spacing: mm between rows and between columns, if known; areas are then given in mm² too.
-        show: whether there is an overlay, the only file that shows the image itself.
+        output: what is written.
     """
+    found, outlines = output.found, output.outlines
+    masks, consensus = found.masks.numpy(), found.consensus.numpy()
     drawn = masks if masks.dtype == bool else masks >= 0.5
     areas = drawn.sum(axis=(1, 2)).tolist()
     agreed = int(consensus.sum())
-    content = {**facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
+    promises = found.promises() | ({"alpha": outlines.alpha} if outlines else {})
+    content = {**output.facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
                "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
-               "pairwise_iou": pairwise_agreement(drawn), **area_record(areas, agreed, spacing)}  # fmt: skip
-    text = png_text(facts)
+               "pairwise_iou": pairwise_agreement(drawn), **area_record(areas, agreed, output.spacing),
+               "promises": promises}  # fmt: skip
+    text = png_text(output.facts)
     for k, mask in enumerate(drawn, start=1):
         write_png(folder / f"mask-{k:02}.png", mask, text)
-    write_png(folder / "confidence.png", sixteen_bits(confidence), text)
+    write_png(folder / "confidence.png", sixteen_bits(found.confidence.numpy()), text)
     write_png(folder / "consensus.png", consensus, text)
-    if show:
-        write_png(folder / "overlay.png", overlay(image, drawn, consensus), text)
+    if found.calibration is not None:
+        write_png(folder / "probability.png", sixteen_bits(found.probability.numpy()), text)
+    if outlines:
+        of_share = png_text(output.facts, outlines.alpha)
+        write_png(folder / "inner.png", outlines.inner, of_share)
+        write_png(folder / "outer.png", outlines.outer, of_share)
+    if output.show:
+        write_png(folder / "overlay.png", overlay(output.image, drawn, consensus), text)
     write_json(folder / "result.json", content)
+
+
+@dataclass(frozen=True)
+class SeriesResult:
+    """The part of a result that is kept until its series is complete.
+
+    Attributes:
+        masks: bool (n, H, W).
+        confidence: float32 (H, W) in [0, 1].
+        consensus: bool (H, W).
+        folder: of the picture's own result.
+        record: how the result was made.
+        warnings: of this result.
+        outlines: None if the result is not calibrated.
+        expected: what is to be expected of the result; None if it is not calibrated.
+        uncalibrated: why not; empty if it is.
+    """
+
+    masks: np.ndarray
+    confidence: np.ndarray
+    consensus: np.ndarray
+    folder: Path = Path()
+    record: Record | None = None
+    warnings: tuple[str, ...] = ()
+    outlines: PromisedOutlines | None = None
+    expected: Assessment | None = None
+    uncalibrated: str = ""
+
+    @classmethod
+    def of(cls, output: Output, folder: Path = Path()) -> "SeriesResult":
+        """The part of a written result.
+
+        Args:
+            output: what was written.
+            folder: where.
+
+        Returns:
+            The part that is kept.
+        """
+        found = output.found
+        masks = found.masks.numpy()
+        return cls(
+            masks if masks.dtype == bool else masks >= 0.5, found.confidence.numpy(), found.consensus.numpy(), folder,
+            found.record, found.warnings, output.outlines, found.expected, found.uncalibrated,
+        )  # fmt: skip
+
+
+def series_promises(
+    names: Sequence[str], results: Sequence[SeriesResult], calibration: Calibration | None
+) -> dict[str, Any]:
+    """What the slices of a series promise, as in its result.json.
+
+    Args:
+        names: of the slices.
+        results: one per slice.
+        calibration: of the model.
+
+    Returns:
+        Of calibrated results: `worst`, the most doubtful slice, and `images`, all slices in order.
+    """
+    slices = [(name, r.expected) for name, r in zip(names, results, strict=True) if r.expected is not None]
+    if calibration is None or not slices:
+        return {"calibrated": False, "why_not": results[0].uncalibrated}
+    rows = [{"image": name, **asdict(expected)} for name, expected in slices]
+    doubt = [expected.doubt for _, expected in slices]
+    outlines = results[0].outlines
+    alpha = {} if outlines is None else {"alpha": outlines.alpha}
+    return {**calibration.summary(), **alpha, "worst": rows[doubt.index(max(doubt))], "images": rows}
 
 
 _RECORDED = (
@@ -177,11 +256,12 @@ _RECORDED = (
 )
 
 
-def png_text(facts: Mapping[str, Any]) -> dict[str, str]:
+def png_text(facts: Mapping[str, Any], alpha: float | None = None) -> dict[str, str]:
     """The provenance of a picture, as text of a PNG: its standard keywords, and in full as JSON under `manymask`.
 
     Args:
         facts: as returned by `Record.facts`.
+        alpha: of the outline that the picture shows, if it shows one.
 
     Returns:
         Text by keyword; empty for facts without a record.
@@ -190,7 +270,7 @@ def png_text(facts: Mapping[str, Any]) -> dict[str, str]:
         return {}
     version = facts["manymask"]["version"]
     git = facts["manymask"]["git"]
-    recorded = {name: facts[name] for name in _RECORDED if name in facts}
+    recorded = {name: facts[name] for name in _RECORDED if name in facts} | ({} if alpha is None else {"alpha": alpha})
     return {
         "Software": f"manymask {version}" + (f" ({git})" if git else ""),
         "Creation Time": str(facts.get("created", "")),

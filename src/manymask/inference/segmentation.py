@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manymask.calibration.calibration import Assessment, Calibration
+from manymask.calibration.calibration import Assessment, Calibration, worst
 from manymask.ensemble import MaskEnsemble, cut
 from manymask.errors import InputError
 from manymask.inference.preprocess import Region
+from manymask.io.image import PromisedOutlines
 from manymask.io.record import Record
 from manymask.models.conditioning import ImageTraits
 
@@ -85,6 +86,30 @@ class Segmentation(MaskEnsemble):
         mapped = self._calibrated().confidence(self.confidence.numpy())
         return torch.from_numpy(mapped.astype(np.float32)) * self._looked_at()
 
+    @property
+    def expected(self) -> Assessment | None:
+        """The assessment of the whole result: that of its most doubtful region; None if it is not calibrated."""
+        return worst(self.assessments)
+
+    def outlines(self, alpha: float) -> PromisedOutlines:
+        """Both outlines with what is predicted of the consensus, as they are written.
+
+        Args:
+            alpha: one of `calibration.alphas`.
+
+        Returns:
+            The outlines.
+
+        Raises:
+            InputError: the result is not calibrated, or not for this share.
+        """
+        origin = self._calibrated().origin
+        expected = self.expected
+        assert expected is not None
+        dice = (expected.dice, expected.dice_low, expected.dice_high)
+        made = f"{origin.data_hash} {origin.created}"
+        return PromisedOutlines(alpha, self.inner(alpha).numpy(), self.outer(alpha).numpy(), dice, made)
+
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
             raise InputError(self.uncalibrated)
@@ -101,7 +126,11 @@ class Segmentation(MaskEnsemble):
         return seen
 
     def promises(self) -> dict[str, Any]:
-        """JSON-able, as in result.json: the assessments, and thresholds and areas of the outlines."""
+        """JSON-able, as in result.json: the assessments, and thresholds and areas of the outlines.
+
+        `regions` has one assessment per region (of a whole image: one), `worst` stands for all of them. They are of the
+        consensus at `dice_threshold`, wherever this result was cut.
+        """
         if self.calibration is None:
             return {"calibrated": False, "why_not": self.uncalibrated}
         outlines = [
@@ -109,11 +138,10 @@ class Segmentation(MaskEnsemble):
              "inner_threshold": risk.inner, "inner_area": int(self.inner(risk.alpha).sum())}
             for risk in self.calibration.risks
         ]  # fmt: skip
-        origin = self.calibration.origin
-        return {
-            "calibrated": True, "on": f"{len(origin.cases)} cases of {origin.data} ({origin.split} of {origin.scheme})",
-            "data_hash": origin.data_hash, "regions": [asdict(each) for each in self.assessments], "outlines": outlines,
-        }  # fmt: skip
+        regions = [asdict(each) for each in self.assessments]
+        expected = self.expected
+        assert expected is not None
+        return {**self.calibration.summary(), "worst": asdict(expected), "regions": regions, "outlines": outlines}
 
 
 class Drawing:

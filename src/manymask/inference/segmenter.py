@@ -226,12 +226,33 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         assessments = () if calibration is None else _assess(calibration, drawn, traits)
         warnings = (
             *cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus),
-            *doubts(assessments, view.regions),
+            *doubts(assessments, view.regions, record.threshold),
             *([why_not] if why_not and self.trained.calibration is not None else []),
         )
         return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions,
                             warnings=warnings, record=record, assessments=assessments, calibration=calibration,
                             uncalibrated=why_not)  # fmt: skip
+
+    def outline_alpha(self, alpha: float | None, record: Record) -> float | None:
+        """The share for which a result has an inner and an outer outline.
+
+        Args:
+            alpha: the requested share; None for 0.1, or what is nearest to it of `calibration.alphas`.
+            record: of the result.
+
+        Returns:
+            The share; None if none was requested and results are not calibrated.
+
+        Raises:
+            InputError: a share was requested for which there are no outlines.
+        """
+        calibration = self.trained.calibration
+        why_not = self._uncalibrated(record)
+        if calibration is None or why_not:
+            if alpha is not None:
+                raise InputError(why_not, parameter="alpha")
+            return None
+        return calibration.default_alpha if alpha is None else calibration.risk(alpha).alpha
 
     def _uncalibrated(self, record: Record) -> str:
         """Why a result of these settings is not calibrated; empty if it is."""

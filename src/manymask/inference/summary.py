@@ -21,6 +21,12 @@ COLUMNS = (
     "area_consensus",
     "pairwise_iou",
     "mean_entropy_bits",
+    "predicted_dice",
+    "dice_low",
+    "dice_high",
+    "failure",
+    "presence",
+    "foreign",
     "warnings",
 )
 
@@ -63,7 +69,8 @@ def row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         result: content of its result.json.
 
     Returns:
-        Values of `COLUMNS`; areas in mm² if the spacing is known, else in pixels.
+        Values of `COLUMNS`; areas in mm² if the spacing is known, else in pixels; what is predicted is that of the
+        consensus at 0.5, and empty where the result is not calibrated.
     """
     known = "areas_mm2" in result
     areas = np.asarray(result["areas_mm2" if known else "areas"], dtype=np.float64)
@@ -72,8 +79,19 @@ def row(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "area_mean": round(float(areas.mean()), 3), "area_sd": round(float(areas.std(ddof=min(1, len(areas) - 1))), 3),
         "area_consensus": result.get("area_consensus_mm2" if known else "area_consensus", ""),
         "pairwise_iou": "" if result.get("pairwise_iou") is None else result["pairwise_iou"],
-        "mean_entropy_bits": result.get("mean_entropy_bits", ""), "warnings": " ".join(result.get("warnings", ())),
+        "mean_entropy_bits": result.get("mean_entropy_bits", ""), **_predicted(result),
+        "warnings": " ".join(result.get("warnings", ())),
     }  # fmt: skip
+
+
+def _predicted(result: Mapping[str, Any]) -> dict[str, Any]:
+    promises = result.get("promises")
+    worst = promises.get("worst") if isinstance(promises, dict) else None
+    values = worst if isinstance(worst, dict) else {}
+    named = {"predicted_dice": "dice"} | {name: name for name in ("dice_low", "dice_high", "failure", "presence")}
+    row = {name: "" if values.get(key) is None else round(values[key], 4) for name, key in named.items()}
+    foreign = values.get("foreign")
+    return {**row, "foreign": "" if foreign is None else "yes" if foreign else "no"}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -59,10 +59,31 @@ class Picture:
         return replace(self, pixels=nothing, origin=origin)
 
 
-class Drawn(Protocol):
-    """What a picture was given, as `Segmenter.segment` returns it: arrays or tensors of the picture's size.
+@dataclass(frozen=True)
+class PromisedOutlines:
+    """Both outlines of a calibrated result for one α, and what is predicted of its consensus.
 
-    masks: (n, H, W), probabilities or bool; confidence: (H, W), [0, 1]; consensus: (H, W), bool.
+    Attributes:
+        alpha: largest expected share of the lesion's pixels outside of the outer outline, and of the inner outline's
+            pixels that are no lesion.
+        inner: bool (H, W).
+        outer: bool (H, W).
+        dice: predicted Dice of the consensus at 0.5, then both ends of its interval.
+        calibration: hash of its data, and when it was made.
+    """
+
+    alpha: float
+    inner: Any
+    outer: Any
+    dice: tuple[float, float, float]
+    calibration: str
+
+
+class Drawn(Protocol):
+    """What was drawn of one picture: arrays or tensors of the picture's size.
+
+    masks: (n, H, W), probabilities or bool; confidence: (H, W), [0, 1]; consensus: (H, W), bool; outlines: None if the
+    result is not calibrated.
     """
 
     @property
@@ -71,6 +92,8 @@ class Drawn(Protocol):
     def confidence(self) -> Any: ...
     @property
     def consensus(self) -> Any: ...
+    @property
+    def outlines(self) -> PromisedOutlines | None: ...
 
 
 class ImageSource(Protocol):

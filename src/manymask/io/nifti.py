@@ -92,7 +92,8 @@ def nifti_slices(
 
 
 def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
-    """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid.
+    """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid; of
+    calibrated results inner.nii.gz and outer.nii.gz too, with the share that they hold for in the header's description.
 
     pictures: slices of one file, with a result each; slices that are not among them stay 0. Raises `InputError` for
     pictures that do not come from one NIfTI file.
@@ -102,22 +103,29 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
         raise InputError("these pictures are not slices of one NIfTI file: no volume can be made of them")
     affine, shape, header = slices[0].affine, slices[0].shape, slices[0].header
 
-    def write(name: str, planes: list[np.ndarray]) -> Path:
+    def write(name: str, planes: list[np.ndarray], description: str = "") -> Path:
         volume = np.zeros((*shape[:2], int(np.prod(shape[2:]))), planes[0].dtype)
         for place, plane in zip(slices, planes, strict=True):
             volume[:, :, place.index] = to_plane(plane, affine)
         path = folder / f"{name}.nii.gz"
         with atomic_file(path) as beside:
             image = _like(header, volume.reshape(shape, order="F"), affine)
+            image.header["descrip"] = description
             beside.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))  # equal masks, equal bytes
         return path
 
-    return [
+    paths = [
         *(write(f"mask-{k + 1:02}", [(np.asarray(r.masks[k]) >= 0.5).astype(np.uint8) for r in results])
           for k in range(len(results[0].masks))),
         write("consensus", [np.asarray(r.consensus).astype(np.uint8) for r in results]),
         write("confidence", [np.asarray(r.confidence, dtype=np.float32) for r in results]),
     ]  # fmt: skip
+    outlines = [r.outlines for r in results if r.outlines is not None]
+    if len(outlines) == len(results):
+        for name in ("inner", "outer"):
+            planes = [np.asarray(getattr(each, name)).astype(np.uint8) for each in outlines]
+            paths.append(write(name, planes, f"{name} outline, alpha {outlines[0].alpha:g}"))
+    return paths
 
 
 @dataclass(frozen=True)

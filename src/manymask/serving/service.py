@@ -17,7 +17,7 @@ from manymask.choices import SamplerName
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError
 from manymask.hub.intended_use import finding
-from manymask.inference.outputs import write_result
+from manymask.inference.outputs import Output, SeriesResult, write_result
 from manymask.inference.preprocess import Point, View
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
@@ -275,24 +275,31 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def pack(drawing: FinishedDrawing, threshold: float, form: Form, folder: Path) -> tuple[Path, dict[str, Any]]:
+def pack(
+    drawing: FinishedDrawing, threshold: float, form: Form, folder: Path, alpha: float | None = None
+) -> tuple[Path, dict[str, Any]]:
     """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
-    the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it."""
+    the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it.
+
+    alpha: of the inner and the outer outline; see `Segmenter.outline_alpha`."""
     threshold = check_threshold(threshold)
     if form not in drawing.forms():
         raise InputError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
     found, shown = drawing.result(threshold), drawing.subject.shown
+    share = drawing.segmenter.outline_alpha(alpha, drawing.record)
     facts = drawing.facts(found)
     name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"
     with tempfile.TemporaryDirectory(dir=folder) as work:
         inside = Path(work) / name
-        maps = (found.masks.numpy(), found.confidence.numpy(), found.consensus.numpy())
-        write_result(inside, to_channels(shown.pixels, found.image.shape[2]), *maps, facts, shown.spacing)
+        image = to_channels(shown.pixels, found.image.shape[2])
+        output = Output(found, image, facts, shown.spacing, share)
+        write_result(inside, output)
+        kept = [SeriesResult.of(output)]
         if form == "NIfTI":
-            write_nifti(inside, [shown], [found])
+            write_nifti(inside, [shown], kept)
         elif form == "DICOM SEG":
             marked = finding(drawing.segmenter.recipe.dataset)
-            write_segmentations(inside, segmentations([shown], [found], facts, finding=marked))
+            write_segmentations(inside, segmentations([shown], kept, facts, finding=marked))
         archive = folder / f"{name}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for path in sorted(inside.iterdir()):

@@ -116,7 +116,8 @@ def attempt(folder: Path, name: str, content: bytes) -> list[str]:
 def leave(pictures: list[Picture], folder: Path) -> None:
     shapes = [picture.pixels.shape[:2] for picture in pictures]
     drawn = [
-        SimpleNamespace(masks=np.ones((1, *s), bool), confidence=np.ones(s), consensus=np.ones(s, bool)) for s in shapes
+        SimpleNamespace(outlines=None, masks=np.ones((1, *s), bool), confidence=np.ones(s), consensus=np.ones(s, bool))
+        for s in shapes
     ]
     if isinstance(pictures[0].origin, DicomFrame):
         segmentations(pictures, drawn, FACTS)

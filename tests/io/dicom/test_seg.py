@@ -36,7 +36,7 @@ def drawn(picture, seed, masks=3):
     away = np.stack([np.hypot(y - cy, x - cx) for cy, cx in centres])
     probability = (1 / (1 + np.exp(away - 8))).astype(np.float32)
     confidence = probability.mean(0)
-    return SimpleNamespace(masks=probability, confidence=confidence, consensus=confidence >= 0.5)
+    return SimpleNamespace(outlines=None, masks=probability, confidence=confidence, consensus=confidence >= 0.5)
 
 
 def made(datasets, facts=FACTS, anonymiser=None):
@@ -190,7 +190,7 @@ def test_nothing_found_is_an_object_of_empty_segments(caplog):
     (picture,) = pictures_of(ct_series(1))
     empty = np.zeros((2, 48, 40), np.float32)
     for seg in segmentations(
-        [picture], [SimpleNamespace(masks=empty, confidence=empty[0], consensus=empty[0] > 1)], {}
+        [picture], [SimpleNamespace(outlines=None, masks=empty, confidence=empty[0], consensus=empty[0] > 1)], {}
     ):
         assert not highdicom.seg.segread(io.BytesIO(written(seg))).pixel_array.any()
     assert not caplog.records
@@ -399,7 +399,7 @@ def test_unknown_kind_of_image_is_refused_in_one_line():
 
 def test_a_pixel_on_a_level_belongs_to_it_and_a_probability_of_one_half_to_its_mask():
     row = np.array([[0.25, 0.5, 0.75]], np.float32)
-    result = SimpleNamespace(masks=row[None], consensus=row > 0.6, confidence=row)
+    result = SimpleNamespace(outlines=None, masks=row[None], consensus=row > 0.6, confidence=row)
     masks, levels = _kinds([result], {})
     assert levels.values[0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert masks.values[0, 0].tolist() == [[0, 0], [0, 1], [1, 1]]

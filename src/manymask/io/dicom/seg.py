@@ -2,7 +2,8 @@
 
 Two for each series in space, or for each photograph, every one in a series of its own, since viewers show one object
 a series:
-    MASKS       BINARY      the consensus and each drawn mask, one segment each; they overlap
+    MASKS       BINARY      the consensus and each drawn mask, one segment each, and of calibrated results the inner and
+                            the outer outline; they overlap
     LEVELS      BINARY      confidence ≥ 0.25, 0.5 and 0.75
 and, where it is asked for, since viewers refuse it or hang on it:
     CONFIDENCE  FRACTIONAL  the confidence map as a probability, in 256 steps
@@ -12,7 +13,7 @@ Equal masks of equal images have equal UIDs (`dicom_uid`): a rerun gives the obj
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,23 @@ from manymask.io.dicom.finding import Finding
 from manymask.io.dicom.header import readable, whole_number
 from manymask.io.dicom.seg_source import SegSource, sources
 from manymask.io.dicom.uid import instance_uid, series_uid
-from manymask.io.image import Drawn, Picture
+from manymask.io.image import Drawn, Picture, PromisedOutlines
 from manymask.io.palette import PALETTE
 
 LEVELS = (0.25, 0.5, 0.75)
 _WHITE = (255, 255, 255)
+_GREYS = ((208, 208, 208), (144, 144, 144))  # of the inner and the outer outline
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """One SEG to be: its content label, its segments with their colours, its values (frames, H, W, segments)."""
+    """One SEG to be: its content label, its segments with their colours, its values (frames, H, W, segments), and the
+    descriptions of segments by their number."""
 
     label: str
     segments: list[tuple[str, tuple[int, int, int]]]
     values: np.ndarray
+    remarks: Mapping[int, str] = field(default_factory=dict)
 
 
 def segmentations(
@@ -59,6 +63,9 @@ def segmentations(
     `InputError` for pictures that are not from DICOM, or whose headers do not let a SEG refer to them.
     """
     _highdicom()
+    outlines = results[0].outlines
+    if outlines is not None:
+        facts = {**facts, "outlines": {"alpha": outlines.alpha, "calibration": outlines.calibration}}
     counts: Counter[tuple[str, str]] = Counter()
     made = []
     for source in _sources(pictures):
@@ -101,17 +108,49 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
     threshold = facts.get("threshold", 0.5)
     drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n)]
     levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
+    agreed = (f"MaskEnsemble (confidence >= {threshold:g})", _WHITE)
+    planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], n + 2)
     kinds = [
         _Kind(
             "MASKS",
-            [(f"MaskEnsemble (confidence >= {threshold:g})", _WHITE), *drawn],
-            np.moveaxis(np.concatenate([consensus[:, None], masks], axis=1), 1, -1).astype(np.uint8),
+            [agreed, *drawn, *segments],
+            np.moveaxis(np.concatenate([consensus[:, None], masks, *planes], axis=1), 1, -1).astype(np.uint8),
+            remarks,
         ),
         _Kind("LEVELS", levels, np.stack([confidence >= level for level in LEVELS], axis=-1).astype(np.uint8)),
     ]
     if fractional:
         kinds.append(_Kind("CONFIDENCE", [("Confidence", PALETTE[1])], confidence.clip(0, 1)[..., None]))
     return kinds
+
+
+def _outlined(
+    outlines: Sequence[PromisedOutlines], first: int
+) -> tuple[list[np.ndarray], list[tuple[str, tuple[int, int, int]]], dict[int, str]]:
+    """Planes, segments and descriptions of the inner and the outer outline, numbered from `first`, and of the consensus.
+
+    Nothing for results that are not calibrated.
+    """
+    if not outlines:
+        return [], [], {}
+    alpha, share = f"{outlines[0].alpha:g}", f"{100 * outlines[0].alpha:g} %"
+    planes = [np.stack([np.asarray(getattr(each, name), dtype=bool) for each in outlines])[:, None]
+              for name in ("inner", "outer")]  # fmt: skip
+    labels = [f"{name} outline (alpha {alpha})" for name in ("Inner", "Outer")]
+    average = "on average over images like those of the calibration"
+    remarks = {
+        1: _predicted([each.dice for each in outlines]),
+        first: f"At most {share} of its pixels are no lesion, {average}",
+        first + 1: f"At most {share} of the lesion's pixels lie outside of it, {average}",
+    }
+    return planes, list(zip(labels, _GREYS, strict=True)), remarks
+
+
+def _predicted(dice: Sequence[tuple[float, float, float]]) -> str:
+    """The predicted Dice of the consensus at 0.5: of the only slice, or of the worst one."""
+    level, low, high = min(dice)
+    where = "" if len(dice) == 1 else f" in the worst of {len(dice)} slices, at most {max(dice)[0]:.2f}"
+    return f"Predicted Dice of the consensus at 0.5: {level:.2f} (90 % interval {low:.2f} to {high:.2f}){where}"
 
 
 def _segmentation(
@@ -164,7 +203,7 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any], finding: Finding) -> li
         " ".join(_versions(facts)),
         parameters={name: str(value) for name, value in _parameters(facts).items()},
     )
-    return [
+    found = [
         SegmentDescription(
             segment_number=k,
             segment_label=label,
@@ -177,6 +216,9 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any], finding: Finding) -> li
         )
         for k, (label, colour) in enumerate(kind.segments, start=1)
     ]
+    for number, remark in kind.remarks.items():
+        found[number - 1].SegmentDescription = remark  # (0062,0006); highdicom's class of this name is the whole item
+    return found
 
 
 def _model(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -189,7 +231,14 @@ def _parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
              "weights_sha256": _model(facts).get("weights_sha256", "")}  # fmt: skip
     told = {name: facts[name] for name in ("samples", "orientations", "seed", "threshold") if name in facts}
     rois = {"rois": "; ".join(f"{x},{y}" for x, y in facts["rois"])} if facts.get("rois") else {}
-    return model | told | rois | {f"sampler.{name}": value for name, value in (facts.get("sampler") or {}).items()}
+    outlines = {f"outlines.{name}": value for name, value in (facts.get("outlines") or {}).items()}
+    return (
+        model
+        | told
+        | rois
+        | outlines
+        | {f"sampler.{name}": value for name, value in (facts.get("sampler") or {}).items()}
+    )
 
 
 def _versions(facts: Mapping[str, Any]) -> list[str]:
