@@ -17,6 +17,7 @@ from manymask.cli.renamed import renamed
 from manymask.cli.segment import demo, segment, serve
 from manymask.cli.train import parameters as train_parameters
 from manymask.cli.train import train, train_help
+from manymask.cli.triage import triage
 from manymask.cli.wording import worded
 from manymask.errors import ConfigError, ManymaskError, guesses
 from manymask.signals import interrupt_on_sigterm
@@ -24,6 +25,7 @@ from manymask.signals import interrupt_on_sigterm
 VERBS: dict[str, Any] = {
     "prepare": prepare_help,
     "segment": segment,
+    "triage": triage,
     "evaluate": evaluate,
     "calibrate": calibrate,
     "publish": publish,

@@ -184,23 +184,36 @@ def segment_all(
     Raises:
         InputError: OUT cannot be written, or there are no outlines for the requested share.
     """
-    record = segmenter.record(SourceRecord(), request.samples, sampling=request.sampling)
-    request = replace(request, alpha=segmenter.outline_alpha(request.alpha, record))
-    with working_folder(request.out):
+    return carry_out(Run(segmenter, request, tally or RunSummary()), entries)
+
+
+def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
+    """Segment every picture of every entry, as `segment_all` says.
+
+    Args:
+        run: what is done with each entry, and at the end.
+        entries: as returned by `find_entries`.
+
+    Returns:
+        The counts.
+    """
+    record = run.segmenter.record(SourceRecord(), run.request.samples, sampling=run.request.sampling)
+    run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
+    with working_folder(run.request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
     total = _count(entries)
     alone = len(entries) == 1 and isinstance(entries[0], Raster)
-    with tqdm(desc="segment", unit="image", total=total, disable=alone) as bar:
-        run = _Run(segmenter, request, tally or RunSummary(), bar)
+    with tqdm(desc="segment", unit="image", total=total, disable=alone) as run.bar:
         try:
             for entry in entries:
                 run.segment(entry)
+            run.complete = True
         except FullError as error:
             run.tally.fail(InputError(f"{error}: stopped, {run.tally.done} of {total or 'the'} image(s) written"))
         finally:
             run.tally.close()
-            with suppress(FullError), reported(say, str(request.out)):
-                write_summary(request.out)
+            with suppress(FullError), reported(say, str(run.request.out)):
+                run.close()
     return run.tally
 
 
@@ -215,14 +228,28 @@ def _count(entries: Sequence[ImageSource]) -> int | None:
 
 
 @dataclass
-class _Run:
-    """One call of `segment_all`: the request, the counts, and the names that are taken."""
+class Run:
+    """One call of `segment_all`.
+
+    Attributes:
+        segmenter: the model.
+        request: how to segment and what to write.
+        tally: the counts.
+        bar: shows the progress, a tqdm.
+        taken: names of folders in OUT that this run has used.
+        complete: whether all entries were gone through.
+    """
 
     segmenter: Segmenter
     request: Request
     tally: RunSummary
-    bar: Any
+    bar: Any = None
     taken: set[str] = field(default_factory=set)
+    complete: bool = False
+
+    def close(self) -> None:
+        """What is written at the end, also of a run that was interrupted: OUT/summary.csv."""
+        write_summary(self.request.out)
 
     def segment(self, entry: Entry) -> None:
         """The pictures of one entry, and the series or volume that they form."""

@@ -221,7 +221,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """
         masks = view.paste(drawn)
         fused = fuse(masks, record.threshold)
-        why_not = self._uncalibrated(record)
+        why_not = self.uncalibrated(record)
         calibration = None if why_not else self.trained.calibration
         assessments = () if calibration is None else _assess(calibration, drawn, traits)
         warnings = (
@@ -247,15 +247,22 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             InputError: a share was requested for which there are no outlines.
         """
         calibration = self.trained.calibration
-        why_not = self._uncalibrated(record)
+        why_not = self.uncalibrated(record)
         if calibration is None or why_not:
             if alpha is not None:
                 raise InputError(why_not, parameter="alpha")
             return None
         return calibration.default_alpha if alpha is None else calibration.risk(alpha).alpha
 
-    def _uncalibrated(self, record: Record) -> str:
-        """Why a result of these settings is not calibrated; empty if it is."""
+    def uncalibrated(self, record: Record) -> str:
+        """Why results of these settings are not calibrated.
+
+        Args:
+            record: as returned by `record`.
+
+        Returns:
+            A sentence; empty if they are calibrated.
+        """
         calibration = self.trained.calibration
         if calibration is None:
             return "The model is not calibrated: no Dice is predicted, and no outline is promised."

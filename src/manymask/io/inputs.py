@@ -21,7 +21,7 @@ _KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
 _FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".heic", ".heif", ".avif", ".jp2",
             ".j2k", ".jxl", ".psd", ".svs", ".ndpi", ".czi", ".mrxs", ".vsi", ".lif", ".nd2")  # fmt: skip
 _CONVERT = "convert it to PNG, TIFF or NIfTI (.nii.gz)"
-_RESULT = "result.json"  # what `segment` leaves in its folders: its own output is no input
+_RESULTS = {"result.json", "triage.json"}  # what `segment` and `triage` leave in folders: their output is no input
 _NAMES_SHOWN = 4
 
 
@@ -231,7 +231,7 @@ def _walk(folder: Path, found: FoundInputs) -> Iterator[Path]:
             folders.clear()
             continue
         known.add(os.path.realpath(place))
-        if here != folder and _RESULT in names:
+        if here != folder and not _RESULTS.isdisjoint(names):
             found.remarks.append(f"{here} holds results of an earlier run: passed over")
             folders.clear()
             continue

@@ -1,0 +1,320 @@
+"""`manymask triage`: a folder of images, segmented, as one table with the most doubtful results first.
+
+DIR/NAME/              one picture, as `segment` writes it, and thumbnail.jpg
+DIR/triage.csv         one line per picture, the most doubtful first
+DIR/triage.html        the same as a page, with thumbnails and the curve behind the promise
+DIR/triage.json        model, calibration, settings, and what is promised
+A result that is there already is not drawn again. Of each picture a few numbers are kept in memory; all else is read back
+from its result.json when the tables are written.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manymask.calibration.calibration import Assessment
+from manymask.calibration.quality import FAILURE
+from manymask.errors import InputError, ManymaskError
+from manymask.hub.intended_use import finding
+from manymask.inference.batch import Entry, Run, SeriesResult
+from manymask.inference.failures import reported
+from manymask.inference.review import Budget, Review, unlike
+from manymask.inference.thumbnail import THUMBNAIL, write_thumbnail
+from manymask.inference.triage_page import write_page
+from manymask.io.atomic import atomic_file, read_object, write_json
+from manymask.io.image import Picture
+from manymask.io.record import Record, SourceRecord, now
+from manymask.io.source import source_of
+
+CSV, PAGE, FACTS = "triage.csv", "triage.html", "triage.json"
+FEW = 10  # failures in a calibration, below which probabilities of a failure are rough
+BUDGET = 0.1  # of which the promise speaks unless another is given
+COLUMNS = (
+    "rank", "name", "input", "review", "doubt", "failure", "predicted_dice", "dice_low", "dice_high", "presence", "foreign",
+    "like_training", "agreement", "expected_found", "warnings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What is kept of one picture.
+
+    Attributes:
+        name: of its folder in DIR.
+        entry: the number of its entry.
+        doubt: the larger, the earlier it is to be reviewed.
+        failure: probability of a failure; NaN if not calibrated.
+        foreign: whether the image is unlike the training images; None if that is not known.
+    """
+
+    name: str
+    entry: int
+    doubt: float
+    failure: float
+    foreign: bool | None
+
+
+@dataclass
+class TriageRun(Run):
+    """One call of `manymask triage`.
+
+    Attributes:
+        budget: how many images can be reviewed.
+        find: the share of the failures that should be found; None if no number of images is requested for one.
+        ranked: the pictures that are done.
+        why_not: why results are not calibrated; empty if they are.
+        reused: how many results were there already.
+    """
+
+    budget: Budget = BUDGET
+    find: float | None = None
+    ranked: list[Ranked] = field(default_factory=list)
+    why_not: str = ""
+    reused: int = 0
+    _earlier: dict[str, list[str]] = field(default_factory=dict)
+    _entry: int = -1
+    _shown: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        ask = self.request
+        self._made = self.segmenter.record(SourceRecord(), ask.samples, ask.seed, ask.sampling, ask.threshold)
+        self.why_not = self.segmenter.uncalibrated(self._made)
+        if self.why_not and self.find is not None:
+            raise InputError(f"{self.why_not} The number of images that hold a share of the failures is not known.",
+                             parameter="find")  # fmt: skip
+        if self.why_not and ask.samples < 2:
+            raise InputError(f"{self.why_not} One mask has no other to agree with: draw several.", parameter="samples")
+        _check_ours(ask.out)
+        for path in sorted(ask.out.glob("*/result.json")):
+            source = self._fitting(path)
+            if source is not None:
+                self._earlier.setdefault(source.pixels_sha256, []).append(path.parent.name)
+
+    def segment(self, entry: Entry) -> None:
+        """The pictures of one entry, each on its own: series and volumes are for `manymask segment`."""
+        self._entry += 1
+        with reported(self.tally.fail, str(getattr(entry, "path", "")) or None):
+            for _, kept in self.pictures(entry):
+                found = _read(kept.folder)
+                if found:
+                    self.ranked.append(_ranked(kept.folder.name, self._entry, found))
+
+    def draw(self, entry: Entry, picture: Picture, windowed: Picture) -> SeriesResult:
+        """The masks of one picture, unless they are there already."""
+        source = source_of(windowed, entry.file)
+        name = self._take(source)
+        if name is None:
+            self._shown = windowed.pixels
+            return super().draw(entry, picture, windowed)
+        folder = self.request.out / name
+        self.taken.add(name)
+        self.reused += 1
+        self.tally.done += 1
+        self.tally.warn(name, _read(folder).get("warnings", ()))
+        nothing = np.zeros((0, 0, 0), bool)
+        return SeriesResult(nothing, nothing, nothing, folder, replace(self._made, source=source))
+
+    def put(self, name: str, record: Record, fill: Callable[[Path], None]) -> Path:
+        """Put a result in OUT with its thumbnail."""
+        shown = self._shown
+        assert shown is not None
+
+        def fill_too(folder: Path) -> None:
+            fill(folder)
+            write_thumbnail(folder, shown)
+
+        return super().put(name, record, fill_too)
+
+    def close(self) -> None:
+        """Write the tables of all that is done."""
+        self.ranked.sort(key=lambda each: (-each.doubt, each.name))
+        out, facts = self.request.out, self.facts()
+        _check_ours(out)
+        with (
+            atomic_file(out / CSV) as beside,
+            beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows(self.rows())
+        write_json(out / FACTS, facts)
+        write_page(out / PAGE, facts, self.rows())
+
+    @property
+    def label(self) -> str:
+        """What the masks show, in a word."""
+        return finding(self.segmenter.recipe.dataset).finding[1].lower()
+
+    @property
+    def review(self) -> Review | None:
+        """The promise; None of results that are not calibrated."""
+        return None if self.why_not else Review(np.array([each.failure for each in self.ranked]))
+
+    @property
+    def reviewed(self) -> int:
+        """How many images the budget allows."""
+        return Review(np.zeros(len(self.ranked))).within(self.budget)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The lines of triage.csv in the order of review, read from the results one by one."""
+        found, total, reviewed = 0.0, 1.0, self.reviewed
+        if self.review is not None:
+            total = max(self.review.expected, 1e-12)
+        for rank, each in enumerate(self.ranked, start=1):
+            result = _read(self.request.out / each.name)
+            worst = _worst(result)
+            agreement = result.get("pairwise_iou")
+            row = dict.fromkeys(COLUMNS, "") | {
+                "rank": rank, "name": each.name, "input": result.get("input", ""), "doubt": round(each.doubt, 4),
+                "agreement": "" if agreement is None else round(agreement, 4),
+                "review": "yes" if rank <= reviewed else "no",
+                "warnings": " ".join(result.get("warnings", ())),
+            }  # fmt: skip
+            if worst is not None:
+                found += worst.failure
+                row |= {
+                    "failure": round(worst.failure, 4), "predicted_dice": round(worst.dice, 4),
+                    "dice_low": round(worst.dice_low, 4), "dice_high": round(worst.dice_high, 4),
+                    "presence": "" if worst.presence is None else round(worst.presence, 4),
+                    "foreign": {None: "", True: "yes", False: "no"}[worst.foreign],
+                    "like_training": "" if worst.like_training is None else round(worst.like_training, 4),
+                    "expected_found": round(min(found / total, 1.0), 4),
+                }  # fmt: skip
+            yield row
+
+    def lines(self) -> list[str]:
+        """The lines for stdout at the end."""
+        again = [f"{self.reused} result(s) of an earlier run were taken as they are"] if self.reused else []
+        return [*again, *(self.sentences() if self.ranked else ())]
+
+    def facts(self) -> dict[str, Any]:
+        """The content of triage.json."""
+        record = {name: value for name, value in self._made.facts().items() if name not in ("source", "rois")}
+        calibration = None if self.why_not else self.segmenter.trained.calibration
+        review = self.review
+        content = {
+            **record, "created": now(), "images": len(self.ranked), "failed": self.tally.failed,
+            "complete": self.complete, "foreign": sum(bool(each.foreign) for each in self.ranked),
+            "calibration": None if calibration is None else asdict(calibration.origin) | {
+                "cases": len(calibration.origin.cases)
+            },
+            "ranked_by": "agreement" if review is None else "doubt", "failure_below": FAILURE,
+            "promise": self.sentences(),
+        }  # fmt: skip
+        if review is None:
+            return content | {"budget": {"images": self.reviewed}}
+        k = self.reviewed
+        content |= {
+            "expected_failures": round(review.expected, 4),
+            "budget": {"images": k, "expected_found": round(review.found(k), 4), "expected_share": round(review.share(k), 4)},
+            "curve": review.curve(),
+        }  # fmt: skip
+        if self.find is not None:
+            content["find"] = {"share": self.find, "images": review.needed(self.find)}
+        return content
+
+    def sentences(self) -> list[str]:
+        """What is promised, and what may break the promise."""
+        n, k, review = len(self.ranked), self.reviewed, self.review
+        if review is None:
+            return [
+                f"Nothing is promised. {self.why_not} Images are sorted by how little their masks agree.",
+                f"The first {k} of {n} images are marked for review.",
+            ]
+        calibration = self.segmenter.trained.calibration
+        assert calibration is not None
+        origin = calibration.origin
+        failures = f"{review.found(k):.1f} of {review.expected:.1f} failures"
+        said = [
+            f"Review these {k} of {n} images: they are expected to hold {failures} ({100 * review.share(k):.0f} %). A failure "
+            f"is a Dice below {FAILURE:g}."
+        ]
+        if self.find is not None:
+            share = f"{100 * self.find:g} % of the failures"
+            said.append(f"To find {share}, review the first {review.needed(self.find)} of {n} images (expected).")
+        if review.expected < 1:
+            said.append("Less than one failure is expected in all of them.")
+        said.append(
+            f"These numbers are expectations over images like the calibration's ({len(origin.cases)} cases of {origin.data}), "
+            "not a guarantee for this folder."
+        )
+        if origin.failures < FEW:
+            said.append(f"The calibration held only {origin.failures} failures: these probabilities are rough.")
+        if calibration.foreign is None:
+            said.append("Whether these images are like the training images is not known.")
+        foreign = unlike(sum(bool(each.foreign) for each in self.ranked), n)
+        return [*said, foreign] if foreign else said
+
+    def _fitting(self, path: Path) -> SourceRecord | None:
+        """The source of an earlier result that this run would draw again in the same way; else None."""
+        found = _read(path.parent)
+        if not found or not (path.parent / THUMBNAIL).exists():
+            return None
+        made = json.loads(json.dumps(self._made.facts()))
+        same = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "rois")
+        if any(found.get(name) != made[name] for name in same):
+            return None
+        if _at(found, "model", "weights_sha256") != self._made.model.weights_sha256:
+            return None
+        if _at(found, "manymask", "version") != self._made.version:
+            return None
+        promises = found.get("promises")
+        calibration = None if self.why_not else self.segmenter.trained.calibration
+        theirs = (_at(promises, "data_hash"), _at(promises, "created"))
+        ours = (None, None) if calibration is None else (calibration.origin.data_hash, calibration.origin.created)
+        return SourceRecord.read(found) if theirs == ours else None
+
+    def _take(self, source: SourceRecord) -> str | None:
+        """The folder of an earlier result of this source, once."""
+        names = self._earlier.get(source.pixels_sha256, [])
+        for name in names:
+            if not SourceRecord.read(_read(self.request.out / name)).differs(source):
+                names.remove(name)
+                return name
+        return None
+
+
+def _check_ours(out: Path) -> None:
+    """`InputError` if a table of this name was not written by this program."""
+    path = out / CSV
+    if path.exists() and not path.read_bytes()[:40].startswith(",".join(COLUMNS[:4]).encode()):
+        raise InputError(f"{path} is not ours: name another place or move it", path=path)
+
+
+def _ranked(name: str, entry: int, result: Mapping[str, Any]) -> Ranked:
+    worst = _worst(result)
+    if worst is not None:
+        return Ranked(name, entry, worst.doubt, worst.failure, worst.foreign)
+    agreement = result.get("pairwise_iou")
+    return Ranked(name, entry, 1.0 if agreement is None else 1 - agreement, float("nan"), None)
+
+
+def _worst(result: Mapping[str, Any]) -> Assessment | None:
+    """The assessment of the most doubtful region of a result; None if the result is not calibrated."""
+    regions = _at(result, "promises", "regions") or []
+    found = [Assessment(**region) for region in regions]
+    if not found:
+        return None
+    worst = max(found, key=lambda each: each.doubt)
+    strange = max(found, key=lambda each: each.distance or 0.0)
+    return replace(worst, distance=strange.distance, like_training=strange.like_training, foreign=strange.foreign)
+
+
+def _at(content: Any, *keys: str) -> Any:
+    """A value of nested dictionaries; None if there is none."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The result.json of a folder; empty if it cannot be read."""
+    try:
+        return read_object(folder / "result.json")
+    except ManymaskError:
+        return {}
