@@ -46,22 +46,14 @@ def triage(
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
-    from manymask.hub.weights import find_model
     from manymask.inference.batch import Request, RunSummary, announce, carry_out, find_entries
     from manymask.inference.labelling import export_labelling
     from manymask.inference.review import parse_budget
     from manymask.inference.segmenter import Segmenter
     from manymask.inference.triage import CSV, PAGE, TriageRun
 
-    at_least_one("--samples", samples)
-    if export < 0:
-        raise ConfigError(f"--export must be at least 0, not {export}")
-    if find is not None and not 0 < find <= 1:
-        raise ConfigError(f"--find must lie above 0 and at most at 1, not {find}")
+    _check(model, out, samples, find, export)
     allowed = parse_budget(budget)
-    find_model(model)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; --out names a folder")
     entries, found = find_entries(inputs)
     tally = RunSummary(worded=partial(worded, accepted=inspect.signature(triage).parameters))
     announce(found, tally)
@@ -78,3 +70,16 @@ def triage(
         folder = export_labelling(run, entries, [Path(text) for text in inputs], export)
         print(f"{min(export, len(run.ranked))} image(s) with proposed masks → {folder}")
     return 2 if tally.failed else 0
+
+
+def _check(model: Path, out: Path, samples: int, find: float | None, export: int) -> None:
+    from manymask.hub.weights import find_model
+
+    at_least_one("--samples", samples)
+    if export < 0:
+        raise ConfigError(f"--export must be at least 0, not {export}")
+    if find is not None and not 0 < find <= 1:
+        raise ConfigError(f"--find must lie above 0 and be at most 1, not {find}")
+    find_model(model)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out names a folder")

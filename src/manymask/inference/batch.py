@@ -188,15 +188,7 @@ def segment_all(
 
 
 def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
-    """Segment every picture of every entry, as `segment_all` says.
-
-    Args:
-        run: what is done with each entry, and at the end.
-        entries: as returned by `find_entries`.
-
-    Returns:
-        The counts.
-    """
+    """Segment every picture of every entry, as `segment_all` says."""
     record = run.segmenter.record(SourceRecord(), run.request.samples, sampling=run.request.sampling)
     run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
     with working_folder(run.request.out):

@@ -84,11 +84,11 @@ class TriageRun(Run):
         ask = self.request
         self._made = self.segmenter.record(SourceRecord(), ask.samples, ask.seed, ask.sampling, ask.threshold)
         self.why_not = self.segmenter.uncalibrated(self._made)
-        if self.why_not and self.find is not None:
-            raise InputError(f"{self.why_not} The number of images that hold a share of the failures is not known.",
-                             parameter="find")  # fmt: skip
-        if self.why_not and ask.samples < 2:
-            raise InputError(f"{self.why_not} One mask has no other to agree with: draw several.", parameter="samples")
+        reason = self.why_not.rstrip(".")
+        if reason and self.find is not None:
+            raise InputError(f"no share of the failures can be promised: {reason}", parameter="find")
+        if reason and ask.samples < 2:
+            raise InputError(f"one mask has no other to agree with, draw several: {reason}", parameter="samples")
         _check_ours(ask.out)
         for path in sorted(ask.out.glob("*/result.json")):
             source = self._fitting(path)

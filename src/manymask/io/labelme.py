@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_fill_holes, find_objects, label
 
-TOLERANCE = 0.75  # pixels by which a simplified outline may leave the mask's own
+TOLERANCE = 1.0  # pixels by which a simplified outline may leave the mask's own
 
 Point = tuple[int, int]
 _RIGHT = {(1, 0): (0, 1), (0, 1): (-1, 0), (-1, 0): (0, -1), (0, -1): (1, 0)}  # of a direction (x, y), y down
