@@ -21,8 +21,9 @@ from manymask.calibration.calibration import Assessment
 from manymask.calibration.quality import FAILURE
 from manymask.errors import InputError, ManymaskError
 from manymask.hub.intended_use import finding
-from manymask.inference.batch import Entry, Run, SeriesResult
+from manymask.inference.batch import Entry, Run
 from manymask.inference.failures import reported
+from manymask.inference.outputs import SeriesResult
 from manymask.inference.review import Budget, Review, unlike
 from manymask.inference.thumbnail import THUMBNAIL, write_thumbnail
 from manymask.inference.triage_page import write_page
@@ -296,13 +297,8 @@ def _ranked(name: str, entry: int, result: Mapping[str, Any]) -> Ranked:
 
 def _worst(result: Mapping[str, Any]) -> Assessment | None:
     """The assessment of the most doubtful region of a result; None if the result is not calibrated."""
-    regions = _at(result, "promises", "regions") or []
-    found = [Assessment(**region) for region in regions]
-    if not found:
-        return None
-    worst = max(found, key=lambda each: each.doubt)
-    strange = max(found, key=lambda each: each.distance or 0.0)
-    return replace(worst, distance=strange.distance, like_training=strange.like_training, foreign=strange.foreign)
+    found = _at(result, "promises", "worst")
+    return Assessment(**found) if found else None
 
 
 def _at(content: Any, *keys: str) -> Any:
