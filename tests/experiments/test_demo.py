@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from manymask.calibration.confidence import Isotonic
 from manymask.data.case import Batch
 from manymask.data.datasets import phantom
 from manymask.experiments.demo import RIVAL, best_single_mask, halo_agreement, nested_masks, table_rows
+from manymask.experiments.true_calibration import rows_of, true_calibration
 from manymask.nn.losses import WeightedCE
 from manymask.recipes import get_recipe
 
@@ -68,3 +70,37 @@ def test_table_names_steps_and_seconds_of_each_column():
     rows = table_rows({**scores, "training": stages, "rival": rival, "best_single_mask": {"halo": halo}})
     assert rows[0][1:] == ["70", "90", "–"] and rows[1][1:] == ["50", "30", "–"]
     assert rows[4] == ["share of 24 masks with the halo: mean absolute error", "0.100", "0.100", "0.100"]
+
+
+def over_sure(ids, count=24):
+    """Masks of a model that draws the core always, and the halo in a share of masks that is too extreme."""
+    drawn = {}
+    for case in ids:
+        one = phantom.draw(phantom.case_index(case))
+        logit = 3 * np.log(one.halo_probability / (1 - one.halo_probability))
+        with_halo = round(count / (1 + np.exp(-logit)))
+        core = one.pixel_probability > one.halo_probability + 0.5 * (1 - one.halo_probability)
+        masks = np.repeat(core[None].astype(np.float32), count, axis=0)
+        masks[:with_halo] = np.maximum(masks[:with_halo], one.halo_ring)
+        drawn[case] = masks[np.random.default_rng(phantom.case_index(case)).permutation(count)]
+    return drawn
+
+
+def test_over_sure_shares_come_nearer_to_the_truth_when_calibrated_on_raters():
+    fitted_on = over_sure([f"phantom-{i:05}" for i in range(100, 200)])
+    found = true_calibration(Isotonic(np.array([0.0, 1.0]), np.array([0.0, 1.0])), over_sure(IDS), fitted_on, 5)
+    before, after = found["halo"]["before"], found["halo"]["after"]
+    assert before["mean_absolute_error"] > 0.08 and after["mean_absolute_error"] < 0.6 * before["mean_absolute_error"]
+    assert found["pixels_near_lesion"]["before"] == found["pixels_near_lesion"]["after"]  # the map changes nothing
+    assert found["tested_on"] == 24 and found["fitted_on"] == 100
+
+
+def test_maps_that_are_the_truth_have_no_error_until_they_are_changed():
+    drawn = {case: phantom.draw(phantom.case_index(case)).pixel_probability[None] for case in IDS}
+    halved = Isotonic(np.array([0.0, 1.0]), np.array([0.0, 0.5]))
+    found = true_calibration(halved, drawn, drawn, 1)
+    for part in ("pixels_near_lesion", "pixels_everywhere"):
+        assert found[part]["before"] == {"ece": 0, "mean_absolute_error": 0}
+    truths = np.concatenate([next(iter(masks)).ravel() for masks in drawn.values()])
+    assert found["pixels_everywhere"]["after"]["ece"] == pytest.approx(truths.mean() / 2)
+    assert len(rows_of(found)) == 6 and rows_of(found)[0][1].startswith("0.000 → ")

@@ -17,11 +17,13 @@ from manymask.data.case import Batch
 from manymask.data.datasets import phantom
 from manymask.data.store import Store, prepare
 from manymask.ensemble import level_sets
+from manymask.evaluation.calibrate import CalibrationConfig, calibrate
 from manymask.evaluation.evaluator import THRESHOLD, EvalConfig, evaluate, results
 from manymask.evaluation.held_out import held_out_cases
 from manymask.evaluation.plots import Panel, draw_grid, segmentation_row
+from manymask.experiments.true_calibration import includes_halo, rows_of, true_calibration
 from manymask.extras import require_training
-from manymask.hub.model_folder import load_model
+from manymask.hub.model_folder import load_model, save_calibration
 from manymask.inference.segmenter import Segmenter
 from manymask.io.atomic import write_json
 from manymask.metrics import ged, summary
@@ -37,6 +39,7 @@ RIVAL, RIVAL_SHARE = "phantom-random-reader", 0.15
 CASES = 96
 BATCH = 16  # images
 SAMPLES_FOR_SHARE = 24
+CALIBRATED_ON = 64  # validation cases
 
 Masks = Callable[[Batch, int], np.ndarray]  # a batch → bool (B, n, H, W)
 
@@ -53,15 +56,23 @@ def run_demo(out: Path, minutes: float = 4.0, seed: int = 0) -> dict[str, Any]:
     rival = load_model(work / "rival" / "segmenter" / "model")
     ids = held_out_cases(trained, store, "test")[:CASES]
     protocol = EvalConfig(seed=seed)
+    trained.calibration = calibrate(trained, store, CalibrationConfig(protocol.samples, seed), limit=CALIBRATED_ON)
     scores = evaluate(trained.model, store, ids, protocol)
     found = results(trained, store, "test", protocol, scores).to_dict()
     found["training"] = training
-    found["halo"] = halo_agreement(drawn_masks(trained.segmenter, seed), store, ids)
+    drawn, validation = (
+        probabilities(trained.segmenter, store, some, seed) for some in (ids, list(trained.calibration.origin.cases))
+    )
+    found["halo"] = halo_agreement(
+        lambda batch, _: np.stack([drawn[case] for case in batch.ids]) >= THRESHOLD, store, ids
+    )
+    found["true_calibration"] = true_calibration(trained.calibration.confidence, drawn, validation, protocol.samples)
     found["rival"] = {"recipe": RIVAL, "training": rival_training, **score_rival(rival.segmenter, store, ids, protocol)}
     found["best_single_mask"] = {"halo": best_single_mask(ids)}
     write_json(out / "results.json", found)
     _draw(trained.segmenter, store, _spread_over_halo(ids, 5), out / "figure.png", seed)
     shutil.copytree(work / "manymask" / "segmenter" / "model", out / "model", dirs_exist_ok=True)
+    save_calibration(trained, out / "model", trained.calibration)
     console.print(_table(found))
     console.print(f"figure.png, results.json, model/ → {out}")
     Segmenter.from_pretrained(str(out / "model"))
@@ -84,9 +95,13 @@ def _train(row: Recipe, stage: Stage, store: Store, run: Path, minutes: float) -
     return {"steps": done.step, "seconds": round(done.seconds, 1), "processor_seconds": round(busy, 1)}
 
 
-def drawn_masks(model: MaskSampler, seed: int) -> Masks:
-    """What a model that draws many masks gives."""
-    return lambda batch, count: model.sample_all(batch, count, seed).numpy() >= THRESHOLD
+def probabilities(model: MaskSampler, store: Store, ids: list[str], seed: int) -> dict[str, np.ndarray]:
+    """The masks (`SAMPLES_FOR_SHARE`, H, W) of each case, before they are cut."""
+    found: dict[str, np.ndarray] = {}
+    for start in range(0, len(ids), BATCH):
+        batch = store.batch(ids[start : start + BATCH])
+        found |= dict(zip(batch.ids, model.sample_all(batch, SAMPLES_FOR_SHARE, seed).numpy(), strict=True))
+    return found
 
 
 def nested_masks(model: MaskSampler) -> Masks:
@@ -115,7 +130,7 @@ def halo_agreement(masks: Masks, store: Store, ids: list[str]) -> dict[str, floa
         some = ids[start : start + BATCH]
         for case, drawn in zip(some, masks(store.batch(some), SAMPLES_FOR_SHARE), strict=True):
             truth = phantom.draw(phantom.case_index(case))
-            shares.append(float((drawn[:, truth.halo_ring].mean(axis=1) > 0.5).mean()))
+            shares.append(float(includes_halo(drawn, truth).mean()))
             truths.append(truth.halo_probability)
     return _agreement(shares, truths)
 
@@ -179,4 +194,6 @@ def table_rows(found: Mapping[str, Any]) -> list[list[str]]:
         ("undecided_with_both_answers", "cases with true share 0.2 – 0.8 that got both answers"),
     ):
         rows.append([label, *(f"{part['halo'][key]:.3f}" for part in (found, rival, best))])
-    return rows
+    return (
+        rows + [[*row, "–", "–"] for row in rows_of(found["true_calibration"])] if "true_calibration" in found else rows
+    )
