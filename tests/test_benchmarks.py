@@ -1,18 +1,25 @@
 """The scripts behind the figures: what they compare, by value."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from manymask.calibration.risk import RiskControl
 from manymask.data.case import Batch
+from manymask.errors import ManymaskError
+from manymask.evaluation.promises import kept_promises
+from tests.calibration.test_calibration import made
+from tests.evaluation.test_promises import exchangeable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import level_sets
 import nearest
 import off_centre
+import promises
 
 
 def test_rivals_are_as_many_masks_made_of_the_drawn_ones():
@@ -58,3 +65,44 @@ def test_shares_of_groups_and_neighbours_in_training():
     # 2 follows 1 of its video; 3's only trained neighbour, 2, is of another; 5 has none
     assert nearest.neighbour_seen(groups, ["1"], ["2", "3", "5"]) == pytest.approx(1 / 3)
     assert nearest.neighbour_seen(groups, ["2"], ["3"]) == 0
+
+
+def test_away_names_a_store_and_perhaps_its_scheme(tmp_path):
+    assert promises.place(f"kvasir={tmp_path}") == ("kvasir", tmp_path, None)
+    assert promises.place(f"kvasir={tmp_path}:colondb_320") == ("kvasir", tmp_path, "colondb_320")
+    for wrong in ("kvasir", "=stores", "home=stores"):
+        with pytest.raises(ManymaskError, match="NAME=STORE"):
+            promises.place(wrong)
+
+
+def test_local_images_are_fitted_to_and_the_others_tested():
+    """Home's outlines promise too much; those fitted to local images keep α on average."""
+    home = replace(made(), risks=(RiskControl(0.2, 0.5, 0.5),))
+    seen = exchangeable(np.random.default_rng(0), 120)
+    tested = [promises.mended(home, seen, count, 10, 0) for count in (20, 50)]
+    for rows in tested:
+        found = promises.over_draws(rows)
+        assert found["missed 0.2"]["low"] <= found["missed 0.2"]["mean"] <= found["missed 0.2"]["high"]
+        assert found["missed 0.2"]["mean"] <= 0.2 and 0.85 <= found["dice covered"]["mean"] <= 1
+    assert promises.mended(home, seen, 20, 10, 0) == tested[0]
+    assert promises.mended(home, seen, 20, 10, 1) != tested[0]
+
+
+def test_a_share_for_which_local_images_are_too_few_is_left_out():
+    home = replace(made(), risks=(RiskControl(0.02, 0.1, 0.9), RiskControl(0.2, 0.5, 0.5)))
+    rows = promises.mended(home, exchangeable(np.random.default_rng(0), 60), 20, 10, 0)
+    assert "missed 0.2" in rows[0] and "missed 0.02" not in rows[0]
+
+
+def test_tables_name_every_store_and_number_of_local_images():
+    home = replace(made(), risks=(RiskControl(0.02, 0.1, 0.9), RiskControl(0.2, 0.5, 0.5)))
+    seen = exchangeable(np.random.default_rng(0), 60)
+    kept = kept_promises(home, replace(seen, embeddings=[np.zeros(8)] * 60), False)
+    local = {"20": promises.over_draws(promises.mended(home, seen, 20, 10, 0))}
+    origin = {"cases": 40, "data": "a", "split": "val", "scheme": "b"}
+    stores = {"home": {"promises": kept}, "elsewhere": {"promises": kept, "local": local}}
+    text = promises.markdown({"model": "m", "calibration": origin, "protocol": {"draws": 10}, "stores": stores})
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert tables[0] == "|  | promised | home | elsewhere |" and "## Mended: elsewhere" in text
+    assert "|  | promised | home's calibration | 20 local images |" in tables
+    assert next(line for line in tables if "≤ 2 %" in line and line.endswith("– |"))  # too few for 0.02
