@@ -39,7 +39,7 @@ RIVAL, RIVAL_SHARE = "phantom-random-reader", 0.15
 CASES = 96
 BATCH = 16  # images
 SAMPLES_FOR_SHARE = 24
-CALIBRATED_ON = 64  # validation cases
+CALIBRATED_ON = 40  # validation cases
 
 Masks = Callable[[Batch, int], np.ndarray]  # a batch → bool (B, n, H, W)
 

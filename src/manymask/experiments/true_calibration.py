@@ -76,10 +76,14 @@ def _against(estimate: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 def rows_of(found: dict[str, Any]) -> list[list[str]]:
     """Lines of the demonstration's table: label, raw → calibrated."""
-    labels = {"pixels_near_lesion": "pixels near the lesion", "pixels_everywhere": "all pixels", "halo": "the halo"}
+    labels = {
+        "pixels_near_lesion": "pixels near the lesion",
+        "pixels_everywhere": "all pixels",
+        "halo": "share with the halo",
+    }
     measures: Sequence[tuple[str, str]] = (("ece", "ECE"), ("mean_absolute_error", "mean absolute error"))
     return [
-        [f"{name} against the true probability of {label}, raw → calibrated",
+        [f"{label}: {name} to the truth, raw → calibrated",
          f"{found[part]['before'][key]:.3f} → {found[part]['after'][key]:.3f}"]
         for part, label in labels.items() for key, name in measures
     ]  # fmt: skip
