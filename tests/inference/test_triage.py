@@ -187,6 +187,20 @@ def test_another_image_seed_calibration_or_model_is_drawn(triage, calibrated, dr
     assert triage(later, "--seed", 1) == 0 and len(drawn) == COUNT
 
 
+def test_results_that_lack_something_are_drawn_again(triage, calibrated, tmp_path, drawn):
+    triage(calibrated)
+    before, out = table(tmp_path / "out"), tmp_path / "out"
+    (out / "case-0/thumbnail.jpg").unlink()
+    (out / "case-1/result.json").write_text("{")
+    (out / "case-2/result.json").write_text((out / "case-2/result.json").read_text().replace('"worst"', '"best"'))
+    drawn.clear()
+    assert triage(calibrated) == 0
+    assert drawn == ["case-0", "case-1", "case-2"]
+    assert {row["name"]: row["doubt"] for row in table(out)}.items() >= {
+        row["name"]: row["doubt"] for row in before if row["name"] != "case-1"
+    }.items()  # what cannot be read is never replaced: case-1 goes to case-1-2
+
+
 def test_ctrl_c_leaves_a_table_of_what_is_done_and_the_next_run_goes_on(
     triage, calibrated, tmp_path, monkeypatch, capsys, drawn
 ):

@@ -268,7 +268,8 @@ class TriageRun(Run):
         calibration = None if self.why_not else self.segmenter.trained.calibration
         theirs = (_at(promises, "data_hash"), _at(promises, "created"))
         ours = (None, None) if calibration is None else (calibration.origin.data_hash, calibration.origin.created)
-        return SourceRecord.read(found) if theirs == ours else None
+        whole = (_worst(found) is None) == bool(self.why_not)
+        return SourceRecord.read(found) if whole and theirs == ours else None
 
     def _take(self, source: SourceRecord) -> str | None:
         """The folder of an earlier result of this source, once."""
@@ -298,7 +299,10 @@ def _ranked(name: str, entry: int, result: Mapping[str, Any]) -> Ranked:
 def _worst(result: Mapping[str, Any]) -> Assessment | None:
     """The assessment of the most doubtful region of a result; None if the result is not calibrated."""
     found = _at(result, "promises", "worst")
-    return Assessment(**found) if found else None
+    try:
+        return Assessment(**found) if found else None
+    except TypeError:  # of another version
+        return None
 
 
 def _at(content: Any, *keys: str) -> Any:
