@@ -62,6 +62,7 @@ def test_either_map_and_missing_parts_come_back():
         (("quality", "level"), [[float("nan")]], "quality.level: not an array of finite"),
         (("quality", "scale"), [1.0], "do not fit together"),
         (("quality", "fold"), [99.0] * 40, "do not fit together"),
+        (("quality", "width"), [[0.0, 1.0]] * 5, "do not fit together"),
         (("foreign", "rest"), 0.0, "do not fit together"),
         (("risks",), [{"alpha": 0.1}], "risks: fields inner, outer are missing"),
         (("risks",), {}, "risks: not a list"),

@@ -146,7 +146,19 @@ def test_only_pixels_near_the_lesion_count_there():
     mapped = promised(RiskControl(0.1, 0.2, 0.8), confidence=Isotonic(np.array([0.0, 1.0]), np.array([0.5, 0.5])))
     found = kept_promises(mapped, seen, True)["reliability"]
     assert [found["near_lesion"][when]["ece"] for when in ("before", "after")] == pytest.approx([4 / 9 - 1 / 4, 1 / 18])
+    assert found["in_doubt"] == found["near_lesion"]  # no mask marks anything
     assert [found["everywhere"][when]["ece"] for when in ("before", "after")] == pytest.approx([1 / 8, 3 / 8])
+
+
+def test_pixels_near_what_a_mask_marks_are_in_doubt():
+    seen = Outcomes()
+    truth = np.zeros((1, 32, 32), dtype=bool)
+    truth[0, :4] = True
+    masks = np.zeros((2, 32, 32), dtype=np.float32)
+    masks[1, 28:] = 1.0
+    seen.add("a", "a", Drawn(masks, None, None), truth, False)
+    assert seen.near[0].count.sum() == 9 * 32 and seen.doubt[0].count.sum() == (9 + 9) * 32
+    assert seen.doubt[0].frequency.sum() == 4 * 32
 
 
 def exchangeable(rng, n):
@@ -162,7 +174,7 @@ def exchangeable(rng, n):
     at, wrongly = rng.random(n), rng.random(n)
     seen.missed = list(np.where(at[:, None] < THRESHOLDS, lost[:, None], 0.0))
     seen.false = list(np.where(wrongly[:, None] >= THRESHOLDS, lost[:, None], 0.0))
-    seen.counts = seen.near = [PixelCounts.of(np.array([0.2, 0.8]), np.array([0.0, 1.0]))] * n
+    seen.counts = seen.near = seen.doubt = [PixelCounts.of(np.array([0.2, 0.8]), np.array([0.0, 1.0]))] * n
     seen.area = [np.arange(len(THRESHOLDS))[::-1]] * n
     seen.embeddings, seen.one_pass = [None] * n, [None] * n
     return seen

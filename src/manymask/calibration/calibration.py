@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from manymask.calibration.confidence import ConfidenceMap
-from manymask.calibration.evidence import evidence
+from manymask.calibration.evidence import NAMES, evidence
 from manymask.calibration.foreignness import Foreignness
-from manymask.calibration.presence import PresenceMap
+from manymask.calibration.presence import COLUMNS, PresenceMap
 from manymask.calibration.quality import PredictedDice
 from manymask.calibration.risk import ALPHA, CONSENSUS, RiskControl
 from manymask.calibration.storage import decode, encode
@@ -207,12 +207,14 @@ def read(content: Mapping[str, Any], where: Path | str) -> Calibration:
 def _check_shapes(found: Calibration, where: Path | str) -> None:
     """Arrays that do not fit together would fail long after loading."""
     quality, foreign, presence = found.quality, found.foreign, found.presence
-    d, folds = len(quality.centre), len(quality.level)
-    fits = quality.scale.shape == (d,) and quality.level.shape == quality.width.shape and quality.level.ndim == 2
+    d, folds = len(NAMES), len(quality.level)
+    fits = quality.centre.shape == quality.scale.shape == (d,)
+    fits &= quality.level.shape == quality.width.shape == (folds, d + 1)
     fits &= len(quality.error) == len(quality.fold) > 0 and bool(((quality.fold >= 0) & (quality.fold < folds)).all())
     fits &= bool((quality.scale > 0).all())
     if presence is not None:
-        fits &= presence.centre.shape == presence.scale.shape and len(presence.coefficients) == len(presence.centre) + 1
+        used = len(COLUMNS)
+        fits &= presence.centre.shape == presence.scale.shape == (used,) and presence.coefficients.shape == (used + 1,)
         fits &= bool((presence.scale > 0).all())
     if foreign is not None:
         k = len(foreign.variance)

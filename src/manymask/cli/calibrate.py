@@ -68,7 +68,6 @@ def _print(found: "Calibration") -> None:
     Console().print(table)
     print(f"confidence: {type(found.confidence).__name__.lower()}; {origin.failures} cases with a Dice below 0.7")
     if found.held_out.get("presence_auroc") is not None:
-        kind = found.held_out["without_lesion"]
-        print(f"presence: AUROC {found.held_out['presence_auroc']:.3f} on cases left out ({kind} without a lesion)")
+        print(f"presence: AUROC {found.held_out['presence_auroc']:.3f} on cases left out ({found.held_out['without']})")
     for note in found.notes:
         print(note)

@@ -114,7 +114,7 @@ def calibrate(
         raise InputError(f"none of the {len(ids)} cases holds a lesion: there is nothing to calibrate on")
     folds = folds_of(seen.groups, config.seed)
     notes: list[str] = []
-    presence, presence_scores = _presence(model, store, seen, folds, config, notes)
+    presence, presence_scores = _presence(model, store, seen, folds, config, notes, progress)
     quality = fit_quality(np.array(seen.evidence), np.array(seen.dice), folds)
     confidence = fit_confidence(seen.counts, folds)
     missed, false = np.array(seen.missed), np.array(seen.false)
@@ -230,27 +230,28 @@ def _presence(
     folds: np.ndarray,
     config: CalibrationConfig,
     notes: list[str],
+    progress: bool,
 ) -> tuple[PresenceMap | None, dict[str, Any]]:
     """Needs cases with and without a lesion; where all hold one, windows of them that hold none stand in."""
     held = np.array(seen.held)
     rows = np.array(seen.evidence)
-    kind = "cases"
+    kind = "cases that fewer than half of the raters marked" if store.raters > 1 else "cases without a lesion"
     if held.min() == 1.0:
-        empty = without_lesion(store, seen.cases, model, config.samples, config.seed, config.sampling)
+        empty = without_lesion(store, seen.cases, model, config.samples, config.seed, config.sampling, progress)
         if len(empty) < LEAST:
             notes.append(
                 f"Presence is not calibrated: all cases hold a lesion, and {len(empty)} have room for a window without "
                 f"one; it takes {LEAST}."
             )
             return None, {}
-        kind = "windows"
+        kind = "windows without a lesion"
         where = {case: i for i, case in enumerate(seen.cases)}
         folds = np.concatenate([folds, [folds[where[case]] for case in empty]])
         rows = np.concatenate([rows, list(empty.values())])
         held = np.concatenate([held, np.zeros(len(empty))])
     weight = (
         np.where(held > 0, 1.0, (held > 0).sum() / max((held == 0).sum(), 1))
-        if kind == "windows"
+        if kind.startswith("windows")
         else np.ones(len(held))
     )
     out = np.zeros(len(held))
@@ -258,8 +259,8 @@ def _presence(
         kept = folds != fold
         out[~kept] = fit_presence(rows[kept], held[kept], weight[kept])(rows[~kept])
     scores = {
-        "without_lesion": kind,
-        "n_without": int((held == 0).sum()),
+        "without": kind,
+        "n_without": int((held < 0.5).sum()),
         "n": len(held),
         "presence_auroc": auroc(out, held >= 0.5),
         "presence_brier": float(np.average((out - held) ** 2, weights=weight)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from manymask.calibration.confidence import PixelCounts
 from manymask.calibration.evidence import evidence
@@ -19,6 +20,8 @@ from manymask.metrics import overlap
 from manymask.models.base import MaskSampler
 from manymask.models.conditioning import ImageTraits
 from manymask.runtime import default_device
+
+WINDOWS = 4  # images at a time
 
 
 @dataclass
@@ -133,7 +136,13 @@ def embeddings(model: MaskSampler, store: Store, ids: Sequence[str]) -> np.ndarr
 
 
 def without_lesion(
-    store: Store, cases: Sequence[str], model: MaskSampler, samples: int, seed: int, sampling: SamplingConfig
+    store: Store,
+    cases: Sequence[str],
+    model: MaskSampler,
+    samples: int,
+    seed: int,
+    sampling: SamplingConfig,
+    progress: bool = False,
 ) -> dict[str, np.ndarray]:
     """Evidence of windows without a lesion: of each image the largest one, scaled to the model's size.
 
@@ -144,11 +153,12 @@ def without_lesion(
         samples: masks per window.
         seed: of the random numbers.
         sampling: how masks are drawn.
+        progress: whether a bar is shown.
 
     Returns:
         By id, of the images that have room for such a window.
     """
-    found: dict[str, np.ndarray] = {}
+    windows: dict[str, np.ndarray] = {}
     size = store.images.shape[-1]
     for case in cases:
         marked = np.asarray(store.masks[store.index[case]] > 0).max(axis=0)
@@ -156,10 +166,15 @@ def without_lesion(
         if where is None:
             continue
         pixels = np.ascontiguousarray(store.images[store.index[case]][:, *where].transpose(1, 2, 0))
-        image = torch.from_numpy(resize_image(pixels, size))[None].float() / 255
-        batch = Batch([f"{case}-without"], image).to(default_device())
-        drawn = next(iter(draw(model, batch, samples, seed, sampling)))
-        found[case] = evidence(drawn.masks, 1.0 if drawn.presence is None else drawn.presence)
+        windows[case] = resize_image(pixels, size)
+    found: dict[str, np.ndarray] = {}
+    names = list(windows)
+    for start in tqdm(range(0, len(names), WINDOWS), desc="windows", unit="batch", disable=not progress):
+        some = names[start : start + WINDOWS]
+        images = torch.from_numpy(np.stack([windows[case] for case in some])).float() / 255
+        batch = Batch([f"{case}-without" for case in some], images).to(default_device())
+        for case, drawn in zip(some, draw(model, batch, samples, seed, sampling), strict=True):
+            found[case] = evidence(drawn.masks, 1.0 if drawn.presence is None else drawn.presence)
     return found
 
 

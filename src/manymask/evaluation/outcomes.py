@@ -27,11 +27,14 @@ class Outcomes(Observations):
 
     Attributes:
         near: pixels by confidence near the lesion, as `near_lesion` defines it.
+        doubt: pixels by confidence near the lesion or near anything that a mask marks, so that a lesion is no likelier
+            there because of how the region was chosen.
         area: pixels of the confidence map at or above each of `THRESHOLDS`.
         one_pass: entropy of a single pass, as `one_pass_entropy` returns it; None where it was not measured.
     """
 
     near: list[PixelCounts] = field(default_factory=list)
+    doubt: list[PixelCounts] = field(default_factory=list)
     area: list[np.ndarray] = field(default_factory=list)
     one_pass: list[float | None] = field(default_factory=list)
 
@@ -50,8 +53,12 @@ class Outcomes(Observations):
         """
         super().add(case, group, drawn, truths, every_rater)
         confidence = resize_map(drawn.masks.mean(axis=0), truths.shape[1:])
+        frequency = truths.mean(axis=0)
+        marked = resize_map(drawn.masks.max(axis=0), truths.shape[1:]) >= 0.5
         near = near_lesion(truths)
-        self.near.append(PixelCounts.of(confidence[near], truths.mean(axis=0)[near]))
+        doubt = near | near_lesion(marked[None])
+        self.near.append(PixelCounts.of(confidence[near], frequency[near]))
+        self.doubt.append(PixelCounts.of(confidence[doubt], frequency[doubt]))
         place = np.searchsorted(THRESHOLDS, confidence.ravel().astype(np.float32), side="right") - 1
         self.area.append(np.bincount(place, minlength=len(THRESHOLDS))[::-1].cumsum()[::-1])
         self.one_pass.append(one_pass)

@@ -90,7 +90,7 @@ def kept_promises(calibration: Calibration, seen: Outcomes, home: bool) -> dict[
                 when: _diagram(counts, mapping)
                 for when, mapping in (("before", None), ("after", calibration.confidence))
             }
-            for region, counts in (("near_lesion", seen.near), ("everywhere", seen.counts))
+            for region, counts in (("near_lesion", seen.near), ("in_doubt", seen.doubt), ("everywhere", seen.counts))
         },
         "ranking": _ranking(np.array([each.doubt for each in predicted]), seen),
         "presence": _presence(calibration, seen),

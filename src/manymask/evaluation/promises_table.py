@@ -39,7 +39,7 @@ def promises_rows(found: Mapping[str, Any]) -> list[Row]:
     return [
         *(row for entry in found["outlines"] for row in _outlines(entry)),
         *_dice(found["dice"]),
-        *(_reliability(region, found["reliability"][region]) for region in ("near_lesion", "everywhere")),
+        *(_reliability(region, found["reliability"][region]) for region in ("near_lesion", "in_doubt", "everywhere")),
         *_ranking(found["ranking"]),
         *_presence(found["presence"]),
         *_foreign(found["foreign"]),

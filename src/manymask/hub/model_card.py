@@ -181,8 +181,8 @@ def calibrated_section(found: Calibration) -> str:
     ]  # fmt: skip
     if quality.get("presence_auroc") is not None:
         lines += [
-            f"Presence was calibrated with {quality['n_without']} {quality['without_lesion']} without a lesion; on cases left "
-            f"out it tells them apart with an AUROC of {quality['presence_auroc']:.3f}.",
+            f"Presence was calibrated with {quality['n_without']} {quality['without']}, of {quality['n']}; on those left out it "
+            f"tells them from the others with an AUROC of {quality['presence_auroc']:.3f}.",
             "",
         ]
     return "\n".join([*lines, *(line for note in found.notes for line in (note, ""))])
