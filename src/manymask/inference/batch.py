@@ -295,7 +295,8 @@ class Run:
         source = replace(source, file=file) if ask.anonymiser is None else source.anonymous()
         record = replace(result.record, source=source)
         # only the thresholded masks are kept: probabilities take four times the memory
-        output = self.output(picture, replace(result, masks=result.masks >= 0.5, record=record))
+        result = replace(result, masks=result.masks >= 0.5, record=record)
+        output = self.output(picture, result)
         folder = self.put(picture.name, record, lambda folder: fill_result(folder, output))
         self.tally.done += 1
         label = str(entry.path) if isinstance(entry, Raster) and ask.anonymiser is None else folder.name
