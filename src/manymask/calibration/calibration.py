@@ -211,7 +211,7 @@ def _check_shapes(found: Calibration, where: Path | str) -> None:
     fits = quality.centre.shape == quality.scale.shape == (d,)
     fits &= quality.level.shape == quality.width.shape == (folds, d + 1)
     fits &= len(quality.error) == len(quality.fold) > 0 and bool(((quality.fold >= 0) & (quality.fold < folds)).all())
-    fits &= bool((quality.scale > 0).all())
+    fits &= quality.level.shape[-1] == d + 1 and bool((quality.scale > 0).all())
     if presence is not None:
         used = len(COLUMNS)
         fits &= presence.centre.shape == presence.scale.shape == (used,) and presence.coefficients.shape == (used + 1,)
