@@ -1,4 +1,4 @@
-"""A real `manymask serve` in a process of its own, with two tiny models: one of whole images, one of regions."""
+"""A real `manymask serve` in a process of its own, with tiny models: of whole images, of regions, and a calibrated one."""
 
 import os
 import signal
@@ -15,14 +15,14 @@ import torch
 
 from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance
-from tests.factories import perturb, tiny_recipe
+from tests.factories import perturb, save_calibrated, tiny_recipe
 
 
 @dataclass(frozen=True)
 class Server:
     url: str
     port: int
-    models: Path  # whole/ and crops/
+    models: Path  # whole/, crops/ and calibrated/
     folder: Path  # where the server keeps its temporary files
     log: Path
     process: subprocess.Popen
@@ -43,6 +43,10 @@ def save_tiny_models(folder: Path) -> None:
     model = perturb(row.build("segmenter"))
     for name, recipe in (("whole", row), ("crops", replace(row, crop=True, stretch=True, window="full"))):
         save_model(TrainedModel(model, recipe, "segmenter", Provenance(), ["a"]), folder / name)
+    torch.manual_seed(0)
+    drawing = perturb(row.build("segmenter"), scale=0.2)  # its outlines lie inside of the image
+    save_model(TrainedModel(drawing, row, "segmenter", Provenance(), ["a"]), folder / "calibrated")
+    save_calibrated(folder / "calibrated", folder / "calibrated", foreign=True)
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def serving(place: Path, *flags: str) -> Iterator[Server]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (place / "temporary").mkdir()
-    models = [str(place / "models" / name) for name in ("whole", "crops")]
+    models = [str(place / "models" / name) for name in ("whole", "crops", "calibrated")]
     command = [sys.executable, "-m", "manymask.cli.main", "serve", "--model", *models, "--port", str(port), *flags]
     environment = {**os.environ, "TMPDIR": str(place / "temporary"), "OMP_NUM_THREADS": "1"}
     with (place / "log").open("w") as log:

@@ -1,11 +1,13 @@
 """`manymask serve` over HTTP: what a caller gets, what is refused and how, what stays behind."""
 
+import base64
 import json
 import signal
 import socket
 import sys
 import time
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from PIL import Image
 from manymask import Segmenter
 from manymask.data.datasets import phantom
 from manymask.errors import ManymaskError
+from manymask.serving import service
 from manymask.serving.service import Limits
+from tests.factories import run
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is not installed")
 
@@ -55,6 +59,46 @@ def test_caller_gets_the_masks_that_segment_draws(client, page_server, image, tm
     result = json.loads((tmp_path / "lesion/result.json").read_text())
     assert result["threshold"] == 0.4 and result["seed"] == 4 and facts["samples"] == len(facts["areas"]) == 3
     assert facts == {**result, "agreement": result["pairwise_iou"], "saved_as": "PNG"}
+
+
+def promised(promises):
+    """Numbers alone, flat, to be compared."""
+    rows = [promises["worst"], *promises["regions"], *promises["outlines"]]
+    return [float(row[name]) for row in rows for name in sorted(row)]
+
+
+def test_page_program_and_command_line_promise_the_same(client, page_server, image, tmp_path, monkeypatch):
+    model = page_server.models / "calibrated"
+    facts, archive = call(client, image, model="calibrated", samples=5)
+    assert run(monkeypatch, "segment", image, "--model", model, "--out", tmp_path / "out") == 0
+    told = json.loads((tmp_path / "out/lesion/result.json").read_text())
+    segmenter = Segmenter.from_pretrained(str(model))
+    opened = service.open_files([image], Limits())
+    subject = service.Subject(opened.picture(1, ""), opened.picture(1, ""), "lesion.png")
+    *_, (scene, _, _) = service.draw_scene(segmenter, subject, service.SegmentRequest(5, 0), Limits())
+    for found in (facts["promises"], scene.value()["promises"], segmenter.segment(image).promises()):
+        assert promised(found) == pytest.approx(promised(told["promises"]), rel=1e-3, abs=2)
+        assert promised({**found, "outlines": []}) == pytest.approx(
+            promised({**told["promises"], "outlines": []}), rel=1e-3
+        )
+        assert found["worst"]["foreign"] is True and found["on"] == told["promises"]["on"]
+    assert facts["warnings"] == told["warnings"] and "unlike the training images" in told["warnings"][0]
+    with zipfile.ZipFile(archive) as file:
+        names = {Path(name).name for name in file.namelist()}
+    assert (
+        names
+        == {path.name for path in (tmp_path / "out/lesion").iterdir()}
+        >= {"inner.png", "outer.png", "probability.png"}
+    )
+    grid = np.frombuffer(zlib.decompress(base64.b64decode(scene.promised[1][1])), np.uint8)
+    assert (grid >= 128).sum() == scene.promises["outlines"][1]["outer_area"], "the page draws what is written"
+
+
+def test_model_that_is_not_calibrated_says_so_to_programs(client, image):
+    facts, archive = call(client, image)
+    assert facts["promises"]["calibrated"] is False and "not calibrated" in facts["promises"]["why_not"]
+    with zipfile.ZipFile(archive) as file:
+        assert not [name for name in file.namelist() if "inner" in name or "outer" in name]
 
 
 def test_documented_endpoints_are_the_only_public_ones(client):

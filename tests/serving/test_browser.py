@@ -244,6 +244,48 @@ def test_image_can_be_removed_and_the_examples_come_back(visit, lesion, page_ser
     drawn(page, 5, "phantom")
 
 
+def test_promises_stand_beside_the_result_and_hold_at_one_threshold(visit, lesion, tmp_path):
+    page = visit()
+    upload(page, lesion)
+    drawn(page, 5, "lesion")
+    assert page.locator(".mm-badges button").all_inner_texts() == ["Not calibrated"]
+    assert not page.locator(".mm-promised").is_visible()
+    page.focus(".mm-badges button")
+    page.locator(".mm-badges [role=tooltip]", has_text="The model is not calibrated").wait_for(state="visible")
+    page.keyboard.press("Escape")
+    page.locator(".mm-badges [role=tooltip]").wait_for(state="hidden")
+    choose_model(page, "calibrated")
+    page.wait_for_function("!document.querySelector('.mm-badges').children.length")
+    draw(page, 5)
+    badges = page.locator(".mm-badges button")
+    said = badges.all_inner_texts()
+    assert said[0].startswith("Predicted Dice 0.80 (0.") and said[1:] == [
+        "Lesion present: 75 %",
+        "⚠ Unlike the training images",
+    ]
+    page.locator("#mm-threshold").fill("0.9")
+    page.wait_for_function("document.querySelector('.mm-badges button').textContent.endsWith('; not for 0.90')")
+    assert badges.first.inner_text().startswith("Predicted Dice at threshold 0.50: 0.80")
+    plain = pixels(page, ".mm-main canvas")
+    page.select_option("#mm-alpha", "0.2")
+    assert "at most 20 % of the inner" in page.inner_text(".mm-promised p")
+    assert pixels(page, ".mm-main canvas") != plain, "both outlines are drawn"
+    with page.expect_download() as waiting:
+        page.click(".mm-download")
+    waiting.value.save_as(tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as file:
+        promises = json.loads(file.read("lesion/result.json"))["promises"]
+    assert promises["alpha"] == 0.2 and f"{promises['outlines'][2]['outer_area']:,} px" in page.inner_text(
+        ".mm-promised p"
+    )
+    for width in (390, 820, 1024, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        for part in (*badges.all(), page.locator("#mm-alpha")):
+            box = part.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize("width", [390, 640, 700, 820, 960, 1024, 1180, 1250, 1440])
 def test_threshold_can_be_moved_at_every_width(visit_drawn, width):
     page = visit_drawn

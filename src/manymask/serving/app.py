@@ -153,7 +153,8 @@ class Events:
         with user_facing_errors(self.sessions.folder):
             if done is None or done[0] != event.stamp:
                 raise InputError("there is nothing to download yet: draw some masks first")
-            return str(self.sessions.pack(done[1], float(event.threshold), event.form, request.session_hash)[0])
+            alpha = float(event.alpha) if event.alpha else None
+            return str(self.sessions.pack(done[1], float(event.threshold), event.form, request.session_hash, alpha)[0])
 
     def leave(self, request: gr.Request) -> None:
         self.sessions.forget(request.session_hash)

@@ -136,10 +136,15 @@ class SessionManager:
         return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
 
     def pack(
-        self, drawing: service.FinishedDrawing, threshold: float, form: Any, visit: str | None
+        self,
+        drawing: service.FinishedDrawing,
+        threshold: float,
+        form: Any,
+        visit: str | None,
+        alpha: float | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """See `service.pack`; the archive goes when the visit ends."""
-        archive, facts = service.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)))
+        archive, facts = service.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)), alpha)
         self.remember(visit, [archive])
         return archive, facts
 

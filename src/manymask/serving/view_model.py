@@ -45,6 +45,11 @@ def scaled(pixels: np.ndarray, longest: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
+def packed(grid: np.ndarray) -> str:
+    """uint8 (h, w), compressed, as text."""
+    return base64.b64encode(zlib.compress(grid.tobytes(), 3)).decode()
+
+
 @dataclass
 class Scene:
     """A picture and what has been drawn on it so far. `pixels`: uint8 (H, W, C), as people are to see it."""
@@ -64,6 +69,8 @@ class Scene:
     agreement: float | None = None
     seconds: float = 0.0
     forms: tuple[str, ...] = ()  # what it can be saved as
+    promises: dict[str, Any] = field(default_factory=dict)  # as in result.json
+    promised: list[tuple[str, str]] = field(default_factory=list)  # inner and outer outline of each α, sent like masks
     image: str = ""
 
     def __post_init__(self) -> None:
@@ -75,7 +82,7 @@ class Scene:
         self.areas.append(int((mask >= 0.5).sum()))
         small = scaled((mask * 255).round().to(torch.uint8).numpy(), GRID)
         self.grid = (small.shape[1], small.shape[0])
-        self.masks.append(base64.b64encode(zlib.compress(small.tobytes(), 3)).decode())
+        self.masks.append(packed(small))
 
     def finish(self, found: Segmentation, seconds: float) -> None:
         """The area of the consensus at every stop of the slider, in pixels of the image; how well the masks agree: the
@@ -85,6 +92,13 @@ class Scene:
         held = torch.bincount(reached, minlength=LEVELS + 2)
         self.curve = held.flip(0).cumsum(0).flip(0)[1:].tolist()
         self.agreement = pairwise_agreement((found.masks >= 0.5).numpy())
+        self.promises = found.promises()
+        for share in found.calibration.alphas if found.calibration else ():
+            inner, outer = (
+                packed(scaled(each.numpy().astype(np.uint8) * 255, GRID))
+                for each in (found.inner(share), found.outer(share))
+            )
+            self.promised.append((inner, outer))
         self.seconds = seconds
 
     def value(self, progress: float = 1.0, stamp: int = 0) -> dict[str, Any]:
@@ -95,6 +109,7 @@ class Scene:
             "width": width, "height": height, "spacing": self.spacing, "crop": self.crop, "total": self.total,
             "progress": progress, "grid": self.grid, "masks": list(self.masks), "areas": list(self.areas),
             "curve": self.curve, "agreement": self.agreement, "seconds": self.seconds, "forms": self.forms,
+            "promises": self.promises, "promised": self.promised,
             "regions": [[r.left, r.top, r.right, r.bottom] for r in self.regions],
             "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE],
         }  # fmt: skip

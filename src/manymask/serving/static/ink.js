@@ -16,11 +16,12 @@ function load(address) {
 
 // the border of grid ≥ level between the pixels (marching squares); outside the picture is 0
 const SIDES = [[], [3, 0], [0, 1], [3, 1], [1, 2], [3, 0, 1, 2], [0, 2], [3, 2], [2, 3], [0, 2], [0, 1, 2, 3], [1, 2], [1, 3], [0, 1], [0, 3], []];
-function outline(grid, width, height, level) {
+function outline(grid, width, height, level, drawn = () => true) {
   const path = new Path2D();
   const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : grid[y * width + x]);
   for (let y = -1; y < height; y++) {
     for (let x = -1; x < width; x++) {
+      if (!drawn(x, y)) continue;
       const [a, b, c, d] = [at(x, y), at(x + 1, y), at(x + 1, y + 1), at(x, y + 1)];
       const sides = SIDES[(a >= level) | ((b >= level) << 1) | ((c >= level) << 2) | ((d >= level) << 3)];
       for (let k = 0; k < sides.length; k++) {
@@ -32,6 +33,12 @@ function outline(grid, width, height, level) {
     }
   }
   return path;
+}
+
+// which cells of a grid a dashed border is drawn in: three of five along every direction
+function dashes(width) {
+  const size = Math.max(1, Math.round(width / 128));
+  return (x, y) => (Math.floor((x + size) / size) + 2 * Math.floor((y + size) / size)) % 5 < 3;
 }
 
 function colours(anchors) {

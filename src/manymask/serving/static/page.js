@@ -3,7 +3,7 @@
 const find = (selector) => element.querySelector(selector);
 const CONFIDENCE = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 const DISAGREEMENT = ["#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"];
-const BLANK = { scene: null, picture: null, grids: [], paths: [], mean: null, border: null, confidence: null, disagreement: null, marks: [], waiting: 0 };
+const BLANK = { scene: null, picture: null, grids: [], paths: [], mean: null, border: null, confidence: null, disagreement: null, promised: [], marks: [], waiting: 0 };
 const view = { ...BLANK, hidden: new Set(), zoomed: true, at: 0.5, stamp: 0 };
 
 const LUTS = { confidence: colours(CONFIDENCE), disagreement: colours(DISAGREEMENT) };
@@ -102,6 +102,11 @@ function square(context, [left, top, right, bottom], pixel, removable) {
   context.stroke();
 }
 
+// the inner and the outer outline of the chosen share, if one is chosen
+function promised() {
+  return view.promised[find("#mm-alpha").selectedIndex - 1] || [];
+}
+
 const colour = (k) => view.scene.palette[k % view.scene.palette.length];
 
 function paint() {
@@ -113,6 +118,7 @@ function paint() {
     if (!view.hidden.has(k)) stroke(context, path, pixel, colour(k), 2, true);
   });
   if (view.border && !view.hidden.has("consensus")) stroke(context, view.border, pixel, "#ffffff", 3, true);
+  for (const path of promised()) stroke(context, path, pixel, "#ffffff", 1.5, true);
   if (!view.marks.length) for (const region of scene.regions) square(context, region, pixel, false);
   for (const mark of view.marks) square(context, around(mark), pixel, true);
   for (const name of ["confidence", "disagreement"]) {
@@ -182,6 +188,67 @@ function cut() {
   find(".mm-confidence .mm-scale em").style.left = 100 * view.at + "%";
 }
 
+const percent = (share) => (100 * share).toFixed(share > 0 && share < 0.01 ? 1 : 0) + " %";
+
+// what is promised, in words: [text, explanation, class]
+function badges() {
+  const { promises, regions } = view.scene;
+  if (!promises.calibrated) return promises.why_not ? [["Not calibrated", promises.why_not, "mm-doubt"]] : [];
+  const { dice, dice_low: low, dice_high: high, failure, presence, foreign, like_training: like } = promises.worst;
+  const moved = Math.abs(view.at - promises.dice_threshold) > 1e-6;
+  const cut = promises.dice_threshold.toFixed(2);
+  const found = [[
+    (failure >= 0.5 ? "⚠ " : "") + "Predicted Dice " + (moved ? "at threshold " + cut + ": " : "") + dice.toFixed(2) + " (" + low.toFixed(2) + " – " + high.toFixed(2) + ")"
+      + (regions.length > 1 ? ", worst of " + regions.length + " regions" : "") + (moved ? "; not for " + view.at.toFixed(2) : ""),
+    "Of ten such images, about nine have a Dice inside the interval. The Dice is below 0.7 with a probability of " + percent(failure) + ". It holds for the consensus at threshold "
+      + cut + " alone, on images like those of the calibration (" + promises.on + ").",
+    (failure >= 0.5 ? "mm-doubt" : "") + (moved ? " mm-off-threshold" : ""),
+  ]];
+  if (presence !== null) {
+    const rare = presence < 0.5;
+    found.push([(rare ? "⚠ Nothing may be here: lesion " : "Lesion present: ") + percent(presence),
+      "The probability that there is a lesion at all, on images like those of the calibration.", rare ? "mm-doubt" : ""]);
+  }
+  if (foreign !== null) {
+    found.push([foreign ? "⚠ Unlike the training images" : "Like the training images",
+      "Of images like the training images, " + percent(like) + " lie at least this far off." + (foreign ? " What is predicted may not hold." : ""), foreign ? "mm-doubt" : ""]);
+  }
+  return found;
+}
+
+// made once for each text: a focused badge keeps its focus
+function tellBadges() {
+  const list = find(".mm-badges");
+  const said = view.scene.promises ? badges() : [];
+  list.hidden = !said.length;
+  while (list.children.length > said.length) list.lastChild.remove();
+  said.forEach(([text, why, kind], k) => {
+    if (!list.children[k]) {
+      const item = document.createElement("li");
+      item.innerHTML = '<button type="button" aria-describedby="mm-why-' + k + '"></button><span role="tooltip" id="mm-why-' + k + '"></span>';
+      list.append(item);
+    }
+    list.children[k].className = kind.trim();
+    [list.children[k].firstChild.textContent, list.children[k].lastChild.textContent] = [text, why];
+  });
+}
+
+function tellOutlines() {
+  const outlines = view.scene.promises.outlines || [];
+  const select = find("#mm-alpha");
+  find(".mm-promised").hidden = !outlines.length;
+  const shares = outlines.map(({ alpha }) => "for at most " + percent(alpha));
+  if (select.dataset.held !== shares.join()) {
+    select.replaceChildren(new Option("hidden", ""), ...outlines.map(({ alpha }, k) => new Option(shares[k], alpha)));
+    select.dataset.held = shares.join();
+  }
+  const chosen = outlines[select.selectedIndex - 1];
+  find(".mm-promised p").textContent = chosen
+    ? "Dashed. On average, at most " + percent(chosen.alpha) + " of the inner outline (" + area(chosen.inner_area) + ") is no lesion, and at most " + percent(chosen.alpha)
+      + " of the lesion lies outside of the outer one (" + area(chosen.outer_area) + ")."
+    : "";
+}
+
 function tell() {
   const { scene } = view;
   const done = scene.masks.length;
@@ -198,6 +265,8 @@ function tell() {
     : done ? name + ": " + done + (done > 1 ? " masks" : " mask") + (done < scene.total ? ", then stopped" : " in " + scene.seconds.toFixed(1) + " s")
     : name + ", " + scene.width + " × " + scene.height + " px";
   find(".mm-warnings").replaceChildren(...scene.warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  tellBadges();
+  tellOutlines();
   find(".mm-hint").textContent = done ? "one colour per mask, the consensus in white"
     : scene.crop && Math.max(scene.width, scene.height) > scene.crop ? "click where to look, then draw" : "";
   find(".mm-zoom").hidden = !(done && scene.regions.length && Math.max(scene.width, scene.height) > scene.crop);
@@ -253,6 +322,8 @@ async function show(scene) {
     view.grids.push(grid);
     view.paths.push(outline(grid, ...scene.grid, 127.5));
   }
+  const dashed = (grid) => outline(grid, ...scene.grid, 127.5, dashes(scene.grid[0]));
+  view.promised = await Promise.all(scene.promised.map(async (pair) => (await Promise.all(pair.map(inflate))).map(dashed)));
   fuse();
   tell();
   cut();
@@ -265,14 +336,18 @@ let due = 0;
 const soon = (work) => { cancelAnimationFrame(due); due = requestAnimationFrame(work); };
 find("#mm-threshold").addEventListener("input", (event) => {
   view.at = Number(event.target.value);
-  if (view.scene) soon(() => { cut(); count(); paint(); });
+  if (view.scene) soon(() => { cut(); tellBadges(); count(); paint(); });
 });
 find(".mm-zoom").addEventListener("click", (event) => {
   view.zoomed = !view.zoomed;
   event.target.setAttribute("aria-pressed", String(view.zoomed));
   paint();
 });
-find(".mm-download").addEventListener("click", () => trigger("save", { threshold: view.at, form: find("#mm-form").value, stamp: view.scene.stamp }));
+find(".mm-download").addEventListener("click", () => trigger("save", { threshold: view.at, form: find("#mm-form").value, alpha: find("#mm-alpha").value, stamp: view.scene.stamp }));
+find("#mm-alpha").addEventListener("change", () => { tellOutlines(); paint(); });
+// Escape puts an explanation away until the pointer or the focus moves on
+find(".mm-badges").addEventListener("keydown", (event) => find(".mm-badges").classList.toggle("mm-quiet", event.key === "Escape"));
+for (const kind of ["pointerleave", "focusout"]) find(".mm-badges").addEventListener(kind, () => find(".mm-badges").classList.remove("mm-quiet"));
 find(".mm-remove").addEventListener("click", () => trigger("remove"));
 for (const button of element.querySelectorAll(".mm-examples button")) {
   button.addEventListener("click", () => trigger("example", { number: Number(button.dataset.k) }));
