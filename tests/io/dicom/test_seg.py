@@ -123,7 +123,7 @@ def test_segments_are_labelled_and_coloured_as_in_the_overlay():
     (masks,), (levels,), (confidence,) = segs["MASKS"], segs["LEVELS"], segs["CONFIDENCE"]
     assert list(masks.segment_numbers) == [1, 2, 3, 4]
     labels = [s.SegmentLabel for s in masks.SegmentSequence]
-    assert labels == ["MaskEnsemble (confidence >= 0.5)", "Mask 1 of 3", "Mask 2 of 3", "Mask 3 of 3"]
+    assert labels == ["Consensus (confidence >= 0.5)", "Mask 1 of 3", "Mask 2 of 3", "Mask 3 of 3"]
     assert [s.SegmentLabel for s in levels.SegmentSequence] == [f"Confidence >= {v}" for v in (0.25, 0.5, 0.75)]
     for segment, colour in zip(masks.SegmentSequence[1:], PALETTE[:3], strict=True):
         found = CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue).to_rgb(clip=True)

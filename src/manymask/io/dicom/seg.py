@@ -108,7 +108,7 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
     threshold = facts.get("threshold", 0.5)
     drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n)]
     levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
-    agreed = (f"MaskEnsemble (confidence >= {threshold:g})", _WHITE)
+    agreed = (f"Consensus (confidence >= {threshold:g})", _WHITE)
     planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], n + 2)
     kinds = [
         _Kind(
