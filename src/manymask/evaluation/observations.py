@@ -110,6 +110,9 @@ def unbatched(drawn: Tensor, traits: ImageTraits) -> Iterator[Drawn]:
     Args:
         drawn: probabilities (B, n, S, S).
         traits: of the same images.
+
+    Yields:
+        One entry per image.
     """
     for i, masks in enumerate(drawn.float().cpu().numpy()):
         presence = None if traits.presence is None else float(traits.presence[i])

@@ -155,6 +155,8 @@ class Drawing:
         traits: of the regions.
     """
 
+    traits: ImageTraits
+
     def __init__(self, masks: Iterator[Tensor], traits: ImageTraits) -> None:
         self._masks = masks
         self.traits = traits

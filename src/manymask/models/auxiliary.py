@@ -43,6 +43,13 @@ class AuxiliaryHead(nn.Module):
     def on(cls, denoiser: nn.Module, mask_codec: Coder) -> "AuxiliaryHead":
         """The head for a denoiser and the codec of its latents.
 
+        Args:
+            denoiser: the denoiser.
+            mask_codec: the codec of the mask latents.
+
+        Returns:
+            The untrained head.
+
         Raises:
             ConfigError: the denoiser has no features of the image.
         """

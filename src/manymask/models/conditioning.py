@@ -74,7 +74,13 @@ class Conditioning:
 
 
 def feature_channels(denoiser: nn.Module) -> tuple[int, ...]:
-    """Channels of a denoiser's image features, finest first: of the condition maps after the image latent.
+    """Channels of a denoiser's image features: of the condition maps after the image latent.
+
+    Args:
+        denoiser: the denoiser.
+
+    Returns:
+        The channels, finest first.
 
     Raises:
         ConfigError: the denoiser has no such features.

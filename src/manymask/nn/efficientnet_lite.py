@@ -178,6 +178,8 @@ class ImageNetBottomUp(nn.Module):
         ValueError: the backbone does not have this many levels from f on.
     """
 
+    finer: tuple[int, ...]
+
     def __init__(self, factor: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.first = factor.bit_length() - 2  # features begin at H/2

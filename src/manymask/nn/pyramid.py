@@ -22,6 +22,8 @@ class BottomUp(nn.Module):
         finer: channels of the levels that are not returned, finest first.
     """
 
+    finer: tuple[int, ...]
+
     def __init__(
         self, inputs: int, channels: Sequence[int], blocks_per_level: int, patch_size: int, given: int
     ) -> None:
