@@ -102,7 +102,7 @@ def test_model_that_is_not_calibrated_says_so_to_programs(client, image):
 
 
 def test_documented_endpoints_are_the_only_public_ones(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/segment", "/models"}
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/segment", "/triage", "/models"}
     assert client.predict(api_name="/models")["crops"]["regions"] is True
     documented = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text()
     parameters = client.view_api(return_format="dict")["named_endpoints"]["/segment"]["parameters"]

@@ -286,6 +286,84 @@ def test_promises_stand_beside_the_result_and_hold_at_one_threshold(visit, lesio
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def names_listed(page):
+    return page.locator(".mm-scroll td.mm-name button").all_inner_texts()
+
+
+def test_list_of_dropped_images_is_sorted_by_headings_and_shows_a_picture_by_its_row(visit, tmp_path):
+    paths = [tmp_path / f"phantom-{k}.png" for k in range(4)]
+    for k, path in enumerate(paths):
+        Image.fromarray(phantom.draw(k).image[:, :, 0]).save(path)
+    page = visit()
+    choose_model(page, "calibrated")
+    upload(page, paths)
+    drawn(page, 5, "phantom-0 (image 1 of 4)")
+    assert page.inner_text(".mm-all") == "Segment all 4 images" and not page.locator(".mm-table").is_visible()
+    page.click(".mm-all")
+    page.wait_for_function(
+        "document.querySelector('.mm-list-status').textContent.startsWith('4 of 4 images segmented')"
+    )
+    assert not page.locator(".mm-list-stop").is_visible()
+    assert page.inner_text(".mm-promise p >> nth=0").startswith("Review these 1 of 4 images: they are expected to hold")
+    failures = [float(text.split()[0]) for text in page.locator(".mm-scroll td.mm-failure").all_inner_texts()]
+    assert failures == sorted(failures, reverse=True)
+    assert page.locator(".mm-scroll td.mm-order").all_inner_texts() == ["1 · review", "2", "3", "4"]
+    assert page.locator("td.mm-like_training", has_text="⚠ unlike").count() == 4
+    first_order, heading = names_listed(page), page.get_by_role("columnheader", name="Image")
+    heading.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending" and names_listed(page) == [p.stem for p in paths]
+    assert page.locator("th[aria-sort]").count() == 1
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending" and names_listed(page) == [p.stem for p in paths][::-1]
+    page.get_by_role("columnheader", name="Order").get_by_role("button").click()
+    assert names_listed(page) == first_order
+    row = page.get_by_role("row", name="phantom-2")
+    row.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    drawn(page, 5, "phantom-2 (image 3 of 4): 5 masks")
+    assert row.get_attribute("aria-current") == "true" and page.locator("tr[aria-current]").count() == 1
+    predicted = row.locator("td.mm-dice").inner_text()
+    assert page.locator(".mm-badges button").first.inner_text().removeprefix("⚠ ") == "Predicted Dice " + predicted
+    assert page.input_value("input[type=number][aria-label*='Image']") == "3"
+    for width in (390, 820, 1024, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.mm-scroll'))") <= 0
+        for part in (*page.locator("th button").all(), *page.locator("td.mm-name button").all()):
+            box = part.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    choose_model(page, "whole")
+    page.locator(".mm-table").wait_for(state="hidden")
+    page.click(".mm-all")
+    page.wait_for_function(
+        "document.querySelector('.mm-list-status').textContent.startsWith('4 of 4 images segmented')"
+    )
+    assert page.inner_text(".mm-promise p").startswith("Nothing is promised. The model is not calibrated")
+    agreements = [float(text) for text in page.locator("td.mm-agreement").all_inner_texts()]
+    assert agreements == sorted(agreements) and page.locator("td.mm-dice").count() == 0
+    choose_model(page, "crops")
+    page.locator(".mm-list").wait_for(state="hidden")
+
+
+def test_list_is_filled_row_by_row_and_stops_with_what_is_there(visit, tmp_path):
+    paths = [tmp_path / f"phantom-{k}.png" for k in range(3)]
+    for k, path in enumerate(paths):
+        Image.fromarray(phantom.draw(k).image[:, :, 0]).save(path)
+    page = visit()
+    upload(page, paths)
+    drawn(page, 5, "phantom-0")
+    page.click("text=More settings")
+    page.locator("input[aria-label*='Steps'], label:has-text('Steps') input").first.fill("300")
+    page.click(".mm-all")
+    page.wait_for_function("document.querySelectorAll('.mm-scroll tbody tr').length == 1")
+    assert page.inner_text(".mm-list-status") == "Segmenting image 2 of 3 …"
+    page.click(".mm-list-stop")
+    page.wait_for_function("document.querySelector('.mm-list-status').textContent.startsWith('Stopped: 1 of 3 images')")
+    page.click(".mm-remove")
+    page.locator(".mm-list").wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("width", [390, 640, 700, 820, 960, 1024, 1180, 1250, 1440])
 def test_threshold_can_be_moved_at_every_width(visit_drawn, width):
     page = visit_drawn

@@ -1,4 +1,4 @@
-"""How many failures a reviewer is expected to find among the most doubtful images: what `manymask triage` promises."""
+"""How many failures a reviewer is expected to find among the most doubtful images: what `triage` and the page promise."""
 
 import math
 from dataclasses import dataclass
@@ -6,13 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
+from manymask.calibration.calibration import Calibration
 from manymask.calibration.foreignness import FALSE_ALARMS
+from manymask.calibration.quality import FAILURE
 from manymask.errors import ConfigError
 
 POINTS = 100  # of the curve that is written
 UNUSUAL = 0.01  # so improbable a number of foreign images is no false alarm
 
+FEW = 10  # failures in a calibration, below which probabilities of a failure are rough
+
 Budget = int | float  # a number of images, or a share of them
+BUDGET: Budget = 0.1  # of which the promise speaks unless another is given
 
 
 @dataclass(frozen=True)
@@ -123,3 +128,51 @@ def unlike(foreign: int, count: int) -> str:
         f"{foreign} of {count} images are unlike the training images (about {100 * FALSE_ALARMS:g} % would be false alarms): "
         "what is promised here may not hold for them."
     )
+
+
+def promised(review: Review, k: int, calibration: Calibration, foreign: int, find: float | None = None) -> list[str]:
+    """What the first k images are expected to hold, and what may break that promise.
+
+    Args:
+        review: all images.
+        k: how many images can be reviewed.
+        calibration: that the probabilities come from.
+        foreign: number of images that are called foreign.
+        find: the share of the failures that should be found, in (0, 1]; None for no sentence about it.
+
+    Returns:
+        Sentences, the promise first.
+    """
+    n, origin = review.count, calibration.origin
+    failures = f"{review.found(k):.1f} of {review.expected:.1f} failures"
+    said = [
+        f"Review these {k} of {n} images: they are expected to hold {failures} ({100 * review.share(k):.0f} %). A failure "
+        f"is a Dice below {FAILURE:g}."
+    ]
+    if find is not None:
+        share = f"{100 * find:g} % of the failures"
+        said.append(f"To find {share}, review the first {review.needed(find)} of {n} images (expected).")
+    if review.expected < 1:
+        said.append("Less than one failure is expected in all of them.")
+    said.append(
+        f"These numbers are expectations over images like the calibration's ({len(origin.cases)} cases of {origin.data}), "
+        "not a guarantee for this folder."
+    )
+    if origin.failures < FEW:
+        said.append(f"The calibration held only {origin.failures} failures: these probabilities are rough.")
+    if calibration.foreign is None:
+        said.append("Whether these images are like the training images is not known.")
+    sentence = unlike(foreign, n)
+    return [*said, sentence] if sentence else said
+
+
+def nothing_promised(why_not: str) -> str:
+    """The sentence for results that are not calibrated.
+
+    Args:
+        why_not: the reason, a sentence.
+
+    Returns:
+        The sentence.
+    """
+    return f"Nothing is promised. {why_not} Images are sorted by how little their masks agree."

@@ -24,7 +24,7 @@ from manymask.hub.intended_use import finding
 from manymask.inference.batch import Entry, Run
 from manymask.inference.failures import reported
 from manymask.inference.outputs import SeriesResult
-from manymask.inference.review import Budget, Review, unlike
+from manymask.inference.review import BUDGET, Budget, Review, nothing_promised, promised
 from manymask.inference.thumbnail import THUMBNAIL, write_thumbnail
 from manymask.inference.triage_page import write_page
 from manymask.io.atomic import atomic_file, read_object, write_json
@@ -33,8 +33,6 @@ from manymask.io.record import Record, SourceRecord, now
 from manymask.io.source import source_of
 
 CSV, PAGE, FACTS = "triage.csv", "triage.html", "triage.json"
-FEW = 10  # failures in a calibration, below which probabilities of a failure are rough
-BUDGET = 0.1  # of which the promise speaks unless another is given
 COLUMNS = (
     "rank", "name", "input", "review", "doubt", "failure", "predicted_dice", "dice_low", "dice_high", "presence", "foreign",
     "like_training", "agreement", "expected_found", "warnings",
@@ -221,35 +219,15 @@ class TriageRun(Run):
 
     def sentences(self) -> list[str]:
         """What is promised, and what may break the promise."""
-        n, k, review = len(self.ranked), self.reviewed, self.review
+        k, review = self.reviewed, self.review
         if review is None:
             return [
-                f"Nothing is promised. {self.why_not} Images are sorted by how little their masks agree.",
-                f"The first {k} of {n} images are marked for review.",
+                nothing_promised(self.why_not),
+                f"The first {k} of {len(self.ranked)} images are marked for review.",
             ]
         calibration = self.segmenter.trained.calibration
         assert calibration is not None
-        origin = calibration.origin
-        failures = f"{review.found(k):.1f} of {review.expected:.1f} failures"
-        said = [
-            f"Review these {k} of {n} images: they are expected to hold {failures} ({100 * review.share(k):.0f} %). A failure "
-            f"is a Dice below {FAILURE:g}."
-        ]
-        if self.find is not None:
-            share = f"{100 * self.find:g} % of the failures"
-            said.append(f"To find {share}, review the first {review.needed(self.find)} of {n} images (expected).")
-        if review.expected < 1:
-            said.append("Less than one failure is expected in all of them.")
-        said.append(
-            f"These numbers are expectations over images like the calibration's ({len(origin.cases)} cases of {origin.data}), "
-            "not a guarantee for this folder."
-        )
-        if origin.failures < FEW:
-            said.append(f"The calibration held only {origin.failures} failures: these probabilities are rough.")
-        if calibration.foreign is None:
-            said.append("Whether these images are like the training images is not known.")
-        foreign = unlike(sum(bool(each.foreign) for each in self.ranked), n)
-        return [*said, foreign] if foreign else said
+        return promised(review, k, calibration, sum(bool(each.foreign) for each in self.ranked), self.find)
 
     def _fitting(self, path: Path) -> SourceRecord | None:
         """The source of an earlier result that this run would draw again in the same way; else None."""

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
@@ -14,11 +15,13 @@ import gradio as gr
 from manymask.errors import InputError
 from manymask.io.image import Picture
 from manymask.serving import service
+from manymask.serving.listing import most_doubtful_first
 from manymask.serving.request_queue import LeftError, StoppedError
 from manymask.serving.service import OpenedInput, SegmentRequest
 from manymask.serving.session import (
     OWN_SAMPLER,
     SessionManager,
+    list_of,
     sampler_labels,
     segment_request_of,
     thumbnails,
@@ -31,6 +34,7 @@ differ.</p><p class="mm-warning"><b>Research use only.</b> Not for diagnosis or 
 FETCH = """(file) => { const link = document.createElement("a"); link.href = file.url;
 link.download = file.orig_name || "manymask.zip"; document.body.append(link); link.click(); link.remove(); }"""
 ENDED = "() => { window.dispatchEvent(new Event('manymask-ended')); }"
+LIST_ENDED = ENDED.replace("ended", "list-ended")
 
 
 EVENT = re.compile("[0-9a-f]{32}")  # the visit of a caller of `/call/segment` is the event itself
@@ -68,9 +72,18 @@ class Events:
         model = self.sessions.segmenter(name)
         scene = service.preview(model, self.sessions.shown(found, place, window))
         count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
-        scene.place, scene.warnings = place_label(found, place), (*self.sessions.notices(found), *scene.warnings)
+        scene.place, scene.number = place_label(found, place), place
+        scene.warnings = (*self.sessions.notices(found), *scene.warnings)
         slider = gr.update(maximum=max(2, count), value=place, visible=count > 1, label=kind)
         return found, scene.value(stamp=next(self.stamps)), None, slider
+
+    def _offer(self, found: OpenedInput | Picture | None, name: str, visit: str | None) -> dict[str, Any]:
+        """The list in place of an earlier one, which ends: empty, with how many pictures there are to be listed."""
+        self.sessions.line.leave(list_of(visit))
+        stamp = next(self.stamps)
+        if not isinstance(found, OpenedInput) or self.sessions.segmenter(name).recipe.crop:
+            return {"stamp": stamp, "images": 0}
+        return {"stamp": stamp, "images": len(found), "kind": found.kind}
 
     def drop(self, paths: list[str] | None, window: str, name: str, request: gr.Request) -> Any:
         """New files in place of what was there."""
@@ -80,28 +93,43 @@ class Events:
             self.sessions.remember(request.session_hash, mine)
             found = service.open_files(mine, self.sessions.limits)
             first = 1 if found.kind == "Image" else (len(found) + 1) // 2
-            return (*self._show(found, first, window, name), self._regions(name))
+            offer = self._offer(found, name, request.session_hash)
+            return (*self._show(found, first, window, name), self._regions(name), offer)
 
     def example(self, window: str, name: str, event: gr.EventData, request: gr.Request) -> Any:
         with user_facing_errors(self.sessions.folder):
             self.sessions.line.leave(request.session_hash or "")
             _, picture = self.sessions.examples[int(event.number) % len(self.sessions.examples)]
-            return (*self._show(picture, 1, window, name), self._regions(name))
+            offer = self._offer(picture, name, request.session_hash)
+            return (*self._show(picture, 1, window, name), self._regions(name), offer)
 
     def change(
         self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
     ) -> Any:
-        """Another slice, window or model."""
+        """Another window or model: what is listed was drawn with the old one."""
+        with user_facing_errors(self.sessions.folder):
+            offer = self._offer(found, name, request.session_hash)
+        return (*self.turn(found, place, window, name, request), offer)
+
+    def turn(
+        self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
+    ) -> Any:
+        """Another slice."""
         with user_facing_errors(self.sessions.folder):
             self.sessions.line.leave(request.session_hash or "")
             if found is None:
                 return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name)
             return (*self._show(found, int(place), window, name), self._regions(name))
 
+    def choose(self, found: Any, window: str, name: str, request: gr.Request, event: gr.EventData) -> Any:
+        """The picture of a row of the list."""
+        return self.turn(found, event.number, window, name, request)
+
     def remove(self, name: str, request: gr.Request) -> Any:
         """The image goes, from the server too; the page is as it was at first."""
         self.sessions.forget(request.session_hash)
-        return None, {"stamp": next(self.stamps)}, None, gr.update(visible=False), self._regions(name)
+        offer = self._offer(None, name, request.session_hash)
+        return None, {"stamp": next(self.stamps)}, None, gr.update(visible=False), self._regions(name), offer
 
     def _regions(self, name: str) -> Any:
         """The box of regions: empty, and only there for a model that has regions."""
@@ -141,13 +169,32 @@ class Events:
                 for scene, share, done in self.sessions.draw(found, place, window, name, order, ticket.check):
                     if done is not None:
                         ticket.check_left()
-                    scene.place = place_label(found, place)
+                    scene.place, scene.number = place_label(found, place), place
                     yield scene.value(share, stamp), done and (stamp, done)
             except StoppedError:
                 yield {"stamp": stamp, "waiting": 0}, gr.skip()
 
     def stop(self, request: gr.Request) -> None:
         self.sessions.line.stop(request.session_hash or "")
+
+    def draw_all(self, found: Any, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
+                 request: gr.Request) -> Any:  # fmt: skip
+        """The list of all pictures as it is filled. Single pictures can be drawn meanwhile."""
+        sessions, visit, stamp = self.sessions, list_of(request.session_hash), next(self.stamps)
+        with user_facing_errors(sessions.folder), suppress(LeftError):
+            if not isinstance(found, OpenedInput):
+                raise InputError("there is nothing to list: drop several images first")
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "")
+            listing = sessions.listing(found, window, name, order)
+            sessions.line.leave(visit)
+            sessions.renew(request.session_hash)
+            with sessions.line.place(visit, client_of(request)) as ticket:
+                yield {"stamp": stamp, **listing.value()}
+                for ahead in sessions.rows(listing, ticket):
+                    yield {"stamp": stamp, "waiting": ahead, **listing.value()}
+
+    def stop_all(self, request: gr.Request) -> None:
+        self.sessions.line.stop(list_of(request.session_hash))
 
     def save(self, done: Any, request: gr.Request, event: gr.EventData) -> str:
         with user_facing_errors(self.sessions.folder):
@@ -182,6 +229,22 @@ class Events:
                 sessions.age(mine)
             archive, facts = sessions.pack(done, threshold, form, visit)
             return {**facts, "agreement": facts["pairwise_iou"], "saved_as": form}, str(archive)
+
+    def triage(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, window: Any,
+               request: gr.Request) -> Any:  # fmt: skip
+        """Draws masks of every image; returns a row of numbers for each, the most doubtful first, and what is promised."""
+        sessions, visit = self.sessions, request.session_hash or ""
+        with user_facing_errors(sessions.folder):
+            mine = [Path(path) for path in paths or []]
+            sessions.remember(visit, mine)
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "")
+            try:
+                with sessions.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
+                    listing = sessions.listing(service.open_files(mine, sessions.limits), window or "", model, order)
+                    deque(sessions.rows(listing, ticket), maxlen=0)
+            finally:
+                sessions.age(mine)
+            return {**listing.value(most_doubtful_first(listing.rows)), "warnings": sessions.notices(listing.found)}
 
     def models(self) -> dict[str, Any]:
         """The models by name: input size, channels, whether they need a region of interest, what they learnt from."""
@@ -221,9 +284,14 @@ def build(sessions: SessionManager) -> Any:
             with gr.Column(scale=1, min_width=280):
                 controls = _controls(sessions)
             with gr.Column(scale=3, min_width=300):
+                controls.list = gr.HTML(
+                    {}, html_template=text_of("list.html"), js_on_load=text_of("list.js"), apply_default_css=False,
+                    elem_id="mm-list",
+                )  # fmt: skip
+                template = text_of("page.html").replace("EXAMPLES", thumbnails(sessions.examples))
                 controls.viewer = gr.HTML(
-                    {}, html_template=text_of("page.html").replace("EXAMPLES", thumbnails(sessions.examples)),
-                    js_on_load=text_of("ink.js") + text_of("page.js"), apply_default_css=False, elem_id="mm-viewer",
+                    {}, html_template=template, js_on_load="".join(map(text_of, ("ink.js", "page.js", "files.js"))),
+                    apply_default_css=False, elem_id="mm-viewer",
                 )  # fmt: skip
         _wire(controls, Events(sessions), page)
     return page
@@ -248,17 +316,25 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
     opened, drawing = gr.State(None, time_to_live=KEPT), gr.State(None, time_to_live=KEPT)
     archive, scene = gr.File(visible=False), [opened, c.viewer, drawing, c.number, c.regions]
+    everything = [*scene, c.list]
     inputs = [opened, c.number, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.regions]
 
-    dropped = c.dropped.upload(events.drop, [c.dropped, c.window, c.model], scene, **light, **private)
+    dropped = c.dropped.upload(events.drop, [c.dropped, c.window, c.model], everything, **light, **private)
     for ended in (dropped.success, dropped.failure):  # refused or not: the next drop replaces
         ended(None, None, c.dropped, js="() => null", **private)
-    chosen = c.viewer.example(events.example, [c.window, c.model], scene, **light, **private)
-    for begun in (dropped.success, chosen.success):
+    chosen = c.viewer.example(events.example, [c.window, c.model], everything, **light, **private)
+    listed = c.list.choose(
+        events.choose, [opened, c.window, c.model], scene, trigger_mode="always_last", **light, **private
+    )
+    for begun in (dropped.success, chosen.success, listed.success):
         begun(events.draw_at_once, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
-    for changed in (c.number.input, c.window.change, c.model.change):
-        changed(events.change, inputs[:4], scene, trigger_mode="always_last", **light, **private)
-    c.viewer.remove(events.remove, c.model, scene, **at_once)
+    c.number.input(events.turn, inputs[:4], scene, trigger_mode="always_last", **light, **private)
+    for changed in (c.window.change, c.model.change):
+        changed(events.change, inputs[:4], everything, trigger_mode="always_last", **light, **private)
+    c.viewer.remove(events.remove, c.model, everything, **at_once)
+    settings = [opened, c.window, c.model, c.samples, c.seed, c.sampler, c.steps]
+    c.list.all(events.draw_all, settings, c.list, **heavy, **private).then(None, js=LIST_ENDED, **private)
+    c.list.stop(events.stop_all, None, None, **at_once)
     c.viewer.pick(events.pick, None, c.regions, trigger_mode="multiple", **at_once)
     c.go.click(events.draw, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
     c.stop.click(events.stop, None, None, **at_once)
@@ -269,4 +345,7 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     asked = [c.dropped, *_asked_by_programs(events.sessions)]
     told = [gr.JSON(visible=False), gr.File(visible=False)]
     gr.Button(visible=False).click(events.segment, asked, told, api_name="segment", **heavy)
+    gr.Button(visible=False).click(
+        events.triage, [*asked[:6], asked[7]], gr.JSON(visible=False), api_name="triage", **heavy
+    )
     gr.api(events.models, api_name="models", queue=False)

@@ -54,6 +54,10 @@ class Ticket:
         """How many drawings come first; waits up to `seconds` for that to change."""
         return self._line.ahead(self, seconds)
 
+    def step_back(self) -> None:
+        """Lets all others go first who are in the line now."""
+        self._line.step_back(self)
+
     def wait(self) -> None:
         """Returns when this ticket is the first; `InputError` as in `check`."""
         while self.ahead(1.0):
@@ -101,6 +105,13 @@ class RequestQueue:
             if before and seconds:
                 self._moved.wait_for(lambda: self._tickets.index(ticket) != before or ticket.ended, seconds)
             return self._tickets.index(ticket)
+
+    def step_back(self, ticket: Ticket) -> None:
+        """See `Ticket.step_back`."""
+        with self._moved:
+            self._tickets.remove(ticket)
+            self._tickets.append(ticket)
+            self._moved.notify_all()
 
     def listen(self, visit: str) -> None:
         """The caller of this visit listens for the answer."""

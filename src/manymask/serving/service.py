@@ -203,10 +203,16 @@ def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
 
 def check_request(order: SegmentRequest, picture: Picture, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
     """How masks are drawn; `InputError` for more than this server does for one visitor."""
-    if not 1 <= order.samples <= limits.masks:
-        raise InputError(f"choose 1 to {limits.masks} masks, not {order.samples}")
+    sampling = check_samples(order, segmenter, limits)
     if order.samples * picture.pixels.shape[0] * picture.pixels.shape[1] > 1 << 28:
         raise InputError("so many masks of so large an image do not fit into memory: choose fewer, or scale it down")
+    return sampling
+
+
+def check_samples(order: SegmentRequest, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
+    """The same, whatever the picture."""
+    if not 1 <= order.samples <= limits.masks:
+        raise InputError(f"choose 1 to {limits.masks} masks, not {order.samples}")
     sampling = SamplingConfig(order.sampler, order.steps)
     segmenter.model.resolve(sampling)
     return sampling
@@ -231,13 +237,9 @@ def draw_scene(
     scene.warnings = (*subject.notices, *subject.seen.notes)
     yield scene, 0.0, None
 
-    def callback(share: float) -> None:
-        check()
-        if time.monotonic() - start > limits.seconds:
-            raise InputError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
-
     parts = list[Tensor]()
     with suppress(StoppedError):
+        callback = _watched(check, start, limits)
         drawing = segmenter.draw(view, order.samples, order.seed, sampling, callback=callback)
         for part in drawing:
             parts.append(part)
@@ -246,14 +248,45 @@ def draw_scene(
     if not parts:
         yield scene, 1.0, None
         return
-    source = source_of(subject.shown, subject.file)
-    record = segmenter.record(source, len(parts), order.seed, sampling, rois=order.rois)
     seconds = time.monotonic() - start
+    record = _record(segmenter, subject, replace(order, samples=len(parts)), sampling)
     finished = FinishedDrawing(segmenter, subject, view, torch.cat(parts, dim=1), drawing.traits, record, seconds)
     found = finished.result(0.5)
     scene.finish(found, seconds)
     scene.warnings, scene.forms = (*subject.notices, *found.warnings), finished.forms()
     yield scene, 1.0, finished
+
+
+def draw_result(
+    segmenter: Segmenter, subject: Subject, order: SegmentRequest, limits: Limits, check: Callable[[], None]
+) -> Segmentation:
+    """All masks of a picture at once: what `draw_scene` draws, without the scenes; `check` as there, but nothing is kept
+    of what it ends."""
+    sampling = check_request(order, subject.seen, segmenter, limits)
+    start = time.monotonic()
+    view = segmenter.look(subject.seen, order.rois)
+    callback = _watched(check, start, limits)
+    drawing = segmenter.draw(view, order.samples, order.seed, sampling, every=order.samples, callback=callback)
+    drawn, record = torch.cat(list(drawing), dim=1), _record(segmenter, subject, order, sampling)
+    return FinishedDrawing(segmenter, subject, view, drawn, drawing.traits, record, time.monotonic() - start).result(
+        0.5
+    )
+
+
+def _watched(check: Callable[[], None], start: float, limits: Limits) -> Callable[[float], None]:
+    """What is called before each step."""
+
+    def callback(share: float) -> None:
+        check()
+        if time.monotonic() - start > limits.seconds:
+            raise InputError(f"stopped after {limits.seconds:g} seconds: choose fewer masks or steps")
+
+    return callback
+
+
+def _record(segmenter: Segmenter, subject: Subject, order: SegmentRequest, sampling: SamplingConfig) -> Record:
+    source = source_of(subject.shown, subject.file)
+    return segmenter.record(source, order.samples, order.seed, sampling, rois=order.rois)
 
 
 def check_number(number: Any) -> int:

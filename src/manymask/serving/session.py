@@ -26,7 +26,8 @@ from manymask.io.image import Picture
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.serving import service
 from manymask.serving.guard import log_error
-from manymask.serving.request_queue import RequestQueue
+from manymask.serving.listing import Listing, fill
+from manymask.serving.request_queue import RequestQueue, Ticket
 from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subject
 from manymask.serving.uploads import KEPT, RESULT_KEPT
 from manymask.serving.view_model import data_url
@@ -90,6 +91,7 @@ class SessionManager:
     def forget(self, visit: str | None) -> None:
         """Ends what a visit draws and removes what it left, unless another visitor holds the same file."""
         self.line.leave(visit or "")
+        self.line.leave(list_of(visit))
         with self.lock:
             gone = self.visits.pop(visit or "", set())
             held = {path for paths in self.visits.values() for path in paths}
@@ -98,6 +100,15 @@ class SessionManager:
                 path.unlink(missing_ok=True)
                 with suppress(OSError):
                     path.parent.rmdir()
+
+    def renew(self, visit: str | None) -> None:
+        """The files of a visit lie for as long as if they had just come."""
+        with self.lock:
+            mine = set(self.visits.get(visit or "", ()))
+        for path in mine:
+            with suppress(OSError):
+                if path.is_relative_to(self.folder):
+                    os.utime(path)
 
     # the steps of a visit ------------------------------------------------------------------------------------------
 
@@ -131,6 +142,19 @@ class SessionManager:
         model = self.segmenter(name)
         yield from service.draw_scene(model, self.subject(opened, number, window, model), order, self.limits, check)
 
+    def listing(self, opened: OpenedInput, window: str, name: str, order: SegmentRequest) -> Listing:
+        """An empty list of all pictures."""
+        model = self.segmenter(name)
+
+        def subject(number: int) -> Subject:
+            return self.subject(opened, number, window, model)
+
+        return Listing(model, order, self.limits, opened, subject)
+
+    def rows(self, listing: Listing, ticket: Ticket) -> Iterator[int]:
+        """See `listing.fill`."""
+        return fill(listing, ticket, lambda error: plain(user_facing(error), self.folder))
+
     def notices(self, opened: OpenedInput | Picture) -> list[str]:
         """What was left out of what was dropped."""
         return [] if isinstance(opened, Picture) else [plain(text, self.folder) for text in opened.notices]
@@ -155,6 +179,11 @@ class SessionManager:
             with suppress(OSError):
                 if path.is_relative_to(self.folder):
                     os.utime(path, (when, when))
+
+
+def list_of(visit: str | None) -> str:
+    """The name in the line of a visit's list, which goes on while its visitor draws single pictures."""
+    return f"{visit or ''} list"
 
 
 def plain(text: str, folder: Path) -> str:

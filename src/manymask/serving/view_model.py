@@ -60,6 +60,7 @@ class Scene:
     crop: int = 0  # side of a region of interest, 0 if the model takes whole images
     total: int = 0  # masks to come
     place: str = ""  # "slice 3 of 20", if there are several
+    number: int = 1  # the 3 of it
     warnings: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     grid: tuple[int, int] = (1, 1)  # columns and rows of the masks as sent
@@ -105,8 +106,9 @@ class Scene:
         """What `page.js` reads; everything JSON. stamp: the browser leaves scenes older than the one it shows."""
         height, width = self.pixels.shape[:2]
         return {
-            "stamp": stamp, "image": self.image, "name": self.name, "place": self.place, "warnings": self.warnings,
-            "width": width, "height": height, "spacing": self.spacing, "crop": self.crop, "total": self.total,
+            "stamp": stamp, "image": self.image, "name": self.name, "place": self.place, "number": self.number,
+            "warnings": self.warnings, "width": width, "height": height, "spacing": self.spacing, "crop": self.crop,
+            "total": self.total,
             "progress": progress, "grid": self.grid, "masks": list(self.masks), "areas": list(self.areas),
             "curve": self.curve, "agreement": self.agreement, "seconds": self.seconds, "forms": self.forms,
             "promises": self.promises, "promised": self.promised,

@@ -307,6 +307,7 @@ async function show(scene) {
     return;
   }
   if (!scene.image) return clear();
+  window.dispatchEvent(new CustomEvent("manymask-shown", { detail: scene.number }));
   const old = view.scene;
   const other = !old || old.image !== scene.image;
   if (other) view.picture = await load(scene.image);
@@ -395,10 +396,14 @@ function hand(files) {
 }
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
-  if (event.target.closest && event.target.closest("#mm-upload")) return;
+  const entries = entriesOf(event.dataTransfer);
+  const folder = entries.some((entry) => entry.isDirectory);
+  if (!folder && event.target.closest && event.target.closest("#mm-upload")) return;
   event.preventDefault();
-  hand(event.dataTransfer.files);
-});
+  if (!folder) return hand(event.dataTransfer.files);
+  event.stopPropagation(); // the field itself takes no folders
+  handFolders(entries);
+}, true);
 document.addEventListener("paste", (event) => hand(event.clipboardData.files));
 
 for (const canvas of element.querySelectorAll("canvas")) {
