@@ -156,6 +156,15 @@ def test_others_draw_between_two_pictures_of_a_list(page_server, images):
     assert drew.is_set() and rows_then == [1] and [row.number for row in listing.rows] == [1, 2, 3, 4]
 
 
+def test_slices_of_a_volume_are_listed_by_their_numbers(client, tmp_path):
+    nibabel = pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
+    volume = np.stack([phantom.draw(k).image[:, :, 0].T for k in range(3)], axis=2)
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.eye(4)), tmp_path / "scan.nii.gz")
+    found = triage(client, [tmp_path / "scan.nii.gz"], model="calibrated")
+    assert found["kind"] == "Slice" and sorted(row["number"] for row in found["rows"]) == [1, 2, 3]
+    assert all(row["name"].endswith(f"slice {row['number']}") for row in found["rows"])
+
+
 def test_list_keeps_no_masks(page_server, images):
     listing, line = listing_of(page_server.models / "whole", images), RequestQueue(5, 5)
     with line.place("me", "one") as ticket:
