@@ -21,6 +21,7 @@ from manymask.data.resize import resize_image
 from manymask.data.store import Store
 from manymask.ensemble import fuse
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
+from manymask.evaluation.observations import empty_window
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.runtime import git_revision, hardware
@@ -39,20 +40,6 @@ class Options:
     least: float = 0.4
     split: Literal["val", "test"] = "test"
     scheme: str | None = None
-
-
-def empty_window(marked: np.ndarray, least: float) -> tuple[slice, slice] | None:
-    """The largest square without a marked pixel of a bool mask (S, S), the one nearest the middle if several; None if its side
-    is less than `least` of the mask's."""
-    size = len(marked)
-    sums = np.pad(marked.astype(int), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    for side in range(size - size // 16, int(least * size) - 1, -max(1, size // 32)):
-        inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-        places = np.argwhere(inside == 0)
-        if len(places):
-            top, left = min(places, key=lambda p: np.square(p - (size - side) / 2).sum())
-            return slice(top, top + side), slice(left, left + side)
-    return None
 
 
 def consensus(model: Any, images: list[np.ndarray], names: list[str], options: Options) -> np.ndarray:

@@ -26,14 +26,6 @@ from tests.factories import run
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is not installed")
 
 
-@pytest.fixture(scope="module")
-def client(page_server):
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(gradio_client.Client, page_server.url, verbose=False, httpx_kwargs={"timeout": 60}).result()
-    yield found
-    found.close()
-
-
 @pytest.fixture
 def image(tmp_path) -> Path:
     """Larger than the region of the crop model."""

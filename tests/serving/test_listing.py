@@ -2,7 +2,6 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,14 +17,6 @@ from manymask.serving.request_queue import LeftError, RequestQueue
 from manymask.serving.service import Limits, SegmentRequest, Subject
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is not installed")
-
-
-@pytest.fixture(scope="module")
-def client(page_server):
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(gradio_client.Client, page_server.url, verbose=False, httpx_kwargs={"timeout": 60}).result()
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def losses(confidence: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, np.n
         Share of lesion pixels missed, 0 where there is no lesion; and share of marked pixels outside of the lesion, 0
         where nothing is marked; (len(THRESHOLDS),) each.
     """
-    place = np.searchsorted(THRESHOLDS, confidence.ravel().astype(np.float32), side="right") - 1
-    area = _at_least(place, None)
+    place = _places(confidence)
+    area = _at_least(place)
     missed = np.zeros(len(THRESHOLDS))
     false = np.zeros(len(THRESHOLDS))
     for truth in truths:
@@ -58,7 +58,18 @@ def losses(confidence: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, np.n
     return missed / len(truths), false / len(truths)
 
 
-def _at_least(place: np.ndarray, chosen: np.ndarray | None) -> np.ndarray:
+def areas(confidence: np.ndarray) -> np.ndarray:
+    """Number of pixels of a map (H, W) in [0, 1] at or above each threshold, (len(THRESHOLDS),)."""
+    return _at_least(_places(confidence))
+
+
+def _places(confidence: np.ndarray) -> np.ndarray:
+    """The highest threshold that each pixel reaches."""
+    result: np.ndarray = np.searchsorted(THRESHOLDS, confidence.ravel().astype(np.float32), side="right") - 1
+    return result
+
+
+def _at_least(place: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
     """Number of (chosen) pixels at or above each threshold."""
     counted = np.bincount(place if chosen is None else place[chosen], minlength=len(THRESHOLDS))
     return counted[::-1].cumsum()[::-1]

@@ -115,9 +115,7 @@ def unbatched(drawn: Tensor, traits: ImageTraits) -> Iterator[Drawn]:
         One entry per image.
     """
     for i, masks in enumerate(drawn.float().cpu().numpy()):
-        presence = None if traits.presence is None else float(traits.presence[i])
-        embedding = None if traits.embedding is None else traits.embedding[i].double().cpu().numpy()
-        yield Drawn(masks, presence, embedding)
+        yield Drawn(masks, *traits.of(i))
 
 
 def learns_raters(model: MaskSampler) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from manymask.calibration.confidence import PixelCounts
 from manymask.calibration.evidence import NAMES, evidence
-from manymask.calibration.risk import THRESHOLDS
+from manymask.calibration.risk import areas
 from manymask.data.case import Batch
 from manymask.data.resize import resize_map
 from manymask.diffusion.process import RectifiedFlow
@@ -59,8 +59,7 @@ class Outcomes(Observations):
         doubt = near | near_lesion(marked[None])
         self.near.append(PixelCounts.of(confidence[near], frequency[near]))
         self.doubt.append(PixelCounts.of(confidence[doubt], frequency[doubt]))
-        place = np.searchsorted(THRESHOLDS, confidence.ravel().astype(np.float32), side="right") - 1
-        self.area.append(np.bincount(place, minlength=len(THRESHOLDS))[::-1].cumsum()[::-1])
+        self.area.append(areas(confidence))
         self.one_pass.append(one_pass)
 
     def rows(self, index: Sequence[int]) -> Self:

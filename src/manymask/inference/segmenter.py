@@ -346,12 +346,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
 def _assess(calibration: Calibration, drawn: Tensor, traits: ImageTraits) -> tuple[Assessment, ...]:
     """One assessment per region."""
-    found = []
-    for i, masks in enumerate(drawn.numpy()):
-        presence = None if traits.presence is None else float(traits.presence[i])
-        embedding = None if traits.embedding is None else traits.embedding[i].double().cpu().numpy()
-        found.append(calibration.assess(masks, presence, embedding))
-    return tuple(found)
+    return tuple(calibration.assess(masks, *traits.of(i)) for i, masks in enumerate(drawn.numpy()))
 
 
 def _sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,12 @@ class ImageTraits:
 
     presence: Tensor | None = None
     embedding: Tensor | None = None
+
+    def of(self, image: int) -> tuple[float | None, np.ndarray | None]:
+        """Presence and features (d,), float64, of one image."""
+        presence = None if self.presence is None else float(self.presence[image])
+        embedding = None if self.embedding is None else self.embedding[image].double().cpu().numpy()
+        return presence, embedding
 
 
 @dataclass(frozen=True)
