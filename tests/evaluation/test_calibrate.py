@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from manymask import api
+from manymask.calibration.evidence import NAMES
 from manymask.data.store import Store
 from manymask.errors import ConfigError, DataLeakError, InputError
-from manymask.evaluation.calibrate import folds_of
-from manymask.evaluation.observations import draw, embeddings, empty_window
+from manymask.evaluation import calibrate
+from manymask.evaluation.calibrate import LEAST, CalibrationConfig, folds_of
+from manymask.evaluation.observations import Observations, draw, embeddings, empty_window
 from manymask.hub.model_folder import load_model, save_calibration, save_model
 from manymask.inference.segmenter import Segmenter
 from manymask.metrics import auroc
@@ -53,6 +55,21 @@ def calibrated(drawing_model, store, tmp_path_factory):
         trained, folder, api.calibrate(trained, store, split="all", samples=3, alphas=(0.2,), progress=False)
     )
     return folder
+
+
+@pytest.mark.parametrize("room", [LEAST - 4, LEAST - 3])
+def test_windows_are_added_to_cases_without_a_lesion_until_there_are_enough(store, monkeypatch, room):
+    rows = list(np.random.default_rng(0).random((33, len(NAMES))))
+    seen = Observations(cases=[f"{i}" for i in range(33)], held=[0.0] * 3 + [1.0] * 30, evidence=rows)
+    windows = {f"{10 + i}": rows[i] for i in range(room)}
+    monkeypatch.setattr(calibrate, "without_lesion", lambda *args: windows)
+    notes = []
+    found, scores = calibrate._presence(None, store, seen, np.arange(33) % 5, CalibrationConfig(), notes, False)
+    if room + 3 < LEAST:
+        assert found is None and "3 cases hold no lesion, and 16 have room for a window" in notes[0]
+    else:
+        assert not notes and scores["n_without"] == LEAST and scores["n"] == 33 + room
+        assert scores["without"].startswith("windows without a lesion and 3 cases")
 
 
 def image_of(store, i=0):

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from manymask.calibration.risk import RiskControl
 from manymask.data.case import Source, random_scheme
 from manymask.data.datasets import phantom
 from manymask.data.store import prepare
 from manymask.errors import InputError
+from manymask.evaluation.outcomes import Outcomes
+from manymask.evaluation.promises import kept_promises
 from manymask.experiments.figures import draw_figures
 from manymask.experiments.matrix import matrix
 from manymask.experiments.report.collect import collect
@@ -18,6 +21,7 @@ from manymask.experiments.report.table import Column, Table, format_count, forma
 from manymask.experiments.report.tables import table_1, table_2
 from manymask.experiments.report.write import write_report
 from manymask.hub.model_folder import load_model
+from tests.evaluation.test_promises import half_found, promised
 
 
 def interval(mean):
@@ -143,6 +147,24 @@ def test_report_is_whole_and_names_what_failed(run, tmp_path):
             "figure-3-samples.png", "reliability-cvc_clinicdb.png", "front-cvc_clinicdb.png"} <= names  # fmt: skip
     assert "steps-cvc_clinicdb.png" not in names, "what was not run is not drawn"
     assert all(f"({name})" in text for name in names if name.endswith(".png"))
+
+
+def test_promises_of_the_main_model_are_drawn_where_it_was_calibrated(run, tmp_path):
+    ours = run / "cvc_clinicdb/cells/ours/result.json"
+    for promises, drawn in (({"calibrated": False, "why_not": "3 cases are too few"}, False), (kept(), True)):
+        put(ours, json.loads(ours.read_text()) | {"promises": promises})
+        text = write_report([run], tmp_path / "report").read_text()
+        assert (
+            ("(promises-cvc_clinicdb.png)" in text) == drawn == (tmp_path / "report/promises-cvc_clinicdb.png").exists()
+        )
+
+
+def kept():
+    """What became of a promise on three cases."""
+    seen = Outcomes()
+    for case in "abc":
+        half_found(seen, case)
+    return kept_promises(promised(RiskControl(0.1, 0.2, 0.8)), seen, True)
 
 
 def test_two_runs_of_one_recipe_keep_their_tables_apart(run, tmp_path):

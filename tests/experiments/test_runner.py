@@ -188,6 +188,8 @@ def test_results_hold_what_the_tables_need(interrupted):
     }
     assert found["curve"][1]["dice"]["mean"] == pytest.approx(found["metrics"]["dice"]["mean"])
     assert found["peak_memory"]["process"] > 2**26 and found["latency_s"] > 0 and found["training"]["images"] == 8
+    assert found["promises"]["why_not"].startswith("3 cases are too few to calibrate"), "validation has three"
+    assert "promises" not in read_json(folder / "cells/unet/result.json")
     codec = read_json(folder / "codecs/ours-mask/result.json")
     assert set(codec["threshold"]) == {"biased", "unbiased"} and codec["threshold"]["unbiased"] == codec["metrics"]
     assert set(codec["invariance"]) == {"flip", "shift", "rotation", "noise"}

@@ -124,7 +124,7 @@ def calibrate(
         risks=tuple(control(missed, false, alpha) for alpha in config.alphas),
         quality=quality,
         presence=presence,
-        foreign=_foreign(trained, store, seen, notes),
+        foreign=_foreign(trained, store, seen, notes, progress),
         held_out=presence_scores,
         notes=tuple(notes),
     )
@@ -205,7 +205,9 @@ def _observe(
     return seen
 
 
-def _foreign(trained: TrainedModel, store: Store, seen: Observations, notes: list[str]) -> Foreignness | None:
+def _foreign(
+    trained: TrainedModel, store: Store, seen: Observations, notes: list[str], progress: bool
+) -> Foreignness | None:
     """Fitted to training images if the store holds them; else an earlier calibration's stays."""
     if any(embedding is None for embedding in seen.embeddings):
         notes.append("Whether an image is foreign is not known: the model has no features of images.")
@@ -218,7 +220,7 @@ def _foreign(trained: TrainedModel, store: Store, seen: Observations, notes: lis
             notes.append("Whether an image is foreign is not known: the training images are not in this store.")
         return earlier
     return fit_foreignness(
-        embeddings(trained.segmenter, store, evenly_spaced(training, REFERENCE)),
+        embeddings(trained.segmenter, store, evenly_spaced(training, REFERENCE), progress),
         np.array([e for e in seen.embeddings if e is not None]),
     )
 
@@ -232,19 +234,20 @@ def _presence(
     notes: list[str],
     progress: bool,
 ) -> tuple[PresenceMap | None, dict[str, Any]]:
-    """Needs cases with and without a lesion; where all hold one, windows of them that hold none stand in."""
+    """Needs cases with and without a lesion; where fewer than `LEAST` hold none, windows without one are added."""
     held = np.array(seen.held)
     rows = np.array(seen.evidence)
     kind = "cases that fewer than half of the raters marked" if store.raters > 1 else "cases without a lesion"
-    if held.min() == 1.0:
+    bare = int((held < 0.5).sum())
+    if bare < LEAST:
         empty = without_lesion(store, seen.cases, model, config.samples, config.seed, config.sampling, progress)
-        if len(empty) < LEAST:
+        if bare + len(empty) < LEAST:
             notes.append(
-                f"Presence is not calibrated: all cases hold a lesion, and {len(empty)} have room for a window without "
-                f"one; it takes {LEAST}."
+                f"Presence is not calibrated: {bare} cases hold no lesion, and {len(empty)} have room for a window "
+                f"without one; it takes {LEAST}."
             )
             return None, {}
-        kind = "windows without a lesion"
+        kind = "windows without a lesion" if bare == 0 else f"windows without a lesion and {bare} {kind}"
         where = {case: i for i, case in enumerate(seen.cases)}
         folds = np.concatenate([folds, [folds[where[case]] for case in empty]])
         rows = np.concatenate([rows, list(empty.values())])

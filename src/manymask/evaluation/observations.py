@@ -124,15 +124,17 @@ def learns_raters(model: MaskSampler) -> bool:
 
 
 @torch.inference_mode()
-def embeddings(model: MaskSampler, store: Store, ids: Sequence[str]) -> np.ndarray:
+def embeddings(model: MaskSampler, store: Store, ids: Sequence[str], progress: bool = False) -> np.ndarray:
     """Features of images, averaged over the model's orientations: (N, d)."""
     resolved = model.resolve(None)
     found = []
-    for batch in store.batches(ids, 8, default_device()):
-        common = model.prepare(batch, resolved.orientations or 1, resolved)
-        embedding = model.traits(common, len(batch.image)).embedding
-        assert embedding is not None
-        found.append(embedding.double().cpu().numpy())
+    with tqdm(total=len(ids), desc="training images", unit="image", disable=not progress) as bar:
+        for batch in store.batches(ids, 8, default_device()):
+            common = model.prepare(batch, resolved.orientations or 1, resolved)
+            embedding = model.traits(common, len(batch.image)).embedding
+            assert embedding is not None
+            found.append(embedding.double().cpu().numpy())
+            bar.update(len(batch.ids))
     return np.concatenate(found)
 
 

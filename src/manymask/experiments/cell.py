@@ -23,15 +23,18 @@ import torch
 from manymask.choices import Precision
 from manymask.config import difference, from_dict, to_dict
 from manymask.data.store import Store
-from manymask.errors import ConfigError, Interruption, ManymaskError
+from manymask.errors import ConfigError, InputError, Interruption, ManymaskError
+from manymask.evaluation.calibrate import CalibrationConfig, calibrate
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
 from manymask.evaluation.invariance import invariance
+from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.profiling import clear_peak, median_latency, peak_memory
+from manymask.evaluation.promises import kept_promises
 from manymask.experiments.figures import draw_figures
 from manymask.experiments.matrix import Budget, sampling_of
 from manymask.experiments.sweeps import codec_variants, oriented, sample_curve, sweeps
-from manymask.hub.model_folder import load_model
+from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import read_json, write_json
 from manymask.recipes import Recipe, Stage
 from manymask.runtime import default_device, git_revision, hardware
@@ -101,8 +104,9 @@ def score(task: RunSpec, folder: Path, store: Store) -> None:
     sampling = sampling_of(task.recipe, budget.steps)
     orientations = getattr(model.setting, "orientations", 1)
     protocol = EvalConfig(budget.samples, sampling=sampling)
+    outcomes = Outcomes() if task.main else None
     clear_peak()
-    scores = evaluate(model, store, ids, protocol, progress=False)
+    scores = evaluate(model, store, ids, protocol, progress=False, outcomes=outcomes)
     found = {"status": "done", "task": to_dict(task), "training": read_json(folder / "training.json")}
     found |= results(trained, store, "test", protocol, scores).to_dict() | {"peak_memory": peak_memory()}
     if task.stage != Stage.SEGMENTER:
@@ -113,6 +117,8 @@ def score(task: RunSpec, folder: Path, store: Store) -> None:
         found["invariance"] = invariance(model, batches)
         write_json(folder / "result.json", found | codec_variants(model, store, ids, protocol, scores))
         return
+    if outcomes is not None:
+        found["promises"] = promises(trained, store, outcomes, protocol, budget.cases)
     found["latency_s"] = median_latency(model, store, ids, budget.samples, sampling)
     if orientations > 1:
         found["oriented"] = oriented(model, orientations, store, ids, protocol)
@@ -123,6 +129,17 @@ def score(task: RunSpec, folder: Path, store: Store) -> None:
     if task.main:
         draw_figures(model, store, evenly_spaced(ids, 4), folder / "figures", sampling)
     write_json(folder / "result.json", found)
+
+
+def promises(
+    trained: TrainedModel, store: Store, outcomes: Outcomes, protocol: EvalConfig, cases: int | None
+) -> dict[str, Any]:
+    """What a calibration on the validation part promises against what happened on test, or why there is none."""
+    config = CalibrationConfig(protocol.samples, protocol.seed, protocol.sampling, batch_size=protocol.batch_size)
+    try:
+        return kept_promises(calibrate(trained, store, config, limit=cases, progress=False), outcomes, home=True)
+    except InputError as error:
+        return {"calibrated": False, "why_not": str(error)}
 
 
 def _die_with_parent() -> None:

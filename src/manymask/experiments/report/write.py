@@ -13,6 +13,7 @@ from manymask.experiments.matrix import SHARES
 from manymask.experiments.report import paper
 from manymask.experiments.report.collect import Experiment, collect
 from manymask.experiments.report.plots import all_plots
+from manymask.experiments.report.promises import draw_promises
 from manymask.experiments.report.tables import all_tables
 from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
@@ -47,7 +48,7 @@ def write_report(runs: Sequence[Path], out: Path, model: Path | None = None, dat
         drawn = {name: title for e in experiments for name, title in _from_run(e, out).items()}
     if not drawn:
         parts += ["Figures 1, 2 and 4: not run (or of data whose licence forbids passing pictures on).", ""]
-    for name, title in {**drawn, **all_plots(experiments, out)}.items():
+    for name, title in {**drawn, **all_plots(experiments, out), **_promises(experiments, out)}.items():
         parts += [f"![{title}]({name})", "", f"*{title}.*", ""]
     parts += ["## Notes", "", *[f"- {note}" for note in paper.NOTES], ""]
     _write(out / "report.md", "\n".join(parts))
@@ -95,6 +96,20 @@ def _failures(experiments: Sequence[Experiment]) -> list[str]:
     failed = [task for e in experiments for task in e.tasks() if task.status in ("failed", "damaged")]
     lines = [f"- `{task.folder.parent.parent.name}/{task.folder.name}`: {task.error}" for task in failed]
     return ["## Failed", "", *lines, ""] if lines else []
+
+
+def _promises(experiments: Sequence[Experiment], out: Path) -> dict[str, str]:
+    """A figure of each main model that was calibrated."""
+    found = {}
+    for e in experiments:
+        promises = e.main().get("promises")
+        if isinstance(promises, dict) and "why_not" not in promises:
+            name = f"promises-{e.name}.png"
+            draw_promises(promises, out / name)
+            found[name] = (
+                f"What the main model, calibrated on validation, promises against what happened on test, {e.name}"
+            )
+    return found
 
 
 def _from_run(e: Experiment, out: Path) -> dict[str, str]:
