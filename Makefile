@@ -43,7 +43,7 @@ $(VENV)/.build: constraints.txt | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.base  ## segment the example images, then train and score on phantoms (minutes on a CPU)
-	$(BIN)/manymask segment src/manymask/serving/static/examples --model models/isic2018 --out demo/isic2018
+	$(BIN)/manymask segment src/manymask/serving/static/examples --model isic2018 --out demo/isic2018
 	$(BIN)/manymask demo --out demo
 
 lint: $(VENV)/.test  ## ruff, mypy, the layers of the packages, and docstrings
@@ -72,18 +72,20 @@ coverage: $(VENV)/.test  ## tests with coverage, which must not fall below the f
 docs: $(VENV)/.docs  ## the documentation site in build/site; warnings are errors
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
-build: $(VENV)/.build  ## source distribution and wheel in dist
+build: $(VENV)/.build  ## source distribution and wheel in dist, and the wheel of the models
 	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python -m build --wheel --outdir dist models
 
 smoke:  ## run the wheel of `make build` in an environment without the checkout
 	rm -rf build/smoke
 	$(PYTHON) -m venv build/smoke
-	build/smoke/bin/python -m pip install -q -c constraints.txt dist/manymask-*.whl
-	cd build/smoke && bin/python -c 'import manymask; print(manymask.__version__, manymask.__file__)' && bin/manymask --help
+	build/smoke/bin/python -m pip install -q -c constraints.txt dist/manymask-*.whl dist/manymask_models-*.whl
+	cd build/smoke && bin/python -c 'import manymask; print(manymask.__version__, manymask.__file__)' && bin/manymask models
+	cd build/smoke && bin/manymask segment "$(CURDIR)/src/manymask/serving/static/examples" -m isic2018 -n 2 -o out
 
 mutate: $(VENV)/.test  ## mutation tests: about an hour on one core; a stopped run goes on
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --out build/mutation.jsonl --report docs/results/mutation.md
 
 clean:  ## remove the environment and everything that was built
-	rm -rf $(VENV) demo build dist .coverage src/*.egg-info
+	rm -rf $(VENV) demo build dist .coverage src/*.egg-info models/build models/*.egg-info

@@ -85,7 +85,7 @@ EVERYWHERE = """
 import sys
 from dataclasses import replace
 
-from manymask.cli.tables import recipes_table
+from manymask.cli.tables import recipe_rows
 from manymask.config import from_dict, to_dict
 from manymask.diffusion.process import GaussianDiffusion, RectifiedFlow
 from manymask.diffusion.samplers import SAMPLERS

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from manymask.diffusion import samplers
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.errors import ManymaskError
+    from manymask.hub.catalogue import list_models
     from manymask.hub.model_folder import load_model, save_model
     from manymask.inference.segmentation import Segmentation
     from manymask.inference.segmenter import Segmenter
@@ -24,6 +25,7 @@ _LAZY = {
     "Segmentation": "manymask.inference.segmentation",
     "load_model": "manymask.hub.model_folder",
     "save_model": "manymask.hub.model_folder",
+    "list_models": "manymask.hub.catalogue",
     "Recipe": "manymask.recipes",
     "get_recipe": "manymask.recipes",
     "list_recipes": "manymask.recipes",
@@ -53,6 +55,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "get_recipe",
+    "list_models",
     "list_recipes",
     "load_model",
     "metrics",

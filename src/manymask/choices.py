@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def sampler_name(module: str) -> str:

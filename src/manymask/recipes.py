@@ -246,6 +246,10 @@ _TABLE: dict[str, Recipe] = {
 }  # fmt: skip
 ROWS: dict[str, Recipe] = _TABLE | {name: _fast(name) for name in DATASETS if name not in _TABLE}
 
+# the row to take first for each data set: what the shipped models were trained with, and the quick ones
+RECOMMENDED = ("phantom", "folder", "isic2018", "cvc_clinicdb-256", "polyps-256", "lidc_idri-imagenet",
+               "lidc_idri_readers-imagenet")  # fmt: skip
+
 # widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can
 _PIXEL_WIDTHS = (16, 32, 64, 128)
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {

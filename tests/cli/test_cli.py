@@ -10,8 +10,10 @@ from PIL import Image
 
 from manymask import __version__
 from manymask.cli import main as cli
+from manymask.cli.tables import purpose
 from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError, Interruption, ManymaskError
+from manymask.recipes import RECIPES, RECOMMENDED
 from tests.factories import run
 
 
@@ -140,10 +142,19 @@ def test_prepare_own_folder_then_train_with_changed_settings(monkeypatch, tmp_pa
     assert config["recipe"]["mask_codec"]["loss"]["kind"] == "Focal"
 
 
-def test_recipes_are_listed(monkeypatch, capsys):
+@pytest.mark.parametrize("width", ["50", "80", "200"])
+def test_recipes_are_listed_by_their_whole_names_at_any_width(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", width)
     assert run(monkeypatch, "recipes") == 0
-    said = capsys.readouterr().out
-    assert "isic2018-paper" in said and "NAME-nnunet" in said and len(said.splitlines()) < 40
+    few = capsys.readouterr().out
+    assert "your own images" in few and "* " in few and "folder-nnunet" not in few
+    assert set(RECOMMENDED) <= set(few.split())
+    assert run(monkeypatch, "recipes", "--all") == 0
+    assert set(RECIPES) <= set(capsys.readouterr().out.split())
+
+
+def test_every_recipe_says_what_its_variant_is_for():
+    assert all(";" in purpose(name) for name in RECIPES if "-" in name)
 
 
 def test_help_comes_without_waiting_for_torch():

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from manymask import Segmenter
 from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError, ManymaskError
-from manymask.hub import weights as model_files
 from manymask.hub.intended_use import Intended, intended
 from manymask.hub.model_folder import load_model, save_model
 from manymask.recipes import RECIPES, name_of
@@ -163,14 +162,26 @@ def hub(monkeypatch):
         sent.append((name, options.get("revision")))
         raise OSError("the network cannot be reached")
 
-    monkeypatch.setattr(model_files, "snapshot_download", fetch)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     return sent
 
 
 @pytest.mark.parametrize("load", [load_model, Segmenter.from_pretrained])
 @pytest.mark.parametrize(
     "name",
-    ["models/isic2018x", "isic2018", "./a", "../a", "~/a/b", "/patients/meier", "hf:a", "hf://a", "hf://a/b/c", ""],
+    [
+        "models/isic2018x",
+        "isic20l8",
+        "org/isic2018",
+        "./a",
+        "../a",
+        "~/a/b",
+        "/patients/meier",
+        "hf:a",
+        "hf://a",
+        "hf://a/b/c",
+        "",
+    ],
 )
 def test_no_local_name_is_sent_to_a_hub(monkeypatch, tmp_path, hub, load, name):
     monkeypatch.chdir(tmp_path)

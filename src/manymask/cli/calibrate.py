@@ -1,9 +1,11 @@
 """`calibrate`: what a model's masks promise."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from manymask.cli import flags
 from manymask.cli.wording import at_least_one
+from manymask.errors import ConfigError
 
 if TYPE_CHECKING:
     from manymask.calibration.calibration import Calibration
@@ -11,11 +13,12 @@ if TYPE_CHECKING:
 
 def calibrate(
     *,
-    model: Path,
-    data: Path,
+    model: Annotated[str, flags.MODEL],
+    data: Annotated[Path, flags.DATA],
+    out: Annotated[Path | None, flags.OUT] = None,
     split: Literal["val", "test", "all"] = "val",
     scheme: str | None = None,
-    samples: int = 5,
+    samples: Annotated[int, flags.SAMPLES] = 5,
     seed: int = 0,
     alphas: tuple[float, ...] = (0.05, 0.1, 0.2),
     limit: int | None = None,
@@ -26,8 +29,9 @@ def calibrate(
     images, and an inner and an outer outline. All of it holds for images like the calibration's, drawn in the same way.
 
     Args:
-        model: a model folder; gets calibration.json, and a section in its card.
+        model: a model folder, which gets calibration.json and a section in its card; or a model as `evaluate` takes it.
         data: the prepared store.
+        out: gets a calibrated copy of the model, which itself stays as it is. Needed for a model by name.
         split: which of its images; `all` is for a folder of one's own. Images that the model was trained on are refused.
         scheme: the split of the store; by default the one that the model was trained with.
         samples: how many masks are drawn for each image. The calibration holds for this number alone.
@@ -37,17 +41,22 @@ def calibrate(
     """
     from manymask import api
     from manymask.data.store import Store
+    from manymask.hub.catalogue import find_model, is_shared
     from manymask.hub.model_folder import load_model, save_calibration
-    from manymask.hub.weights import find_model
+    from manymask.io.atomic import check_replaceable
 
     for flag, value in (("--samples", samples), ("--limit", limit)):
         at_least_one(flag, value)
-    folder = find_model(model)
-    trained = load_model(folder)
+    if out is None and is_shared(model):
+        raise ConfigError(f"{model} is an installed model: say where its calibrated copy goes", parameter="out")
+    if out is not None:
+        check_replaceable(out, "config.json")
+    trained = load_model(model)
     found = api.calibrate(
         trained, Store(data), split=split, scheme=scheme, samples=samples, seed=seed, alphas=alphas, limit=limit
     )
-    save_calibration(trained, folder, found)
+    folder = out or find_model(model)
+    save_calibration(trained, folder, found, find_model(model))
     _print(found)
     print(f"calibration.json → {folder}")
 

@@ -1,4 +1,4 @@
-"""`prepare`, whose flags depend on the data sets, and `recipes`."""
+"""`prepare`, whose flags depend on the data sets."""
 
 import sys
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from manymask.cli import flags as shared
+from manymask.cli.parsing import NO_DEFAULT, parse
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
@@ -27,14 +29,14 @@ class PrepareFlags:
         size: side of the prepared images in pixels; the recipe's if not given.
     """
 
-    recipe: tyro.conf.Positional[str]
-    out: Path
-    source: Path | None = None
-    mask_threshold: float | None = None
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    out: Annotated[Path, shared.OUT]
+    source: Annotated[Path | None, NO_DEFAULT, tyro.conf.arg(metavar="DIR")] = None
+    mask_threshold: Annotated[float | None, NO_DEFAULT] = None
     mask_labels: tuple[int, ...] = ()
     invert: bool = False
     skip_bad: bool = False
-    size: int | None = None
+    size: Annotated[int | None, NO_DEFAULT] = None
 
 
 def prepare(flags: PrepareFlags, **options: Any) -> None:
@@ -65,7 +67,7 @@ def prepare(flags: PrepareFlags, **options: Any) -> None:
 
 def prepare_arguments(arguments: list[str]) -> None:
     """`manymask prepare RECIPE --out DIR …`."""
-    given = vars(tyro.cli(_all_flags(), prog="manymask prepare", description=prepare_help.__doc__, args=arguments))
+    given = vars(parse(all_flags(), "manymask prepare", arguments, description=prepare_help.__doc__))
     common = {each.name: given[each.name] for each in fields(PrepareFlags)}
     defaults = {option.name: option.default for _, option in _options()}
     options = {name: given[name] for name, default in defaults.items() if given[name] != default}
@@ -74,7 +76,7 @@ def prepare_arguments(arguments: list[str]) -> None:
 
 def prepare_parameters() -> tuple[str, ...]:
     """The names of all its flags."""
-    return tuple(each.name for each in fields(_all_flags()))
+    return tuple(each.name for each in fields(all_flags()))
 
 
 def prepare_help() -> None:
@@ -90,7 +92,7 @@ def _options() -> Iterator[tuple[str, Any]]:
             yield name, option
 
 
-def _all_flags() -> type[PrepareFlags]:
+def all_flags() -> type[PrepareFlags]:
     """`PrepareFlags` and a flag for each option of any data set; an option of several data sets is one flag."""
     owners: dict[str, list[str]] = {}
     options = {}
@@ -111,12 +113,3 @@ def _check_options(dataset: str, options: dict[str, Any]) -> None:
         if dataset not in owners:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} is for {' and '.join(owners)}, not for {dataset}", parameter=name)
-
-
-def list_recipes() -> None:
-    """What can be trained, and what each row differs in."""
-    from rich.console import Console
-
-    from manymask.cli.tables import recipes_table
-
-    Console().print(recipes_table())

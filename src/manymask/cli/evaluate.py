@@ -1,9 +1,10 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from manymask.choices import SamplerName
+from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 def evaluate(
     *,
-    model: Path,
-    data: Path,
-    out: Path | None = None,
+    model: Annotated[str, flags.MODEL],
+    data: Annotated[Path, flags.DATA],
+    out: Annotated[Path | None, flags.OUT] = None,
     split: Literal["train", "val", "test"] = "test",
     scheme: str | None = None,
     offsets: tuple[int, ...] = (),
-    samples: int = 5,
+    samples: Annotated[int, flags.SAMPLES] = 5,
     ged_samples: int = 16,
     sampler: SamplerName | None = None,
     steps: int | None = None,
@@ -35,7 +36,7 @@ def evaluate(
     the calibration's, or the cases are those that it was fitted on.
 
     Args:
-        model: a model folder, or a run folder.
+        model: a name of `manymask models`, a model folder or run folder, or hf://ORG/NAME.
         data: the prepared store.
         out: gets results.json and figure.png, and promises.png of a calibrated model.
         split: the part; cases that the model was trained on are refused unless it is `train`.
@@ -122,11 +123,17 @@ def _write(
     print(f"results.json, figure.png and promises.png → {out}")
 
 
-def curves(*, model: Path, data: Path, out: Path, cases: int | None = None) -> None:
+def curves(
+    *,
+    model: Annotated[str, flags.MODEL],
+    data: Annotated[Path, flags.DATA],
+    out: Annotated[Path, flags.OUT],
+    cases: int | None = None,
+) -> None:
     """Draw how a model's answers depend on their use: calibration, Dice against the number of masks, steps and time.
 
     Args:
-        model: the model folder, or the run folder of a segmenter.
+        model: a segmenter, as `evaluate` takes it.
         data: the prepared store; its test part is scored.
         out: gets curves.json and curves.png.
         cases: score so many test cases, evenly spaced; all if not given.

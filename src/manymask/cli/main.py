@@ -4,15 +4,17 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from manymask._version import __version__
 from manymask.cli.calibrate import calibrate
-from manymask.cli.data import list_recipes, prepare_arguments, prepare_help, prepare_parameters
+from manymask.cli.data import prepare_arguments, prepare_help, prepare_parameters
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
+from manymask.cli.listing import columns, models, recipes
+from manymask.cli.parsing import parse_call
 from manymask.cli.renamed import renamed
 from manymask.cli.segment import demo, segment, serve
 from manymask.cli.train import parameters as train_parameters
@@ -22,20 +24,37 @@ from manymask.cli.wording import worded
 from manymask.errors import ConfigError, ManymaskError, guesses
 from manymask.signals import interrupt_on_sigterm
 
+
+def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.arg(metavar="{bash,zsh}", name="SHELL")], /) -> None:
+    """Print a script that completes verbs, flags, recipes and models in a shell.
+
+    bash: manymask completion bash > ~/.local/share/bash-completion/completions/manymask. zsh: manymask completion zsh >
+    DIR/_manymask, where DIR is in $fpath.
+
+    Args:
+        shell: whose script is printed.
+    """
+    from manymask.cli.completion import script
+
+    print(script(shell, VERBS), end="")
+
+
 VERBS: dict[str, Any] = {
-    "prepare": prepare_help,
     "segment": segment,
     "triage": triage,
+    "serve": serve,
+    "models": models,
+    "recipes": recipes,
+    "prepare": prepare_help,
+    "train": train_help,
     "evaluate": evaluate,
     "calibrate": calibrate,
-    "publish": publish,
     "curves": curves,
-    "serve": serve,
-    "recipes": list_recipes,
+    "publish": publish,
     "demo": demo,
     "reproduce": reproduce,
     "report": report,
-    "train": train_help,
+    "completion": completion,
 }
 # verbs whose flags depend on recipes and data sets, which take torch to load: what runs them, and names their parameters
 OWN_FLAGS: dict[str, tuple[Callable[[list[str]], None], Callable[[], tuple[str, ...]]]] = {
@@ -71,20 +90,46 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs the verb that `arguments` begin with; returns the exit status."""
-    verb, *rest = arguments or ["--help"]
-    if verb == "help":
-        verb, arguments = "--help", ["--help"]
-    if verb in ("--version", "-V"):
+    verb, *rest = arguments or ["help"]
+    if verb in ("help", "-h", "--help"):
+        if rest and rest[0] in VERBS:
+            return run([rest[0], "--help"])
+        print(overview())
+        return 0
+    if verb in ("version", "--version", "-V"):
         print(version())
         return 0
     if verb in OWN_FLAGS:
         OWN_FLAGS[verb][0](rest)
         return 0
-    if not verb.startswith("-") and verb not in VERBS:
-        raise ConfigError(f"there is no verb {verb!r}{guesses(verb, VERBS)}; choose one of {', '.join(VERBS)}")
-    description = "Draw many plausible masks for one medical image."
-    code: Any = tyro.extras.subcommand_cli_from_dict(VERBS, prog="manymask", description=description, args=arguments)
+    if verb.startswith("-"):
+        raise ConfigError(f"the verb comes first, not {verb}: manymask VERB …; choose one of {', '.join(VERBS)}")
+    if verb not in VERBS:
+        raise ConfigError(f"there is no verb {verb!r}{guesses(verb, _words())}; choose one of {', '.join(VERBS)}")
+    code: Any = parse_call(VERBS[verb], f"manymask {verb}", rest)()
     return int(code or 0)
+
+
+def _words() -> list[str]:
+    """All that can stand first."""
+    return [*VERBS, "help", "version"]
+
+
+def overview() -> str:
+    """The help without a verb: what each verb is for, in a sentence."""
+    rows = [
+        (verb, (inspect.getdoc(does) or "").partition("\n\n")[0].replace("\n", " ")) for verb, does in VERBS.items()
+    ]
+    rows += [("version", "The version, its git revision, and what it runs on. Also --version.")]
+    lines = [
+        "usage: manymask VERB …",
+        "",
+        "Draw many plausible masks for one medical image.",
+        "",
+        *columns(rows, "  "),
+        "",
+    ]
+    return "\n".join([*lines, "manymask VERB --help describes all flags of a verb."])
 
 
 def parameters_of(arguments: list[str]) -> Collection[str]:

@@ -1,32 +1,32 @@
 """`segment`, `serve` and `demo`: what a trained model is for."""
 
-import inspect
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from manymask.choices import SamplerName
-from manymask.cli.wording import at_least_one, in_range, worded
+from manymask.cli import flags
+from manymask.cli.inputs import chosen_model, found_entries
+from manymask.cli.wording import at_least_one, in_range
 from manymask.errors import ConfigError
 
 
 def segment(
-    inputs: Annotated[tuple[str, ...], tyro.conf.Positional],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, flags.IMAGES],
     /,
     *,
-    model: Path,
-    out: Path,
-    samples: int = 5,
+    model: Annotated[str | None, flags.MODEL] = None,
+    out: Annotated[Path, flags.OUT] = Path("out"),
+    samples: Annotated[int, flags.SAMPLES] = 5,
     sampler: SamplerName | None = None,
     steps: int | None = None,
     seed: int = 0,
     threshold: float = 0.5,
-    roi: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-    window: str | None = None,
+    roi: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X,Y")] = (),
+    window: Annotated[str | None, tyro.conf.arg(metavar="WINDOW")] = None,
     anonymise: bool = False,
     store: bool = False,
     fractional: bool = False,
@@ -36,8 +36,9 @@ def segment(
 
     Args:
         inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
-            (https://HOST/dicom-web/studies/UID/series/UID).
-        model: a model folder, or a run folder.
+            (https://HOST/dicom-web/studies/UID/series/UID). `-i IMAGE` is the same.
+        model: a name of `manymask models`, a model folder or run folder, or hf://ORG/NAME. Needed unless there is but
+            one model for such images: DICOM tells that it is a CT, a photograph does not tell what it shows.
         out: gets one folder for each image, and one for each series or volume.
         samples: how many masks are drawn.
         sampler: the model's own if not given.
@@ -60,14 +61,12 @@ def segment(
 
     _check_segment(model, out, samples, threshold)
     rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
-    entries, found = inference.find_entries(inputs)
+    entries, tally = found_entries(inputs, segment)
     if anonymise and store:
         _check_no_archive(entries)
-    tally = inference.RunSummary(worded=partial(worded, accepted=inspect.signature(segment).parameters))
-    inference.announce(found, tally)
     if not entries:
         return 2
-    segmenter, sampling = Segmenter(load_model(model)), SamplingConfig(sampler, steps)
+    segmenter, sampling = Segmenter(load_model(chosen_model(model, entries))), SamplingConfig(sampler, steps)
     segmenter.model.resolve(sampling)
     anonymiser = Anonymiser() if anonymise else None
     request = inference.Request(
@@ -93,20 +92,21 @@ def parse_roi(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _check_segment(model: Path, out: Path, samples: int, threshold: float) -> None:
-    from manymask.hub.weights import find_model
+def _check_segment(model: str | None, out: Path, samples: int, threshold: float) -> None:
+    from manymask.hub.catalogue import find_model
 
     at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise ConfigError(f"--threshold must lie between 0 and 1, not {threshold}")
-    find_model(model)
+    if model is not None:
+        find_model(model)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out names a folder")
 
 
 def serve(
     *,
-    model: tuple[Path, ...],
+    model: Annotated[tuple[str, ...], flags.MODELS] = (),
     host: str = "127.0.0.1",
     port: int = 7860,
     max_megabytes: int = 200,
@@ -121,7 +121,7 @@ def serve(
     """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
 
     Args:
-        model: one model folder or more.
+        model: one model or more, each by name or folder; all that have a name if not given.
         host: who can reach it: 127.0.0.1 is this computer alone, 0.0.0.0 the network. There is no password.
         port: the page's.
         max_megabytes: of one uploaded file.
@@ -134,23 +134,26 @@ def serve(
         allow_host: a further name that browsers may call this server by, such as the one of a proxy before it; give it
             several times for several names.
     """
-    from manymask.hub.weights import find_model
+    from manymask.hub.catalogue import find_model, list_models
     from manymask.serving.server import serve as serve_page
     from manymask.serving.service import Limits
 
     in_range("--port", port, 1, 65535)
     for flag, value in (("--max-megabytes", max_megabytes), ("--max-waiting", max_waiting)):
         at_least_one(flag, value)
-    for folder in model:
-        find_model(folder)
+    models = model or tuple(list_models())
+    if not models:
+        raise ConfigError("no model is installed: name a model folder", parameter="model")
+    for each in models:
+        find_model(each)
     limits = Limits(
         max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting,
         waiting_each=max_waiting_each, kept=max_megabytes_kept, kept_files=max_files_each,
     )  # fmt: skip
-    serve_page(model, host, port, limits, allow_host)
+    serve_page(models, host, port, limits, allow_host)
 
 
-def demo(*, out: Path = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
+def demo(*, out: Annotated[Path, flags.OUT] = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:
     """The whole way on the built-in phantom set: prepare, train, segment, evaluate. Minutes on a CPU.
 
     Args:

@@ -1,23 +1,68 @@
-"""Tables that the command line prints; imports torch, so verbs import it when they run."""
+"""What `manymask recipes` prints; imports torch, so the verb imports it when it runs."""
 
-from rich.table import Table
-
+from manymask.data.datasets import DATASETS
 from manymask.models.latent_diffusion import LatentDiffusion
-from manymask.recipes import RECIPES, ROWS, VARIANTS, Recipe
+from manymask.recipes import RECIPES, RECOMMENDED, ROWS, Recipe
+
+_DATA = {"folder": "your own images and masks", "phantom": "simulated lesions: everything in minutes, with known truth"}
+_ENDINGS = {
+    "256": "sharper and slower; ImageNet encoder (extra imagenet)",
+    "paper": "settings of the paper; wants a GPU",
+    "imagenet": "ImageNet encoder (extra imagenet)",
+    "unet": "baseline: U-Net, one mask",
+    "unetpp": "baseline: U-Net++, one mask",
+    "resunet": "baseline: residual U-Net, one mask",
+    "nnunet": "baseline: the network of nnU-Net, one mask",
+    "random-reader": "baseline: one mask, trained on one rater at random",
+    "twin": "the same encoder without diffusion: one mask",
+    "imagenet-twin": "the same ImageNet encoder without diffusion: one mask",
+    "imagenet-random-reader": "ImageNet encoder, one mask, trained on one rater at random",
+    "ensemblediff": "baseline: diffusion on pixels, EnsembleDiff",
+    "segdiff": "baseline: diffusion on pixels, SegDiff",
+    "medsegdiff": "baseline: diffusion on pixels, MedSegDiff",
+    "prob-unet": "baseline: Probabilistic U-Net",
+}
 
 
-def recipes_table() -> Table:
-    """A line for each row of `recipes.py` with what tells it from the others, then what its variants change."""
-    table = Table(title="recipes (NAME: any of them without a hyphen)")
-    for name in ("recipe", "size", "network", "latents", "predicts", "sampler", "learns from"):
-        table.add_column(name, no_wrap=True)
-    for name, row in ROWS.items():
-        size = f"{row.size}²×{row.channels}" + (" crop" if row.crop else "")
-        table.add_row(name, size, *_of_segmenter(row), row.segmenter.target)
-    table.add_section()
-    for variant in VARIANTS:
-        table.add_row(f"NAME-{variant}", "", *_of_segmenter(RECIPES[f"folder-{variant}"]), "")
-    return table
+def recipe_rows(every: bool) -> list[tuple[str, ...]]:
+    """The lines of the table, the heading first: all recipes with what tells them apart, or those for a start."""
+    if not every:
+        names = [name for name in RECIPES if name in ROWS or name in RECOMMENDED]
+        rows = [("*" if name in RECOMMENDED else "", name, _size(RECIPES[name]), purpose(name)) for name in names]
+        return [("", "recipe", "size", "for"), *rows]
+    heading = ("", "recipe", "size", "network", "latents", "predicts", "sampler", "learns from", "for")
+    found: list[tuple[str, ...]] = [heading]
+    for name, row in RECIPES.items():
+        mark = "*" if name in RECOMMENDED else ""
+        found.append((mark, name, _size(row), *_of_segmenter(row), row.segmenter.target, purpose(name)))
+    return found
+
+
+def purpose(name: str) -> str:
+    """What a recipe is for: its data, and what its variant changes."""
+    row = RECIPES[name]
+    data = (
+        _DATA.get(row.dataset)
+        or DATASETS[row.dataset].use.trained_on.partition(":")[0]
+        or f"the data set {row.dataset}"
+    )
+    if name.startswith("lidc_idri_readers"):
+        data += "; masks as single raters draw them"
+    ending = name.partition("-")[2]
+    parts = [_ENDINGS[part] for part in _known_parts(ending)]
+    return "; ".join([data, *parts]) if parts else data
+
+
+def _known_parts(ending: str) -> list[str]:
+    """An ending as one of the known ones, or as two: `256-twin`."""
+    if not ending or ending in _ENDINGS:
+        return [ending] if ending else []
+    head, _, tail = ending.partition("-")
+    return [part for part in (head, tail) if part in _ENDINGS]
+
+
+def _size(row: Recipe) -> str:
+    return f"{row.size}²×{row.channels}" + (" region" if row.crop else "")
 
 
 def _of_segmenter(row: Recipe) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import tyro
 
+from manymask.cli.parsing import parse
 from manymask.errors import ConfigError, guesses
 
 
@@ -24,12 +25,12 @@ def train(arguments: list[str]) -> None:
     if stage not in recipes.STAGES:
         raise ConfigError(f"{stage!r} is no stage{guesses(stage, recipes.STAGES)}; {usage}")
     row = recipes.get_recipe(name)
-    options = tyro.cli(
+    options = parse(
         TrainOptions,
-        prog=f"manymask train {name} {stage}",
-        args=rest,
-        default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
+        f"manymask train {name} {stage}",
+        rest,
         config=(tyro.conf.CascadeSubcommandArgs,),
+        default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
     )
     print(f"model → {fit(options.job(recipes.Stage(stage)), options.max_minutes)}")
 

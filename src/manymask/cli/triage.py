@@ -1,27 +1,27 @@
 """`triage`: which results of a folder to look at first."""
 
-import inspect
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from manymask.choices import SamplerName
-from manymask.cli.wording import at_least_one, worded
+from manymask.cli import flags
+from manymask.cli.inputs import chosen_model, found_entries
+from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
 
 def triage(
-    inputs: Annotated[tuple[str, ...], tyro.conf.Positional],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, flags.IMAGES],
     /,
     *,
-    model: Path,
-    out: Path,
+    model: Annotated[str | None, flags.MODEL] = None,
+    out: Annotated[Path, flags.OUT] = Path("review"),
     budget: str = "0.1",
     find: float | None = None,
     export: int = 0,
-    samples: int = 5,
+    samples: Annotated[int, flags.SAMPLES] = 5,
     sampler: SamplerName | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -33,7 +33,7 @@ def triage(
 
     Args:
         inputs: a folder of images, or what else `segment` takes.
-        model: a model folder, or a run folder.
+        model: as `segment` takes it.
         out: gets triage.html, triage.csv and triage.json, and one folder for each image.
         budget: how many images can be reviewed: a number (12), or a share of all (0.1).
         find: the share of the failures to find, such as 0.9: says how many images must be reviewed for it.
@@ -46,7 +46,7 @@ def triage(
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
-    from manymask.inference.batch import Request, RunSummary, announce, carry_out, find_entries
+    from manymask.inference.batch import Request, carry_out
     from manymask.inference.labelling import export_labelling
     from manymask.inference.review import parse_budget
     from manymask.inference.segmenter import Segmenter
@@ -54,12 +54,10 @@ def triage(
 
     _check(model, out, samples, find, export)
     allowed = parse_budget(budget)
-    entries, found = find_entries(inputs)
-    tally = RunSummary(worded=partial(worded, accepted=inspect.signature(triage).parameters))
-    announce(found, tally)
+    entries, tally = found_entries(inputs, triage)
     if not entries:
         return 2
-    segmenter, sampling = Segmenter(load_model(model)), SamplingConfig(sampler, steps)
+    segmenter, sampling = Segmenter(load_model(chosen_model(model, entries))), SamplingConfig(sampler, steps)
     segmenter.model.resolve(sampling)
     run = TriageRun(segmenter, Request(out, samples, seed, sampling), tally, budget=allowed, find=find)
     carry_out(run, entries)
@@ -72,14 +70,15 @@ def triage(
     return 2 if tally.failed else 0
 
 
-def _check(model: Path, out: Path, samples: int, find: float | None, export: int) -> None:
-    from manymask.hub.weights import find_model
+def _check(model: str | None, out: Path, samples: int, find: float | None, export: int) -> None:
+    from manymask.hub.catalogue import find_model
 
     at_least_one("--samples", samples)
     if export < 0:
         raise ConfigError(f"--export must be at least 0, not {export}")
     if find is not None and not 0 < find <= 1:
         raise ConfigError(f"--find must lie above 0 and be at most 1, not {find}")
-    find_model(model)
+    if model is not None:
+        find_model(model)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out names a folder")

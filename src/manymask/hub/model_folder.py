@@ -10,6 +10,7 @@ MODEL/LICENSE              the terms of the data it was trained on
 """
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +27,11 @@ from manymask.data.datasets.base import Intended, Licence
 from manymask.data.twins import hashes_as_text, hashes_from_text
 from manymask.errors import ConfigError, InputError
 from manymask.hub import model_card as card
+from manymask.hub.catalogue import find_model
 from manymask.hub.intended_use import intended, read_intended
 from manymask.hub.licenses import licence
 from manymask.hub.provenance import Provenance
-from manymask.hub.weights import find_model, meta_model, own_file, read_weights
+from manymask.hub.weights import meta_model, own_file, read_weights
 from manymask.io.atomic import atomic_file, atomic_folder, read_object, write_json
 from manymask.io.record import ModelRecord
 from manymask.io.tensors import write_tensors, writing
@@ -175,14 +177,20 @@ def _read_calibration(path: Path, trained: TrainedModel) -> Calibration | None:
     return found
 
 
-def save_calibration(trained: TrainedModel, folder: Path, found: Calibration) -> None:
+def save_calibration(trained: TrainedModel, folder: Path, found: Calibration, source: Path | None = None) -> None:
     """Put a calibration beside the weights of a model folder, and what it promises into the card.
 
     Args:
         trained: the model of this folder.
         folder: a model folder.
         found: the calibration.
+        source: the model folder that `folder` becomes a copy of; `folder` itself if None.
     """
+    if source is not None and source.resolve() != folder.resolve():
+        with atomic_folder(folder, ours="config.json") as beside:
+            shutil.copytree(source, beside, dirs_exist_ok=True)
+            save_calibration(trained, beside, found)
+        return
     place = folder / "README.md"
     write_json(folder / calibration.FILE, calibration.text_of(found))
     _write(place, card.with_calibration(read_text(own_file(place)), found))

@@ -4,7 +4,8 @@ A warning never changes a mask. Sentences of one kind differ only in their numbe
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from manymask.calibration.calibration import DOUBTFUL, Assessment
 from manymask.calibration.risk import CONSENSUS
 from manymask.data.datasets.base import Intended
 from manymask.inference.preprocess import Point, Region, View
-from manymask.io.image import DicomFrame, Picture
+from manymask.io.dicom.series import Series
+from manymask.io.image import DicomFrame, ImageSource, Picture
 from manymask.recipes import Recipe
 
 # what DICOM's Modality means in the words of `Intended.modality`
@@ -120,12 +122,31 @@ def in_colour(pixels: np.ndarray) -> bool:
     return bool(np.ptp(some, axis=2).mean() > 0.01 * max(float(np.ptp(some)), 1e-12))
 
 
+def modalities(entries: Iterable[ImageSource]) -> set[str]:
+    """The kinds of images that entries hold, as in `Intended.modality`.
+
+    Args:
+        entries: what is to be segmented.
+
+    Returns:
+        Empty unless the headers of all of them tell.
+    """
+    codes = set[str]()
+    for entry in entries:
+        headers = [frame.header for frame in entry.frames] if isinstance(entry, Series) else [{}]
+        codes |= {_code(header) for header in headers}
+    return {_MODALITIES[code] for code in codes} if codes <= _MODALITIES.keys() else set()
+
+
+def _code(header: Any) -> str:
+    """DICOM's Modality."""
+    return str(header.get("Modality") or "").strip().upper()
+
+
 def _foreign(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
     """An image that the model is not intended for, by DICOM's Modality, else by colour."""
     trained = " and ".join(use.modality)
-    code = ""
-    if isinstance(picture.origin, DicomFrame):
-        code = str(picture.origin.dataset.get("Modality") or "").strip().upper()
+    code = _code(picture.origin.dataset) if isinstance(picture.origin, DicomFrame) else ""
     shown = _MODALITIES.get(code)
     if use.modality and shown and not {shown, *_ALIKE.get(shown, ())} & set(use.modality):
         yield f"The image is {shown}, but the model was trained on {trained}: its masks may mean nothing here."

@@ -19,7 +19,7 @@ from manymask.serving.session import SessionManager
 PATIENCE = 20.0  # seconds that a drawing in progress has to end
 
 
-def serve(models: Sequence[Path], host: str, port: int, limits: Limits, hosts: Sequence[str] = ()) -> None:
+def serve(models: Sequence[Path | str], host: str, port: int, limits: Limits, hosts: Sequence[str] = ()) -> None:
     """Serves until interrupted; what visitors left is removed at the end. `ConfigError` if Gradio is not installed, or
     the place is taken. hosts: further names that the page is served under."""
     if not 1 <= port <= 65535:
@@ -61,13 +61,13 @@ def _end_on_signals(handler: Any) -> None:
             signal.signal(kind, handler)
 
 
-def load_segmenters(models: Sequence[Path]) -> dict[str, Segmenter]:
-    """The models by the names of their folders."""
+def load_segmenters(models: Sequence[Path | str]) -> dict[str, Segmenter]:
+    """The models, by their names or those of their folders."""
     loaded = dict[str, Segmenter]()
-    for folder in models:
-        name = folder.resolve().name
+    for model in models:
+        name = Path(model).resolve().name
         name = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(models) + 2))) if n not in loaded)
-        loaded[name] = Segmenter.from_pretrained(str(folder))
+        loaded[name] = Segmenter.from_pretrained(model)
     return loaded
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STEPS = (1, 2, 3, 5, 10, 20, 50)
 
 
-def curves(model: Path, data: Path, out: Path, cases: int | None = None) -> dict[str, Any]:
+def curves(model: Path | str, data: Path, out: Path, cases: int | None = None) -> dict[str, Any]:
     """Scores the model on at most `cases` test cases, evenly spaced, under 1 … 30 masks and under 1 … 50 steps of the
     first sampler without noise that serves its process; writes curves.json and curves.png.
 

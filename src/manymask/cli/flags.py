@@ -1,0 +1,11 @@
+"""Flags that several verbs share: their short forms, and what stands for their values in the help."""
+
+import tyro
+
+IMAGES = tyro.conf.arg(metavar="IMAGE…", help_behavior_hint="")
+MODEL = tyro.conf.arg(aliases=["-m"], metavar="MODEL")
+MODELS = tyro.conf.arg(aliases=["-m"], metavar="MODEL…", help_behavior_hint="")
+OUT = tyro.conf.arg(aliases=["-o"], metavar="DIR")
+SAMPLES = tyro.conf.arg(aliases=["-n"], metavar="N")
+DATA = tyro.conf.arg(metavar="STORE")
+DEVICE = tyro.conf.arg(metavar="{cpu,cuda,mps}")
