@@ -3,7 +3,8 @@
 python benchmarks/promises.py --model models/cvc_clinicdb --data stores/cvc --away kvasir=stores/polyps:kvasir
 colondb=stores/polyps:colondb --out docs/results/promises
 
-Home and each NAME=STORE[:SCHEME] are scored on their test part: masks are drawn once per store. Of each away store, --local
+Home and each NAME=STORE[:SCHEME] are scored on their test part, and of a model of windows each of --offsets, home's windows
+whose middle lies so many pixels down and right of the crop's: masks are drawn once per store. Of each away store, --local
 images are then drawn at random, --draws times. Confidence, outlines and predicted Dice are fitted to these alone and tested
 on the others. Images of one patient or video may lie on both sides, as where a site labels a random sample of its archive.
 Writes OUT/MODEL.json and OUT/MODEL.md.
@@ -51,6 +52,7 @@ class Options:
     away: tuple[str, ...] = ()
     out: Path = Path("docs/results/promises")
     limit: int | None = None
+    offsets: tuple[int, ...] = ()
     local: tuple[int, ...] = (20, 50)
     draws: int = 20
     seed: int = 0
@@ -140,10 +142,11 @@ def run(options: Options) -> dict[str, Any]:
     if options.draws < 10 or min(options.local, default=LEAST) < LEAST:
         raise ConfigError(f"it takes at least 10 draws and {LEAST} local images")
     stores: dict[str, Any] = {}
-    for name, folder, scheme in [(HOME, options.data, None), *map(place, options.away)]:
-        store = matched_store(trained.recipe, Store(folder))
+    home = [(HOME if n == 0 else f"{n} px off the middle", options.data, None, n) for n in (0, *options.offsets)]
+    for name, folder, scheme, offset in [*home, *((*place(text), 0) for text in options.away)]:
+        store = matched_store(trained.recipe, Store(folder), (offset, offset))
         seen = observe(trained, store, scheme, options.limit)
-        at_home = store.holds(trained.calibration.origin.data_hash)
+        at_home = offset == 0 and store.holds(trained.calibration.origin.data_hash)
         stores[name] = {
             "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme)},
             "promises": kept_promises(trained.calibration, seen, at_home),
