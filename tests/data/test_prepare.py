@@ -16,7 +16,7 @@ from PIL import Image
 
 from manymask.data import store as stores
 from manymask.data.case import Source, random_scheme
-from manymask.data.datasets import folder, layout
+from manymask.data.datasets import folder, sections
 from manymask.data.datasets.lidc_xml import read_xml
 from manymask.data.datasets.phantom import read as phantoms
 from manymask.data.raters import random_rater
@@ -181,7 +181,7 @@ def test_a_link_back_to_a_folder_above_does_not_walk_for_ever(tmp_path):
 
 def test_folder_names_are_taken_apart_into_words():
     def said(name):
-        found = layout.parse(Path(name))
+        found = sections.parse(Path(name))
         return found and (found.kind, found.part, found.rater)
 
     assert said("masks-3") == ("masks", None, "3") and said("labelsTr") == ("masks", "train", "")

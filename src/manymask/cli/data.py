@@ -1,7 +1,7 @@
 """`prepare`, whose flags depend on the data sets."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ class PrepareFlags:
         out: where the store is written; must not exist yet.
         source: the folder as downloaded and unpacked (the phantom needs none).
         mask_threshold: foreground is what reaches this value, in masks that are not black and white.
-        mask_labels: foreground is what holds one of these values, in masks that number several things.
+        mask_labels: foreground is what holds one of these values or names, in masks of several things.
         invert: foreground and background are exchanged in the mask files.
         skip_bad: leave out what cannot be read or has no partner, and name it; without this nothing is written then.
         size: side of the prepared images in pixels; the recipe's if not given.
@@ -33,7 +33,7 @@ class PrepareFlags:
     out: Annotated[Path, shared.OUT]
     source: Annotated[Path | None, NO_DEFAULT, tyro.conf.arg(metavar="DIR")] = None
     mask_threshold: Annotated[float | None, NO_DEFAULT] = None
-    mask_labels: tuple[int, ...] = ()
+    mask_labels: tuple[str, ...] = ()
     invert: bool = False
     skip_bad: bool = False
     size: Annotated[int | None, NO_DEFAULT] = None
@@ -52,17 +52,24 @@ def prepare(flags: PrepareFlags, **options: Any) -> None:
     if flags.source is None and dataset.needs_source:
         raise ConfigError(f"{flags.recipe} needs --source, the folder of the data set as downloaded")
     _check_options(row.dataset, options)
-    reading = MaskReading(flags.mask_threshold, flags.mask_labels, flags.invert)
+    reading = MaskReading(flags.mask_threshold, labels_of(flags.mask_labels), flags.invert)
     store = api.prepare(
         row, flags.out, flags.source, size=flags.size, skip_bad=flags.skip_bad, reading=reading, **options
     )
     for line in store.warnings:
         print(f"manymask: {line}", file=sys.stderr)
+    if store.manifest.get("layout"):
+        print(f"layout: {store.manifest['layout']}")
     for line in store.manifest["foreground"]:
         print(line)
     for name, scheme in store.schemes.items():
         print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
     print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(flags.out))}")
+
+
+def labels_of(words: Sequence[str]) -> tuple[int | str, ...]:
+    """Labels as they were typed: whole numbers are values, all else are names."""
+    return tuple(int(word) if word.isdecimal() else word for word in words)
 
 
 def prepare_arguments(arguments: list[str]) -> None:

@@ -38,7 +38,8 @@ class Case:
 class Source:
     """A data set as found on disk: cases, named split schemes (the first is the default), licence and remarks.
 
-    `given` names the schemes that are the owner's, and are kept whatever is found in them; `notes` are for who prepares it.
+    `given` names the schemes that are the owner's, and are kept whatever is found in them; `notes` are for who prepares it;
+    `layout` says in a line how the folder was understood, where that is not fixed.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Source:
     remark: str = ""
     given: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layout: str = ""
 
 
 @dataclass

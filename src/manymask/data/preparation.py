@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from manymask.data import survey, twins
 from manymask.data.case import Case, Scheme, Source
-from manymask.data.datasets.pairs import listed
+from manymask.data.datasets.pairs import listed, safe_name
 from manymask.data.manifest import FORMAT
 from manymask.data.resize import resize_image, resize_mask
 from manymask.data.writer import Writer
@@ -65,6 +65,7 @@ def describe(
     return {"format": FORMAT, "name": source.name, "size": size, "licence": source.licence, "remark": source.remark,
             "schemes": {name: dict(scheme) for name, scheme in schemes.items()}, "ids": ids,
             "groups": [groups[case] for case in ids], "foreground": survey.foreground(found), "warnings": said,
+            "layout": safe_name(source.layout),
             "read_by": [list(map(int, case.read_by)) for case in cases] if partly else None}  # fmt: skip
 
 

@@ -124,6 +124,20 @@ def read_pictures(paths: Iterable[Path], window: Window | None = None) -> Iterat
         yield from entry.pictures(window)
 
 
+def picture_at(path: Path, index: int = 0) -> Picture:
+    """Picture `index` of a file, from 0; `InputError` where it cannot be read, or is one of several DICOM frames."""
+    if is_raster(path):
+        return Raster(path).read(0)
+    if is_nifti(path):
+        return Nifti(path).read(index)
+    found = dicom_series([path])
+    for problem in found.problems:
+        raise InputError(problem, path=path)
+    if [series.count() for series in found.series] != [1]:
+        raise InputError(f"{path} holds several pictures; give one file for each", path=path)
+    return found.series[0].read(0)
+
+
 def find_inputs(paths: Iterable[Path]) -> FoundInputs:
     """What files and folders hold, from names and headers alone: single images in the order given, then DICOM series.
 

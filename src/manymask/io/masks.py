@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manymask.errors import InputError
+from manymask.errors import ConfigError, InputError
 from manymask.io.raster import read_samples
 from manymask.io.samples import Samples, full
 
@@ -26,17 +26,18 @@ class MaskReading:
     """How masks that are not simply black and white are read.
 
     threshold: foreground is what reaches this value, in soft masks; labels: foreground is what holds one of these
-    values, in label images; invert: foreground and background are exchanged.
+    values, in label images, or one of these names, in polygons; invert: foreground and background are exchanged.
     """
 
     threshold: float | None = None
-    labels: tuple[int, ...] = ()
+    labels: tuple[int | str, ...] = ()
     invert: bool = False
 
 
 def read_mask(path: Path, reading: MaskReading | None = None) -> np.ndarray:
     """A mask as bool (H, W); `InputError` for one that can be read in several ways, unless `reading` decides."""
     reading = reading or MaskReading()
+    check_numbers(path, reading)
     found = read_samples(path)
     if _is_indexed(found):
         mask = _of_labels(path, found, reading)
@@ -45,6 +46,24 @@ def read_mask(path: Path, reading: MaskReading | None = None) -> np.ndarray:
     else:
         mask = _of_values(path, _grey(path, found.colours(), reading), reading)
     return ~mask if reading.invert else mask
+
+
+def mask_of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarray:
+    """The same for values (H, W) that were read from `path`, such as a slice of a NIfTI file."""
+    check_numbers(path, reading)
+    mask = _of_values(path, _grey(path, values, reading), reading)
+    return ~mask if reading.invert else mask
+
+
+def check_numbers(path: Path, reading: MaskReading) -> None:
+    """`ConfigError` for labels by name, which an image file has not."""
+    named = next((label for label in reading.labels if isinstance(label, str)), None)
+    if named is not None:
+        raise ConfigError(
+            f"{path} holds numbers, and nothing says which of them {named!r} is; choose labels by number",
+            parameter="mask_labels",
+            path=path,
+        )
 
 
 def _is_indexed(found: Samples) -> bool:

@@ -52,6 +52,12 @@ def slice_size(path: Path) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def affine_of(path: Path) -> np.ndarray:
+    """The affine (4, 4) of a file that was checked before."""
+    with decoding(path):
+        return np.asarray(_nibabel().load(path).affine, dtype=np.float64)
+
+
 def nifti_slices(
     path: Path, window: Window | None = None, first: int = 0, failed: Callable[[ManymaskError], None] | None = None
 ) -> Iterator[Picture]:

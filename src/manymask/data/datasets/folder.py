@@ -6,13 +6,15 @@ hold a `__`, what stands before it is the group (the patient, say) and never cro
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from manymask.data.case import PARTS, Case, Part, Scheme, Source, random_scheme
+from manymask.data.datasets.annotations import chosen_labels
 from manymask.data.datasets.base import Dataset, Option
-from manymask.data.datasets.layout import Section, find_sections, part_of
+from manymask.data.datasets.layout import find_layout
 from manymask.data.datasets.pairs import listed, paired_cases
+from manymask.data.datasets.sections import Choice, Section, part_of
 from manymask.errors import InputError
 from manymask.io.masks import MaskReading
 
@@ -21,39 +23,84 @@ FEWEST = 3
 FOLDER_GROUPS = 10  # so many sub-folders are taken for patients, fewer for classes
 
 
-def read(source: Path, channels: int = 3, reading: MaskReading | None = None, masks: Sequence[str] = ()) -> Source:
+def read(
+    source: Path,
+    channels: int = 3,
+    reading: MaskReading | None = None,
+    masks: Sequence[str] = (),
+    parts: bool = False,
+    window: str = "header",
+) -> Source:
     """Any number of raters ≥ 1. Scheme `given` where the owner split the images, else `random`: whole groups, 80/10/10,
-    seed 42. `masks` names the mask folders to take, where it is not clear which are meant."""
-    sections, notes = find_sections(source, masks)
-    cases, parts = _cases(source, sections, channels, reading)
-    if len(cases) < FEWEST:
+    seed 42. masks, parts: as `Choice` has them; window: the grey values of DICOM that are shown."""
+    found = _find(source, channels, reading or MaskReading(), Choice(tuple(masks), parts), window, strict=True)
+    if len(found.cases) < FEWEST:
         raise InputError(
-            f"{source} holds {len(cases)} images; at least 3 are needed, one each to train, validate, test",
+            f"{source} holds {len(found.cases)} images; at least 3 are needed, one each to train, validate, test",
             path=source,
         )
-    cases, grouping = _grouped(source, cases)
-    notes = (*notes, *grouping)
-    if parts:
-        scheme, more = _given(source, cases, parts)
-        return Source("folder", cases, {"given": scheme}, LICENCE, given=("given",), notes=(*notes, *more))
-    scheme = random_scheme({case.id: case.group for case in cases}, 42)
+    if found.parts:
+        scheme, more = _given(source, found.cases, found.parts)
+        notes = (*found.notes, *more)
+        return Source(
+            "folder", found.cases, {"given": scheme}, LICENCE, given=("given",), notes=notes, layout=found.said
+        )
+    scheme = random_scheme({case.id: case.group for case in found.cases}, 42)
     empty = [part for part, ids in scheme.items() if not ids]
     if empty:
         raise InputError(f"{source}: too few groups for a split, {' and '.join(empty)} would be empty", path=source)
-    return Source("folder", cases, {"random": scheme}, LICENCE, notes=notes)
+    return Source("folder", found.cases, {"random": scheme}, LICENCE, notes=found.notes, layout=found.said)
+
+
+def read_to_score(
+    source: Path,
+    channels: int,
+    reading: MaskReading | None = None,
+    masks: Sequence[str] = (),
+    parts: bool = False,
+    window: str = "header",
+) -> Source:
+    """The same, to be scored as a whole: scheme `all` has every image in `test`; scheme `given` is the owner's split."""
+    found = _find(source, channels, reading or MaskReading(), Choice(tuple(masks), parts), window, strict=False)
+    schemes: dict[str, Scheme] = {"all": {"train": [], "val": [], "test": sorted(case.id for case in found.cases)}}
+    if found.parts:
+        schemes["given"] = {part: sorted(c for c, own in found.parts.items() if own == part) for part in PARTS}
+    return Source("folder", found.cases, schemes, LICENCE, given=tuple(schemes), notes=found.notes, layout=found.said)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The cases of a folder, the part of each where the owner split them, and what is to be said."""
+
+    cases: list[Case]
+    parts: dict[str, Part]
+    notes: tuple[str, ...]
+    said: str
+
+
+def _find(source: Path, channels: int, reading: MaskReading, choice: Choice, window: str, strict: bool) -> _Found:
+    layout = find_layout(source, choice)
+    masks = (mask for s in layout.sections for rater in s.raters for each in rater.masks.values() for mask in each)
+    reading = chosen_labels(masks, layout.names, reading)
+    cases, parts = _cases(source, layout.sections, channels, reading, window)
+    cases, grouping = _grouped(source, cases, strict)
+    split = ", ".join(f"{sum(own == part for own in parts.values())} {part}" for part in PARTS)
+    said = f"{layout.said}; split by the owner: {split}" if parts else layout.said
+    return _Found(cases, parts, (*layout.notes, *grouping), said)
 
 
 def _cases(
-    source: Path, sections: Sequence[Section], channels: int, reading: MaskReading | None
+    source: Path, sections: Sequence[Section], channels: int, reading: MaskReading, window: str
 ) -> tuple[list[Case], dict[str, Part]]:
     """The cases of all sections, and the part of each where the owner split them; names start with their section's."""
     cases, parts, unsplit = list[Case](), dict[str, Part](), set[str]()
     for section in sections:
         prefix = f"{section.name}/" if len(sections) > 1 and section.name else ""
-        for case in paired_cases(section.images, section.masks, channels, reading):
+        for case in paired_cases(section.images, section.raters, channels, reading, window=window):
             first = case.id.split("/")[0]
             part = section.part if len(sections) > 1 else (part_of(first) if "/" in case.id else None)
-            cases.append(replace(case, id=prefix + case.id))
+            group = prefix + case.group
+            cases.append(replace(case, id=prefix + case.id, group=group))
             if part is None:
                 unsplit.add(str(section.images.folder / first if "/" in case.id else section.images.folder))
             else:
@@ -76,11 +123,12 @@ def _cases(
     return cases, parts
 
 
-def _grouped(source: Path, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+def _grouped(source: Path, cases: Sequence[Case], strict: bool) -> tuple[list[Case], list[str]]:
     """The cases with their groups: by `__` in the names, else by many sub-folders, else each its own; and what was done."""
     stems = {case.id: PurePosixPath(case.id).name for case in cases}
     lone = [stem for stem in stems.values() if "__" not in stem]
-    if lone and len(lone) < len(cases):
+    mixed = 0 < len(lone) < len(cases)
+    if mixed and strict:
         raise InputError(
             f"{source}: some names hold a `__` (patient before it), others don't ({lone[0]}, …); make them alike",
             path=source,
@@ -89,13 +137,13 @@ def _grouped(source: Path, cases: Sequence[Case]) -> tuple[list[Case], list[str]
         return [replace(case, group=stems[case.id].split("__")[0]) for case in cases], []
     above = {case.id: PurePosixPath(case.id).parent.as_posix() for case in cases}
     folders = {folder for folder in above.values() if folder != "." and part_of(PurePosixPath(folder).name) is None}
-    if len(folders) < 2:
-        return [replace(case, group=case.id) for case in cases], []
+    if len(folders) < 2 or len({case.group for case in cases}) == len(folders):
+        return list(cases), []
     if len(folders) < FOLDER_GROUPS:
         note = f"images lie in {len(folders)} sub-folders, which a split may cut; if they are patients, name files PATIENT__…"
-        return [replace(case, group=case.id) for case in cases], [note]
+        return list(cases), [note]
     note = f"the {len(folders)} sub-folders are taken as groups (patients, say): none crosses the split"
-    return [replace(case, group=above[case.id] if above[case.id] in folders else case.id) for case in cases], [note]
+    return [replace(case, group=above[case.id] if above[case.id] in folders else case.group) for case in cases], [note]
 
 
 def _given(source: Path, cases: Sequence[Case], parts: dict[str, Part]) -> tuple[Scheme, list[str]]:
@@ -124,8 +172,13 @@ DATASET = Dataset(
     read,
     options=(
         Option(
-            "masks", tuple[str, ...], (), "the mask folders to take where several could be meant; one for each rater."
+            "masks",
+            tuple[str, ...],
+            (),
+            "where several could be meant: the folders of masks, the COCO files, or the endings of mask files (`seg` of "
+            "`a_seg.png`, or `labelme`) to take; one for each rater.",
         ),
+        Option("parts", bool, False, "several masks of one image are parts of one mask, not of several raters."),
     ),
     users_own=True,
 )

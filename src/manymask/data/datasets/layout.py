@@ -1,160 +1,231 @@
-"""How a folder of one's own is laid out: which folders hold images, which the masks of which rater, of which part.
+"""How a folder of one's own is laid out: where its images are, where the masks of which rater, of which part.
 
-Names are taken apart into words: one says what a folder holds (`images`, `masks`, `labels` …), others the part of a split
-(`train`, `val`, `test` …) and the rater (a number). So `train/images` with `train/masks`, `images/train` with
-`masks/train`, `imagesTr` with `labelsTr`, and `masks-0 … masks-3` are all read. Nothing is taken because it comes first.
+1. One or more COCO files list images and outlines.
+2. Folders hold images, and others beside them the masks. Names are taken apart into words: one says what a folder holds
+   (`images`, `masks`, `labels` …), others the part of a split (`train`, `val`, `test` …) and the rater (a number). So
+   `train/images` with `train/masks`, `images/train` with `masks/train`, `imagesTr` with `labelsTr`, and `masks-0 …
+   masks-3` are all read. One other folder with images, or the source itself, stands in for a folder called images.
+3. Images and masks share a folder: `a.jpg` with `a_mask.png`, `a_seg-1.png`, `a.png` or labelme's `a.json`; or they are
+   alone in the folder of a case.
+
+Nothing is taken because it comes first. What was recognised is said, what could be meant in several ways is refused.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from manymask.data.case import Part
-from manymask.data.datasets.pairs import Images, listed, walk
+from manymask.data.datasets.annotations import Annotation, LabelmeMask, LabelNames, read_annotation
+from manymask.data.datasets.layout_coco import coco_sections
+from manymask.data.datasets.layout_flat import flat_section
+from manymask.data.datasets.pairs import Images, Rater, is_image, listed, walk
+from manymask.data.datasets.sections import (
+    Choice,
+    Folder,
+    Section,
+    alike,
+    holds_masks,
+    masks_below,
+    parse,
+    part_in,
+    part_of,
+    raters_of,
+    relative,
+)
 from manymask.errors import InputError
-from manymask.io.raster import is_raster
+from manymask.io.coco import CocoFile
 
-KINDS = {
-    "images": ("images", "image", "imgs", "img"),
-    "masks": ("masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "gt", "groundtruth"),
-}
-PART_WORDS: dict[str, Part] = {
-    **dict.fromkeys(("train", "training", "tr"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "ts"), "test"),
-}
-RATER_WORDS = ("reader", "rater", "expert", "annotator")
+EXPECTED = "a folder images in it with a folder masks, masks beside their images (NAME_mask), or a COCO or labelme file"
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A folder of images or masks, by the words of its name."""
+class Layout:
+    """All images of a folder with their masks. notes: a line for everything that is passed over; said: what was
+    recognised, in a line; names: what nnU-Net's dataset.json calls the values of masks."""
 
-    path: Path
-    kind: str
-    part: Part | None
-    rater: str  # what its name says beyond kind and part: nothing, a number, or a word
-
-    @property
-    def slot(self) -> str:
-        """The rater's number, or the whole name of a folder without one."""
-        return self.rater if self.rater.isdecimal() else self.path.name.lower()
+    sections: Sequence[Section]
+    notes: tuple[str, ...]
+    said: str
+    names: LabelNames | None = None
 
 
-@dataclass(frozen=True)
-class Section:
-    """Images with the folders of their raters' masks, one a rater; None for a rater who has no folder here."""
+@dataclass
+class _Found:
+    """What lies below a source: folders named for images and masks, which are not looked into, and files elsewhere."""
 
-    name: str
-    part: Part | None
-    images: Images
-    masks: tuple[Path | None, ...]
+    folders: list[Folder]
+    strays: list[Path]
+    lists: list[str]
+    annotations: dict[Path, Annotation]
 
-
-def part_of(name: str) -> Part | None:
-    """The part of a split that a whole folder name means, or None."""
-    return PART_WORDS.get(name.lower())
+    def of_kind(self, kind: str) -> list[Folder]:
+        return [folder for folder in self.folders if folder.kind == kind]
 
 
-def parse(path: Path) -> Folder | None:
-    """What the name of a folder says, or None if it names neither images nor masks."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", path.name)
-    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
-    joined = " ".join(words).replace("ground truth", "groundtruth").split()
-    kinds = {kind for kind, names in KINDS.items() for word in joined if word in names}
-    if len(kinds) != 1:
-        return None
-    (kind,) = kinds
-    rest = [word for word in joined if word not in KINDS[kind]]
-    parts = [PART_WORDS[word] for word in rest if word in PART_WORDS]
-    raters = [word for word in rest if word not in PART_WORDS and word not in RATER_WORDS]
-    if len(parts) > 1 or len(raters) > 1:
-        return None
-    return Folder(path, kind, parts[0] if parts else None, raters[0] if raters else "")
-
-
-def find_sections(source: Path, chosen: Sequence[str] = ()) -> tuple[list[Section], tuple[str, ...]]:
-    """All images below `source` with their masks, and a line for everything that is passed over.
-
-    chosen: names of the mask folders to take, where there are several that are not numbered.
-    """
+def find_layout(source: Path, choice: Choice = Choice()) -> Layout:
+    """The images below `source` with their masks; `InputError` where there are none, or it is not clear which are meant."""
     if not source.is_dir():
         raise InputError(f"{source} is no folder", path=source)
-    found, unclaimed = _find_folders(source)
-    images = [folder for folder in found if folder.kind == "images"]
-    if not images:
-        inside = listed(sorted(p.name for p in source.iterdir()), 8) or "nothing"
-        raise InputError(f"{source}: expected a folder images in it, found {inside}", path=source)
-    pairs = [(folder, _masks_of(folder, found, chosen)) for folder in images]
-    notes = [f"passed over: {folder.path} (no folder of masks beside it)" for folder, masks in pairs if not masks]
-    pairs = [(folder, masks) for folder, masks in pairs if masks]
-    if not pairs:
-        raise InputError(f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}")
-    _refuse_doubles([folder for folder, _ in pairs])
-    raters = _raters([masks for _, masks in pairs], chosen)
-    sections = [
-        Section(_section_name(source, folder), _section_part(source, folder), Images.below(folder.path),
-                tuple(next((m.path for m in masks if len(raters) == 1 or m.slot == r), None) for r in raters))
-        for folder, masks in pairs
-    ]  # fmt: skip
-    taken = {folder.path for folder, _ in pairs} | {mask.path for _, masks in pairs for mask in masks}
-    notes += [f"passed over: {folder.path}" for folder in found if folder.kind == "masks" and folder.path not in taken]
-    return sections, tuple(notes + _others(sections) + unclaimed)
+    found = _look(source)
+    names = next((each for each in found.annotations.values() if isinstance(each, LabelNames)), None)
+    files = _coco_files(source, found, choice)
+    if files:
+        sections, notes = coco_sections(source, files, [folder.path for folder in found.of_kind("masks")])
+    else:
+        sections, notes = _folder_sections(source, found, choice)
+    sections = alike(sections, bool(choice.names))
+    notes += _others(sections)
+    if found.lists:
+        notes.append(f"lists of a split are not read: {listed(found.lists)}; use folders")
+    return Layout(sections, tuple(notes), _said(sections, names), names)
 
 
-def _find_folders(source: Path) -> tuple[list[Folder], list[str]]:
-    """The folders of images and of masks, not looked into, and a line for images that lie elsewhere."""
-    found, strays, lists = list[Folder](), list[str](), list[str]()
+def _look(source: Path) -> _Found:
+    found = _Found([], [], [], {})
     for place, folders, names in walk(source):
-        for name in list(folders):
-            folder = parse(place / name)
-            if folder is not None:
-                found.append(folder)
-                folders.remove(name)
-        strays += [str((place / name).relative_to(source)) for name in names if is_raster(place / name)]
-        lists += [str((place / name).relative_to(source)) for name in names if part_of(Path(name).stem)]
-    notes = [f"{len(strays)} image file(s) passed over: {listed(strays)}"] if strays else []
-    return found, notes + ([f"lists of a split are not read: {listed(lists)}; use folders"] if lists else [])
+        for path in (place / name for name in names if name.lower().endswith(".json")):
+            content = read_annotation(path)
+            if content is not None:
+                found.annotations[path] = content
+        known = next((each for each in found.folders if place.is_relative_to(each.path)), None)
+        if known is not None:  # inside, only annotations are looked for
+            continue
+        found.folders += [folder for name in folders if (folder := parse(place / name)) is not None]
+        found.strays += [place / name for name in names if is_image(place / name)]
+        found.lists += [relative(place / name, source) for name in names if _is_list(Path(name))]
+    return found
 
 
-def _masks_of(images: Folder, found: Sequence[Folder], chosen: Sequence[str]) -> list[Folder]:
-    """The folders of masks beside a folder of images; `InputError` if it is not clear which are meant."""
-    beside = [f for f in found if f.kind == "masks" and f.path.parent == images.path.parent and f.part == images.part]
+def _is_list(path: Path) -> bool:
+    return part_of(path.stem) is not None and path.suffix.lower() in (".txt", ".csv", ".lst", "")
+
+
+def _coco_files(source: Path, found: _Found, choice: Choice) -> list[CocoFile]:
+    """The COCO files to read: those chosen, else all of them where no other masks could be meant."""
+    files = [content for content in found.annotations.values() if isinstance(content, CocoFile)]
+    chosen = [file for file in files if {file.path.name, file.path.stem} & set(choice.names)]
+    if not files or chosen or choice.names:
+        return chosen
+    others = [folder for folder in found.of_kind("masks") if holds_masks(folder.path, found.annotations)]
+    if others:
+        both = listed([relative(path, source) for path in (files[0].path, others[0].path)])
+        raise InputError(f"{source} holds masks in {both}: name the one to take", remedies=("masks",), path=source)
+    return files
+
+
+def _folder_sections(source: Path, found: _Found, choice: Choice) -> tuple[list[Section], list[str]]:
+    images = found.of_kind("images") or _stand_ins(source, found)
+    pairs = [(folder, _masks_of(folder, found, choice)) for folder in images]
+    if any(masks for _, masks in pairs):
+        notes = [f"passed over: {folder.path} (no folder of masks beside it)" for folder, masks in pairs if not masks]
+        pairs = [(folder, masks) for folder, masks in pairs if masks]
+        _refuse_doubles([folder for folder, _ in pairs])
+        sections = [_beside(source, folder, masks, found, choice) for folder, masks in pairs]
+        taken = {folder.path for folder, _ in pairs} | {mask.path for _, masks in pairs for mask in masks}
+        notes += [f"passed over: {mask.path}" for mask in found.of_kind("masks") if mask.path not in taken]
+        return sections, notes + _strays(source, [path for path in found.strays if not _inside(path, taken)])
+    places = images or [Folder(source, "images", None, "")] if found.strays or images else []
+    flat = [_flat(source, folder, found, choice) for folder in places]
+    sections = [section for section in flat if section is not None]
+    if sections:
+        without = [folder.path for folder, section in zip(places, flat, strict=True) if section is None]
+        notes = [f"passed over: {path} (it holds no masks)" for path in without]
+        return sections, notes + (_strays(source, found.strays) if images else [])
+    if images and found.of_kind("images"):
+        raise InputError(
+            f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}, {EXPECTED[34:]}"
+        )
+    inside = listed(sorted(path.name for path in source.iterdir()), 8) or "nothing"
+    raise InputError(f"{source}: expected {EXPECTED}, found {inside}", path=source)
+
+
+def _inside(path: Path, folders: set[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _strays(source: Path, strays: Sequence[Path]) -> list[str]:
+    if not strays:
+        return []
+    return [f"{len(strays)} image file(s) passed over: {listed([relative(path, source) for path in strays])}"]
+
+
+def _stand_ins(source: Path, found: _Found) -> list[Folder]:
+    """Where no folder is called images: the one folder beside each folder of masks that holds some, or the one above."""
+    images = []
+    for above in dict.fromkeys(folder.path.parent for folder in found.of_kind("masks")):
+        strays = [path for path in found.strays if path.is_relative_to(above)]
+        candidates = list(dict.fromkeys(_child(path, above) for path in strays))
+        if len(candidates) > 1:
+            names = listed([path.name if path != above else f"{path.name} itself" for path in candidates], 6)
+            raise InputError(f"{above} holds images in {names}: call the folder to take images", path=above)
+        images += [Folder(path, "images", part_in(path.name) if path != above else None, "") for path in candidates]
+    return images
+
+
+def _child(path: Path, above: Path) -> Path:
+    """The folder directly in `above` that holds a file, or `above` itself."""
+    first = above / path.relative_to(above).parts[0]
+    return above if first == path else first
+
+
+def _masks_of(images: Folder, found: _Found, choice: Choice) -> list[Folder]:
+    """The folders of masks beside a folder of images, or in it where it stands in for one; `InputError` if it is not
+    clear which are meant."""
+    places = (images.path.parent, images.path) if parse(images.path) is None else (images.path.parent,)
+    masks = [f for f in found.of_kind("masks") if f.path.parent in places and f.part == images.part]
+    chosen = [folder for folder in masks if folder.path.name in choice.names]
     if chosen:
-        beside = [folder for folder in beside if folder.path.name in chosen]
-        if not beside:
-            raise InputError(
-                f"{images.path.parent} has no folder {listed(chosen)} of masks",
-                parameter="masks",
-                path=images.path.parent,
-            )
-    elif len(beside) > 1:
-        beside = [folder for folder in beside if _holds_images(folder.path)]
-    if len(beside) > 1 and not all(folder.rater.isdecimal() for folder in beside) and not chosen:
-        names = listed([folder.path.name for folder in beside], 6)
+        return chosen
+    if len(masks) > 1 or choice.names:
+        masks = [folder for folder in masks if holds_masks(folder.path, found.annotations)]
+    if len(masks) > 1 and choice.names:
+        raise InputError(
+            f"{images.path.parent} has no folder {listed(choice.names)} of masks",
+            parameter="masks",
+            path=images.path.parent,
+        )
+    if len(masks) > 1 and not all(folder.rater.isdecimal() for folder in masks):
+        names = listed([folder.path.name for folder in masks], 6)
         raise InputError(
             f"{images.path.parent} holds several folders of masks: {names}; name the one to take, "
             "or one for each rater",
             remedies=("masks",),
             path=images.path.parent,
         )
-    return beside
+    return masks
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(is_raster(place / name) for place, _, names in walk(folder) for name in names)
+def _beside(source: Path, images: Folder, folders: Sequence[Folder], found: _Found, choice: Choice) -> Section:
+    """A section of images in one folder and masks in others: one rater for each folder, or the several of a single one."""
+    pictures = Images.below(images.path, [folder.path for folder in found.of_kind("masks")])
+    ending = Choice() if any(folder.path.name in choice.names for folder in folders) else choice
+    ending = replace(ending, parts=choice.parts)
+    raters: list[Rater] = []
+    for folder in folders:
+        own = raters_of(folder.path, masks_below(folder.path, found.annotations), pictures, ending)
+        if ending.names and not any(rater.masks for rater in own):
+            raise InputError(
+                f"{images.path.parent} has no folder {listed(ending.names)} of masks, nor masks with such an ending",
+                parameter="masks",
+                path=images.path.parent,
+            )
+        if len(folders) > 1 and len(own) > 1:
+            raise InputError(
+                f"{folder.path} holds masks of several raters, though it is one of several folders of masks"
+            )
+        raters += [replace(rater, slot=folder.slot) for rater in own] if len(folders) > 1 or len(own) == 1 else own
+    polygons = any(isinstance(mask, LabelmeMask) for rater in raters for each in rater.masks.values() for mask in each)
+    places = ", ".join(relative(folder.path, source) for folder in folders)
+    how = f"images in {relative(images.path, source)}, {'labelme files' if polygons else 'masks'} in {places}"
+    return Section(_section_name(source, images), _section_part(source, images), pictures, tuple(raters), how)
 
 
-def _raters(masks: Sequence[Sequence[Folder]], chosen: Sequence[str]) -> list[str]:
-    """The raters of all sections, in order; one where each section has a single folder."""
-    if all(len(each) == 1 for each in masks):
-        return [masks[0][0].slot]
-    names = {folder.slot for each in masks for folder in each}
-    if not chosen and not all(name.isdecimal() for name in names):
-        paths = listed(sorted(folder.path for each in masks for folder in each))
-        raise InputError(f"some folders of masks are numbered, others are not: {paths}; name them alike, one a rater")
-    return sorted(names, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))
+def _flat(source: Path, folder: Folder, found: _Found, choice: Choice) -> Section | None:
+    if folder.path == source:
+        return flat_section(source, source, "", None, found.annotations, choice)
+    name, part = _section_name(source, folder), _section_part(source, folder)
+    return flat_section(source, folder.path, name, part, found.annotations, choice)
 
 
 def _refuse_doubles(images: Sequence[Folder]) -> None:
@@ -167,20 +238,35 @@ def _refuse_doubles(images: Sequence[Folder]) -> None:
 
 
 def _section_name(source: Path, images: Folder) -> str:
+    if images.path == source:
+        return ""
     inside = images.path.parent.relative_to(source).as_posix()
     return "/".join(name for name in ("" if inside == "." else inside, images.part or "") if name)
 
 
 def _section_part(source: Path, images: Folder) -> Part | None:
     """By the folder's own name, or that of the nearest folder above it that names a part."""
+    if images.path == source:
+        return None
     above = images.path.parent.relative_to(source).parts
     return images.part or next((part for name in reversed(above) if (part := part_of(name))), None)
 
 
 def _others(sections: Sequence[Section]) -> list[str]:
     """A line for each folder of images that holds files of another kind."""
-    return [
-        f"{len(s.images.others)} file(s) in {s.images.folder} passed over: {listed(s.images.others)}"
-        for s in sections
-        if s.images.others
-    ]
+    outlined = {mask.path for s in sections for r in s.raters for each in r.masks.values() for mask in each}
+    notes = []
+    for images in (section.images for section in sections):
+        others = [name for name in images.others if images.folder / name not in outlined]
+        if others:
+            notes.append(f"{len(others)} file(s) in {images.folder} passed over: {listed(others)}")
+    return notes
+
+
+def _said(sections: Sequence[Section], names: LabelNames | None) -> str:
+    """What was recognised: how masks are kept, how many raters there are, whether the images are split."""
+    ways = list(dict.fromkeys(section.how for section in sections))
+    shown = "; ".join(ways[:3]) + (f"; and {len(ways) - 3} more" if len(ways) > 3 else "")
+    raters = len(sections[0].raters)
+    who = "one rater" if raters == 1 else f"{raters} raters ({', '.join(r.slot for r in sections[0].raters)})"
+    return f"{shown}; {who}" + ("; values named by nnU-Net's dataset.json" if names else "")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from manymask.data.augment import Augment
 from manymask.data.case import Case, Source, random_scheme
+from manymask.data.datasets.annotations import MaskFile
 from manymask.data.datasets.base import NO_WARRANTY, Dataset, Intended, Licence, Option
 from manymask.data.datasets.lidc_tcia import LICENCE, is_tcia, read_tcia
 from manymask.data.datasets.lidc_xml import RATERS
-from manymask.data.datasets.pairs import load_pair, refused
+from manymask.data.datasets.pairs import Pair, refused
 from manymask.errors import InputError
 from manymask.io.dicom.finding import Finding
 from manymask.io.masks import MaskReading
@@ -49,10 +50,11 @@ def read(source: Path, channels: int = 1, reading: MaskReading | None = None, wh
 def _case(image: Path, channels: int, reading: MaskReading | None) -> Case:
     masks = [image.parents[1] / f"mask-{k}" / image.name for k in range(RATERS)]
     missing = next((path for path in masks if not path.exists()), None)
-    read = partial(load_pair, image, masks, channels, reading)
     if missing is not None:
-        read = partial(refused, f"{image} has no mask {missing}")
-    return Case(_name(image), image.parents[2].name, read)
+        return Case(_name(image), image.parents[2].name, partial(refused, f"{image} has no mask {missing}"))
+    return Case(
+        _name(image), image.parents[2].name, Pair(image, [*map(MaskFile, masks)], channels, reading or MaskReading())
+    )
 
 
 def _name(image: Path) -> str:

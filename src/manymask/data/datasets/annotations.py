@@ -1,0 +1,197 @@
+"""One rater's mask of one image, however it is kept: an image file, polygons of labelme, objects of COCO, several parts."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from manymask.errors import ConfigError, InputError, ManymaskError, decoding, guesses
+from manymask.io.atomic import read_object
+from manymask.io.coco import MOST_BYTES, CocoFile, CocoImage, coco_mask, is_coco, read_coco
+from manymask.io.labelme import LabelmeFile, is_labelme, labelme_file
+from manymask.io.masks import MaskReading, mask_of_values, read_mask
+from manymask.io.nifti import count_slices, is_nifti, nifti_slices
+
+BACKGROUND = ("background", "ignore")  # of nnU-Net, which are nothing to segment
+
+
+class Mask(Protocol):
+    """A mask that is not yet read. path: the file that holds it, for messages; slices: how many images it has."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def slices(self) -> int: ...
+
+    def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
+        """bool (H, W) for an image of `shape`, which some kinds of masks check; index: of the slice of a volume."""
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """An image or a NIfTI file."""
+
+    path: Path
+
+    @property
+    def slices(self) -> int:
+        """How many images it has."""
+        return count_slices(self.path) if is_nifti(self.path) else 1
+
+    def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
+        """As its pixels are, whatever the shape."""
+        if not is_nifti(self.path):
+            return read_mask(self.path, reading)
+        return mask_of_values(self.path, next(nifti_slices(self.path, None, index)).pixels, reading)
+
+
+@dataclass(frozen=True)
+class LabelmeMask:
+    """The shapes of a labelme file."""
+
+    file: LabelmeFile
+    slices: int = 1
+
+    @property
+    def path(self) -> Path:
+        """Of the JSON."""
+        return self.file.path
+
+    def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
+        """The union of those whose label was chosen."""
+        mask = self.file.mask(shape, {str(label) for label in reading.labels})
+        return ~mask if reading.invert else mask
+
+
+@dataclass(frozen=True)
+class CocoMask:
+    """The objects of an image in a COCO file."""
+
+    file: CocoFile
+    image: CocoImage
+    slices: int = 1
+
+    @property
+    def path(self) -> Path:
+        """Of the JSON."""
+        return self.file.path
+
+    def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
+        """The union of those whose category was chosen, by number or name."""
+        wanted = {str(label) for label in reading.labels}
+        chosen = [number for number, name in self.file.names.items() if {str(number), name} & wanted]
+        mask = coco_mask(self.path, self.image, shape, chosen)
+        return ~mask if reading.invert else mask
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Several masks whose union counts."""
+
+    masks: tuple[Mask, ...]
+
+    @property
+    def path(self) -> Path:
+        """Of the first."""
+        return self.masks[0].path
+
+    @property
+    def slices(self) -> int:
+        """Of the first."""
+        return self.masks[0].slices
+
+    def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
+        """The union, each part read as if it was alone."""
+        parts = [mask.read(shape, replace(reading, invert=False), index) for mask in self.masks]
+        odd = next((k for k, part in enumerate(parts) if part.shape != parts[0].shape), None)
+        if odd is not None:
+            raise InputError(f"{self.masks[odd].path} and {self.path} are parts of one mask but differ in size")
+        union: np.ndarray = np.any(parts, axis=0)
+        return ~union if reading.invert else union
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """What nnU-Net's dataset.json calls the values of label images; a region stands for several."""
+
+    path: Path
+    values: Mapping[str, tuple[int, ...]]
+
+
+Annotation = LabelmeFile | CocoFile | LabelNames
+
+
+def read_annotation(path: Path) -> Annotation | None:
+    """What a JSON file says of masks; None if it says nothing of them or is no JSON. `InputError` for one that is damaged."""
+    try:
+        content = read_object(path, MOST_BYTES)
+    except ManymaskError:
+        return None
+    if is_coco(content):
+        return read_coco(path, content)
+    if is_labelme(content):
+        return labelme_file(path, content)
+    if "labels" in content and {"file_ending", "numTraining", "channel_names", "modality"} & set(content):
+        with decoding(path):
+            return LabelNames(path, _values(content["labels"]))
+    return None
+
+
+def _values(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Version 2 maps names to values, or to several; version 1 maps values to names."""
+    if all(isinstance(value, str) for value in labels.values()):
+        labels = {name: int(value) for value, name in labels.items()}
+    return {str(name): tuple(value) if isinstance(value, list) else (int(value),) for name, value in labels.items()}
+
+
+def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: MaskReading) -> MaskReading:
+    """How masks are read once every label is known: names of nnU-Net become numbers.
+
+    `InputError` where there are several labels and none is chosen, `ConfigError` for a label that there is not.
+    """
+    single = list(_single(masks))
+    counts: Counter[str] = Counter()
+    known = dict(names.values) if names else {}
+    for mask in single:
+        if isinstance(mask, LabelmeMask):
+            counts.update(mask.file.labels)
+        elif isinstance(mask, CocoMask):
+            counts.update(mask.file.names[int(each.get("category_id", 1))] for each in mask.image.annotations)
+            known |= {name: (number,) for number, name in mask.file.names.items()}
+    counts.update({name: 0 for name in known if name.lower() not in BACKGROUND and name not in counts and names})
+    if not counts:
+        return reading
+    place = names.path if names else single[0].path.parent
+    if len(counts) > 1 and not reading.labels:
+        held = ", ".join(f"{name} ({count})" if count else name for name, count in sorted(counts.items()))
+        raise InputError(
+            f"{place} holds several labels: {held}; choose those of the foreground",
+            remedies=("mask_labels",),
+            path=place,
+        )
+    numbers = {str(value) for values in known.values() for value in values}
+    for label in map(str, reading.labels):
+        if label not in counts and label not in known and label not in numbers:
+            raise ConfigError(
+                f"{place} holds no label {label!r}{guesses(label, counts)}; it holds {', '.join(sorted(counts))}",
+                parameter="mask_labels",
+                path=place,
+            )
+    if names is None:
+        return reading
+    values = [
+        value for label in reading.labels for value in known.get(str(label), (int(label),) if _whole(label) else ())
+    ]
+    return replace(reading, labels=tuple(values))
+
+
+def _single(masks: Iterable[Mask]) -> Iterable[Mask]:
+    for mask in masks:
+        yield from (mask.masks if isinstance(mask, Parts) else (mask,))
+
+
+def _whole(label: int | str) -> bool:
+    return str(label).isdecimal()
