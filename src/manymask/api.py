@@ -18,7 +18,9 @@ from manymask.evaluation.calibrate import CalibrationConfig, CalibrationSplit, s
 from manymask.evaluation.calibrate import calibrate as fit_calibration
 from manymask.evaluation.evaluator import EvalConfig, results
 from manymask.evaluation.evaluator import evaluate as score
+from manymask.evaluation.external import FolderReading, Scored, data_to_score
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.leakage import with_unseen
 from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.promises import kept_promises, unpromised
 from manymask.evaluation.records import EvaluationRecord
@@ -110,7 +112,7 @@ def evaluate(
     model: TrainedModel | Path | str,
     data: Store | Path | str,
     *,
-    split: Part = "test",
+    split: Part | None = None,
     scheme: str | None = None,
     samples: int = 5,
     ged_samples: int = 16,
@@ -119,13 +121,14 @@ def evaluate(
     sampling: SamplingConfig | None = None,
     offsets: Sequence[int] = (),
     progress: bool = True,
+    reading: FolderReading | None = None,
 ) -> EvaluationRecord:
-    """Score a trained codec or segmenter on a part of a prepared store.
+    """Score a trained codec or segmenter on a part of a prepared store, or on a folder of images and masks.
 
     Args:
         model: a loaded model, a model folder or a run folder.
-        data: a store, or its folder.
-        split: the part; cases that the model was trained on are refused unless it is `"train"`.
+        data: a store, its folder, or any folder of images and masks, all of which is scored.
+        split: the part; cases that the model was trained on are refused unless it is `"train"`. `"test"` of a store if None.
         scheme: split scheme of the store; the one that the model was trained with if None.
         samples: masks that make the consensus.
         ged_samples: masks that are compared with several raters, for GED² and HM-IoU.
@@ -134,6 +137,7 @@ def evaluate(
         sampling: how masks are drawn; the model's default if None.
         offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         progress: whether a bar is shown.
+        reading: how a folder that is no store is read, where that is not clear.
 
     Returns:
         Metrics with intervals, baselines on the same cases, and everything that is needed to get them again;
@@ -141,7 +145,7 @@ def evaluate(
 
     Raises:
         DataLeakError: held-out cases were trained on.
-        ManymaskError: store and model do not fit together.
+        ManymaskError: store and model do not fit together, or the folder cannot be read.
     """
     _check_count("samples", samples)
     _check_count("ged_samples", ged_samples)
@@ -150,18 +154,31 @@ def evaluate(
     if sampling is not None and not isinstance(sampling, SamplingConfig):
         raise ConfigError(f"sampling must be a SamplingConfig, not {sampling!r}", parameter="sampling")
     trained = model if isinstance(model, TrainedModel) else load_model(model)
-    whole = _store(data)
-    store = matched_store(trained.recipe, whole)
     protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig())
-    ids = evenly_spaced(held_out_cases(trained, store, split, scheme), limit)
-    moved = {n: matched_store(trained.recipe, whole, (n, n)) for n in offsets}
-    why_not = _unpromised(trained, store, ids, split, protocol)
+    with data_to_score(data, trained.recipe, split, scheme, reading) as scored:
+        return _scored(trained, scored, protocol, limit, offsets, progress)
+
+
+def _scored(
+    trained: TrainedModel,
+    scored: Scored,
+    protocol: EvalConfig,
+    limit: int | None,
+    offsets: Sequence[int],
+    progress: bool,
+) -> EvaluationRecord:
+    """The record of a model on opened data."""
+    part, scheme = scored.part, scored.scheme
+    store = matched_store(trained.recipe, scored.store)
+    ids = evenly_spaced(held_out_cases(trained, store, part, scheme), limit)
+    moved = {n: matched_store(trained.recipe, scored.store, (n, n)) for n in offsets}
+    why_not = _unpromised(trained, store, ids, part, protocol)
     outcomes = Outcomes() if why_not == "" else None
     scores = score(trained.model, store, ids, protocol, progress=progress, outcomes=outcomes)
-    found = results(trained, store, split, protocol, scores, scheme)
+    found = results(trained, store, part, protocol, scores, scheme)
     promises = _promises(trained, store, outcomes, why_not)
     off_centre = {n: score(trained.model, each, ids, protocol, progress=progress).metrics for n, each in moved.items()}
-    return replace(found, off_centre=off_centre, promises=promises)
+    return replace(found, leak=with_unseen(found, store), off_centre=off_centre, promises=promises)
 
 
 def _unpromised(

@@ -71,7 +71,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run
             "the sampler takes 5000 steps, the process has 1 … 1000",
         ),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--threshold", "2"], "--threshold must lie between"),
-        (["evaluate", "--model", "MODEL", "--data", "nowhere"], "nowhere is no prepared data set"),
+        (["evaluate", "--model", "MODEL", "--data", "nowhere"], "nowhere is no folder: give a prepared store"),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--samples", "0"], "--samples must be at least 1"),
         (["evaluate", "--model", "MODEL", "--data", "STORE", "--limit", "0"], "--limit must be at least 1"),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "FILE"], "grey.png is a file; --out names a folder"),

@@ -275,7 +275,9 @@ def test_exported_images_go_back_through_prepare(monkeypatch, triage, calibrated
             Image.fromarray(phantom.draw(number).image[:, :, 0]).save(images / name / f"{name}-{k}.png")
     assert triage(calibrated, "--export", 7) == 0
     out, folder = tmp_path / "out", tmp_path / "out/labelling"
-    assert run(monkeypatch, "prepare", "folder", "--source", folder, "--out", tmp_path / "store") == 0
+    flags = ("prepare", "folder", "--source", folder, "--out", tmp_path / "store")
+    assert run(monkeypatch, *flags) == 2  # masks or polygons: which were corrected?
+    assert run(monkeypatch, *flags, "--masks", "masks") == 0
     store = Store(tmp_path / "store")
     chosen = table(out)[:7]
     listed = json.loads((folder / "labelling.json").read_text())["images"]
@@ -296,6 +298,20 @@ def test_exported_images_go_back_through_prepare(monkeypatch, triage, calibrated
     assert any("/" in each["image"] for each in listed)
 
 
+def test_polygons_edited_in_labelme_are_read_back(monkeypatch, triage, calibrated, tmp_path):
+    assert triage(calibrated, "--export", COUNT) == 0
+    folder = tmp_path / "out/labelling"
+    edited = sorted((folder / "labelme").glob("*.json"))[0]
+    content = json.loads(edited.read_text())
+    corners = [[10, 20], [30, 20], [30, 40], [10, 40]]
+    content["shapes"] = [{"label": "lesion", "points": corners, "shape_type": "polygon"}]
+    edited.write_text(json.dumps(content))
+    flags = ("prepare", "folder", "--source", folder, "--out", tmp_path / "store", "--masks", "labelme")
+    assert run(monkeypatch, *flags, "--mask-labels", "lesion") == 0
+    mask = Store(tmp_path / "store").native_masks(edited.stem)[0]
+    assert mask.sum() == 400 and mask[20:40, 10:30].all()
+
+
 def test_edited_labels_are_never_touched(triage, calibrated, tmp_path):
     triage(calibrated, "--export", 3)
     folder = tmp_path / "out/labelling"
@@ -311,7 +327,8 @@ def test_names_of_which_only_some_hold_a_patient_stay_readable(monkeypatch, tria
     assert triage(calibrated, "--export", COUNT) == 0
     folder = tmp_path / "out/labelling"
     assert "case_0.png" in {p.name for p in (folder / "images").iterdir()}
-    assert run(monkeypatch, "prepare", "folder", "--source", folder, "--out", tmp_path / "store") == 0
+    flags = ("--source", folder, "--out", tmp_path / "store", "--masks", "masks")
+    assert run(monkeypatch, "prepare", "folder", *flags) == 0
 
 
 SCRIPT = """

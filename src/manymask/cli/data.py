@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,6 +12,9 @@ from manymask.cli import flags as shared
 from manymask.cli.parsing import NO_DEFAULT, parse
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from manymask.data.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +59,24 @@ def prepare(flags: PrepareFlags, **options: Any) -> None:
     store = api.prepare(
         row, flags.out, flags.source, size=flags.size, skip_bad=flags.skip_bad, reading=reading, **options
     )
+    print_survey(store)
+    for name, scheme in store.schemes.items():
+        print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
+    print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(flags.out))}")
+
+
+def print_survey(store: "Store") -> None:
+    """What was found in a folder: how it was understood, the foreground of each rater, and on stderr what to look at."""
     for line in store.warnings:
         print(f"manymask: {line}", file=sys.stderr)
     if store.manifest.get("layout"):
         print(f"layout: {store.manifest['layout']}")
     for line in store.manifest["foreground"]:
         print(line)
-    for name, scheme in store.schemes.items():
-        print(f"split {name}: " + ", ".join(f"{len(ids)} {part}" for part, ids in scheme.items()))
-    print(f"{len(store.ids)} cases, {store.raters} rater(s), {store.hash} → {safe_name(str(flags.out))}")
+    if store.raters > 1 and store.name == "folder":
+        print(
+            f"{store.raters} raters: `manymask train FOLDER` learns one of them at random, so that masks differ as they do"
+        )
 
 
 def labels_of(words: Sequence[str]) -> tuple[int | str, ...]:

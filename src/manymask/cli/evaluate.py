@@ -1,5 +1,6 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,8 +11,11 @@ from manymask.cli.wording import at_least_one
 if TYPE_CHECKING:
     from manymask.data.store import Store
     from manymask.diffusion.sampling import SamplingConfig
+    from manymask.evaluation.external import Scored
     from manymask.evaluation.records import EvaluationRecord
     from manymask.hub.model_folder import TrainedModel
+
+WORST = 10  # failures that are named
 
 
 def evaluate(
@@ -19,7 +23,7 @@ def evaluate(
     model: Annotated[str, flags.MODEL],
     data: Annotated[Path, flags.DATA],
     out: Annotated[Path | None, flags.OUT] = None,
-    split: Literal["train", "val", "test"] = "test",
+    split: Literal["train", "val", "test"] | None = None,
     scheme: str | None = None,
     offsets: tuple[int, ...] = (),
     samples: Annotated[int, flags.SAMPLES] = 5,
@@ -29,17 +33,24 @@ def evaluate(
     orientations: int | None = None,
     seed: int = 0,
     limit: int | None = None,
+    mask_threshold: float | None = None,
+    mask_labels: tuple[str, ...] = (),
+    invert: bool = False,
+    masks: tuple[str, ...] = (),
+    parts: bool = False,
+    skip_bad: bool = False,
 ) -> None:
-    """Score a model on a part of the split it was trained with; print a table, leave results.json and a figure.
+    """Score a model on a part of the split it was trained with, or on all images of any folder of images and masks.
 
-    Of a calibrated model a second table holds what is promised against what happened, unless the masks are drawn unlike
-    the calibration's, or the cases are those that it was fitted on.
+    Prints a table and the failures; leaves results.json and a figure. Of a calibrated model a second table holds what is
+    promised against what happened, unless the masks are drawn unlike the calibration's, or the cases are those that it
+    was fitted on.
 
     Args:
         model: a name of `manymask models`, a model folder or run folder, or hf://ORG/NAME.
-        data: the prepared store.
+        data: the prepared store; or a folder of images and masks, which is read as `prepare folder` reads it.
         out: gets results.json and figure.png, and promises.png of a calibrated model.
-        split: the part; cases that the model was trained on are refused unless it is `train`.
+        split: the part, test of a store; cases that the model was trained on are refused unless it is `train`.
         scheme: the split of the store; by default the one that the model was trained with.
         offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         samples: how many masks make the consensus.
@@ -49,26 +60,57 @@ def evaluate(
         orientations: number of flipped or rotated views of the image used for sampling (default: the model's setting).
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
+        mask_threshold: of a folder: foreground is what reaches this value, in masks that are not black and white.
+        mask_labels: of a folder: foreground is what holds one of these values or names.
+        invert: of a folder: foreground and background are exchanged in the mask files.
+        masks: of a folder: where several could be meant, the folders, COCO files or endings of masks to take.
+        parts: of a folder: several masks of one image are parts of one mask.
+        skip_bad: of a folder: leave out what cannot be used, and name it.
     """
-    from manymask import api
-    from manymask.data.store import Store
+    from manymask.cli.data import labels_of, print_survey
     from manymask.diffusion.sampling import SamplingConfig
+    from manymask.evaluation.external import FolderReading, data_to_score
     from manymask.extras import require_figures
     from manymask.hub.model_folder import load_model
+    from manymask.io.masks import MaskReading
 
-    for flag, value in (("--samples", samples), ("--ged-samples", ged_samples), ("--limit", limit)):
-        at_least_one(flag, value)
     if out is not None:
         require_figures()
+    protocol = _Protocol(samples, ged_samples, seed, limit, offsets, SamplingConfig(sampler, steps, orientations))
     trained = load_model(model)
-    store, sampling = Store(data), SamplingConfig(sampler, steps, orientations)
+    how = MaskReading(mask_threshold, labels_of(mask_labels), invert)
+    with data_to_score(data, trained.recipe, split, scheme, FolderReading(how, masks, parts, skip_bad)) as scored:
+        if scored.temporary:
+            print_survey(scored.store)
+        _score(trained, scored, protocol, out)
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """The flags that say how masks are drawn and scored."""
+
+    samples: int
+    ged_samples: int
+    seed: int
+    limit: int | None
+    offsets: tuple[int, ...]
+    sampling: "SamplingConfig"
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--samples", self.samples), ("--ged-samples", self.ged_samples), ("--limit", self.limit)):
+            at_least_one(flag, value)
+
+
+def _score(trained: "TrainedModel", scored: "Scored", asked: _Protocol, out: Path | None) -> None:
+    from manymask import api
+
     found = api.evaluate(
-        trained, store, split=split, scheme=scheme, samples=samples, ged_samples=ged_samples, seed=seed, limit=limit,
-        sampling=sampling, offsets=offsets,
+        trained, scored.store, split=scored.part, scheme=scored.scheme, samples=asked.samples,
+        ged_samples=asked.ged_samples, seed=asked.seed, limit=asked.limit, sampling=asked.sampling, offsets=asked.offsets,
     )  # fmt: skip
     _print_tables(found)
     if out is not None:
-        _write(out, found, trained, store, sampling)
+        _write(out, found, trained, scored.store, asked.sampling)
 
 
 def _print_tables(found: "EvaluationRecord") -> None:
@@ -84,7 +126,31 @@ def _print_tables(found: "EvaluationRecord") -> None:
     tables |= {f"{n} pixels off the middle": each for n, each in (found.off_centre or {}).items()}
     for heading, metrics in tables.items():
         Console().print(metrics_table(metrics, heading))
+    _print_failures(found)
     _print_promises(found.promises)
+
+
+def _print_failures(found: "EvaluationRecord") -> None:
+    """The cases that failed, the worst first, and what is left without images that the model was trained on."""
+    from manymask.calibration.quality import FAILURE
+
+    dice = {case["id"]: case["dice"] for case in found.cases if "dice" in case}
+    failed = sorted((case for case, value in dice.items() if value < FAILURE), key=lambda case: dice[case])
+    if dice:
+        shown = ", ".join(f"{case} ({dice[case]:.2f})" for case in failed[:WORST])
+        more = f" and {len(failed) - WORST} more" if len(failed) > WORST else ""
+        print(
+            f"failures (Dice below {FAILURE:g}): {len(failed)} of {len(dice)}" + (f": {shown}{more}" if failed else "")
+        )
+    leak = found.leak
+    if not leak["checked"] and leak["tested"]:
+        print(
+            "The model does not say what its training images look like: nobody can tell whether these are among them."
+        )
+    elif leak["cases"]:
+        unseen = leak.get("unseen_dice")
+        rest = f"Dice of the others {unseen['mean']:.3f} ({unseen['low']:.3f} – {unseen['high']:.3f})" if unseen else ""
+        print(f"{len(leak['cases'])} of {leak['tested']} images look like training images. {rest}")
 
 
 def _print_promises(promises: "dict[str, Any] | None") -> None:

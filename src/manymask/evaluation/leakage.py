@@ -10,7 +10,9 @@ from tqdm import tqdm
 from manymask.data.datasets.pairs import listed
 from manymask.data.store import Store
 from manymask.data.twins import near_pairs
+from manymask.evaluation.records import EvaluationRecord
 from manymask.hub.model_folder import TrainedModel
+from manymask.metrics import summary
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,21 @@ def find_leak(trained: TrainedModel, store: Store, ids: Sequence[str]) -> Leak:
         return Leak(len(ids))
     pairs = near_pairs(store.image_hashes(ids), hashes)
     return Leak(len(ids), True, tuple(ids[i] for i, _ in pairs))
+
+
+def with_unseen(found: EvaluationRecord, store: Store) -> dict[str, Any]:
+    """The entry on a leak, with the Dice of the cases that do not look like training images.
+
+    Args:
+        found: an evaluation.
+        store: its data.
+
+    Returns:
+        `found.leak`; where there is a leak, and Dice was measured on other cases, with their `unseen_dice`.
+    """
+    known = set(found.leak["cases"])
+    rows = [case for case in found.cases if case["id"] not in known and "dice" in case]
+    if not known or not rows:
+        return found.leak
+    dice = summary([case["dice"] for case in rows], [store.groups[case["id"]] for case in rows])
+    return found.leak | {"unseen_dice": dict(dice)}

@@ -1,7 +1,9 @@
 """`triage --export`: the most doubtful images as a folder to label, which `manymask prepare folder` takes back.
 
+Either the masks or the polygons are corrected; which of them count is said when the folder is read (`--masks`).
+
 DIR/labelling/images/      the images as PNG
-DIR/labelling/masks/       the consensus of each as its proposed mask: what `prepare folder` reads
+DIR/labelling/masks/       the consensus of each as its proposed mask
 DIR/labelling/labelme/     the same as polygons, one labelme file per image
 DIR/labelling/drawn/NAME/  all masks that were drawn
 DIR/labelling/labelling.json, README.txt
@@ -39,8 +41,12 @@ masks/     one proposed mask per image, 0 and 255: correct these
 labelme/   the same proposals as polygons (labelme images --output labelme --nodata); holes are filled
 drawn/     all masks that the model drew, to copy a better one from
 
-`manymask prepare folder --source THIS_FOLDER --out STORE` reads images/ and masks/, and nothing else: polygons that
-were edited in labelme must first be exported to masks/. Masks that were not corrected are the model's own opinion.
+Correct either masks/ or labelme/, and say which of them counts:
+
+manymask prepare folder --source THIS_FOLDER --out STORE --masks masks
+manymask prepare folder --source THIS_FOLDER --out STORE --masks labelme
+
+Masks that were not corrected are the model's own opinion.
 """
 
 

@@ -13,6 +13,7 @@ Nothing is taken because it comes first. What was recognised is said, what could
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from manymask.data.case import Part
@@ -26,6 +27,7 @@ from manymask.data.datasets.sections import (
     Section,
     alike,
     holds_masks,
+    kinds_of,
     masks_below,
     parse,
     part_in,
@@ -62,6 +64,16 @@ class _Found:
     def of_kind(self, kind: str) -> list[Folder]:
         return [folder for folder in self.folders if folder.kind == kind]
 
+    def masks_in(self, place: Path) -> list[Folder]:
+        return self.by_parent.get(place, [])
+
+    @cached_property
+    def by_parent(self) -> dict[Path, list[Folder]]:
+        found: dict[Path, list[Folder]] = {}
+        for folder in self.of_kind("masks"):
+            found.setdefault(folder.path.parent, []).append(folder)
+        return found
+
 
 def find_layout(source: Path, choice: Choice = Choice()) -> Layout:
     """The images below `source` with their masks; `InputError` where there are none, or it is not clear which are meant."""
@@ -82,19 +94,30 @@ def find_layout(source: Path, choice: Choice = Choice()) -> Layout:
 
 
 def _look(source: Path) -> _Found:
-    found = _Found([], [], [], {})
+    found, inside = _Found([], [], [], {}), set[Path]()
     for place, folders, names in walk(source):
         for path in (place / name for name in names if name.lower().endswith(".json")):
             content = read_annotation(path)
             if content is not None:
                 found.annotations[path] = content
-        known = next((each for each in found.folders if place.is_relative_to(each.path)), None)
-        if known is not None:  # inside, only annotations are looked for
+        if place in inside:  # of a folder of images or masks: only annotations are looked for
+            inside.update(place / name for name in folders)
             continue
         found.folders += [folder for name in folders if (folder := parse(place / name)) is not None]
+        inside.update(place / name for name in folders if parse(place / name) is not None)
         found.strays += [place / name for name in names if is_image(place / name)]
         found.lists += [relative(place / name, source) for name in names if _is_list(Path(name))]
-    return found
+    return found if found.folders else _look_closer(found)
+
+
+def _look_closer(found: _Found) -> _Found:
+    """Where no name is plain, folders with images whose long names mention masks hold masks (ISIC's `…_GroundTruth`)."""
+    places = dict.fromkeys(path.parent for path in found.strays)
+    masks = [place for place in places if kinds_of(place.name) == {"masks"}]
+    if not masks or len(masks) == len(places):
+        return found
+    strays = [path for path in found.strays if path.parent not in masks]
+    return replace(found, folders=[Folder(place, "masks", part_in(place.name), "") for place in masks], strays=strays)
 
 
 def _is_list(path: Path) -> bool:
@@ -124,7 +147,9 @@ def _folder_sections(source: Path, found: _Found, choice: Choice) -> tuple[list[
         sections = [_beside(source, folder, masks, found, choice) for folder, masks in pairs]
         taken = {folder.path for folder, _ in pairs} | {mask.path for _, masks in pairs for mask in masks}
         notes += [f"passed over: {mask.path}" for mask in found.of_kind("masks") if mask.path not in taken]
-        return sections, notes + _strays(source, [path for path in found.strays if not _inside(path, taken)])
+        return sections, notes + _strays(
+            source, [path for path in found.strays if not taken.intersection(path.parents)]
+        )
     places = images or [Folder(source, "images", None, "")] if found.strays or images else []
     flat = [_flat(source, folder, found, choice) for folder in places]
     sections = [section for section in flat if section is not None]
@@ -138,10 +163,6 @@ def _folder_sections(source: Path, found: _Found, choice: Choice) -> tuple[list[
         )
     inside = listed(sorted(path.name for path in source.iterdir()), 8) or "nothing"
     raise InputError(f"{source}: expected {EXPECTED}, found {inside}", path=source)
-
-
-def _inside(path: Path, folders: set[Path]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _strays(source: Path, strays: Sequence[Path]) -> list[str]:
@@ -173,7 +194,7 @@ def _masks_of(images: Folder, found: _Found, choice: Choice) -> list[Folder]:
     """The folders of masks beside a folder of images, or in it where it stands in for one; `InputError` if it is not
     clear which are meant."""
     places = (images.path.parent, images.path) if parse(images.path) is None else (images.path.parent,)
-    masks = [f for f in found.of_kind("masks") if f.path.parent in places and f.part == images.part]
+    masks = [f for place in dict.fromkeys(places) for f in found.masks_in(place) if f.part == images.part]
     chosen = [folder for folder in masks if folder.path.name in choice.names]
     if chosen:
         return chosen
@@ -198,7 +219,10 @@ def _masks_of(images: Folder, found: _Found, choice: Choice) -> list[Folder]:
 
 def _beside(source: Path, images: Folder, folders: Sequence[Folder], found: _Found, choice: Choice) -> Section:
     """A section of images in one folder and masks in others: one rater for each folder, or the several of a single one."""
-    pictures = Images.below(images.path, [folder.path for folder in found.of_kind("masks")])
+    inside = (
+        [folder.path for folder in found.of_kind("masks")] if images.path in {f.path.parent for f in folders} else []
+    )
+    pictures = Images.below(images.path, inside)
     ending = Choice() if any(folder.path.name in choice.names for folder in folders) else choice
     ending = replace(ending, parts=choice.parts)
     raters: list[Rater] = []

@@ -4,20 +4,17 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from manymask.data.case import Part
 from manymask.data.datasets.annotations import Annotation, LabelmeMask, Mask, MaskFile
 from manymask.data.datasets.pairs import Images, Rater, bare_name, listed, safe_name, without_ending
 from manymask.data.datasets.sections import Choice, Section, outlined_image, raters_of, relative
-from manymask.errors import InputError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.labelme import LabelmeFile
+from manymask.io.raster import is_raster, read_samples
 
-_LOSSY = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".webp",
-)  # of two files of one name, the picture; a mask is never one of these
+LOOKED_AT, FEW_VALUES = 3, 8  # images of each format, to see which of the two are masks
 _POLYGONS = ("labelme", "json")
 
 
@@ -117,14 +114,32 @@ def _by_folder(everything: Images, choice: Choice) -> tuple[Images, dict[str, li
 
 
 def _by_format(everything: Images, choice: Choice) -> tuple[Images, dict[str, list[Mask]]]:
-    """Two files of one name: a photograph, and its mask in a format that loses nothing."""
-    images, masks = dict(everything.by_name), dict[str, list[Mask]]()
-    for name, paths in everything.by_name.items():
-        lossy = [path for path in paths if path.suffix.lower() in _LOSSY]
-        if len(paths) == 2 and len(lossy) == 1 and not choice.names:
-            images[name] = lossy
-            masks[name] = [MaskFile(path) for path in paths if path not in lossy]
+    """Two files of one name and of two formats, the same for all: the masks are those of a few values."""
+    doubles = {name: sorted(paths, key=_suffix) for name, paths in everything.by_name.items() if len(paths) == 2}
+    formats = {tuple(map(_suffix, paths)) for paths in doubles.values()}
+    if len(formats) != 1 or choice.names:
+        return everything, {}
+    some = list(doubles.values())[:LOOKED_AT]
+    flat = [all(_few_values(pair[side]) for pair in some) for side in (0, 1)]
+    if flat[0] == flat[1]:
+        return everything, {}
+    images = everything.by_name | {name: [paths[flat.index(False)]] for name, paths in doubles.items()}
+    masks: dict[str, list[Mask]] = {name: [MaskFile(paths[flat.index(True)])] for name, paths in doubles.items()}
     return Images(everything.folder, images, everything.others), masks
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _few_values(path: Path) -> bool:
+    """Whether an image holds so few values that it must be a mask."""
+    if not is_raster(path):
+        return False
+    try:
+        return len(np.unique(read_samples(path).values)) <= FEW_VALUES
+    except ManymaskError:
+        return False
 
 
 def _chosen_alone(images: Images, choice: Choice) -> tuple[Images, str]:

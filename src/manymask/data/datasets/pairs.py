@@ -142,7 +142,7 @@ def without_ending(name: str, words: Sequence[str] = ()) -> tuple[str, str]:
     endings = "|".join(re.escape(word.strip("-_ .")) for word in words) or "|".join(MASK_WORDS)
     raters = "|".join(RATER_WORDS)
     for pattern in (
-        rf"{_GAP}(?:{raters})[-_ .]*(?P<number>\d+)(?:[-_ .]+(?P<word>{endings})s?)?$",
+        rf"{_GAP}(?:(?P<first>{endings})s?[-_ .]+)?(?:{raters})[-_ .]*(?P<number>\d+)(?:[-_ .]+(?P<word>{endings})s?)?$",
         rf"{_GAP}(?P<word>{endings})s?(?:[-_ .]*(?:{raters})?[-_ .]*(?P<number>\d+))?$",
     ):
         folder, _, last = name.rpartition("/")
@@ -150,7 +150,8 @@ def without_ending(name: str, words: Sequence[str] = ()) -> tuple[str, str]:
         if match:
             slot = str(int(match["number"])) if match["number"] else ""
             if len(words) > 1:
-                slot = f"{(match['word'] or '').lower()}{slot}"
+                named = match.groupdict()
+                slot = f"{(named['word'] or named.get('first') or '').lower()}{slot}"
             return f"{folder}/{last[: match.start()]}" if folder else last[: match.start()], slot
     return name, ""
 

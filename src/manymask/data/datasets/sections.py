@@ -89,10 +89,14 @@ def part_in(name: str) -> Part | None:
     return parts.pop() if len(parts) == 1 else None
 
 
+def kinds_of(name: str) -> set[str]:
+    """What the words of a folder's name say that it holds."""
+    return {kind for kind, names in KINDS.items() for word in words_of(name) if word in names}
+
+
 def parse(path: Path) -> Folder | None:
     """What the name of a folder says, or None if it names neither images nor masks."""
-    joined = words_of(path.name)
-    kinds = {kind for kind, names in KINDS.items() for word in joined if word in names}
+    joined, kinds = words_of(path.name), kinds_of(path.name)
     if len(kinds) != 1:
         return None
     (kind,) = kinds
