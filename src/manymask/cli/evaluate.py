@@ -9,9 +9,10 @@ from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 
 if TYPE_CHECKING:
+    from manymask.data.case import Part
     from manymask.data.store import Store
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.evaluation.external import Scored
+    from manymask.evaluation.external import FolderReading
     from manymask.evaluation.records import EvaluationRecord
     from manymask.hub.model_folder import TrainedModel
 
@@ -67,22 +68,27 @@ def evaluate(
         parts: of a folder: several masks of one image are parts of one mask.
         skip_bad: of a folder: leave out what cannot be used, and name it.
     """
-    from manymask.cli.data import labels_of, print_survey
+    from manymask.cli.data import labels_of
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.evaluation.external import FolderReading, data_to_score
+    from manymask.evaluation.external import FolderReading
     from manymask.extras import require_figures
-    from manymask.hub.model_folder import load_model
     from manymask.io.masks import MaskReading
 
     if out is not None:
         require_figures()
     protocol = _Protocol(samples, ged_samples, seed, limit, offsets, SamplingConfig(sampler, steps, orientations))
-    trained = load_model(model)
-    how = MaskReading(mask_threshold, labels_of(mask_labels), invert)
-    with data_to_score(data, trained.recipe, split, scheme, FolderReading(how, masks, parts, skip_bad)) as scored:
-        if scored.temporary:
-            print_survey(scored.store)
-        _score(trained, scored, protocol, out)
+    how = FolderReading(MaskReading(mask_threshold, labels_of(mask_labels), invert), masks, parts, skip_bad)
+    _score(model, _Asked(data, split, scheme, how), protocol, out)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The flags that say what is scored."""
+
+    data: Path
+    split: "Part | None"
+    scheme: str | None
+    how: "FolderReading"
 
 
 @dataclass(frozen=True)
@@ -101,16 +107,24 @@ class _Protocol:
             at_least_one(flag, value)
 
 
-def _score(trained: "TrainedModel", scored: "Scored", asked: _Protocol, out: Path | None) -> None:
+def _score(model: str, what: _Asked, asked: _Protocol, out: Path | None) -> None:
     from manymask import api
+    from manymask.cli.data import print_survey
+    from manymask.evaluation.external import data_to_score
+    from manymask.hub.model_folder import load_model
 
-    found = api.evaluate(
-        trained, scored.store, split=scored.part, scheme=scored.scheme, samples=asked.samples,
-        ged_samples=asked.ged_samples, seed=asked.seed, limit=asked.limit, sampling=asked.sampling, offsets=asked.offsets,
-    )  # fmt: skip
-    _print_tables(found)
-    if out is not None:
-        _write(out, found, trained, scored.store, asked.sampling)
+    trained = load_model(model)
+    with data_to_score(what.data, trained.recipe, what.split, what.scheme, what.how) as scored:
+        if scored.temporary:
+            print_survey(scored.store)
+        found = api.evaluate(
+            trained, scored.store, split=scored.part, scheme=scored.scheme, samples=asked.samples,
+            ged_samples=asked.ged_samples, seed=asked.seed, limit=asked.limit, sampling=asked.sampling,
+            offsets=asked.offsets,
+        )  # fmt: skip
+        _print_tables(found)
+        if out is not None:
+            _write(out, found, trained, scored.store, asked.sampling)
 
 
 def _print_tables(found: "EvaluationRecord") -> None:
