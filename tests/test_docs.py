@@ -48,7 +48,7 @@ def commands(page: Path) -> Iterator[list[str]]:
             continue
         for line in block.code.replace("\\\n", " ").splitlines():
             if line.startswith("manymask "):
-                yield shlex.split(line, comments=True)[1:]
+                yield shlex.split(line.partition(" > ")[0], comments=True)[1:]  # without a redirection
 
 
 def name(page: Path) -> str:

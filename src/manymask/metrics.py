@@ -132,7 +132,7 @@ def hungarian_iou(drawn: np.ndarray, raters: np.ndarray) -> float:
 
 def psnr(reconstruction: Tensor, original: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of values in [0, 1], of any equal shapes; at most 100."""
-    error = float((reconstruction.double() - original.double()).square().mean())
+    error = float((reconstruction.cpu().double() - original.cpu().double()).square().mean())
     return min(100.0, -10 * float(np.log10(max(error, 1e-10))))
 
 

@@ -1,5 +1,6 @@
 """Facts about this machine and this code: device, precision, processor, git revision."""
 
+import os
 import platform
 import subprocess
 import time
@@ -9,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+
+from manymask.errors import ConfigError
 
 
 def bf16_is_faster() -> bool:
@@ -35,9 +38,33 @@ def faster_precision() -> Literal["fp32", "bf16"]:
     return "bf16" if fast else "fp32"
 
 
+_chosen: list[str] = []  # the device of this process, if one was chosen
+
+
 def default_device() -> str:
-    """CUDA where there is any."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The device chosen by `use_device`; else CUDA, else Apple's MPS, else the CPU, whichever is there."""
+    if _chosen:
+        return _chosen[0]
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def use_device(name: str) -> None:
+    """Makes a device that of the whole process, training included; `ConfigError` if torch cannot use it."""
+    _chosen[:] = [usable_device(name)]
+    if name == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # accelerate would take the first accelerator
+
+
+def usable_device(name: str) -> str:
+    """The name of a device; `ConfigError` if torch cannot use it."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
+        message = f"{name!r} is no device that torch can use here; it has {default_device()}"
+        raise ConfigError(message, parameter="device") from None
+    return name
 
 
 @cache

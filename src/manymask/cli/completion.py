@@ -1,7 +1,7 @@
 """Scripts that complete verbs, flags, recipes and models in bash and zsh."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from manymask.choices import DEVICES
@@ -10,9 +10,9 @@ from manymask.cli.parsing import flags_of
 
 _BASH = """# completion of manymask for bash; made by `manymask completion bash`
 _manymask() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} last=${{COMP_WORDS[COMP_CWORD-1]}} verb=${{COMP_WORDS[1]}} words=
+    local word=${{COMP_WORDS[COMP_CWORD]}} last=${{COMP_WORDS[COMP_CWORD-1]}} verb=${{COMP_WORDS[1]}} choices=
 {body}
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    COMPREPLY=($(compgen -W "$choices" -- "$word"))
 }}
 complete -o default -F _manymask manymask
 """
@@ -25,26 +25,27 @@ _manymask() {{
     [[ -n $candidates ]] && compadd -- ${{=candidates}} || _files
 }}
 _manymask_words() {{
-    local words=
+    local choices=
 {body}
-    print -r -- $words
+    print -r -- $choices
 }}
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _manymask "$@"; else compdef _manymask manymask; fi
 """
 
 
-def script(shell: Literal["bash", "zsh"], verbs: Mapping[str, Any]) -> str:
+def script(shell: Literal["bash", "zsh"], verbs: Mapping[str, Any], computing: Collection[str]) -> str:
     """The script for a shell.
 
     Args:
         shell: whose script it is.
         verbs: the functions of the verbs by their names.
+        computing: the verbs that have `--device`.
     """
     template = _BASH if shell == "bash" else _ZSH
-    return template.format(body=_body(verbs))
+    return template.format(body=_body(verbs, computing))
 
 
-def _body(verbs: Mapping[str, Any]) -> str:
+def _body(verbs: Mapping[str, Any], computing: Collection[str]) -> str:
     """The words that may stand at a place, as statements of either shell."""
     from manymask.hub.catalogue import list_models
     from manymask.recipes import STAGES, list_recipes
@@ -52,6 +53,10 @@ def _body(verbs: Mapping[str, Any]) -> str:
 
     flags = {verb: flags_of(does) for verb, does in verbs.items()}
     flags |= {"prepare": flags_of(all_flags()), "train": flags_of(TrainOptions)}
+
+    def shared(verb: str) -> list[str]:
+        return ["--device", "--help"] if verb in computing else ["--help"]
+
     models, recipes = list_models(), list_recipes()
     after = {"--model": models, "-m": models, "--init": models, "--device": DEVICES}
     own = {(verb, flag): words for verb, each in flags.items() for flag, words in each.items() if words}
@@ -62,7 +67,7 @@ def _body(verbs: Mapping[str, Any]) -> str:
         "$COMP_CWORD == 2 && ( $verb == train || $verb == prepare )": recipes,
         "$COMP_CWORD == 3 && $verb == train": list(map(str, STAGES)),
         "$COMP_CWORD == 2 && $verb == completion": ["bash", "zsh"],
-        **{f"$verb == {verb} && $word == -*": [*each, "--help"] for verb, each in flags.items()},
+        **{f"$verb == {verb} && $word == -*": [*each, *shared(verb)] for verb, each in flags.items()},
     }
-    lines = [f"if [[ {place} ]]; then words={shlex.quote(' '.join(words))}" for place, words in places.items()]
+    lines = [f"if [[ {place} ]]; then choices={shlex.quote(' '.join(words))}" for place, words in places.items()]
     return "    " + "\n    el".join(lines) + "\n    fi"

@@ -14,6 +14,7 @@ from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
 if TYPE_CHECKING:
+    from manymask.data.datasets.base import Option
     from manymask.data.store import Store
 
 
@@ -36,7 +37,7 @@ class PrepareFlags:
     out: Annotated[Path, shared.OUT]
     source: Annotated[Path | None, NO_DEFAULT, tyro.conf.arg(metavar="DIR")] = None
     mask_threshold: Annotated[float | None, NO_DEFAULT] = None
-    mask_labels: tuple[str, ...] = ()
+    mask_labels: Annotated[tuple[str, ...], NO_DEFAULT] = ()
     invert: bool = False
     skip_bad: bool = False
     size: Annotated[int | None, NO_DEFAULT] = None
@@ -119,11 +120,16 @@ def all_flags() -> type[PrepareFlags]:
         owners.setdefault(option.name, []).append(name)
         options[option.name] = option
     extra = [
-        (name, Annotated[option.kind, tyro.conf.arg(help=f"({', '.join(owners[name])}) {option.help}")],
-         field(default=option.default))
-        for name, option in options.items()
-    ]  # fmt: skip
+        (name, _annotated(option, owners[name]), field(default=option.default)) for name, option in options.items()
+    ]
     return make_dataclass("Flags", extra, bases=(PrepareFlags,), frozen=True, kw_only=True)
+
+
+def _annotated(option: "Option", owners: list[str]) -> Any:
+    """The type of an option with its help; an empty default is not shown."""
+    notes = [tyro.conf.arg(help=f"({', '.join(owners)}) {option.help}")]
+    notes += [NO_DEFAULT] if option.default in (None, ()) else []
+    return Annotated[option.kind, *notes]
 
 
 def _check_options(dataset: str, options: dict[str, Any]) -> None:

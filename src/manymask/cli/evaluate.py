@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
+
 from manymask.choices import SamplerName
 from manymask.cli import flags
 from manymask.cli.wording import at_least_one
@@ -227,10 +229,10 @@ def curves(
 
 def publish(
     *,
-    run: Path,
-    data: Path,
-    model: Path,
-    out: Path,
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    data: Annotated[Path, flags.DATA],
+    model: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, flags.OUT],
     seeds: int = 1,
     cases: int | None = None,
     orientations: int | None = None,

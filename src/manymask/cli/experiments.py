@@ -6,15 +6,16 @@ from typing import Annotated
 import tyro
 
 from manymask.choices import Precision
+from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
 
 def reproduce(
-    recipes: Annotated[tuple[str, ...], tyro.conf.Positional],
+    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE…", help_behavior_hint="")],
     /,
     *,
-    out: Path,
+    out: Annotated[Path, flags.OUT],
     data: Path | None = None,
     source: Path | None = None,
     scheme: str | None = None,
@@ -58,12 +59,12 @@ def reproduce(
 
 
 def report(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS…", help_behavior_hint="")],
     /,
     *,
-    out: Path,
-    model: Path | None = None,
-    data: Path | None = None,
+    out: Annotated[Path, flags.OUT],
+    model: Annotated[str | None, flags.MODEL] = None,
+    data: Annotated[Path | None, flags.DATA] = None,
 ) -> None:
     """Write the paper's tables and figures from what `reproduce` left: Markdown, CSV and PNG.
 

@@ -8,4 +8,8 @@ MODELS = tyro.conf.arg(aliases=["-m"], metavar="MODEL…", help_behavior_hint=""
 OUT = tyro.conf.arg(aliases=["-o"], metavar="DIR")
 SAMPLES = tyro.conf.arg(aliases=["-n"], metavar="N")
 DATA = tyro.conf.arg(metavar="STORE")
-DEVICE = tyro.conf.arg(metavar="{cpu,cuda,mps}")
+DEVICE = tyro.conf.arg(
+    metavar="{cpu,cuda,mps}",
+    help="where to compute; if not given, an accelerator if there is one.",
+    help_behavior_hint="",
+)

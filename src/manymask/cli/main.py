@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from manymask._version import __version__
+from manymask.choices import DEVICES
 from manymask.cli.calibrate import calibrate
 from manymask.cli.data import prepare_arguments, prepare_help, prepare_parameters
 from manymask.cli.evaluate import curves, evaluate, publish
@@ -36,7 +37,7 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.arg(metavar="{
     """
     from manymask.cli.completion import script
 
-    print(script(shell, VERBS), end="")
+    print(script(shell, VERBS, COMPUTING), end="")
 
 
 VERBS: dict[str, Any] = {
@@ -61,6 +62,9 @@ OWN_FLAGS: dict[str, tuple[Callable[[list[str]], None], Callable[[], tuple[str, 
     "prepare": (prepare_arguments, prepare_parameters),
     "train": (train, train_parameters),
 }
+# verbs that run a model, so that `--device` is a flag of theirs
+COMPUTING = {"segment", "triage", "serve", "train", "evaluate", "calibrate", "curves", "publish", "demo", "report"}
+WITH_IMAGES = {"segment", "triage"}  # verbs whose images may follow `-i`
 BROKEN_PIPE = 141
 
 
@@ -70,12 +74,17 @@ def main() -> None:
     Every error is one line; MANYMASK_DEBUG=1 shows where it came from.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # operations that Apple's GPU lacks run on the CPU
     for stream in (sys.stdout, sys.stderr):  # names of files need not be Unicode
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    code: Any
     try:
         interrupt_on_sigterm()
-        code = run(renamed(sys.argv[1:]))
+        try:
+            code = run(renamed(sys.argv[1:]))
+        except SystemExit as stop:  # the help of a verb
+            code = stop.code
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has gone
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
@@ -99,6 +108,10 @@ def run(arguments: list[str]) -> int:
     if verb in ("version", "--version", "-V"):
         print(version())
         return 0
+    if verb in WITH_IMAGES:
+        rest = [word for word in rest if word not in ("-i", "--input")]
+    if verb in COMPUTING:
+        rest = on_device(rest)
     if verb in OWN_FLAGS:
         OWN_FLAGS[verb][0](rest)
         return 0
@@ -106,8 +119,23 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"the verb comes first, not {verb}: manymask VERB …; choose one of {', '.join(VERBS)}")
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}{guesses(verb, _words())}; choose one of {', '.join(VERBS)}")
-    code: Any = parse_call(VERBS[verb], f"manymask {verb}", rest)()
+    code: Any = parse_call(VERBS[verb], f"manymask {verb}", rest, verb in COMPUTING)()
     return int(code or 0)
+
+
+def on_device(arguments: list[str]) -> list[str]:
+    """The arguments without `--device NAME`, after the device was made that of the process."""
+    found = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--device"]
+    if not found or {"-h", "--help"} & set(arguments):
+        return arguments
+    word, rest = arguments[found[0]], arguments[found[0] + 1 :]
+    name = word.partition("=")[2] if "=" in word else "".join(rest[:1])
+    if not name or name.startswith("-"):
+        raise ConfigError(f"--device needs a value: one of {', '.join(DEVICES)}")
+    from manymask.runtime import use_device
+
+    use_device(name)
+    return arguments[: found[0]] + (rest if "=" in word else rest[1:])
 
 
 def _words() -> list[str]:
@@ -135,9 +163,10 @@ def overview() -> str:
 def parameters_of(arguments: list[str]) -> Collection[str]:
     """The names of the parameters that the verb of these arguments accepts; none without a verb."""
     verb = arguments[0] if arguments else ""
+    own = ("device",) if verb in COMPUTING else ()
     if verb in OWN_FLAGS:
-        return OWN_FLAGS[verb][1]()
-    return tuple(inspect.signature(VERBS[verb]).parameters) if verb in VERBS else ()
+        return *OWN_FLAGS[verb][1](), *own
+    return (*inspect.signature(VERBS[verb]).parameters, *own) if verb in VERBS else ()
 
 
 def explain(error: BaseException, accepted: Collection[str] = ()) -> tuple[str, int]:
@@ -163,9 +192,10 @@ def version() -> str:
     """Of the program, with its git revision, and of what it runs on."""
     import torch
 
-    from manymask.runtime import git_revision
+    from manymask.runtime import default_device, git_revision
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    kind = default_device()
+    device = f"cuda ({torch.cuda.get_device_name()})" if kind == "cuda" else kind
     revision = git_revision()
     own = f"{__version__} ({revision})" if revision else __version__
     return f"manymask {own}, torch {torch.__version__}, {device}, Python {sys.version.split()[0]}"

@@ -3,6 +3,7 @@
 The module `tyro._errors` is private, so pyproject.toml bounds tyro's version.
 """
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,10 +14,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 from tyro import _errors
 
+from manymask.cli import flags
 from manymask.errors import ConfigError, guesses
 
 _CONFIG = (tyro.conf.DisallowNone,)
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
+_REPEATED = get_args(tyro.conf.UseAppendAction[int])[1]
 NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
 
 
@@ -50,27 +53,35 @@ def parse(target: Any, prog: str, arguments: Sequence[str], config: Iterable[Any
             return tyro.cli(target, args=list(arguments), **options)
     except _MistakeError as mistake:
         event = mistake.event
-    raise ConfigError(_worded(event, lambda: list(flags_of(target, options.get("default")))))
+    raise ConfigError(
+        _worded(event, lambda: [flag for flag in flags_of(target, options.get("default")) if flag[:2] == "--"])
+    )
 
 
-def parse_call(verb: Callable[..., Any], prog: str, arguments: Sequence[str]) -> Callable[[], Any]:
-    """A verb with its arguments, ready to be called."""
-    call: Callable[[], Any] = parse(_bound_later(verb), prog, arguments)
+def parse_call(verb: Callable[..., Any], prog: str, arguments: Sequence[str], computes: bool) -> Callable[[], Any]:
+    """A verb with its arguments, ready to be called. computes: whether its help lists `--device`."""
+    call: Callable[[], Any] = parse(_bound_later(verb, computes), prog, arguments)
     return call
 
 
-def _bound_later(verb: Callable[..., Any]) -> Callable[..., Any]:
+def _bound_later(verb: Callable[..., Any], computes: bool) -> Callable[..., Any]:
     """A function with the verb's flags that returns the call; a flag whose default is None shows none."""
     signature, hints = inspect.signature(verb), get_type_hints(verb, include_extras=True)
     for name, each in signature.parameters.items():
-        if each.default is None:
+        notes = getattr(hints[name], "__metadata__", ())
+        if each.default is None or (each.default == () and not any(note is _REPEATED for note in notes)):
             hints[name] = Annotated[hints[name], NO_DEFAULT]
 
-    def later(*values: Any, **flags: Any) -> Callable[[], Any]:
-        return partial(verb, *values, **flags)
+    def later(*values: Any, device: str | None = None, **given: Any) -> Callable[[], Any]:
+        return partial(verb, *values, **given)
 
     hints["return"] = Any
     shown = [each.replace(annotation=hints[name]) for name, each in signature.parameters.items()]
+    if computes:  # the device is that of the process, so it is taken out of the arguments before
+        hints["device"] = Annotated[str | None, flags.DEVICE]
+        shown.append(
+            inspect.Parameter("device", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints["device"])
+        )
     later.__signature__ = signature.replace(parameters=shown, return_annotation=Any)  # type: ignore[attr-defined]
     later.__annotations__, later.__doc__, later.__name__ = hints, verb.__doc__, verb.__name__
     return later
@@ -139,7 +150,9 @@ def _unknown(tokens: Sequence[str], flags: Sequence[str], more: str) -> str:
     flag = token.partition("=")[0]
     if not flag.startswith("-"):
         return f"unexpected argument {flag!r} {more}"
-    return f"there is no flag {flag}{guesses(flag, flags)} {more}"
+    near = difflib.get_close_matches(flag.strip("-"), [each.strip("-") for each in flags], 3, 0.6)
+    guess = f"; did you mean {', '.join('--' + each for each in near)}?" if near else ""
+    return f"there is no flag {flag}{guess} {more}"
 
 
 def _name(argument: Any) -> str:

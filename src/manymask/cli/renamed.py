@@ -1,4 +1,4 @@
-"""What is put in order before it is parsed: old flags, which go with the next release, and `-i` before images."""
+"""Flags of the last release, which still work and print the new name; they go with the next one."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,6 @@ from manymask.migrations import RENAMED_CLASSES, RENAMED_FIELDS
 
 FLAGS = {"--turns": "--orientations"}
 VERBS = ("evaluate", "publish")  # that have these flags
-WITH_IMAGES = ("segment", "triage")
-INPUT = ("-i", "--input")
 
 
 def _dashed(name: str) -> str:
@@ -26,9 +24,8 @@ def _recipe_flags() -> dict[str, str]:
 
 
 def renamed(arguments: Sequence[str]) -> list[str]:
-    """The arguments with old flags replaced, each with one line on stderr; images are named without `-i`."""
-    found = list(_replaced(arguments))
-    return [word for word in found if word not in INPUT] if found[:1] in [[verb] for verb in WITH_IMAGES] else found
+    """The arguments with old flags replaced, each with one line on stderr."""
+    return list(_replaced(arguments))
 
 
 def _replaced(arguments: Sequence[str]) -> Iterator[str]:

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from manymask.data import survey, twins
 from manymask.data.case import Case, Scheme, Source
@@ -15,6 +14,7 @@ from manymask.data.manifest import FORMAT
 from manymask.data.resize import resize_image, resize_mask
 from manymask.data.writer import Writer
 from manymask.errors import InputError, ManymaskError
+from manymask.progress import Progress
 
 Loaded = tuple[np.ndarray, np.ndarray, survey.Look]
 
@@ -90,7 +90,7 @@ def _load(case: Case, size: int) -> Loaded | ManymaskError:
 def _load_all(cases: Sequence[Case], name: str, size: int) -> Iterator[tuple[Case, Loaded | ManymaskError]]:
     """The cases in order, decoded by a few threads, at most 64 ahead."""
     pending = iter(cases)
-    with ThreadPoolExecutor(4) as pool, tqdm(total=len(cases), desc=f"prepare {name}", unit="case") as bar:
+    with ThreadPoolExecutor(4) as pool, Progress(total=len(cases), desc=f"prepare {name}", unit="case") as bar:
         futures = [(case, pool.submit(_load, case, size)) for case in islice(pending, 64)]
         while futures:
             case, future = futures.pop(0)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from manymask.calibration.calibration import Calibration, Origin
 from manymask.calibration.confidence import fit_confidence
@@ -23,6 +22,7 @@ from manymask.hub.model_folder import TrainedModel
 from manymask.io.record import now
 from manymask.metrics import auroc
 from manymask.models.base import MaskSampler
+from manymask.progress import Progress
 from manymask.rng import seed_of
 from manymask.runtime import default_device, git_revision
 
@@ -193,7 +193,7 @@ def _observe(
 ) -> Observations:
     seen = Observations()
     every_rater = learns_raters(model)
-    with tqdm(total=len(ids), desc="calibrate", unit="case", disable=not progress) as bar:
+    with Progress(total=len(ids), desc="calibrate", unit="case", disable=not progress) as bar:
         for batch in store.batches(ids, config.batch_size, default_device()):
             for case, drawn in zip(
                 batch.ids, draw(model, batch, config.samples, config.seed, config.sampling), strict=True

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from manymask.config import to_dict
 from manymask.data.case import Batch, Part
@@ -27,6 +26,7 @@ from manymask.hub.model_folder import TrainedModel
 from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
 from manymask.models.autoencoder import Codec
 from manymask.models.base import MaskSampler, TrainableModel
+from manymask.progress import Progress
 from manymask.recipes import Stage
 from manymask.runtime import default_device, git_revision, hardware
 
@@ -107,13 +107,13 @@ def evaluate(
     batches = (
         store.batch(ids[i : i + protocol.batch_size]).to(device) for i in range(0, len(ids), protocol.batch_size)
     )
-    with tqdm(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
+    with Progress(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
         if isinstance(model, Codec):
             return _codec_scores(model, store, _counted(batches, bar), protocol)
         return _segmenter_scores(model, store, _counted(batches, bar), protocol, outcomes)  # type: ignore[arg-type]
 
 
-def _counted(batches: Iterator[Batch], bar: "tqdm[Any]") -> Iterator[Batch]:
+def _counted(batches: Iterator[Batch], bar: Progress) -> Iterator[Batch]:
     for batch in batches:
         yield batch
         bar.update(len(batch.ids))

@@ -131,4 +131,4 @@ def invariance(codec: Codec, batches: Iterable[Batch], seed: int = 0) -> dict[st
 
 def rms(x: Tensor) -> float:
     """Root mean square of all elements."""
-    return float(x.double().square().mean().sqrt())
+    return float(x.cpu().double().square().mean().sqrt())

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from manymask.calibration.confidence import PixelCounts
 from manymask.calibration.evidence import evidence
@@ -19,6 +18,7 @@ from manymask.diffusion.sampling import SamplingConfig
 from manymask.metrics import overlap
 from manymask.models.base import MaskSampler
 from manymask.models.conditioning import ImageTraits
+from manymask.progress import Progress
 from manymask.runtime import default_device
 
 WINDOWS = 4  # images at a time
@@ -128,12 +128,12 @@ def embeddings(model: MaskSampler, store: Store, ids: Sequence[str], progress: b
     """Features of images, averaged over the model's orientations: (N, d)."""
     resolved = model.resolve(None)
     found = []
-    with tqdm(total=len(ids), desc="training images", unit="image", disable=not progress) as bar:
+    with Progress(total=len(ids), desc="training images", unit="image", disable=not progress) as bar:
         for batch in store.batches(ids, 8, default_device()):
             common = model.prepare(batch, resolved.orientations or 1, resolved)
             embedding = model.traits(common, len(batch.image)).embedding
             assert embedding is not None
-            found.append(embedding.double().cpu().numpy())
+            found.append(embedding.cpu().double().numpy())
             bar.update(len(batch.ids))
     return np.concatenate(found)
 
@@ -172,7 +172,7 @@ def without_lesion(
         windows[case] = resize_image(pixels, size)
     found: dict[str, np.ndarray] = {}
     names = list(windows)
-    for start in tqdm(range(0, len(names), WINDOWS), desc="windows", unit="batch", disable=not progress):
+    for start in Progress(range(0, len(names), WINDOWS), desc="windows", unit="batch", disable=not progress):
         some = names[start : start + WINDOWS]
         images = torch.from_numpy(np.stack([windows[case] for case in some])).float() / 255
         batch = Batch([f"{case}-without" for case in some], images).to(default_device())

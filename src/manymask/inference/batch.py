@@ -40,6 +40,7 @@ from manymask.io.nifti import write_nifti
 from manymask.io.raster import to_channels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.window import Window
+from manymask.progress import Progress
 
 Entry = Input | ArchiveSeries
 
@@ -195,7 +196,7 @@ def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
         pass  # a folder that cannot be written is reported before anything is drawn
     total = _count(entries)
     alone = len(entries) == 1 and isinstance(entries[0], Raster)
-    with tqdm(desc="segment", unit="image", total=total, disable=alone) as run.bar:
+    with Progress(desc="segment", unit="image", total=total, disable=alone) as run.bar:
         try:
             for entry in entries:
                 run.segment(entry)

@@ -30,7 +30,7 @@ from manymask.io.record import Record, SourceRecord
 from manymask.io.source import only_picture, source_of
 from manymask.models.base import StepCallback
 from manymask.models.conditioning import ImageTraits
-from manymask.runtime import default_device
+from manymask.runtime import default_device, usable_device
 
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
 
@@ -52,7 +52,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
         self.trained = trained
         self.recipe = trained.recipe
-        self.device = _checked(device) if device else default_device()
+        self.device = usable_device(device) if device else default_device()
         self.model = trained.segmenter.to(self.device).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -354,17 +354,6 @@ def _sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) 
     if sampler is None and steps is None:
         return sampling
     return SamplingConfig(sampler, steps).over(sampling or SamplingConfig())
-
-
-def _checked(device: str) -> str:
-    """The device, if torch can use it."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-        raise ConfigError(
-            f"{device!r} is no device that torch can use here; it has {default_device()}", parameter="device"
-        ) from None
-    return device
 
 
 def _check_asked(samples: object, seed: object, threshold: object) -> None:

@@ -227,10 +227,10 @@ class Codec(TrainableModel):
         if self.latents_kept:
             return
         count = 0
-        total = torch.zeros_like(self.mean).double()
-        squares = torch.zeros_like(self.mean).double()
+        total = torch.zeros_like(self.mean, dtype=torch.float64, device="cpu")  # MPS has no float64
+        squares = torch.zeros_like(total)
         for batch in batches:
-            z = self.raw_latent(self._subject(batch, target)).double()
+            z = self.raw_latent(self._subject(batch, target)).cpu().double()
             count += z.numel() // z.shape[1]
             total += z.sum(dim=(0, 2, 3))[:, None, None]
             squares += z.square().sum(dim=(0, 2, 3))[:, None, None]

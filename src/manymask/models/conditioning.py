@@ -24,7 +24,7 @@ class ImageTraits:
     def of(self, image: int) -> tuple[float | None, np.ndarray | None]:
         """Presence and features (d,), float64, of one image."""
         presence = None if self.presence is None else float(self.presence[image])
-        embedding = None if self.embedding is None else self.embedding[image].double().cpu().numpy()
+        embedding = None if self.embedding is None else self.embedding[image].cpu().double().numpy()
         return presence, embedding
 
 

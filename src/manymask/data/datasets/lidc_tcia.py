@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from manymask.data.case import Case, Source, random_scheme
 from manymask.data.datasets.lidc_xml import (
@@ -37,6 +36,7 @@ from manymask.io.dicom.series import is_dicom, load_dicom
 from manymask.io.dicom.spacing import spacing_of
 from manymask.io.raster import to_channels
 from manymask.io.window import NAMED, fixed, stretch
+from manymask.progress import Progress
 
 CROP = 128
 LICENCE = "CC BY 3.0 (TCIA LIDC-IDRI, Armato et al. 2011)"
@@ -113,7 +113,7 @@ def _find_series(source: Path, wanted: set[str], broken: list[Case]) -> dict[str
     """The wanted series from the headers of every DICOM file, their slices in the order of position."""
     found: dict[str, list[Slice]] = {}
     files = [path for path in _files(source) if path.suffix.lower() in ("", ".dcm")]
-    for path in tqdm(files, desc="read headers", unit="file"):
+    for path in Progress(files, desc="read headers", unit="file"):
         if not is_dicom(path):
             continue
         with _reported(path, broken), readable(str(path)):

@@ -27,7 +27,7 @@ CAPTIONS = (
 )
 
 
-def write_report(runs: Sequence[Path], out: Path, model: Path | None = None, data: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], out: Path, model: Path | str | None = None, data: Path | None = None) -> Path:
     """Fills `out` from what `reproduce` left in `runs` and returns report.md. Figures 1, 2 and 4 are drawn from `model` on
     `data` where given, else taken from the runs; never from data whose licence forbids it."""
     require_figures()
@@ -124,12 +124,12 @@ def _from_run(e: Experiment, out: Path) -> dict[str, str]:
     return found
 
 
-def _from_model(model: Path, store: Store, out: Path) -> dict[str, str]:
+def _from_model(model: Path | str, store: Store, out: Path) -> dict[str, str]:
     trained = load_model(model)
     store = matched_store(trained.recipe, store)
     ids = held_out_cases(trained, store, "test")
     if not isinstance(trained.model, DiffusionSegmenter):
         raise ConfigError(f"{model} is no diffusion model: Figures 1, 2 and 4 show how one draws", path=model)
     drawn = draw_figures(trained.model, store, evenly_spaced(ids, 4), out)
-    whose = f"{store.name}, by the model {model.name}, which is none of the above"
+    whose = f"{store.name}, by the model {trained.name}, which is none of the above"
     return {path.name: f"{caption} ({whose})" for path, caption in zip(drawn, CAPTIONS, strict=False)}
