@@ -7,7 +7,7 @@ MODEL = tyro.conf.arg(aliases=["-m"], metavar="MODEL")
 MODELS = tyro.conf.arg(aliases=["-m"], metavar="MODEL…", help_behavior_hint="")
 OUT = tyro.conf.arg(aliases=["-o"], metavar="DIR")
 SAMPLES = tyro.conf.arg(aliases=["-n"], metavar="N")
-DATA = tyro.conf.arg(metavar="STORE")
+DATA = tyro.conf.arg(metavar="DIR")
 DEVICE = tyro.conf.arg(
     metavar="{cpu,cuda,mps}",
     help="where to compute; if not given, an accelerator if there is one.",
