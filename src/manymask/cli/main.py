@@ -14,6 +14,7 @@ from manymask.cli.calibrate import calibrate
 from manymask.cli.data import prepare_arguments, prepare_help, prepare_parameters
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
+from manymask.cli.export import export
 from manymask.cli.listing import columns, models, recipes
 from manymask.cli.parsing import parse_call
 from manymask.cli.renamed import renamed
@@ -52,6 +53,7 @@ VERBS: dict[str, Any] = {
     "calibrate": calibrate,
     "curves": curves,
     "publish": publish,
+    "export": export,
     "demo": demo,
     "reproduce": reproduce,
     "report": report,

@@ -1,6 +1,5 @@
 """The eight flips and quarter turns of a square image: the dihedral group D₄."""
 
-import torch
 from torch import Tensor
 
 
@@ -14,7 +13,7 @@ def dihedral(x: Tensor, k: int) -> Tensor:
     Returns:
         (…, H, W), or (…, W, H) for odd k.
     """
-    turned = torch.rot90(x, k % 4, dims=(-2, -1))
+    turned = _quarter_turns(x, k % 4)
     return turned.flip(-1) if k % 8 >= 4 else turned
 
 
@@ -29,4 +28,11 @@ def dihedral_inverse(x: Tensor, k: int) -> Tensor:
         (…, H, W), or (…, W, H) for odd k.
     """
     unmirrored = x.flip(-1) if k % 8 >= 4 else x
-    return torch.rot90(unmirrored, -(k % 4), dims=(-2, -1))
+    return _quarter_turns(unmirrored, -k % 4)
+
+
+def _quarter_turns(x: Tensor, k: int) -> Tensor:
+    """`torch.rot90` in operations that ONNX has too, k = 0 … 3."""
+    if k == 2:
+        return x.flip(-2, -1)
+    return x.transpose(-2, -1).flip(-1 if k == 3 else -2) if k else x

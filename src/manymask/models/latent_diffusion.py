@@ -290,7 +290,7 @@ class DiffusionSegmenter(MaskSampler):
         resolved = self.resolve(sampling)
         uncond = None
         if self.null is not None and resolved.guidance_scale != 1:
-            uncond = self.condition(image, torch.ones(len(image), dtype=torch.bool))
+            uncond = self.condition(image, torch.ones(1, dtype=torch.bool))  # of all rows
         cond = self.condition(image)
         presence = None if self.presence is None else self.presence(cond[1:]).sigmoid()
         image_latent = self._image_latent(image) if self.classifier is not None else None
@@ -337,7 +337,7 @@ class DiffusionSegmenter(MaskSampler):
         def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
             if callback is not None:
                 callback(1 - t / process.timesteps(1)[0])
-            times = torch.full((len(z),), t, device=z.device)
+            times = torch.full((1,), t, device=z.device).expand(z.shape[0])
             return process.to_x0_eps(self._network(z, times, condition), z, times)
 
         return denoise

@@ -1,0 +1,97 @@
+"""Masks by the model beside this file: python runner.py IMAGE --out DIR [--seed 0] [--roi X Y] [--threads 1].
+
+It needs numpy, Pillow and onnxruntime or openvino. Preparation and noise are manymask's, so the masks are too; where a
+model decides apart which masks are empty, that draw is its own. Images are grey or RGB with 8 bits.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+HERE = Path(__file__).resolve().parent
+FACTS = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
+S, SHAPES = FACTS["size"], {name: [1, *shape[1:]] for name, shape in FACTS["inputs"].items()}
+
+
+def load(threads: int) -> Any:
+    if FACTS["engine"] == "onnx":
+        import onnxruntime
+
+        (options := onnxruntime.SessionOptions()).intra_op_num_threads = threads
+        return onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, ["CPUExecutionProvider"]).run
+    import openvino
+
+    (model := (core := openvino.Core()).read_model(HERE / "model.xml")).reshape(SHAPES)
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(model, "CPU", settings)
+    return lambda names, inputs: [compiled(inputs)[name] for name in names]
+
+
+def prepare(
+    path: Path, roi: list[int] | None
+) -> Any:  # what the model sees, uint8 (C, S, S); height and width; top left corner of the region
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode not in ("L", "RGB") or (path.suffix.lower() == ".png" and path.read_bytes()[24] == 16):
+        raise SystemExit(f"{path}: {image.mode} or 16 bits; this reads grey or RGB with 8 bits, manymask reads all")
+    pixels = np.array(image.convert("RGB" if FACTS["channels"] == 3 else "L")).reshape(*image.size[::-1], -1)
+    size, corner = pixels.shape[:2], [0, 0]
+    if FACTS["crop"]:
+        if min(size) < S or (roi is None and max(size) > S):
+            raise SystemExit(f"{path} has {size[1]}×{size[0]} pixels: give --roi X Y, the middle of a region of {S}²")
+        corner = [min(max(c - S // 2, 0), n - S) for c, n in zip((roi or (S // 2, S // 2))[::-1], size, strict=True)]
+        pixels = pixels[corner[0] : corner[0] + S, corner[1] : corner[1] + S]
+    if FACTS["stretch"]:
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = np.round((pixels.astype(np.float32) - low) / (high - low or 1) * 255).astype(np.uint8)
+    how = Image.Resampling.BOX if min(pixels.shape[:2]) > S else Image.Resampling.BICUBIC
+    planes = [np.asarray(Image.fromarray(plane).resize((S, S), how)) for plane in pixels.transpose(2, 0, 1)]
+    return np.stack(planes), size, corner
+
+
+def normal(
+    seed: int, name: str, sample: int
+) -> np.ndarray:  # the numbers of torch.randn after manual_seed, by Mersenne Twister and Box–Muller
+    digest = hashlib.blake2b("\0".join(["sample", str(seed), name, str(sample)]).encode(), digest_size=8).digest()
+    stream, shape = np.random.RandomState(int.from_bytes(digest, "big") >> 1 & 0xFFFFFFFF), SHAPES["noise"][2:]
+    raw = stream.randint(0, 2**32, (shape[0], int(np.prod(shape[1:])) // 16, 2, 8), np.uint32) & 0xFFFFFF
+    first, second = np.moveaxis(raw.astype(np.float32) / np.float32(2**24), 2, 0)
+    radius, angle = np.sqrt(-2 * np.log(1 - first)), np.float32(2 * np.pi) * second
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--roi", type=int, nargs=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    pixels, size, (top, left) = prepare(asked.image, asked.roi)
+    name = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    noise = np.stack([normal(asked.seed, name, k) for k in range(FACTS["samples"])])[None]
+    inputs = {"image": pixels[None].astype(np.float32) / 255, "noise": noise}
+    if "uniform" in SHAPES:
+        inputs["uniform"] = np.random.default_rng(asked.seed).random(SHAPES["uniform"], np.float32)
+    drawn = load(asked.threads)(["masks"], inputs)[0][0]
+    if FACTS["crop"]:
+        masks = np.zeros((len(drawn), *size), np.float32)
+        masks[:, top : top + S, left : left + S] = drawn
+    else:
+        scaled = [Image.fromarray(mask).resize(size[::-1], Image.Resampling.BILINEAR) for mask in drawn]
+        masks = np.stack([np.asarray(mask) for mask in scaled])
+    asked.out.mkdir(parents=True, exist_ok=True)
+    confidence = masks.mean(axis=0)
+    pictures = {f"mask-{k:02}": mask >= 0.5 for k, mask in enumerate(masks, 1)} | {"consensus": confidence >= 0.5}
+    for name, picture in pictures.items():
+        Image.fromarray(picture.astype(np.uint8) * 255).save(asked.out / f"{name}.png")
+    Image.fromarray(np.round(confidence * 65535).astype(np.uint16)).save(asked.out / "confidence.png")
+
+
+if __name__ == "__main__":
+    main()

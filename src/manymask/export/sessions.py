@@ -1,0 +1,58 @@
+"""Graphs that an engine runs: the only place that calls onnxruntime and openvino."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Session = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+"""Runs a graph: arrays by the names of its inputs → its outputs, in their order."""
+
+
+def session_of(path: Path, threads: int | None = None) -> Session:
+    """Load a graph.
+
+    Args:
+        path: an ONNX file for onnxruntime, or the .xml file of an OpenVINO graph.
+        threads: of the processor; as many as torch uses if None.
+
+    Returns:
+        The session, in single precision.
+    """
+    count = threads or torch.get_num_threads()
+    return _openvino(path, count) if path.suffix == ".xml" else _onnxruntime(path, count)
+
+
+def _onnxruntime(path: Path, threads: int) -> Session:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        results: list[np.ndarray] = session.run(None, dict(inputs))
+        return results
+
+    return run
+
+
+def _openvino(path: Path, threads: int) -> Session:
+    import openvino
+
+    core = openvino.Core()
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # its default is bf16 where the processor has it: other masks
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        results = compiled(dict(inputs))
+        return [results[port].copy() for port in compiled.outputs]
+
+    return run

@@ -1,0 +1,210 @@
+"""`manymask export`: the graph draws torch's masks, and the runner beside it those of manymask, without torch."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from manymask import Segmenter
+from manymask.diffusion.samplers import DDIM, DDPM
+from manymask.diffusion.sampling import SamplingConfig
+from manymask.errors import ConfigError, InputError, MissingExtraError
+from manymask.hub.model_folder import TrainedModel, load_model, save_model
+from manymask.hub.provenance import Provenance
+from manymask.recipes import Stage
+from manymask.rng import SampleNoise, strata
+from tests.factories import SIZE, build, perturb, recipe_of, run, tiny_recipe
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+from manymask.export import folder as exports
+from manymask.export.convert import write_onnx
+from manymask.export.graph import MaskGraph, example
+from manymask.export.sessions import session_of
+
+SAMPLES = 4
+DRAWN_WITH = {
+    "concat-epsilon": None,
+    "concat-v": None,  # PLMS
+    "pyramid-x0": DDIM(3, eta=0.7),
+    "pyramid-rater": None,  # DPM-Solver++
+    "ddpm": None,
+    "presence": DDPM(4),
+    "auxiliary": None,
+    "orientations": None,
+    "imagenet": None,
+    "flow-euler": None,
+    "flow-heun": None,
+    "classifier-free": None,
+    "ensemblediff": None,  # in pixels
+}
+
+
+def graph_of(name: str) -> MaskGraph:
+    model = build(name)
+    return MaskGraph(model, model.resolve(SamplingConfig(DRAWN_WITH[name])), SAMPLES)
+
+
+def arrays(inputs):
+    return {name: x.numpy() for name, x in inputs.items()}
+
+
+@pytest.mark.parametrize("name", DRAWN_WITH)
+def test_graph_draws_what_the_model_draws_with_every_sampler(name):
+    graph = graph_of(name)
+    inputs = example(graph, 1, SIZE)
+    from manymask.data.case import Batch
+
+    batch = Batch(["a", "b"], inputs["image"])
+    noise = SampleNoise(5, batch.noise_names, SAMPLES)
+    draws = [noise.normal(*inputs["noise"].shape[3:]) for _ in range(graph.draws)]
+    given = torch.stack(draws, dim=1).reshape(inputs["noise"].shape)
+    uniform = strata(5, batch.noise_names, range(SAMPLES))
+    with torch.inference_mode():
+        masks, confidence, consensus, *rest = graph(batch.image, given, uniform)
+    expected = graph.model.sample_all(batch, SAMPLES, 5, graph.sampling)
+    assert torch.allclose(masks, expected, atol=1e-5)
+    assert torch.allclose(confidence, expected.mean(dim=1), atol=1e-5)
+    assert torch.equal(consensus.bool(), confidence >= 0.5)
+    traits = graph.model.traits(graph.model.prepare(batch, SAMPLES, graph.sampling), 2)
+    known = [x for x in (traits.presence, traits.embedding) if x is not None]
+    assert len(rest) == len(known) == len(graph.outputs) - 3
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(rest, known, strict=True))
+    assert masks.std() > 1e-3
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", DRAWN_WITH)
+def test_engine_draws_the_masks_of_torch_from_the_same_noise_at_any_batch(name, engine, tmp_path):
+    graph = graph_of(name)
+    path = tmp_path / "model.onnx"
+    write_onnx(graph, example(graph, 1, SIZE), graph.outputs, path)
+    session = session_of(exports._as_openvino(path) if engine == "openvino" else path)
+    for images in (1, 3):
+        inputs = example(graph, 1, SIZE, images, seed=images)
+        with torch.inference_mode():
+            expected = [x.numpy() for x in graph(*inputs.values())]
+        found = session(arrays(inputs))
+        assert [x.shape for x in found] == [x.shape for x in expected]
+        assert np.abs(found[0] - expected[0]).max() < 1e-3
+        assert all(np.allclose(a, b, atol=1e-3) for a, b in zip(found[3:], expected[3:], strict=True))
+
+
+def saved(name: str, folder: Path, **changes) -> Path:
+    """A model folder of a tiny model of 64² whose masks are neither empty nor full."""
+    recipe = replace(tiny_recipe(), segmenter=recipe_of(name).segmenter, **changes)
+    torch.manual_seed(0)
+    model = perturb(recipe.build(Stage.SEGMENTER), scale=0.2).eval()
+    save_model(TrainedModel(model, recipe, Stage.SEGMENTER, Provenance(), []), folder)
+    return folder
+
+
+BLOCKED = """
+import runpy, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "manymask"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocked())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_runner(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", BLOCKED, folder / "runner.py", *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+
+def grey(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize(("engine", "name"), [("onnx", "ddpm"), ("openvino", "ddpm"), ("onnx", "orientations")])
+def test_runner_draws_the_masks_of_manymask_where_torch_cannot_be_imported(engine, name, tmp_path, monkeypatch):
+    model = saved(name, tmp_path / "model")
+    assert run(monkeypatch, "export", model, "--to", engine, "--out", tmp_path / "made") == 0
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 130), dtype=np.uint8)).save(image)
+    done = run_runner(tmp_path / "made", image, "--out", tmp_path / "out", "--seed", 7)
+    assert not done.returncode, done.stderr
+    expected = Segmenter(load_model(model), "cpu").segment(image, seed=7)
+    assert 0.01 < expected.votes.mean() < 0.99
+    confidence = grey(tmp_path / "out/confidence.png") / 65535
+    assert np.abs(confidence - expected.confidence.numpy()).max() < 1e-3
+    for k, mask in enumerate(expected.masks, 1):
+        assert ((grey(tmp_path / f"out/mask-{k:02}.png") > 0) != (mask.numpy() >= 0.5)).mean() < 1e-3
+
+
+def test_runner_cuts_and_stretches_the_region_that_a_model_of_crops_takes(tmp_path, monkeypatch):
+    model = saved("orientations", tmp_path / "model", crop=True, stretch=True)
+    assert run(monkeypatch, "export", model, "--to", "onnx", "--out", tmp_path / "made", "--samples", 2) == 0
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(40, 180, (90, 130), dtype=np.uint8)).save(image)
+    refused = run_runner(tmp_path / "made", image, "--out", tmp_path / "out")
+    assert refused.returncode and "--roi" in refused.stderr
+    done = run_runner(tmp_path / "made", image, "--out", tmp_path / "out", "--roi", 110, 20)
+    assert not done.returncode, done.stderr
+    expected = Segmenter(load_model(model), "cpu").segment(image, samples=2, rois=[(110, 20)])
+    assert np.abs(grey(tmp_path / "out/confidence.png") / 65535 - expected.confidence.numpy()).max() < 1e-3
+    assert expected.confidence[:, :60].max() == 0 < expected.confidence.max()
+
+
+def test_runner_refuses_what_only_manymask_reads(tmp_path, monkeypatch):
+    model = saved("orientations", tmp_path / "model")
+    assert run(monkeypatch, "export", model, "--to", "onnx", "--out", tmp_path / "made") == 0
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "deep.png")
+    refused = run_runner(tmp_path / "made", tmp_path / "deep.png", "--out", tmp_path / "out")
+    assert refused.returncode == 1 and "8 bits" in refused.stderr and not (tmp_path / "out").exists()
+
+
+def test_folder_states_shapes_sampling_weights_and_parity(tmp_path, monkeypatch, capsys):
+    model = saved("ddpm", tmp_path / "model")
+    flags = ("--steps", 3, "--samples", 2, "--out", tmp_path / "made")
+    assert run(monkeypatch, "export", model, "--to", "onnx", *flags) == 0
+    facts = json.loads((tmp_path / "made/export.json").read_text())
+    assert facts["inputs"] == {"image": ["batch", 1, 64, 64], "noise": ["batch", 2, 3, 2, 16, 16]}
+    assert facts["outputs"]["masks"] == ["batch", 2, 64, 64] and facts["opset"] == 17
+    assert facts["sampling"]["sampler"] == {"kind": "DDPM", "steps": 3}
+    assert facts["model"]["weights_sha256"] == load_model(model).fingerprint
+    assert 0 <= facts["parity"]["max_abs_difference"] <= 1e-3 and facts["parity"]["dice_difference"] <= 1e-4
+    assert (tmp_path / "made/LICENSE").read_text() == (model / "LICENSE").read_text()
+    code = [line for line in (tmp_path / "made/runner.py").read_text().splitlines() if line.strip()]
+    assert len(code) <= 80
+    assert "torch's" in capsys.readouterr().out
+
+
+def test_export_that_draws_other_masks_is_not_kept(tmp_path, monkeypatch):
+    trained = load_model(saved("ddpm", tmp_path / "model"))
+    monkeypatch.setattr(exports, "session_of", lambda path: lambda inputs: [1 - x for x in session_of(path)(inputs)])
+    with pytest.raises(InputError, match="other masks than torch"):
+        exports.export_model(trained, tmp_path / "made", "onnx")
+    assert not (tmp_path / "made").exists()
+
+
+def test_models_that_cannot_be_exported_are_refused(tmp_path):
+    recipe = recipe_of("unet")
+    once = TrainedModel(build("unet"), recipe, Stage.SEGMENTER, Provenance(), [])
+    with pytest.raises(ConfigError, match="only diffusion"):
+        exports.export_model(once, tmp_path / "made", "onnx")
+    guided = TrainedModel(build("classifier"), recipe_of("classifier"), Stage.SEGMENTER, Provenance(), [])
+    with pytest.raises(InputError, match="gradient"):
+        exports.export_model(guided, tmp_path / "made", "onnx")
+    long = TrainedModel(build("ddpm"), recipe_of("ddpm"), Stage.SEGMENTER, Provenance(), [])
+    with pytest.raises(ConfigError, match="more than 200") as raised:
+        exports.export_model(long, tmp_path / "made", "onnx", SamplingConfig(steps=500))
+    assert raised.value.parameter == "steps"
+
+
+def test_missing_engine_is_named_with_its_extra(tmp_path, monkeypatch):
+    trained = load_model(saved("ddpm", tmp_path / "model"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"manymask\[openvino\]"):
+        exports.export_model(trained, tmp_path / "made", "openvino")
