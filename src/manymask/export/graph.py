@@ -44,6 +44,9 @@ class MaskGraph(nn.Module):
         InputError: the sampler follows a gradient, which only torch computes.
     """
 
+    draws: int
+    outputs: list[str]
+
     def __init__(self, model: DiffusionSegmenter, sampling: SamplingConfig, samples: int) -> None:
         super().__init__()
         if model.classifier is not None:
