@@ -25,7 +25,7 @@ from manymask.models.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidU
 from manymask.models.deterministic import Network, NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
 from manymask.models.latent_diffusion import LatentDiffusion, SegmenterSetting
 from manymask.models.prob_unet import ProbUNet
-from manymask.nn.losses import MSE, WeightedCE
+from manymask.nn.losses import MSE, Dice, WeightedCE
 
 
 class Stage(StrEnum):
@@ -170,15 +170,17 @@ def _fast(name: str, size: int | None = None, **drawing: Any) -> Recipe:
 
 
 def _imagenet(fast: Recipe) -> Recipe:
-    """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`), and a Dice term where one mask is the
-    aim: it would teach a model of several raters to hedge less than they do. Its features end at H/32."""
+    """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`). Where one mask is the aim, with a Dice
+    term and an auxiliary head: they would teach a model of several raters to hedge less than they do. Its features end at
+    H/32."""
     segmenter, levels = fast.segmenter, {4: 4, 8: 3}[fast.mask_codec.factor]
     assert isinstance(segmenter, LatentDiffusion)
     denoiser = PyramidUNet(encoder_channels=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
-    dice, noise_levels = (0.2, 2) if segmenter.target == "consensus" else (0.0, 4)  # of several raters, four at once
-    return replace(
-        fast, segmenter=replace(segmenter, denoiser=denoiser, noise_levels_per_image=noise_levels, dice_weight=dice)
-    )
+    if segmenter.target == "consensus":
+        segmenter = replace(
+            segmenter, noise_levels_per_image=2, dice_weight=0.2, auxiliary=Dice(cross_entropy=1.0), auxiliary_weight=1.0
+        )
+    return replace(fast, segmenter=replace(segmenter, denoiser=denoiser))
 
 
 def _once(network: Network) -> Callable[[Recipe], Recipe]:
