@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from level_sets import BATCH
 
 from manymask.data.case import Batch
 from manymask.data.resize import resize_image
@@ -25,6 +24,8 @@ from manymask.evaluation.observations import empty_window
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.runtime import git_revision, hardware
+
+BATCH = 4  # images
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 python benchmarks/off_centre.py --model models/lidc_idri --data stores/lidc_idri --out docs/results/lidc_idri/off-centre.json
 
 Windows of real pixels, 96² out of each crop of 128², moved so that the object lies 0, 4, 8, 12 or 16 px off the middle in
-both directions; the four diagonals take orientations. Nothing is filled in. Only images whose consensus lies within all of the
-windows count, so that every row is of the same masks.
+both directions, a quarter of the images along each diagonal. Nothing is filled in. Only images whose consensus lies within all
+of the windows count, so that every row is of the same masks.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
-from level_sets import BATCH, context
 
-from manymask.data.case import Batch
-from manymask.data.raters import raters_consensus
+from manymask.data.raters import consensus_mask
 from manymask.data.store import Store
 from manymask.ensemble import fuse
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
+from manymask.runtime import default_device, git_revision, hardware
 
+BATCH = 4  # images
 WINDOW = 96
 OFFSETS = (0, 4, 8, 12, 16)
 DIAGONALS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -43,19 +42,10 @@ class Options:
 
 
 def window(size: int, offset: int, diagonal: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns of the window in which the middle of the crop lies `offset` px off the window's middle."""
+    """Rows and columns of the window whose middle lies `offset` px along a diagonal off the middle of the crop."""
     first = (size - WINDOW) // 2
-    starts = [first - sign * offset for sign in diagonal]
+    starts = [first + sign * offset for sign in diagonal]
     return slice(starts[0], starts[0] + WINDOW), slice(starts[1], starts[1] + WINDOW)
-
-
-def cut(batch: Batch, offset: int, diagonals: list[tuple[int, int]]) -> Batch:
-    """The windows of a batch; each image keeps its name, so its noise is the same at every offset."""
-    size, masks = batch.image.shape[-1], batch.truth()
-    places = [window(size, offset, diagonal) for diagonal in diagonals]
-    image = torch.stack([batch.image[i, :, rows, columns] for i, (rows, columns) in enumerate(places)])
-    raters = torch.stack([masks[i, :, rows, columns] for i, (rows, columns) in enumerate(places)])
-    return Batch(list(batch.ids), image, raters)
 
 
 def inside(truth: np.ndarray, diagonal: tuple[int, int]) -> bool:
@@ -66,27 +56,43 @@ def inside(truth: np.ndarray, diagonal: tuple[int, int]) -> bool:
 def run(options: Options) -> dict[str, Any]:
     """Draws at every offset, scores, and returns what the file holds."""
     trained, store = load_model(options.model), Store(options.data)
-    ids = evenly_spaced(held_out_cases(trained, store, "test"), options.images)
+    ids = evenly_spaced(held_out_cases(trained, matched_store(trained.recipe, store), "test"), options.images)
     trained.model.eval()
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(ids), BATCH):
-        batch = store.batch(ids[start : start + BATCH])
-        diagonals = [DIAGONALS[(start + i) % len(DIAGONALS)] for i in range(len(batch.ids))]
-        truth = raters_consensus(batch.truth())[:, 0].numpy() > 0
-        kept = [i for i, diagonal in enumerate(diagonals) if inside(truth[i], diagonal)]
-        filled = (batch.truth().flatten(2).amax(dim=2) > 0).sum(dim=1)
-        found = [{"id": batch.ids[i], "raters": int(filled[i]), "dice": {}} for i in kept]
+    for k, diagonal in enumerate(DIAGONALS):
+        kept = [case for case in ids[k :: len(DIAGONALS)] if inside(consensus(store, case), diagonal)]
+        found = {case: {"id": case, "raters": filled(store, case), "dice": {}} for case in kept}
         for offset in OFFSETS:
-            seen = cut(batch, offset, diagonals)
-            answers = fuse(trained.model.sample_all(seen, options.masks, options.seed)).consensus.numpy()
-            asked = raters_consensus(seen.truth())[:, 0].numpy() > 0
-            for row, i in zip(found, kept, strict=True):
-                row["dice"][str(offset)] = overlap(answers[i], asked[i])[0]
-        rows += found
-        print(f"{start + len(batch.ids)} of {len(ids)}", flush=True)
+            stretched = trained.recipe.margin > 0 and trained.recipe.stretch
+            windows = store.window(WINDOW, (offset * diagonal[0], offset * diagonal[1]), stretched)
+            for batch in windows.batches(kept, BATCH, default_device()):
+                answers = fuse(trained.model.sample_all(batch, options.masks, options.seed)).consensus.cpu().numpy()
+                for case, answer in zip(batch.ids, answers, strict=True):
+                    found[case]["dice"][str(offset)] = overlap(answer, consensus(windows, case))[0]
+        rows += found.values()
+        print(f"{k + 1} of {len(DIAGONALS)} diagonals", flush=True)
     full = [row for row in rows if row["raters"] == store.raters]
-    return {"all": _table(rows, store), "all_raters_marked": _table(full, store), "window": WINDOW,
-            **context(trained, store, options), "rows": rows}  # fmt: skip
+    return {
+        "all": _table(rows, store),
+        "all_raters_marked": _table(full, store),
+        "window": WINDOW,
+        "protocol": {"images": options.images, "masks": options.masks, "seed": options.seed, "split": "test"},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store)},
+        "model": options.model.name,
+        "git": git_revision(),
+        "hardware": hardware(),
+        "rows": rows,
+    }
+
+
+def consensus(store: Store, case: str) -> np.ndarray:
+    """Of the raters who marked anything: bool (H, W)."""
+    return consensus_mask(store.native_masks(case))
+
+
+def filled(store: Store, case: str) -> int:
+    """How many raters marked anything."""
+    return int(store.native_masks(case).any(axis=(1, 2)).sum())
 
 
 def _table(rows: list[dict[str, Any]], store: Store) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Models like those shipped from the data sets as downloaded: prepare, train the stages, publish, draw the curves. (The shipped
-# ISIC model has an encoder of its own; here it starts from ImageNet, as the others do. The shipped LIDC models are of shifted crops
-# of 128², before training took windows of 96². Trained once each: a range over SEEDS is of the draw alone.)
+# ISIC model has an encoder of its own; here it starts from ImageNet, as the others do. The shipped LIDC models started from one
+# another several times. Trained once each: a range over SEEDS is of the draw alone.)
 #
 #   scripts/train_models.sh DATA OUT [NAME…]        all of them, or those named (see MODELS)
 #

@@ -100,25 +100,20 @@ def _off_centre(results: Path, trained: TrainedModel) -> Iterator[tuple[str, str
 
 
 def _level_sets(results: Path) -> Iterator[tuple[str, str, str]]:
-    """What the drawn masks are worth beside answers that draw nothing: on all that was scored, else on the few images of
-    level-sets.json."""
-    scored, few = _json(results / "results.json"), _json(results / "level-sets.json")
-    if "level_sets" in scored["baselines"]:
-        file, masks, blanks = "results.json", scored["protocol"]["ged_samples"], "blanks"
-        found = {"drawn": scored["metrics"], **scored["baselines"]}
-    elif few is not None:
-        file, masks, blanks, found = "level-sets.json", few["protocol"]["masks"], "blank_4", few["all"]
-    else:
+    """What the drawn masks are worth beside answers that draw nothing."""
+    scored = _json(results / "results.json")
+    if "level_sets" not in scored["baselines"]:
         return
+    masks, found = scored["protocol"]["ged_samples"], {"drawn": scored["metrics"], **scored["baselines"]}
     for name, what in (
         ("drawn", f"GED², HM-IoU of {masks} drawn masks ({found['drawn']['ged']['n']} images)"),
         ("level_sets", f"… of the mean of these masks, cut at {masks} levels: one map, nothing drawn"),
-        (blanks, f"… of the drawn masks, {masks // 4} replaced by empty ones on every image"),
+        ("blanks", f"… of the drawn masks, {masks // 4} replaced by empty ones on every image"),
     ):
-        if name == blanks and found[name]["ged"]["mean"] > found["drawn"]["ged"]["mean"]:
+        if name == "blanks" and found[name]["ged"]["mean"] > found["drawn"]["ged"]["mean"]:
             continue  # the model draws as many empty masks by itself
         ged, hm_iou = (f"{found[name][metric]['mean']:.3f}" for metric in ("ged", "hm_iou"))
-        yield what, f"{ged}, {hm_iou}", file
+        yield what, f"{ged}, {hm_iou}", "results.json"
 
 
 def _by_raters(results: Path) -> Iterator[tuple[str, str, str]]:

@@ -178,7 +178,11 @@ def _imagenet(fast: Recipe) -> Recipe:
     denoiser = PyramidUNet(encoder_channels=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
     if segmenter.target == "consensus":
         segmenter = replace(
-            segmenter, noise_levels_per_image=2, dice_weight=0.2, auxiliary=Dice(cross_entropy=1.0), auxiliary_weight=1.0
+            segmenter,
+            noise_levels_per_image=2,
+            dice_weight=0.2,
+            auxiliary=Dice(cross_entropy=1.0),
+            auxiliary_weight=1.0,
         )
     return replace(fast, segmenter=replace(segmenter, denoiser=denoiser))
 

@@ -69,6 +69,11 @@ def _of_crops(recipe: Recipe) -> str:
     """The limit of a model of crops."""
     if not recipe.crop:
         return ""
+    if recipe.margin:
+        return (
+            f" It was trained on regions of {recipe.size}² pixels with\nan object up to {recipe.margin} px off the middle, "
+            "both ways: give it a point on the object (`--roi X,Y`)."
+        )
     return " It was trained on regions with the object in the middle:\ngive it the middle of the object (`--roi X,Y`)."
 
 
