@@ -32,6 +32,7 @@ from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance
 from manymask.io.tensors import read_tensors, shapes, write_tensors, writing
 from manymask.models.base import MaskSampler
+from manymask.progress import Progress as ProgressBar
 from manymask.rng import TrainingNoise, seed_of
 from manymask.runtime import faster_precision, git_revision
 from manymask.signals import Deferred
@@ -227,8 +228,9 @@ class Trainer:
         """
         # with a budget in minutes the time to the last step means nothing; `minutes left` is shown instead
         layout = None if max_minutes is None else "{desc}: {n_fmt} steps [{elapsed}, {rate_fmt}{postfix}]"
-        bar = tqdm(total=self.training.steps, bar_format=layout, initial=self.progress.step, desc=self.job.stage, unit="step",
-                   disable=not self.accelerator.is_main_process, dynamic_ncols=True, mininterval=1.0)  # fmt: skip
+        bar = ProgressBar(total=self.training.steps, bar_format=layout, initial=self.progress.step, desc=self.job.stage,
+                          unit="step", disable=not self.accelerator.is_main_process,
+                          dynamic_ncols=True, mininterval=1.0)  # fmt: skip
         with self.stop, bar:
             try:
                 self._steps(bar, max_minutes)
