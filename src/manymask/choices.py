@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
 DEVICES = ("cpu", "cuda", "mps")
-Engine = Literal["onnx", "openvino"]
+Engine = Literal["torch", "onnx", "openvino"]
+ExportedEngine = Literal["onnx", "openvino"]
 
 
 def sampler_name(module: str) -> str:

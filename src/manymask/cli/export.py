@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from manymask.choices import Engine, SamplerName
+from manymask.choices import ExportedEngine, SamplerName
 from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 
@@ -14,7 +14,7 @@ def export(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")],
     /,
     *,
-    to: Engine,
+    to: ExportedEngine,
     out: Annotated[Path, flags.OUT],
     samples: Annotated[int, flags.SAMPLES] = 5,
     sampler: SamplerName | None = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from manymask.choices import SamplerName
+from manymask.choices import Engine, SamplerName
 from manymask.cli import flags
 from manymask.cli.inputs import chosen_model, found_entries
 from manymask.cli.wording import at_least_one, in_range
@@ -31,6 +31,7 @@ def segment(
     store: bool = False,
     fractional: bool = False,
     alpha: float | None = None,
+    engine: Engine = "torch",
 ) -> int:
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
 
@@ -51,6 +52,7 @@ def segment(
         store: put the SEGs of a DICOMweb series into its study; without it the archive is only read.
         fractional: write the confidence map as a FRACTIONAL SEG too, which some viewers refuse or hang on.
         alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
+        engine: what runs the networks; onnx and openvino are compiled at the start, and worth it for many images.
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
@@ -66,7 +68,8 @@ def segment(
         _check_no_archive(entries)
     if not entries:
         return 2
-    segmenter, sampling = Segmenter(load_model(chosen_model(model, entries))), SamplingConfig(sampler, steps)
+    segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine)
+    sampling = SamplingConfig(sampler, steps)
     segmenter.model.resolve(sampling)
     anonymiser = Anonymiser() if anonymise else None
     request = inference.Request(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manymask._version import __version__
-from manymask.choices import Engine
+from manymask.choices import ExportedEngine
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, InputError
 from manymask.export.convert import BATCH, OPSET, require_engine, write_onnx
@@ -52,7 +52,7 @@ class Parity:
 def export_model(
     trained: TrainedModel,
     out: Path,
-    engine: Engine,
+    engine: ExportedEngine,
     sampling: SamplingConfig | None = None,
     samples: int = 5,
 ) -> Parity:

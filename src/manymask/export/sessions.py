@@ -7,22 +7,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from manymask.choices import ExportedEngine
+
 Session = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 """Runs a graph: arrays by the names of its inputs → its outputs, in their order."""
 
 
-def session_of(path: Path, threads: int | None = None) -> Session:
+def session_of(path: Path, engine: ExportedEngine | None = None, threads: int | None = None) -> Session:
     """Load a graph.
 
     Args:
-        path: an ONNX file for onnxruntime, or the .xml file of an OpenVINO graph.
+        path: an ONNX file, or the .xml file of an OpenVINO graph.
+        engine: "onnx" or "openvino", which reads ONNX files too; by the name of the file if None.
         threads: of the processor; as many as torch uses if None.
 
     Returns:
         The session, in single precision.
     """
     count = threads or torch.get_num_threads()
-    return _openvino(path, count) if path.suffix == ".xml" else _onnxruntime(path, count)
+    chosen = engine or ("openvino" if path.suffix == ".xml" else "onnx")
+    return _openvino(path, count) if chosen == "openvino" else _onnxruntime(path, count)
 
 
 def _onnxruntime(path: Path, threads: int) -> Session:

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from manymask.calibration.calibration import Assessment, Calibration
-from manymask.choices import SamplerName
+from manymask.choices import Engine, SamplerName
 from manymask.config import to_dict
 from manymask.diffusion.samplers import Sampler
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse
 from manymask.errors import ConfigError, InputError
+from manymask.export.compiled import compiled
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
 from manymask.inference.cautions import cautions, doubts
 from manymask.inference.preprocess import Point, View, view_of
@@ -44,29 +45,35 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     Args:
         trained: the model with its recipe and provenance.
         device: where it runs, "cpu" or "cuda:0" for example; an accelerator if there is one by default.
+        engine: what runs the networks, "torch", "onnx" or "openvino"; the latter two run on the CPU.
 
     Raises:
-        ConfigError: the model is a codec, or torch cannot use the device.
+        ManymaskError: the model is a codec, torch cannot use the device, or the engine is missing or cannot run it.
     """
 
-    def __init__(self, trained: TrainedModel, device: str | None = None) -> None:
+    def __init__(self, trained: TrainedModel, device: str | None = None, engine: Engine = "torch") -> None:
         self.trained = trained
         self.recipe = trained.recipe
-        self.device = usable_device(device) if device else default_device()
+        if engine != "torch" and device not in (None, "cpu"):
+            raise ConfigError(f"the engine {engine} runs on the CPU, not on {device}", parameter="engine")
+        self.device = usable_device(device) if device else default_device() if engine == "torch" else "cpu"
         self.model = trained.segmenter.to(self.device).eval()
+        if engine != "torch":
+            self.model = compiled(self.model, engine, self.recipe.channels, self.recipe.size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(self.trained, save_directory)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, model: Path | str, *, device: str | None = None, **download: Any
+        cls, model: Path | str, *, device: str | None = None, engine: Engine = "torch", **download: Any
     ) -> "Segmenter":
         """Load a trained segmenter. A local path never leaves the machine.
 
         Args:
             model: a model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
             device: where it runs; an accelerator if there is one by default.
+            engine: what runs the networks, "torch", "onnx" or "openvino".
             **download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
 
         Returns:
@@ -78,7 +85,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         unknown = sorted(set(download) - _DOWNLOAD)
         if unknown:
             raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
-        return cls(load_model(model, **download), device)
+        return cls(load_model(model, **download), device, engine)
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
         """Prepare an image for the model; pixels deeper than 8 bits are stretched.
