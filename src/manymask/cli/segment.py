@@ -69,12 +69,9 @@ def segment(
     if not entries:
         return 2
     segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine)
-    sampling = SamplingConfig(sampler, steps)
-    segmenter.model.resolve(sampling)
-    anonymiser = Anonymiser() if anonymise else None
-    request = inference.Request(
-        out, samples, seed, sampling, threshold, rois, shown, anonymiser, store, fractional, alpha
-    )
+    segmenter.model.resolve(sampling := SamplingConfig(sampler, steps))
+    hidden = Anonymiser() if anonymise else None
+    request = inference.Request(out, samples, seed, sampling, threshold, rois, shown, hidden, store, fractional, alpha)
     inference.segment_all(segmenter, entries, request, tally)
     print("\n".join(tally.lines(out)))
     return 2 if tally.failed or tally.incomplete else 0
