@@ -13,6 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from manymask.calibration.calibration import Assessment, Calibration
 from manymask.errors import ManymaskError
+from manymask.inference.correction import AcceptedMask
 from manymask.inference.segmentation import Segmentation
 from manymask.io.atomic import (
     atomic_folder,
@@ -46,21 +47,24 @@ def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
     return result
 
 
-def overlay(image: np.ndarray, masks: np.ndarray, consensus: np.ndarray) -> np.ndarray:
+def overlay(
+    image: np.ndarray, masks: np.ndarray, consensus: np.ndarray, numbers: Sequence[int] | None = None
+) -> np.ndarray:
     """The image with the outline of every mask in its own colour, and of the consensus in white on black.
 
     Args:
         image: uint8 (H, W, 1 or 3).
         masks: bool (n, H, W).
         consensus: bool (H, W).
+        numbers: of the masks, from 1, which decide their colours; without gaps if not given.
 
     Returns:
         uint8 (H, W, 3).
     """
     canvas = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image.copy()
     thick = max(1, round(min(canvas.shape[:2]) / 256))
-    for k, mask in enumerate(masks):
-        canvas[outline(mask, thick)] = PALETTE[k % len(PALETTE)]
+    for number, mask in zip(numbers or range(1, len(masks) + 1), masks, strict=True):
+        canvas[outline(mask, thick)] = PALETTE[(number - 1) % len(PALETTE)]
     line = outline(consensus, thick)
     canvas[binary_dilation(line, iterations=thick) & ~line] = 0
     canvas[line] = 255
@@ -113,6 +117,7 @@ class Output:
         spacing: mm between rows and between columns, if known; areas are then given in mm² too.
         alpha: share of the outlines; without it, or if the result is not calibrated, there are none.
         show: whether there is an overlay, the only file that shows the image itself.
+        accepted: the mask that a person accepted, if one did.
     """
 
     found: Segmentation
@@ -121,6 +126,7 @@ class Output:
     spacing: tuple[float, float] | None = None
     alpha: float | None = None
     show: bool = True
+    accepted: AcceptedMask | None = None
 
     @property
     def outlines(self) -> PromisedOutlines | None:
@@ -142,7 +148,8 @@ def write_result(folder: Path, output: Output) -> None:
 def fill_result(folder: Path, output: Output) -> None:
     """Write mask-01.png …, confidence.png (16 bit, 65535 = 1), consensus.png, overlay.png and result.json.
 
-    A calibrated result also has inner.png, outer.png, and probability.png (16 bit), the calibrated confidence.
+    A calibrated result also has inner.png, outer.png, and probability.png (16 bit), the calibrated confidence; an accepted
+    mask is in accepted.png. Masks keep their numbers where others were left out.
 
     Args:
         folder: an existing folder.
@@ -158,9 +165,11 @@ def fill_result(folder: Path, output: Output) -> None:
                "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
                "pairwise_iou": pairwise_agreement(drawn), **area_record(areas, agreed, output.spacing),
                "promises": promises}  # fmt: skip
+    if output.accepted:
+        content["accepted"] = output.accepted.facts(output.spacing)
     text = png_text(output.facts)
-    for k, mask in enumerate(drawn, start=1):
-        write_png(folder / f"mask-{k:02}.png", mask, text)
+    for number, mask in zip(found.numbers, drawn, strict=True):
+        write_png(folder / f"mask-{number:02}.png", mask, text)
     write_png(folder / "confidence.png", sixteen_bits(found.confidence.numpy()), text)
     write_png(folder / "consensus.png", consensus, text)
     if found.calibration is not None:
@@ -169,8 +178,10 @@ def fill_result(folder: Path, output: Output) -> None:
         of_share = png_text(output.facts, outlines.alpha)
         write_png(folder / "inner.png", outlines.inner, of_share)
         write_png(folder / "outer.png", outlines.outer, of_share)
+    if output.accepted:
+        write_png(folder / "accepted.png", output.accepted.mask, text)
     if output.show:
-        write_png(folder / "overlay.png", overlay(output.image, drawn, consensus), text)
+        write_png(folder / "overlay.png", overlay(output.image, drawn, consensus, found.numbers), text)
     write_json(folder / "result.json", content)
 
 
@@ -253,6 +264,7 @@ _RECORDED = (
     "sampler",
     "orientations",
     "rois",
+    "left_out",
 )
 
 

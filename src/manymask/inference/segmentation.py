@@ -22,7 +22,7 @@ class Segmentation(MaskEnsemble):
     """The result of `Segmenter.segment`, at the image's own size: the masks, and the maps (H, W) of `MaskEnsemble`.
 
     Attributes:
-        masks: probabilities, float32 (n, H, W) in [0, 1].
+        masks: probabilities, float32 (n, H, W) in [0, 1]; without those that were left out.
         image: uint8 (H, W, C), for display.
         seconds: wall time, of drawing (`predict`) and in total.
         regions: the regions of a crop model; outside of them probabilities are 0.
@@ -43,6 +43,11 @@ class Segmentation(MaskEnsemble):
     assessments: tuple[Assessment, ...] = ()
     calibration: Calibration | None = None
     uncalibrated: str = ""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each mask, from 1; there are gaps where masks were left out."""
+        return tuple(range(1, len(self.masks) + 1)) if self.record is None else self.record.kept
 
     def outer(self, alpha: float = 0.1) -> Tensor:
         """The outer outline, which at most a share alpha of the lesion's pixels lies outside of.

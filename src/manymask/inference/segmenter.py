@@ -220,12 +220,14 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             view: the image as the model received it.
             drawn: masks, probabilities (regions, n, S, S) at the model's own size.
             traits: of the regions, as `Drawing` holds them.
-            record: how they were made.
+            record: how they were made; those of `record.left_out` do not count.
             seconds: wall times.
 
         Returns:
             The result with its warnings.
         """
+        if record.left_out:
+            drawn = drawn[:, [number - 1 for number in record.kept]]
         masks = view.paste(drawn)
         fused = fuse(masks, record.threshold)
         why_not = self.uncalibrated(record)
@@ -273,6 +275,11 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         calibration = self.trained.calibration
         if calibration is None:
             return "The model is not calibrated: no Dice is predicted, and no outline is promised."
+        if record.left_out:
+            return (
+                "Masks were left out by hand, and the calibration holds for all of them together: no Dice is predicted, "
+                "and no outline is promised."
+            )
         ours, theirs = record.drawn_as(), calibration.origin.sampling
         if ours != theirs:
             what = ", ".join(name for name in ours if ours[name] != theirs.get(name))

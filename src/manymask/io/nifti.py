@@ -97,12 +97,19 @@ def nifti_slices(
         yield Picture(shown, stem + _suffix(grid.shape, index), grid.spacing, origin, notes)
 
 
-def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Drawn]) -> list[Path]:
+def write_nifti(
+    folder: Path,
+    pictures: Sequence[Picture],
+    results: Sequence[Drawn],
+    numbers: Sequence[int] | None = None,
+    accepted: Sequence[np.ndarray] = (),
+) -> list[Path]:
     """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid; of
     calibrated results inner.nii.gz and outer.nii.gz too, with the share that they hold for in the header's description.
 
-    pictures: slices of one file, with a result each; slices that are not among them stay 0. Raises `InputError` for
-    pictures that do not come from one NIfTI file.
+    pictures: slices of one file, with a result each; slices that are not among them stay 0. numbers: of the masks, from 1;
+    without gaps if not given. accepted: of each picture, the mask that a person accepted (H, W), in accepted.nii.gz.
+    Raises `InputError` for pictures that do not come from one NIfTI file.
     """
     slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
     if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
@@ -121,8 +128,8 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
         return path
 
     paths = [
-        *(write(f"mask-{k + 1:02}", [(np.asarray(r.masks[k]) >= 0.5).astype(np.uint8) for r in results])
-          for k in range(len(results[0].masks))),
+        *(write(f"mask-{number:02}", [(np.asarray(r.masks[k]) >= 0.5).astype(np.uint8) for r in results])
+          for k, number in enumerate(numbers or range(1, len(results[0].masks) + 1))),
         write("consensus", [np.asarray(r.consensus).astype(np.uint8) for r in results]),
         write("confidence", [np.asarray(r.confidence, dtype=np.float32) for r in results]),
     ]  # fmt: skip
@@ -131,6 +138,8 @@ def write_nifti(folder: Path, pictures: Sequence[Picture], results: Sequence[Dra
         for name in ("inner", "outer"):
             planes = [np.asarray(getattr(each, name)).astype(np.uint8) for each in outlines]
             paths.append(write(name, planes, f"{name} outline, alpha {outlines[0].alpha:g}"))
+    if accepted:
+        paths.append(write("accepted", [mask.astype(np.uint8) for mask in accepted], "accepted by a person"))
     return paths
 
 

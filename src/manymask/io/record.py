@@ -67,7 +67,8 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that decides a result, and when it was made. sampler: as `config.to_dict` gives it."""
+    """Everything that decides a result, and when it was made. sampler: as `config.to_dict` gives it; left_out: numbers of
+    the masks, from 1, that a person left out of confidence and consensus."""
 
     source: SourceRecord
     model: ModelRecord
@@ -78,6 +79,7 @@ class Record:
     orientations: int = 1
     guidance_scale: float | None = None
     rois: tuple[tuple[int, int], ...] = ()
+    left_out: tuple[int, ...] = ()
     created: str = ""
     version: str = __version__
     git: str = ""
@@ -88,8 +90,10 @@ class Record:
         return cls(source, model, created=now(), git=git_revision(), **asked)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able, as in result.json."""
+        """JSON-able, as in result.json; `left_out` only where masks were left out."""
         values = asdict(self)
+        if not self.left_out:
+            del values["left_out"]
         program = {"version": values.pop("version"), "git": values.pop("git")}
         return {**values, "manymask": program}
 
@@ -97,6 +101,11 @@ class Record:
     def program(self) -> str:
         """`manymask 0.1.0 (103bcf9)`."""
         return f"manymask {self.version}" + (f" ({self.git})" if self.git else "")
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The numbers of the masks, from 1, that were not left out."""
+        return tuple(number for number in range(1, self.samples + 1) if number not in self.left_out)
 
     def drawn_as(self) -> dict[str, Any]:
         """How the masks were drawn, as `SamplingConfig.record` gives it."""

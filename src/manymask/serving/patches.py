@@ -1,5 +1,6 @@
 """Where Gradio must behave otherwise and offers no setting for it. Each patch is held by a test of its own."""
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ def apply() -> None:
     fetch_nothing()
     log_no_text()
     keep_no_broken_uploads()
+    name_no_other()
 
 
 def fetch_nothing() -> None:
@@ -66,3 +68,18 @@ def keep_no_broken_uploads() -> None:
             raise
 
     GradioMultiPartParser.parse = parse
+
+
+def name_no_other() -> None:
+    """Gradio would introduce the page to other sites as a demo of its own, with a picture from its own server."""
+    from gradio import routes
+    from jinja2 import FunctionLoader
+
+    environment = routes.templates.env
+    original = environment.loader
+
+    def load(name: str) -> str:
+        source: str = original.get_source(environment, name)[0]
+        return re.sub(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>', "", source)
+
+    environment.loader = FunctionLoader(load)

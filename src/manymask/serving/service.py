@@ -1,9 +1,7 @@
-"""What the server does for the page and its callers: opens what was dropped, draws, packs. No Gradio in here."""
+"""What the server does for the page and its callers: opens what was dropped, and draws. No Gradio in here."""
 
 import re
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,16 +14,11 @@ from torch import Tensor
 from manymask.choices import SamplerName
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError
-from manymask.hub.intended_use import finding
-from manymask.inference.outputs import Output, SeriesResult, write_result
 from manymask.inference.preprocess import Point, View
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
-from manymask.io.atomic import read_json
-from manymask.io.dicom.seg import segmentations, write_segmentations
 from manymask.io.image import DicomFrame, NiftiSlice, Picture
 from manymask.io.inputs import Input, Raster, find_inputs
-from manymask.io.nifti import write_nifti
 from manymask.io.raster import to_channels
 from manymask.io.record import Record
 from manymask.io.source import source_of
@@ -128,9 +121,10 @@ class FinishedDrawing:
     record: Record
     seconds: float
 
-    def result(self, threshold: float) -> Segmentation:
-        """At the image's own size, cut at `threshold`."""
-        record, spent = replace(self.record, threshold=threshold), {"total": round(self.seconds, 3)}
+    def result(self, threshold: float, left_out: tuple[int, ...] = ()) -> Segmentation:
+        """At the image's own size, cut at `threshold`, without some of the masks."""
+        record = replace(self.record, threshold=threshold, left_out=left_out)
+        spent = {"total": round(self.seconds, 3)}
         return self.segmenter.answer(self.subject.seen, self.view, self.drawn, self.traits, record, spent)
 
     def facts(self, found: Segmentation) -> dict[str, Any]:
@@ -306,35 +300,3 @@ def check_threshold(threshold: Any) -> float:
     if not 0 < value < 1:
         raise InputError("the threshold must lie between 0 and 1")
     return value
-
-
-def pack(
-    drawing: FinishedDrawing, threshold: float, form: Form, folder: Path, alpha: float | None = None
-) -> tuple[Path, dict[str, Any]]:
-    """A ZIP of everything in `folder`, named after the image: masks, consensus, confidence, overlay, result.json; and
-    the same as NIfTI or DICOM SEG, if asked for. Gives what is in result.json beside it.
-
-    alpha: of the inner and the outer outline; see `Segmenter.outline_alpha`."""
-    threshold = check_threshold(threshold)
-    if form not in drawing.forms():
-        raise InputError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
-    found, shown = drawing.result(threshold), drawing.subject.shown
-    share = drawing.segmenter.outline_alpha(alpha, drawing.record)
-    facts = drawing.facts(found)
-    name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        inside = Path(work) / name
-        image = to_channels(shown.pixels, found.image.shape[2])
-        output = Output(found, image, facts, shown.spacing, share)
-        write_result(inside, output)
-        kept = [SeriesResult.of(output)]
-        if form == "NIfTI":
-            write_nifti(inside, [shown], kept)
-        elif form == "DICOM SEG":
-            marked = finding(drawing.segmenter.recipe.dataset)
-            write_segmentations(inside, segmentations([shown], kept, facts, finding=marked))
-        archive = folder / f"{name}.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            for path in sorted(inside.iterdir()):
-                file.write(path, f"{name}/{path.name}")
-        return archive, read_json(inside / "result.json")

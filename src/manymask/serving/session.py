@@ -1,6 +1,5 @@
 """One sessions for all visitors: the models, the examples, and what each visit leaves on the disk until it ends."""
 
-import io
 import os
 import re
 import tempfile
@@ -9,15 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from manymask.choices import SamplerName
-from manymask.data.datasets import phantom
 from manymask.diffusion.samplers import SAMPLERS
 from manymask.errors import InputError, ManymaskError
 from manymask.inference.segmenter import Segmenter
@@ -25,12 +19,13 @@ from manymask.io.dicom.series import seen_through
 from manymask.io.image import Picture
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.serving import service
+from manymask.serving.examples import examples
 from manymask.serving.guard import log_error
 from manymask.serving.listing import Listing, fill
 from manymask.serving.request_queue import RequestQueue, Ticket
+from manymask.serving.saving import Edit, pack
 from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subject
 from manymask.serving.uploads import KEPT, RESULT_KEPT
-from manymask.serving.view_model import data_url
 
 OWN_SAMPLER = "the model's own"
 
@@ -41,34 +36,6 @@ def sampler_labels(segmenters: Mapping[str, Segmenter]) -> list[str]:
     processes = [setting.process for setting in settings if isinstance(setting, LatentDiffusion)]
     fitting = [kind for kind in SAMPLERS.values() if any(isinstance(process, kind.serves) for process in processes)]
     return [OWN_SAMPLER, *(kind.label for kind in fitting)]
-
-
-def examples(segmenters: Mapping[str, Segmenter]) -> list[tuple[str, Picture]]:
-    """Small free images that fit one of the models: dermatoscopy (ISIC, CC0), or phantoms."""
-    rows = [s.recipe for s in segmenters.values()]
-    found = list[tuple[str, Picture]]()
-    if any(row.dataset == "isic2018" for row in rows):
-        folder = files("manymask.serving") / "static" / "examples"
-        for name in sorted(p.name for p in folder.iterdir() if p.name.endswith(".jpg")):
-            picture = Picture(_pixels((folder / name).read_bytes()), name.removesuffix(".jpg"))
-            found.append((f"ISIC, CC0: {picture.name}", picture))
-    if any(row.channels == 1 and not row.crop for row in rows):
-        drawn = [(f"phantom {k}", phantom.draw(k).image[:, :, 0]) for k in (1, 3, 5)]
-        found += [(name, Picture(pixels, name)) for name, pixels in drawn]
-    return found
-
-
-def _pixels(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content), formats=("JPEG",)).convert("RGB"))
-
-
-def thumbnails(shown: Sequence[tuple[str, Picture]]) -> str:
-    """A button an example, the picture inside."""
-    return "".join(
-        f'<button type="button" data-k="{k}"><img alt="" src="{data_url(picture.pixels, lossless=False)}">'
-        f"<span>{escape(name)}</span></button>"
-        for k, (name, picture) in enumerate(shown)
-    )
 
 
 class SessionManager:
@@ -166,9 +133,10 @@ class SessionManager:
         form: Any,
         visit: str | None,
         alpha: float | None = None,
+        edit: Edit = Edit(),
     ) -> tuple[Path, dict[str, Any]]:
-        """See `service.pack`; the archive goes when the visit ends."""
-        archive, facts = service.pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)), alpha)
+        """See `saving.pack`; the archive goes when the visit ends."""
+        archive, facts = pack(drawing, threshold, form, Path(tempfile.mkdtemp(dir=self.folder)), alpha, edit)
         self.remember(visit, [archive])
         return archive, facts
 

@@ -15,10 +15,13 @@ from torch import Tensor
 from manymask.inference.outputs import pairwise_agreement
 from manymask.inference.preprocess import Region
 from manymask.inference.segmentation import Segmentation
+from manymask.io.image import Picture
 from manymask.io.palette import PALETTE
+from manymask.io.raster import to_channels
 
 SHOWN = 1024  # pixels along the longer side of the picture as shown
 GRID = 512  # the same for masks: outlines are drawn between the pixels, so they stay smooth
+THUMBNAIL = 128  # the same for the strip
 LEVELS = 100  # of the slider
 
 
@@ -45,9 +48,38 @@ def scaled(pixels: np.ndarray, longest: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
+def thumbnail(picture: Picture) -> str:
+    """A small picture as an address, see `data_url`."""
+    colour = 3 if picture.pixels.ndim == 3 and picture.pixels.shape[2] > 1 else 1
+    return data_url(scaled(to_channels(picture.pixels, colour), THUMBNAIL), lossless=False)
+
+
 def packed(grid: np.ndarray) -> str:
     """uint8 (h, w), compressed, as text."""
     return base64.b64encode(zlib.compress(grid.tobytes(), 3)).decode()
+
+
+def measured(found: Segmentation) -> dict[str, Any]:
+    """The numbers of a result.
+
+    Args:
+        found: the result.
+
+    Returns:
+        JSON-able: `curve`, the area of the consensus at every stop of the slider, in pixels of the image; `agreement` of
+        the masks and `promises`, as in result.json; `promised`, the inner and the outer outline of each α.
+    """
+    stops = (torch.arange(LEVELS + 1, dtype=torch.float64) / LEVELS).to(found.confidence.dtype)
+    reached = torch.bucketize(found.confidence.flatten(), stops, right=True)  # how many stops lie at or below it
+    held = torch.bincount(reached, minlength=LEVELS + 2)
+    promised = []
+    for share in found.calibration.alphas if found.calibration else ():
+        pair = (found.inner(share), found.outer(share))
+        inner, outer = (packed(scaled(each.numpy().astype(np.uint8) * 255, GRID)) for each in pair)
+        promised.append((inner, outer))
+    return {"curve": held.flip(0).cumsum(0).flip(0)[1:].tolist(),
+            "agreement": pairwise_agreement((found.masks >= 0.5).numpy()),
+            "promises": found.promises(), "promised": promised}  # fmt: skip
 
 
 @dataclass
@@ -63,6 +95,7 @@ class Scene:
     number: int = 1  # the 3 of it
     warnings: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
+    marks: tuple[tuple[int, int], ...] = ()  # where an example is to be looked at
     grid: tuple[int, int] = (1, 1)  # columns and rows of the masks as sent
     masks: list[str] = field(default_factory=list)
     areas: list[int] = field(default_factory=list)
@@ -88,18 +121,8 @@ class Scene:
     def finish(self, found: Segmentation, seconds: float) -> None:
         """The area of the consensus at every stop of the slider, in pixels of the image; how well the masks agree: the
         numbers of `result.json`."""
-        stops = (torch.arange(LEVELS + 1, dtype=torch.float64) / LEVELS).to(found.confidence.dtype)
-        reached = torch.bucketize(found.confidence.flatten(), stops, right=True)  # how many stops lie at or below it
-        held = torch.bincount(reached, minlength=LEVELS + 2)
-        self.curve = held.flip(0).cumsum(0).flip(0)[1:].tolist()
-        self.agreement = pairwise_agreement((found.masks >= 0.5).numpy())
-        self.promises = found.promises()
-        for share in found.calibration.alphas if found.calibration else ():
-            inner, outer = (
-                packed(scaled(each.numpy().astype(np.uint8) * 255, GRID))
-                for each in (found.inner(share), found.outer(share))
-            )
-            self.promised.append((inner, outer))
+        for name, value in measured(found).items():
+            setattr(self, name, value)
         self.seconds = seconds
 
     def value(self, progress: float = 1.0, stamp: int = 0) -> dict[str, Any]:
@@ -112,6 +135,6 @@ class Scene:
             "progress": progress, "grid": self.grid, "masks": list(self.masks), "areas": list(self.areas),
             "curve": self.curve, "agreement": self.agreement, "seconds": self.seconds, "forms": self.forms,
             "promises": self.promises, "promised": self.promised,
-            "regions": [[r.left, r.top, r.right, r.bottom] for r in self.regions],
+            "regions": [[r.left, r.top, r.right, r.bottom] for r in self.regions], "marks": self.marks,
             "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE],
         }  # fmt: skip

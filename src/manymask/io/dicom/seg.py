@@ -1,10 +1,11 @@
 """DICOM SEG out: masks and confidence of DICOM pictures as objects that refer to their source images (PS3.3 A.51).
 
-Two for each series in space, or for each photograph, every one in a series of its own, since viewers show one object
+For each series in space, or for each photograph, every one in a series of its own, since viewers show one object
 a series:
     MASKS       BINARY      the consensus and each drawn mask, one segment each, and of calibrated results the inner and
                             the outer outline; they overlap
     LEVELS      BINARY      confidence ≥ 0.25, 0.5 and 0.75
+    ACCEPTED    BINARY      where a person accepted a mask, that mask; the only one of type SEMIAUTOMATIC
 and, where it is asked for, since viewers refuse it or hang on it:
     CONFIDENCE  FRACTIONAL  the confidence map as a probability, in 256 steps
 Equal masks of equal images have equal UIDs (`dicom_uid`): a rerun gives the objects of before, with another date.
@@ -37,13 +38,14 @@ _GREYS = ((208, 208, 208), (144, 144, 144))  # of the inner and the outer outlin
 
 @dataclass(frozen=True)
 class _Kind:
-    """One SEG to be: its content label, its segments with their colours, its values (frames, H, W, segments), and the
-    descriptions of segments by their number."""
+    """One SEG to be: its content label, its segments with their colours, its values (frames, H, W, segments), the
+    descriptions of segments by their number, and the type of the algorithm."""
 
     label: str
     segments: list[tuple[str, tuple[int, int, int]]]
     values: np.ndarray
     remarks: Mapping[int, str] = field(default_factory=dict)
+    algorithm: str = "AUTOMATIC"
 
 
 def segmentations(
@@ -53,12 +55,14 @@ def segmentations(
     anonymiser: Anonymiser | None = None,
     fractional: bool = False,
     finding: Finding = Finding(),
+    accepted: Sequence[np.ndarray] = (),
 ) -> list[Any]:
     """The SEG objects (pydicom data sets, ready for writing or for STOW) of pictures from DICOM, one result a picture.
 
     facts: as in result.json (`Record.facts`); model, program and settings are told as the algorithm's parameters, the model
     in the description of the series too, the program among the equipment.
     finding: what the masks show.
+    accepted: of each picture, the mask that a person accepted, bool (H, W); `facts["accepted"]` tells how it was corrected.
     `fractional` adds the confidence map. With an `anonymiser` no field of patient or study is carried over, see there.
     `InputError` for pictures that are not from DICOM, or whose headers do not let a SEG refer to them.
     """
@@ -70,7 +74,10 @@ def segmentations(
     made = []
     for source in _sources(pictures):
         name = pictures[source.members[0]].name
-        for kind in _kinds([results[i] for i in source.members], facts, fractional):
+        kinds = _kinds([results[i] for i in source.members], facts, fractional)
+        if accepted:
+            kinds.append(_accepted([accepted[i] for i in source.members], facts))
+        for kind in kinds:
             key = (source.images[0].SeriesInstanceUID, kind.label)
             counts[key] += 1
             with readable(name, "gets no DICOM SEG: a field of patient or study cannot be read"):
@@ -104,12 +111,13 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
     masks = np.stack([np.asarray(r.masks) >= 0.5 for r in results])  # frames, n, H, W
     consensus = np.stack([np.asarray(r.consensus, dtype=bool) for r in results])
     confidence = np.stack([np.asarray(r.confidence, dtype=np.float32) for r in results])
-    n = masks.shape[1]
+    left_out = facts.get("left_out", ())
+    n = masks.shape[1] + len(left_out)
     threshold = facts.get("threshold", 0.5)
-    drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n)]
+    drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n) if k + 1 not in left_out]
     levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
     agreed = (f"Consensus (confidence >= {threshold:g})", _WHITE)
-    planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], n + 2)
+    planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], masks.shape[1] + 2)
     kinds = [
         _Kind(
             "MASKS",
@@ -122,6 +130,17 @@ def _kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool 
     if fractional:
         kinds.append(_Kind("CONFIDENCE", [("Confidence", PALETTE[1])], confidence.clip(0, 1)[..., None]))
     return kinds
+
+
+def _accepted(masks: Sequence[np.ndarray], facts: Mapping[str, Any]) -> _Kind:
+    """The mask that a person accepted, and in words how it came about."""
+    left_out = facts.get("left_out", ())
+    strokes = len(facts.get("accepted", {}).get("strokes", ()))
+    without = f" without mask {', '.join(map(str, left_out))}" if left_out else ""
+    by_hand = f", corrected by hand with {strokes} stroke{'s' if strokes > 1 else ''}" if strokes else ""
+    remark = f"Consensus (confidence >= {facts.get('threshold', 0.5):g}){without}{by_hand}, accepted by a person"
+    values = np.stack([np.asarray(mask, dtype=np.uint8) for mask in masks])[..., None]
+    return _Kind("ACCEPTED", [("Accepted", _WHITE)], values, {1: remark}, "SEMIAUTOMATIC")
 
 
 def _outlined(
@@ -210,7 +229,7 @@ def _descriptions(kind: _Kind, facts: Mapping[str, Any], finding: Finding) -> li
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=Code(category[0], "SCT", category[1]),
             anatomic_regions=[Code(region[0], "SCT", region[1])] if region else None,
-            algorithm_type="AUTOMATIC",
+            algorithm_type=kind.algorithm,
             algorithm_identification=algorithm,
             display_color=CIELabColor.from_rgb(*colour),
         )
@@ -231,11 +250,13 @@ def _parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
              "weights_sha256": _model(facts).get("weights_sha256", "")}  # fmt: skip
     told = {name: facts[name] for name in ("samples", "orientations", "seed", "threshold") if name in facts}
     rois = {"rois": "; ".join(f"{x},{y}" for x, y in facts["rois"])} if facts.get("rois") else {}
+    left_out = {"left_out": ", ".join(map(str, facts["left_out"]))} if facts.get("left_out") else {}
     outlines = {f"outlines.{name}": value for name, value in (facts.get("outlines") or {}).items()}
     return (
         model
         | told
         | rois
+        | left_out
         | outlines
         | {f"sampler.{name}": value for name, value in (facts.get("sampler") or {}).items()}
     )
@@ -299,9 +320,13 @@ def _references(seg: Any) -> Iterator[Any]:
 
 
 def _series_number(record: Any, label: str) -> int:
-    """100 × that of the source + 1, 2, 3, as long as it stays a number that viewers sort by."""
+    """100 × that of the source + 1, 2, 3, 4, as long as it stays a number that viewers sort by."""
     number = whole_number(record, "SeriesNumber") or 0
-    return 100 * (number if 0 <= number < 10_000_000 else 0) + 1 + ("MASKS", "CONFIDENCE", "LEVELS").index(label)
+    return (
+        100 * (number if 0 <= number < 10_000_000 else 0)
+        + 1
+        + ("MASKS", "CONFIDENCE", "LEVELS", "ACCEPTED").index(label)
+    )
 
 
 def _line(error: Exception) -> str:

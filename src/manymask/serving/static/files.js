@@ -1,3 +1,11 @@
+// an image may be dropped anywhere, or pasted
+function hand(files) {
+  const input = document.querySelector("#mm-upload input[type=file]");
+  if (!input || !files.length) return false;
+  input.files = files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+  return true;
+}
 // what is dropped may hold folders: the files in them, at any depth, without hidden ones
 const entriesOf = (transfer) => [...transfer.items].map((one) => one.webkitGetAsEntry && one.webkitGetAsEntry()).filter(Boolean);
 
@@ -20,3 +28,15 @@ async function handFolders(entries) {
   for (const file of (await Promise.all(entries.map(filesIn))).flat()) carrier.items.add(file);
   hand(carrier.files);
 }
+
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  const entries = entriesOf(event.dataTransfer);
+  const folder = entries.some((entry) => entry.isDirectory);
+  if (!folder && event.target.closest && event.target.closest("#mm-upload")) return;
+  event.preventDefault();
+  if (!folder) return hand(event.dataTransfer.files);
+  event.stopPropagation(); // the field itself takes no folders
+  handFolders(entries);
+}, true);
+document.addEventListener("paste", (event) => hand(event.clipboardData.files));

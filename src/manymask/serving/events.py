@@ -1,0 +1,285 @@
+"""What happens on the page and at its endpoints. Every event is a method, which answers with values of components."""
+
+import itertools
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from manymask.errors import InputError
+from manymask.io.image import Picture
+from manymask.serving import service
+from manymask.serving.examples import about
+from manymask.serving.listing import most_doubtful_first
+from manymask.serving.request_queue import LeftError, StoppedError
+from manymask.serving.saving import read_edit, read_edit_text, recount
+from manymask.serving.service import OpenedInput, SegmentRequest
+from manymask.serving.session import SessionManager, list_of, segment_request_of, user_facing_errors
+from manymask.serving.view_model import thumbnail
+
+EVENT = re.compile("[0-9a-f]{32}")  # the visit of a caller of `/call/segment` is the event itself
+THUMBNAILS = 24  # at most at once
+
+
+def client_of(request: gr.Request) -> str:
+    """The address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+def place_label(found: OpenedInput | Picture, number: int) -> str:
+    """`slice 3 of 20`; nothing where there is one picture alone."""
+    if isinstance(found, Picture) or len(found) == 1:
+        return ""
+    return f"{found.kind.lower()} {number} of {len(found)}"
+
+
+class Events:
+    """What happens on the page. Every method answers with the values of the components that it is wired to.
+
+    Every scene carries a stamp, and so does a finished drawing: what comes late never stands for something newer.
+    """
+
+    def __init__(self, sessions: SessionManager) -> None:
+        self.sessions = sessions
+        self.stamps = itertools.count(1)
+
+    def _show(
+        self, found: OpenedInput | Picture, place: int, window: str, name: str, rois: tuple[tuple[int, int], ...] = ()
+    ) -> Any:
+        """The image alone; what was drawn before is gone."""
+        model = self.sessions.segmenter(name)
+        scene = service.preview(model, self.sessions.shown(found, place, window))
+        count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
+        scene.place, scene.number = place_label(found, place), place
+        scene.warnings = (*self.sessions.notices(found), *scene.warnings)
+        scene.marks = rois
+        sliced = count > 1 and kind == "Slice"  # images have the strip
+        slider = gr.update(maximum=max(2, count), value=place, visible=sliced, label=kind)
+        regions = gr.update(value="; ".join(f"{x},{y}" for x, y in rois), visible=model.recipe.crop)
+        return found, scene.value(stamp=next(self.stamps)), None, slider, regions
+
+    def _offer(self, found: OpenedInput | Picture | None, name: str, visit: str | None) -> dict[str, Any]:
+        """The list in place of an earlier one, which ends: empty, with how many pictures there are to be listed."""
+        self.sessions.line.leave(list_of(visit))
+        stamp = next(self.stamps)
+        if not isinstance(found, OpenedInput) or self.sessions.segmenter(name).recipe.crop:
+            return {"stamp": stamp, "images": 0}
+        return {"stamp": stamp, "images": len(found), "kind": found.kind}
+
+    def _strip(self, found: OpenedInput | Picture | None) -> dict[str, Any]:
+        """The strip of thumbnails, still without them; there is none of a single image, or of slices."""
+        count = len(found) if isinstance(found, OpenedInput) and found.kind == "Image" else 1
+        return {"stamp": next(self.stamps), "images": count if count > 1 else 0}
+
+    def drop(self, paths: list[str] | None, window: str, name: str, request: gr.Request) -> Any:
+        """New files in place of what was there."""
+        with user_facing_errors(self.sessions.folder):
+            mine = [Path(path) for path in paths or []]
+            self.sessions.line.leave(request.session_hash or "")
+            self.sessions.remember(request.session_hash, mine)
+            found = service.open_files(mine, self.sessions.limits)
+            first = 1 if found.kind == "Image" else (len(found) + 1) // 2
+            offer = self._offer(found, name, request.session_hash)
+            return (*self._show(found, first, window, name), offer, self._strip(found))
+
+    def example(self, window: str, event: gr.EventData, request: gr.Request) -> Any:
+        """An example, with the model that it is for."""
+        with user_facing_errors(self.sessions.folder):
+            self.sessions.line.leave(request.session_hash or "")
+            chosen = self.sessions.examples[int(event.number) % len(self.sessions.examples)]
+            offer = self._offer(chosen.picture, chosen.model, request.session_hash)
+            shown = self._show(chosen.picture, 1, window, chosen.model, chosen.rois)
+            return (*shown, offer, self._strip(None), chosen.model)
+
+    def change(
+        self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
+    ) -> Any:
+        """Another window or model: what is listed was drawn with the old one."""
+        with user_facing_errors(self.sessions.folder):
+            offer = self._offer(found, name, request.session_hash)
+        return (*self.turn(found, place, window, name, request), offer)
+
+    def turn(
+        self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
+    ) -> Any:
+        """Another slice."""
+        with user_facing_errors(self.sessions.folder):
+            self.sessions.line.leave(request.session_hash or "")
+            if found is None:
+                return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name)
+            return self._show(found, int(place), window, name)
+
+    def choose(self, found: Any, window: str, name: str, request: gr.Request, event: gr.EventData) -> Any:
+        """The picture of a row of the list, or of a thumbnail."""
+        return self.turn(found, event.number, window, name, request)
+
+    def thumbnails(self, found: Any, window: str, event: gr.EventData) -> Any:
+        """Pictures of the strip, as many as the browser asks for."""
+        with user_facing_errors(self.sessions.folder):
+            numbers = [int(number) for number in list(event.numbers)[:THUMBNAILS]]
+            return {"stamp": event.stamp, "thumbnails": list(self._thumbnails(found, window, numbers))}
+
+    def _thumbnails(self, found: Any, window: str, numbers: list[int]) -> Iterator[dict[str, Any]]:
+        for number in numbers:
+            try:
+                picture = self.sessions.shown(found, number, window)
+                yield {"number": number, "name": picture.name, "image": thumbnail(picture)}
+            except InputError:  # is said where the image is chosen
+                yield {"number": number, "name": "cannot be read", "image": ""}
+
+    def about(self, name: str) -> str:
+        """What a model is for, under the menu."""
+        with user_facing_errors(self.sessions.folder):
+            return about(self.sessions.segmenter(name))
+
+    def remove(self, name: str, request: gr.Request) -> Any:
+        """The image goes, from the server too; the page is as it was at first."""
+        self.sessions.forget(request.session_hash)
+        offer = self._offer(None, name, request.session_hash)
+        viewer, slider = {"stamp": next(self.stamps)}, gr.update(visible=False)
+        return None, viewer, None, slider, self._regions(name), offer, self._strip(None)
+
+    def _regions(self, name: str) -> Any:
+        """The box of regions: empty, and only there for a model that has regions."""
+        return gr.update(value="", visible=self.sessions.segmenter(name).recipe.crop)
+
+    def pick(self, event: gr.EventData) -> str:
+        """The regions as they are marked in the browser."""
+        return str(event.regions)[:200]
+
+    def draw(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
+             regions: Any, request: gr.Request) -> Any:  # fmt: skip
+        """The masks as they come."""
+        with user_facing_errors(self.sessions.folder):
+            if found is None:
+                raise InputError("choose an image first: drop one, or pick an example")
+            order = segment_request_of(self.sessions.limits, samples, seed, sampler, steps, regions)
+            yield from self._drawn(found, int(place), window, name, order, request)
+
+    def draw_at_once(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any,
+                     steps: Any, regions: Any, request: gr.Request) -> Any:  # fmt: skip
+        """The same without a click, unless the model must first be shown where to look."""
+        with user_facing_errors(self.sessions.folder):
+            recipe = self.sessions.segmenter(name).recipe
+            whole = not recipe.crop or regions
+            if found is not None and not whole:
+                whole = max(self.sessions.shown(found, int(place), window).pixels.shape[:2]) <= recipe.size
+        if found is not None and whole:
+            yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, request)
+
+    def _drawn(self, found: Any, place: int, window: str, name: str, order: SegmentRequest, request: gr.Request) -> Any:
+        visit, stamp = request.session_hash or "", next(self.stamps)
+        self.sessions.line.leave(visit)
+        with suppress(LeftError), self.sessions.line.place(visit, client_of(request)) as ticket:
+            told = 0
+            try:
+                while ahead := ticket.ahead(1.0 if told else 0.0):
+                    ticket.check()
+                    if ahead != told:
+                        told = ahead
+                        yield {"stamp": stamp, "waiting": ahead}, gr.skip()
+                for scene, share, done in self.sessions.draw(found, place, window, name, order, ticket.check):
+                    if done is not None:
+                        ticket.check_left()
+                    scene.place, scene.number = place_label(found, place), place
+                    yield scene.value(share, stamp), done and (stamp, done)
+            except StoppedError:
+                yield {"stamp": stamp, "waiting": 0}, gr.skip()
+
+    def stop(self, request: gr.Request) -> None:
+        self.sessions.line.stop(request.session_hash or "")
+
+    def draw_all(self, found: Any, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
+                 request: gr.Request) -> Any:  # fmt: skip
+        """The list of all pictures as it is filled. Single pictures can be drawn meanwhile."""
+        sessions, visit, stamp = self.sessions, list_of(request.session_hash), next(self.stamps)
+        with user_facing_errors(sessions.folder), suppress(LeftError):
+            if not isinstance(found, OpenedInput):
+                raise InputError("there is nothing to list: drop several images first")
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "")
+            listing = sessions.listing(found, window, name, order)
+            sessions.line.leave(visit)
+            sessions.renew(request.session_hash)
+            with sessions.line.place(visit, client_of(request)) as ticket:
+                yield {"stamp": stamp, **listing.value()}
+                for ahead in sessions.rows(listing, ticket):
+                    yield {"stamp": stamp, "waiting": ahead, **listing.value()}
+
+    def stop_all(self, request: gr.Request) -> None:
+        self.sessions.line.stop(list_of(request.session_hash))
+
+    def recount(self, done: Any, event: gr.EventData) -> Any:
+        """The numbers of a drawing without some of its masks, or after corrections."""
+        with user_facing_errors(self.sessions.folder):
+            if done is None or done[0] != event.stamp:
+                return gr.skip()
+            edit = read_edit(done[1], event.left_out, event.strokes)
+            counted = recount(done[1], event.threshold, edit)
+            return {"stamp": event.stamp, "turn": event.turn, "counted": counted}
+
+    def save(self, done: Any, request: gr.Request, event: gr.EventData) -> str:
+        """The ZIP of what the page shows."""
+        with user_facing_errors(self.sessions.folder):
+            if done is None or done[0] != event.stamp:
+                raise InputError("there is nothing to download yet: draw some masks first")
+            edit = read_edit(done[1], event.left_out, event.strokes, bool(event.accepted))
+            alpha = float(event.alpha) if event.alpha else None
+            visit = request.session_hash
+            return str(self.sessions.pack(done[1], float(event.threshold), event.form, visit, alpha, edit)[0])
+
+    def leave(self, request: gr.Request) -> None:
+        self.sessions.forget(request.session_hash)
+
+    def segment(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any,
+                window: Any, slice_number: Any, threshold: Any, form: Any, left_out: Any, accepted: Any,
+                request: gr.Request) -> Any:  # fmt: skip
+        """Draws masks of an image (a list of files: one image, or the slices of a series); returns facts and a ZIP."""
+        sessions, visit = self.sessions, request.session_hash or ""
+        with user_facing_errors(sessions.folder):
+            mine = [Path(path) for path in paths or []]
+            sessions.remember(visit, mine)
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, regions)
+            threshold = service.check_threshold(threshold)
+            try:
+                with sessions.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
+                    ticket.wait()
+                    found = service.open_files(mine, sessions.limits)
+                    place = service.check_number(slice_number)
+                    if len(found) > 1:
+                        taken = f"This is {place_label(found, place)}: slice_number chooses another."
+                        found = replace(found, notices=(*found.notices, taken))
+                    *_, (_, _, done) = sessions.draw(found, place, window or "", model, order, ticket.check)
+                    ticket.check()
+            finally:
+                sessions.age(mine)
+            edit = read_edit_text(done, left_out, accepted)
+            archive, facts = sessions.pack(done, threshold, form, visit, None, edit)
+            return {**facts, "agreement": facts["pairwise_iou"], "saved_as": form}, str(archive)
+
+    def triage(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, window: Any,
+               request: gr.Request) -> Any:  # fmt: skip
+        """Draws masks of every image; returns a row of numbers for each, the most doubtful first, and what is promised."""
+        sessions, visit = self.sessions, request.session_hash or ""
+        with user_facing_errors(sessions.folder):
+            mine = [Path(path) for path in paths or []]
+            sessions.remember(visit, mine)
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "")
+            try:
+                with sessions.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
+                    listing = sessions.listing(service.open_files(mine, sessions.limits), window or "", model, order)
+                    deque(sessions.rows(listing, ticket), maxlen=0)
+            finally:
+                sessions.age(mine)
+            return {**listing.value(most_doubtful_first(listing.rows)), "warnings": sessions.notices(listing.found)}
+
+    def models(self) -> dict[str, Any]:
+        """The models by name: input size, channels, whether they need a region of interest, what they learnt from."""
+        rows = {name: model.recipe for name, model in self.sessions.segmenters.items()}
+        return {
+            n: {"size": r.size, "channels": r.channels, "regions": r.crop, "data": r.dataset} for n, r in rows.items()
+        }
