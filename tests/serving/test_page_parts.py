@@ -12,7 +12,7 @@ import torch
 from manymask.errors import InputError
 from manymask.inference.segmenter import Segmenter
 from manymask.io.image import Picture
-from manymask.serving import service
+from manymask.serving import saving, service
 from manymask.serving.guard import Departures, RequestGuard
 from manymask.serving.request_queue import LeftError, RequestQueue, StoppedError
 from manymask.serving.uploads import KEPT, RESULT_KEPT, Uploads, UploadStore
@@ -253,7 +253,7 @@ def test_answer_result_and_picture_agree_at_any_threshold(drawing, tmp_path, thr
     from PIL import Image
 
     scene, done = drawing
-    archive, facts = service.pack(done, threshold, "PNG", tmp_path)
+    archive, facts = saving.pack(done, threshold, "PNG", tmp_path)
     with zipfile.ZipFile(archive) as file, file.open("lesion/consensus.png") as png:
         shown = int((np.asarray(Image.open(png)) > 0).sum())
     assert facts["area_consensus"] == shown == int((done.result(0.5).confidence >= threshold).sum())

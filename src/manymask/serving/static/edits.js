@@ -7,7 +7,6 @@ const edit = () => ({ left_out: [...view.leftOut].map((k) => k + 1), strokes: vi
 
 // something has changed
 function edited() {
-  view.changes += 1;
   Object.assign(view.scene, { curve: [], agreement: null });
   view.mended = null;
   const key = view.scene.masks.join();
@@ -25,12 +24,15 @@ function moved() {
 }
 
 function ask() {
+  view.changes += 1;
+  find(".mm-areas").setAttribute("aria-busy", "true");
   clearTimeout(asking);
   asking = setTimeout(() => trigger("recount", { ...edit(), threshold: view.at, stamp: view.stamp, turn: view.changes }), 250);
 }
 
 function counting({ turn, counted: found }) {
-  if (turn !== view.changes) return;
+  if (turn !== view.changes) return; // something has changed since
+  find(".mm-areas").setAttribute("aria-busy", "false");
   const { curve, agreement, promises, promised: outlines, warnings, corrected_area: mended } = found;
   Object.assign(view.scene, { curve, agreement, promises, promised: outlines, warnings });
   view.mended = mended;

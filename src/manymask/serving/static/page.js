@@ -65,6 +65,8 @@ function forget() {
   view.hidden.clear();
   view.leftOut.clear();
   find(".mm-areas").replaceChildren();
+  find(".mm-areas").removeAttribute("aria-busy");
+  view.changes += 1; // what was asked of the old one is not heard
 }
 
 // on a small screen the result would appear below what is seen
