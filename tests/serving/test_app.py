@@ -157,6 +157,10 @@ def write(path: Path, kind: str) -> Path:
         ("good", {"threshold": 2}, "threshold must lie between 0 and 1"),
         ("good", {"form": "DICOM SEG"}, "DICOM SEG needs another source"),
         ("good", {"slice_number": 2}, "there is no slice 2"),
+        ("good", {"left_out": "3"}, "masks to leave out have numbers from 1 to 2"),
+        ("good", {"left_out": "1; 2"}, "at least one mask must count"),
+        ("good", {"left_out": "one"}, "whole numbers, such as"),
+        ("good", {"accepted": "yes"}, "JSON list of strokes"),
         ("good", {"model": "../../etc"}, "is not in the list|there is no model"),
         ("good", {"sampler": "magic"}, "no sampler 'magic'; choose one of the model's own, DDIM"),
     ],
@@ -171,7 +175,7 @@ def test_what_cannot_be_done_is_one_clear_message(client, page_server, image, tm
 
 def test_server_fetches_nothing_from_an_address(client, page_server):
     far = {"path": "http://example.org/lesion.png", "meta": {"_type": "gradio.FileData"}}
-    data = [[far], "whole", 1, 0, "the model's own", 0, "", "", 1, 0.5, "PNG"]
+    data = [[far], "whole", 1, 0, "the model's own", 0, "", "", 1, 0.5, "PNG", "", ""]
     asked = httpx.post(f"{page_server.url}/gradio_api/call/segment", json={"data": data})
     told = httpx.get(f"{page_server.url}/gradio_api/call/segment/{asked.json()['event_id']}", timeout=60).text
     assert "event: error" in told and "example.org" not in told
