@@ -133,7 +133,7 @@ def test_nifti_gets_the_accepted_mask_on_its_grid(drawing_model, tmp_path):
     folder = saved(saving.pack(done, 0.5, "NIfTI", tmp_path, edit=edit)[0], tmp_path / "out")
     volume = np.asarray(nibabel.load(folder / "accepted.nii.gz").dataobj)
     assert volume.shape == (60, 40, 3) and not volume[:, :, [0, 2]].any()
-    assert (volume[:, :, 1].T == mask(folder / "accepted.png")).all()
+    assert (mask(folder / "accepted.png") == volume[:, :, 1].T).all()
     assert {path.name for path in folder.glob("mask-*.nii.gz")} == {f"mask-0{k}.nii.gz" for k in (1, 2, 4)}
 
 

@@ -98,6 +98,7 @@ def _launch(page: Any, sessions: SessionManager, host: str, port: int, hosts: Se
         server_name=host, server_port=port, share=False, quiet=True, show_error=False, inbrowser=False,
         allowed_paths=[], max_file_size=f"{limits.upload}mb", state_session_capacity=20, enable_monitoring=False,
         ssr_mode=False, mcp_server=False, strict_cors=True, footer_links=["api"], theme=theme,
-        favicon_path=path_of("favicon.svg"), head=f'<meta name="description" content="{DESCRIPTION}"><style>{text_of(*STYLES)}</style>',
+        favicon_path=path_of("favicon.svg"),
+        head=f'<meta name="description" content="{DESCRIPTION}"><style>{text_of(*STYLES)}</style>',
         prevent_thread_lock=True, max_threads=limits.waiting + 24, app_kwargs={"middleware": guards},
     )  # fmt: skip
