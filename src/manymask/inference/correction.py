@@ -1,6 +1,7 @@
 """Corrections of a consensus by hand: strokes of a round brush, which add pixels or erase them."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from manymask.errors import InputError
 
 MOST_STROKES = 2000
-MOST_WORK = 1 << 30  # pixels that are looked at for all strokes
+MOST_WORK = 1 << 29  # pixels that are looked at for all strokes
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,24 @@ def corrected(mask: np.ndarray, strokes: Sequence[Stroke]) -> np.ndarray:
     Raises:
         InputError: the strokes are too many or too large to be computed.
     """
+    parts = [part for stroke in strokes for part in _parts(stroke, mask.shape)]
+    if sum((rows.stop - rows.start) * (columns.stop - columns.start) for _, _, _, rows, columns in parts) > MOST_WORK:
+        raise InputError("these corrections are too large: accept the mask in several steps")
     result = mask.copy()
-    work = 0
-    for stroke in strokes:
-        ends = [*stroke.points[1:], stroke.points[-1]] if len(stroke.points) == 1 else stroke.points[1:]
-        for start, end in zip(stroke.points, ends, strict=False):
-            rows, columns = _box(start, end, stroke.radius, mask.shape)
-            work += max(0, rows.stop - rows.start) * max(0, columns.stop - columns.start)
-            if work > MOST_WORK:
-                raise InputError("these corrections are too large: accept the mask in several steps")
-            if rows.start < rows.stop and columns.start < columns.stop:
-                result[rows, columns][_near(start, end, stroke.radius, rows, columns)] = stroke.add
+    for stroke, start, end, rows, columns in parts:
+        result[rows, columns][_near(start, end, stroke.radius, rows, columns)] = stroke.add
     return result
+
+
+def _parts(
+    stroke: Stroke, shape: tuple[int, ...]
+) -> Iterator[tuple[Stroke, tuple[float, float], tuple[float, float], slice, slice]]:
+    """The straight parts of a stroke that reach the image, with the rows and columns that each can reach."""
+    points = stroke.points if len(stroke.points) > 1 else stroke.points * 2
+    for start, end in itertools.pairwise(points):
+        rows, columns = _box(start, end, stroke.radius, shape)
+        if rows.start < rows.stop and columns.start < columns.stop:
+            yield stroke, start, end, rows, columns
 
 
 def _box(
@@ -114,8 +121,8 @@ def _near(
     start: tuple[float, float], end: tuple[float, float], radius: float, rows: slice, columns: slice
 ) -> np.ndarray:
     """Which pixels of a box have their centre within `radius` of the line from `start` to `end`, bool."""
-    y = np.arange(rows.start, rows.stop)[:, None] + 0.5 - start[1]
-    x = np.arange(columns.start, columns.stop)[None, :] + 0.5 - start[0]
+    y = np.arange(rows.start, rows.stop)[:, None] + (0.5 - start[1])
+    x = np.arange(columns.start, columns.stop)[None, :] + (0.5 - start[0])
     across, down = end[0] - start[0], end[1] - start[1]
     length = across * across + down * down
     along = np.clip((x * across + y * down) / length, 0, 1) if length else 0.0

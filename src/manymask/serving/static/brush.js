@@ -39,18 +39,19 @@ function beginStroke(place, add = tool.mode === "add") {
   showStroke();
 }
 
-function continueStroke(place) {
+function continueStroke(place, last = false) {
   const { points, radius: wide } = tool.stroke;
-  const last = points[points.length - 1];
+  const before = points[points.length - 1];
   const pixel = frame()[2] / find(".mm-main canvas").clientWidth;
-  if (Math.hypot(place[0] - last[0], place[1] - last[1]) < Math.max(pixel, wide / 6)) return;
+  if (Math.hypot(place[0] - before[0], place[1] - before[1]) < (last ? 0.1 * pixel : Math.max(pixel, wide / 2))) return;
   points.push(place);
   brush(view.corrected, tool.stroke, points.length - 2);
   showStroke();
 }
 
-function endStroke() {
+function endStroke(place = null) {
   if (!tool.stroke) return;
+  if (place) continueStroke(place, true);
   view.strokes.push(tool.stroke);
   tool.stroke = null;
   edited();
@@ -122,7 +123,7 @@ board.addEventListener("pointermove", (event) => {
   if (tool.stroke) for (const each of event.getCoalescedEvents ? event.getCoalescedEvents() : [event]) continueStroke(placeAt({ target: board, clientX: each.clientX, clientY: each.clientY }));
   soon(paint);
 });
-board.addEventListener("pointerup", endStroke);
+board.addEventListener("pointerup", (event) => { if (tool.stroke) endStroke(placeAt(event)); });
 board.addEventListener("pointercancel", dropStroke);
 board.addEventListener("pointerleave", () => {
   if (tool.byKey) return;
