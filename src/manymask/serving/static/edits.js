@@ -30,12 +30,16 @@ function ask() {
   asking = setTimeout(() => trigger("recount", { ...edit(), threshold: view.at, stamp: view.stamp, turn: view.changes }), 250);
 }
 
-function counting({ turn, counted: found }) {
-  if (turn !== view.changes) return; // something has changed since
-  find(".mm-areas").setAttribute("aria-busy", "false");
+// the server has counted
+async function counting({ turn: asked, counted: found }) {
+  if (asked !== view.changes) return; // something has changed since
   const { curve, agreement, promises, promised: outlines, warnings, corrected_area: mended } = found;
   Object.assign(view.scene, { curve, agreement, promises, promised: outlines, warnings });
   view.mended = mended;
+  await outlinesOf(view.scene);
+  tell();
+  refresh();
+  if (asked === view.changes) find(".mm-areas").setAttribute("aria-busy", "false");
 }
 
 // a finished drawing whose edits are still known

@@ -87,12 +87,7 @@ async function outlinesOf(scene) {
 
 async function show(scene) {
   if (!scene || !scene.stamp || scene.stamp < view.stamp) return;
-  if (scene.counted) {
-    counting(scene);
-    await outlinesOf(view.scene);
-    tell();
-    return refresh();
-  }
+  if (scene.counted) return counting(scene);
   if (scene.stamp > view.stamp) for (const button of document.querySelectorAll("[data-testid=toast-close]")) button.click();
   view.stamp = scene.stamp;
   view.waiting = scene.waiting || 0;
