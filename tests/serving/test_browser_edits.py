@@ -164,6 +164,8 @@ def test_brush_adds_and_erases_and_undo_takes_back(page, tmp_path):
     page.keyboard.press("Control+z")
     counted(page)
     assert area_shown(page) == before and pixels(page, ".mm-confidence canvas") == plain
+    page.click(".mm-mode[data-mode=add]")
+    page.focus(".mm-main canvas")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press(" ")
     counted(page)

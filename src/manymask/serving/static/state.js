@@ -39,9 +39,10 @@ function cut() {
   if (!view.mean) return;
   view.border = outline(view.mean, ...view.scene.grid, view.at * 255);
   view.corrected = null;
-  if (!view.strokes.length) return;
+  const strokes = tool.stroke ? [...view.strokes, tool.stroke] : view.strokes; // one may be in progress
+  if (!strokes.length) return;
   view.corrected = view.mean.slice();
-  for (const stroke of view.strokes) brush(view.corrected, stroke);
+  for (const each of strokes) brush(view.corrected, each);
   view.correctedBorder = outline(view.corrected, ...view.scene.grid, view.at * 255);
 }
 
