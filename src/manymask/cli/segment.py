@@ -33,7 +33,7 @@ def segment(
     alpha: float | None = None,
     engine: Engine = "torch",
 ) -> int:
-    """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as SEG too.
+    """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as DICOM too.
 
     Args:
         inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
@@ -49,8 +49,8 @@ def segment(
         roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; repeat it for several.
         window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: the grey values for people, and for a model without.
         anonymise: leave out of all that is written what tells who the patient is.
-        store: put the SEGs of a DICOMweb series into its study; without it the archive is only read.
-        fractional: write the confidence map as a FRACTIONAL SEG too, which some viewers refuse or hang on.
+        store: put the DICOM objects of a DICOMweb series into its study; without it the archive is only read.
+        fractional: write the confidence map of DICOM as a FRACTIONAL SEG too, which some viewers refuse or hang on.
         alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
         engine: what runs the networks; onnx and openvino are compiled at the start, and worth it for many images.
     """

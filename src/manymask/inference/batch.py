@@ -31,7 +31,7 @@ from manymask.inference.segmenter import Segmenter
 from manymask.inference.summary import write_summary
 from manymask.io.atomic import working_folder, write_json
 from manymask.io.dicom.deidentify import Anonymiser
-from manymask.io.dicom.seg import segmentations, write_segmentations
+from manymask.io.dicom.objects import derived_objects, write_objects
 from manymask.io.dicom.series import seen_through
 from manymask.io.dicom.web import ArchiveSeries, archive_series, is_address
 from manymask.io.image import DicomFrame, ImageSource, Picture
@@ -58,8 +58,8 @@ class Request:
         rois: centres of regions of interest, for a model of crops.
         window: intensity window; the model's or the file's own if None.
         anonymiser: for results without file names and patient data.
-        store: whether SEG objects are stored in the archive that the series came from.
-        fractional: whether the SEG also holds the confidence.
+        store: whether DICOM objects are stored in the archive that the series came from.
+        fractional: whether the confidence is also written as a FRACTIONAL SEG.
         alpha: share of the inner and the outer outline; see `Segmenter.outline_alpha`.
     """
 
@@ -84,7 +84,7 @@ class RunSummary:
         done: segmented images.
         failed: images that could not be segmented.
         incomplete: series whose images were segmented, but whose SEG or NIfTI could not be made or stored.
-        stored: SEG objects stored in the archive.
+        stored: DICOM objects stored in the archive.
         replaced: earlier results of the same images.
         warned: for each kind of warning, its first text, the first image, and how many there are.
         worded: how an error is put into words.
@@ -125,7 +125,7 @@ class RunSummary:
         if self.replaced:
             said.append(f"{self.replaced} earlier result(s) of the same images replaced")
         if self.stored:
-            said.append(f"{self.stored} SEG object(s) stored in the archive")
+            said.append(f"{self.stored} DICOM object(s) stored in the archive")
         if self.incomplete:
             said.append(f"{self.incomplete} series got pictures, but no SEG or NIfTI")
         return said
@@ -333,11 +333,11 @@ class Run:
         if isinstance(pictures[0].origin, DicomFrame):
             facts = {"input": pictures[0].name, **record.facts()}
             shown, request = finding(self.segmenter.recipe.dataset), self.request
-            made = segmentations(pictures, results, facts, request.anonymiser, request.fractional, shown)
+            made = derived_objects(pictures, results, facts, request.anonymiser, request.fractional, shown)
 
         def fill(folder: Path) -> None:
             if made:
-                write_segmentations(folder, made)
+                write_objects(folder, made)
             else:
                 write_nifti(folder, pictures, results)
 

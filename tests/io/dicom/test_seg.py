@@ -12,7 +12,8 @@ import pytest
 from manymask.errors import ConfigError, InputError
 from manymask.hub.intended_use import finding
 from manymask.io.dicom.deidentify import KEY_VARIABLE, Anonymiser
-from manymask.io.dicom.seg import _kinds, segmentations, write_segmentations
+from manymask.io.dicom.objects import derived_objects, write_objects
+from manymask.io.dicom.seg import kinds
 from manymask.io.image import Picture
 from manymask.io.palette import PALETTE
 from tests.dicom_files import pictures_of
@@ -49,6 +50,11 @@ def made(datasets, facts=FACTS, anonymiser=None):
     return pictures, results, segs
 
 
+def segmentations(*arguments, **options):
+    """The SEGs among the objects of a result."""
+    return [made for made in derived_objects(*arguments, **options) if made.Modality == "SEG"]
+
+
 def written(seg):
     file = io.BytesIO()
     seg.save_as(file, enforce_file_format=True)
@@ -56,13 +62,14 @@ def written(seg):
 
 
 def stacked(result):
-    """What the three objects should hold, (H, W, segments)."""
+    """What the objects should hold, (H, W, segments)."""
     masks = np.concatenate([result.consensus[None], result.masks >= 0.5])
     levels = np.stack([result.confidence >= level for level in (0.25, 0.5, 0.75)])
-    return {"MASKS": masks, "CONFIDENCE": result.confidence[None], "LEVELS": levels}
+    return {"MASKS": masks, "FRACTIONAL": result.confidence[None], "LEVELS": levels,
+            "CONSENSUS": result.consensus[None]}  # fmt: skip
 
 
-@pytest.mark.parametrize("label", ["MASKS", "CONFIDENCE", "LEVELS"])
+@pytest.mark.parametrize("label", ["MASKS", "FRACTIONAL", "LEVELS", "CONSENSUS"])
 def test_segments_of_a_series_hold_the_pixels_drawn_on_each_slice(label):
     pictures, results, segs = made(ct_series())
     (seg,) = segs[label]
@@ -71,7 +78,7 @@ def test_segments_of_a_series_hold_the_pixels_drawn_on_each_slice(label):
     held = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
     for frame, result in zip(held, results, strict=True):
         expected = np.moveaxis(stacked(result)[label], 0, -1)
-        assert expected.any() and np.abs(frame - expected).max() <= (0.5 / 255 + 1e-6) * (label == "CONFIDENCE")
+        assert expected.any() and np.abs(frame - expected).max() <= (0.5 / 255 + 1e-6) * (label == "FRACTIONAL")
 
 
 def test_frames_lie_where_their_source_images_lie():
@@ -107,20 +114,20 @@ def test_patient_and_study_are_carried_over_and_the_algorithm_is_named():
             assert seg[name].value == datasets[0][name].value, name
         assert seg.Modality == "SEG" and "research" in seg.SeriesDescription
         assert "InstitutionName" not in seg and seg.SeriesInstanceUID != datasets[0].SeriesInstanceUID
-        for segment in seg.SegmentSequence:
+        for segment in [each for each in seg.SegmentSequence if each.SegmentNumber]:  # a LABELMAP also describes 0
             algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
             assert segment.SegmentAlgorithmType == "AUTOMATIC" and algorithm.AlgorithmName == "manymask"
             assert "model=lidc_idri" in algorithm.AlgorithmParameters and "seed=7" in algorithm.AlgorithmParameters
             assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Nodule"
             assert segment.AnatomicRegionSequence[0].CodeMeaning == "Lung"
-    assert len({seg.SeriesInstanceUID for (seg,) in segs.values()}) == 3, "viewers show one object a series"
+    assert len({seg.SeriesInstanceUID for (seg,) in segs.values()}) == 4, "viewers show one object a series"
 
 
 def test_segments_are_labelled_and_coloured_as_in_the_overlay():
     from highdicom.color import CIELabColor
 
     _, _, segs = made(ct_series(1))
-    (masks,), (levels,), (confidence,) = segs["MASKS"], segs["LEVELS"], segs["CONFIDENCE"]
+    (masks,), (levels,), (confidence,) = segs["MASKS"], segs["LEVELS"], segs["FRACTIONAL"]
     assert list(masks.segment_numbers) == [1, 2, 3, 4]
     labels = [s.SegmentLabel for s in masks.SegmentSequence]
     assert labels == ["Consensus (confidence >= 0.5)", "Mask 1 of 3", "Mask 2 of 3", "Mask 3 of 3"]
@@ -174,7 +181,7 @@ def test_photograph_without_a_place_in_space_gets_its_own_segs(sop_class):
 def test_each_frame_of_a_loop_gets_segs_that_name_it(tmp_path):
     image = cine(3)
     pictures, results, segs = made([image])
-    assert [len(v) for v in segs.values()] == [3, 3, 3]
+    assert [len(v) for v in segs.values()] == [3, 3, 3, 3]
     assert len({seg.SeriesInstanceUID for seg in segs["MASKS"]}) == 1
     for number, (seg, result) in enumerate(zip(segs["MASKS"], results, strict=True), start=1):
         sources = [f.DerivationImageSequence[0].SourceImageSequence[0] for f in seg.PerFrameFunctionalGroupsSequence]
@@ -182,8 +189,8 @@ def test_each_frame_of_a_loop_gets_segs_that_name_it(tmp_path):
             (image.SOPInstanceUID, number)
         }
         assert (seg.pixel_array == stacked(result)["MASKS"]).all()
-    paths = write_segmentations(tmp_path, segmentations(pictures, results, FACTS))
-    assert len({path.name for path in paths}) == 6 and (tmp_path / "levels-0003.dcm") in paths
+    paths = write_objects(tmp_path, segmentations(pictures, results, FACTS))
+    assert len({path.name for path in paths}) == 9 and (tmp_path / "levels-0003.dcm") in paths
 
 
 def test_nothing_found_is_an_object_of_empty_segments(caplog):
@@ -243,7 +250,7 @@ def test_header_with_nothing_but_what_it_must_have_is_enough():
                  "StudyDate", "StudyTime", "ReferringPhysicianName", "SliceThickness", "SeriesNumber"):  # fmt: skip
         del dataset[name]
     _, _, segs = made([dataset])
-    assert [str(seg.PatientName) for (seg,) in segs.values()] == ["", "", ""]
+    assert [str(seg.PatientName) for (seg,) in segs.values()] == ["", "", "", ""]
 
 
 def planted(datasets):
@@ -358,7 +365,7 @@ def test_a_rerun_gives_the_same_objects_and_anything_else_others():
         return {str(uid) for seg in made for uid in (seg.SOPInstanceUID, seg.SeriesInstanceUID)}
 
     first = uids()
-    assert first == uids() and len(first) == 6 and all(pydicom.uid.UID(uid).is_valid for uid in first)
+    assert first == uids() and len(first) == 8 and all(pydicom.uid.UID(uid).is_valid for uid in first)
     weights = FACTS["model"] | {"weights_sha256": "another"}
     for changed in ({"seed": 8}, {"samples": 4}, {"threshold": 0.4}, {"sampler": {"kind": "DDPM"}}, {"model": weights}):
         assert not first & uids(**changed), changed
@@ -385,9 +392,10 @@ def test_result_folder_of_a_slice_gives_areas_in_square_millimetres(monkeypatch,
     assert result["areas_mm2"] == pytest.approx([0.56 * area for area in result["areas"]])
     assert result["area_std_mm2"] == pytest.approx(np.std(result["areas_mm2"], ddof=1))
     names = {path.name for path in folder.iterdir()}
-    assert {"masks.dcm", "levels.dcm", "overlay.png"} <= names and "confidence.dcm" not in names
+    assert {"masks.dcm", "levels.dcm", "consensus.dcm", "confidence.dcm", "overlay.png"} <= names
+    assert "fractional.dcm" not in names
     arguments = ["segment", tmp_path / "slice.dcm", "--model", drawing_model, "--out", tmp_path / "o", "--fractional"]
-    assert run(monkeypatch, *arguments) == 0 and (folder / "confidence.dcm").exists()
+    assert run(monkeypatch, *arguments) == 0 and (folder / "fractional.dcm").exists()
 
 
 def test_unknown_kind_of_image_is_refused_in_one_line():
@@ -400,6 +408,7 @@ def test_unknown_kind_of_image_is_refused_in_one_line():
 def test_a_pixel_on_a_level_belongs_to_it_and_a_probability_of_one_half_to_its_mask():
     row = np.array([[0.25, 0.5, 0.75]], np.float32)
     result = SimpleNamespace(outlines=None, masks=row[None], consensus=row > 0.6, confidence=row)
-    masks, levels = _kinds([result], {})
+    masks, levels, consensus = kinds([result], {})
     assert levels.values[0, 0].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert consensus.values[0, 0].tolist() == [0, 0, 1]
     assert masks.values[0, 0].tolist() == [[0, 0], [0, 1], [1, 1]]

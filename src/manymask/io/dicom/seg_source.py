@@ -42,6 +42,11 @@ class SegSource:
     record: Any
     frames: tuple[int, ...] = ()
 
+    @property
+    def in_space(self) -> bool:
+        """Whether the images have a place in the patient."""
+        return "FrameOfReferenceUID" in self.images[0] and "ImagePositionPatient" in self.images[0]
+
     def uids(self) -> list[str]:
         """SOP Instance UIDs of the images, with the numbers of the frames where only these are meant."""
         numbers = self.frames or ((self.frame,) if self.frame is not None else ())

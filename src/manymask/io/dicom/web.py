@@ -1,4 +1,4 @@
-"""A series in an archive, by DICOMweb (PS3.18): looked up by QIDO-RS, fetched by WADO-RS, its SEGs stored by STOW-RS.
+"""A series in an archive, by DICOMweb (PS3.18): looked up by QIDO-RS, fetched by WADO-RS, its results stored by STOW-RS.
 
 The address of a series is  https://HOST/dicom-web/studies/UID/series/UID. Who one is comes from the environment
 (MANYMASK_DICOMWEB_USER and MANYMASK_DICOMWEB_PASSWORD, or MANYMASK_DICOMWEB_TOKEN) or from the address (USER:PASSWORD@),
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from manymask.errors import InputError, MissingExtraError
+from manymask.io.dicom.derived import label_of
 from manymask.io.dicom.series import series_of
 from manymask.io.image import Failed, Picture
 from manymask.io.window import Window
@@ -95,16 +96,17 @@ class ArchiveSeries:
         return datasets
 
     def store(self, datasets: Sequence[Any]) -> None:
-        """Puts SEG objects into the study, one a request; `InputError` if the archive refuses one."""
+        """Puts DICOM objects into the study, one a request; `InputError` if the archive refuses some, the others are stored."""
+        refused = []
         with _told(self.base):
             client = self._client()
             client.set_chunk_size(BYTE_LIMIT)  # whole: not every archive takes chunks
             for dataset in datasets:
                 answer = client.store_instances([dataset], study_instance_uid=self.study)
                 if answer.get("FailedSOPSequence"):
-                    raise InputError(
-                        f"{self.base} refused to store the SEG {dataset.ContentLabel.lower()}", path=self.base
-                    )
+                    refused.append(label_of(dataset).lower())
+        if refused:
+            raise InputError(f"{self.base} refused to store {', '.join(refused)}", path=self.base)
 
     def _client(self) -> Any:
         from dicomweb_client import DICOMwebClient

@@ -1,0 +1,131 @@
+"""The DICOM objects of a result, which refer to the images that it was drawn on.
+
+For each series in space, and for each photograph or frame without a place in space, every object in a series of its
+own, since viewers show one object a series:
+    masks.dcm, levels.dcm, consensus.dcm   SEG, see there; fractional.dcm on request
+    confidence.dcm                         Parametric Map, of images in space
+Equal masks of equal images have equal UIDs (`uid`): a rerun gives the objects of before, with another date.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from manymask.errors import MissingExtraError
+from manymask.io.atomic import atomic_file
+from manymask.io.dicom.deidentify import Anonymiser
+from manymask.io.dicom.derived import label_of, refused
+from manymask.io.dicom.finding import Finding
+from manymask.io.dicom.header import readable
+from manymask.io.dicom.parametric_map import confidence_map
+from manymask.io.dicom.seg import kinds, segmentation
+from manymask.io.dicom.seg_source import SegSource, sources
+from manymask.io.image import Drawn, Picture
+
+
+def derived_objects(
+    pictures: Sequence[Picture],
+    results: Sequence[Drawn],
+    facts: Mapping[str, Any],
+    anonymiser: Anonymiser | None = None,
+    fractional: bool = False,
+    finding: Finding = Finding(),
+) -> list[Any]:
+    """The DICOM objects of pictures from DICOM, ready for writing or for STOW.
+
+    Args:
+        pictures: from DICOM.
+        results: one per picture.
+        facts: as in result.json (`Record.facts`); model, program and settings become the parameters of the algorithm, the
+            model also begins the description of the series.
+        anonymiser: makes the objects anonymous; without it they have the patient and the study of their images.
+        fractional: whether the confidence map is also a FRACTIONAL SEG.
+        finding: what the masks show.
+
+    Returns:
+        pydicom data sets.
+
+    Raises:
+        InputError: pictures are not from DICOM, or their headers do not let an object refer to them.
+    """
+    _highdicom()
+    outlines = results[0].outlines
+    if outlines is not None:
+        facts = {**facts, "outlines": {"alpha": outlines.alpha, "calibration": outlines.calibration}}
+    counts: Counter[str] = Counter()
+    made = []
+    for source in _sources(pictures):
+        name, series = pictures[source.members[0]].name, source.images[0].SeriesInstanceUID
+        counts[series] += 1
+        with readable(name, "gets no DICOM SEG: a field of patient or study cannot be read"):
+            try:
+                found = _objects(
+                    source, [results[i] for i in source.members], facts, finding, counts[series], fractional
+                )
+            except Exception as error:
+                raise refused(name, error) from None
+            for each in found:
+                if anonymiser is None:
+                    _carry_over(source.record, each)
+                else:
+                    anonymiser.strip(each)
+        made += found
+    return made
+
+
+def _objects(
+    source: SegSource,
+    results: Sequence[Drawn],
+    facts: Mapping[str, Any],
+    finding: Finding,
+    instance: int,
+    fractional: bool,
+) -> list[Any]:
+    """Those of one source, kinds that every archive knows first."""
+    made = [segmentation(source, kind, facts, finding, instance) for kind in kinds(results, facts, fractional)]
+    if source.in_space:
+        made.append(confidence_map(source, results, facts, instance))
+    return made
+
+
+def write_objects(folder: Path, datasets: Sequence[Any]) -> list[Path]:
+    """Write masks.dcm, levels.dcm … to `folder`, numbered where there are several of a kind.
+
+    Args:
+        folder: an existing folder.
+        datasets: as returned by `derived_objects`.
+
+    Returns:
+        The paths.
+    """
+    labels = [label_of(dataset) for dataset in datasets]
+    several, paths = len(set(labels)) < len(labels), list[Path]()
+    for place, (label, dataset) in enumerate(zip(labels, datasets, strict=True)):
+        number = 1 + labels[:place].count(label)
+        paths.append(folder / (f"{label.lower()}-{number:04}.dcm" if several else f"{label.lower()}.dcm"))
+        with atomic_file(paths[-1]) as beside:
+            dataset.save_as(beside, enforce_file_format=True)
+    return paths
+
+
+def _sources(pictures: Sequence[Picture]) -> list[SegSource]:
+    with readable(pictures[0].name, "gets no DICOM SEG: its header cannot be read"):
+        return sources(pictures)
+
+
+def _carry_over(record: Any, made: Any) -> None:
+    """Patient and study as they stand in the source, by highdicom. Its warnings would quote them."""
+    from pydicom import config
+
+    with config.disable_value_validation():
+        made.copy_patient_and_study_information(record)
+
+
+def _highdicom() -> None:
+    try:
+        import highdicom  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(
+            "DICOM SEG needs the extra `dicom`: pip install 'manymask[dicom]'", extra="dicom", package="highdicom"
+        ) from None
