@@ -15,7 +15,7 @@ from manymask.hub.intended_use import finding
 from manymask.inference.correction import AcceptedMask, Stroke, read_strokes
 from manymask.inference.outputs import Output, SeriesResult, write_result
 from manymask.io.atomic import read_json
-from manymask.io.dicom.seg import segmentations, write_segmentations
+from manymask.io.dicom.objects import derived_objects, write_objects
 from manymask.io.nifti import write_nifti
 from manymask.io.raster import to_channels
 from manymask.serving.service import FinishedDrawing, Form, check_threshold
@@ -151,4 +151,4 @@ def _add_form(inside: Path, form: Form, drawing: FinishedDrawing, output: Output
         told = read_json(inside / "result.json") if accepted else {}
         facts = {**output.facts, **({"accepted": told["accepted"]} if accepted else {})}
         marked = finding(drawing.segmenter.recipe.dataset)
-        write_segmentations(inside, segmentations(pictures, kept, facts, finding=marked, accepted=accepted))
+        write_objects(inside, derived_objects(pictures, kept, facts, finding=marked, accepted=accepted))

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from manymask.errors import ManymaskError
-from manymask.io.dicom.seg import segmentations
+from manymask.io.dicom.objects import derived_objects
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import DicomFrame, Picture
 from manymask.io.inputs import find_inputs
@@ -120,7 +120,7 @@ def leave(pictures: list[Picture], folder: Path) -> None:
         for s in shapes
     ]
     if isinstance(pictures[0].origin, DicomFrame):
-        segmentations(pictures, drawn, FACTS)
+        derived_objects(pictures, drawn, FACTS)
     else:
         write_nifti(folder, pictures, drawn)
 

@@ -13,7 +13,7 @@ from manymask.io.dicom.seg_source import SegSource
 from manymask.io.dicom.uid import derived_uid, instance_uid, series_uid
 
 # the place of a label is part of the series number
-LABELS = ("MASKS", "CONFIDENCE", "LEVELS", "CONSENSUS", "FRACTIONAL", "MEASUREMENTS", "OUTLINES")
+LABELS = ("MASKS", "CONFIDENCE", "LEVELS", "ACCEPTED", "CONSENSUS", "FRACTIONAL", "MEASUREMENTS", "OUTLINES")
 SCHEME = "99MANYMASK"  # of codes that no standard has
 RESEARCH = "For research, not for diagnosis or treatment"
 
@@ -76,11 +76,13 @@ def parameters_of(facts: Mapping[str, Any]) -> dict[str, Any]:
              "weights_sha256": model_of(facts).get("weights_sha256", "")}  # fmt: skip
     told = {name: facts[name] for name in ("samples", "orientations", "seed", "threshold") if name in facts}
     rois = {"rois": "; ".join(f"{x},{y}" for x, y in facts["rois"])} if facts.get("rois") else {}
+    left_out = {"left_out": ", ".join(map(str, facts["left_out"]))} if facts.get("left_out") else {}
     outlines = {f"outlines.{name}": value for name, value in (facts.get("outlines") or {}).items()}
     return (
         model
         | told
         | rois
+        | left_out
         | outlines
         | {f"sampler.{name}": value for name, value in (facts.get("sampler") or {}).items()}
     )

@@ -2,7 +2,7 @@
 
 For each series in space, and for each photograph or frame without a place in space, every object in a series of its
 own, since viewers show one object a series:
-    masks.dcm, levels.dcm, consensus.dcm   SEG, see there; fractional.dcm on request
+    masks.dcm, levels.dcm, consensus.dcm   SEG, see there; accepted.dcm, and fractional.dcm on request
     confidence.dcm                         Parametric Map, of images in space
 Equal masks of equal images have equal UIDs (`uid`): a rerun gives the objects of before, with another date.
 """
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from manymask.errors import MissingExtraError
 from manymask.io.atomic import atomic_file
 from manymask.io.dicom.deidentify import Anonymiser
@@ -19,7 +21,7 @@ from manymask.io.dicom.derived import label_of, refused
 from manymask.io.dicom.finding import Finding
 from manymask.io.dicom.header import readable
 from manymask.io.dicom.parametric_map import confidence_map
-from manymask.io.dicom.seg import kinds, segmentation
+from manymask.io.dicom.seg import accepted_kind, kinds, segmentation
 from manymask.io.dicom.seg_source import SegSource, sources
 from manymask.io.image import Drawn, Picture
 
@@ -31,6 +33,7 @@ def derived_objects(
     anonymiser: Anonymiser | None = None,
     fractional: bool = False,
     finding: Finding = Finding(),
+    accepted: Sequence[np.ndarray] = (),
 ) -> list[Any]:
     """The DICOM objects of pictures from DICOM, ready for writing or for STOW.
 
@@ -42,6 +45,8 @@ def derived_objects(
         anonymiser: makes the objects anonymous; without it they have the patient and the study of their images.
         fractional: whether the confidence map is also a FRACTIONAL SEG.
         finding: what the masks show.
+        accepted: of each picture, the mask that a person accepted, bool (H, W); `facts["accepted"]` tells how it was
+            corrected.
 
     Returns:
         pydicom data sets.
@@ -59,10 +64,13 @@ def derived_objects(
         name, series = pictures[source.members[0]].name, source.images[0].SeriesInstanceUID
         counts[series] += 1
         with readable(name, "gets no DICOM SEG: a field of patient or study cannot be read"):
+            chosen = kinds([results[i] for i in source.members], facts, fractional)
+            if accepted:
+                chosen.append(accepted_kind([accepted[i] for i in source.members], facts))
             try:
-                found = _objects(
-                    source, [results[i] for i in source.members], facts, finding, counts[series], fractional
-                )
+                found = [segmentation(source, kind, facts, finding, counts[series]) for kind in chosen]
+                if source.in_space:
+                    found.append(confidence_map(source, [results[i] for i in source.members], facts, counts[series]))
             except Exception as error:
                 raise refused(name, error) from None
             for each in found:
@@ -71,21 +79,6 @@ def derived_objects(
                 else:
                     anonymiser.strip(each)
         made += found
-    return made
-
-
-def _objects(
-    source: SegSource,
-    results: Sequence[Drawn],
-    facts: Mapping[str, Any],
-    finding: Finding,
-    instance: int,
-    fractional: bool,
-) -> list[Any]:
-    """Those of one source, kinds that every archive knows first."""
-    made = [segmentation(source, kind, facts, finding, instance) for kind in kinds(results, facts, fractional)]
-    if source.in_space:
-        made.append(confidence_map(source, results, facts, instance))
     return made
 
 

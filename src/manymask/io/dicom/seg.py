@@ -3,6 +3,7 @@
 MASKS       BINARY      the consensus and each drawn mask, one segment each, and of calibrated results the inner and
                         the outer outline; they overlap
 LEVELS      BINARY      confidence ≥ 0.25, 0.5 and 0.75
+ACCEPTED    BINARY      where a person accepted a mask, that mask; the only one of type SEMIAUTOMATIC
 CONSENSUS   LABELMAP    the consensus alone: a number for each pixel, as other programs take it
 FRACTIONAL  FRACTIONAL  the confidence map in 256 steps, on request: viewers refuse it or hang on it
 """
@@ -27,13 +28,14 @@ _GREYS = ((208, 208, 208), (144, 144, 144))  # of the inner and the outer outlin
 @dataclass(frozen=True)
 class Kind:
     """One SEG to be: its content label and type, its segments with their colours, its values (frames, H, W, segments),
-    without segments for a LABELMAP, and the descriptions of segments by their number."""
+    without segments for a LABELMAP, the descriptions of segments by their number, and the type of the algorithm."""
 
     label: str
     type: str
     segments: list[tuple[str, tuple[int, int, int]]]
     values: np.ndarray
     remarks: Mapping[int, str] = field(default_factory=dict)
+    algorithm: str = "AUTOMATIC"
 
 
 def kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool = False) -> list[Kind]:
@@ -47,12 +49,13 @@ def kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool =
     masks = np.stack([np.asarray(r.masks) >= 0.5 for r in results])  # frames, n, H, W
     consensus = np.stack([np.asarray(r.consensus, dtype=bool) for r in results])
     confidence = np.stack([np.asarray(r.confidence, dtype=np.float32) for r in results])
-    n = masks.shape[1]
+    left_out = facts.get("left_out", ())
+    n = masks.shape[1] + len(left_out)
     threshold = facts.get("threshold", 0.5)
-    drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n)]
+    drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n) if k + 1 not in left_out]
     levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
     agreed = (f"Consensus (confidence >= {threshold:g})", _WHITE)
-    planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], n + 2)
+    planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], masks.shape[1] + 2)
     found = [
         Kind(
             "MASKS",
@@ -93,6 +96,17 @@ def segmentation(source: SegSource, kind: Kind, facts: Mapping[str, Any], findin
         **identity(source, kind.label, facts, kind.values, instance),
     )
     return finish(seg, source, facts)
+
+
+def accepted_kind(masks: Sequence[np.ndarray], facts: Mapping[str, Any]) -> Kind:
+    """The SEG of the masks that a person accepted, bool (H, W), one per frame; it says in words how they came about."""
+    left_out = facts.get("left_out", ())
+    strokes = len(facts.get("accepted", {}).get("strokes", ()))
+    without = f" without mask {', '.join(map(str, left_out))}" if left_out else ""
+    by_hand = f", corrected by hand with {strokes} stroke{'s' if strokes > 1 else ''}" if strokes else ""
+    remark = f"Consensus (confidence >= {facts.get('threshold', 0.5):g}){without}{by_hand}, accepted by a person"
+    values = np.stack([np.asarray(mask, dtype=np.uint8) for mask in masks])[..., None]
+    return Kind("ACCEPTED", "BINARY", [("Accepted", _WHITE)], values, {1: remark}, "SEMIAUTOMATIC")
 
 
 def _outlined(
@@ -145,7 +159,7 @@ def _descriptions(kind: Kind, facts: Mapping[str, Any], finding: Finding) -> lis
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=Code(category[0], "SCT", category[1]),
             anatomic_regions=[Code(region[0], "SCT", region[1])] if region else None,
-            algorithm_type="AUTOMATIC",
+            algorithm_type=kind.algorithm,
             algorithm_identification=algorithm,
             display_color=CIELabColor.from_rgb(*colour),
         )
