@@ -25,6 +25,7 @@ from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
 from manymask.evaluation.plots import metrics_table
 from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance
+from manymask.inference.preprocess import View
 from manymask.metrics import summary
 
 RATERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
@@ -92,7 +93,9 @@ def test_truth_is_the_consensus_of_those_who_marked_something(small):
 
 def test_majority_is_scored_where_two_or_more_marked_and_all_slots_where_all_did(small):
     found = scores(small, "abcd", a=LEFT, b=quarter(1.0), c=NOTHING, d=NOTHING)
-    assert values(found, "dice_majority") == [1, pytest.approx(2 / 3), None, None]
+    quarters = resize_map(quarter(1.0)[0].numpy(), (8, 8)) >= 0.5
+    dice = 2 * quarters[:, :4].sum() / (quarters.sum() + 32)  # against the left half
+    assert values(found, "dice_majority") == [1, pytest.approx(dice), None, None]
     assert found.metrics["dice_majority"]["n"] == 2 and found.metrics["dice_majority"]["skipped"] == 2
     full = found.metrics["dice_all_raters"]
     assert full["n"] == 1 and full["mean"] == found.cases[1]["dice"] < 1
@@ -170,10 +173,13 @@ def test_calibration_is_over_all_pixels_and_near_what_raters_marked(small):
     assert sum(found.reliability["everywhere"]["count"]) == 128
 
 
-def test_a_map_is_resized_bilinearly_by_pixel_centres():
-    found = resize_map(np.array([[0.0, 1.0]], np.float32), (1, 4))
-    assert found.tolist() == [[0, 0.25, 0.75, 1]]
-    assert resize_map(found, (1, 4)) is found
+def test_a_map_is_scored_as_it_is_shown():
+    """One function enlarges maps for `segment` and for `evaluate`: what is shown, written and scored is one mask."""
+    small = np.random.default_rng(0).random((6, 5)).astype(np.float32)
+    view = View(np.zeros((17, 20, 1), np.uint8), [])
+    shown = view.paste(torch.from_numpy(small)[None, None])[0].numpy()
+    assert np.array_equal(resize_map(small, (17, 20)), shown)
+    assert resize_map(shown, (17, 20)) is shown
 
 
 def test_cases_are_spread_evenly():

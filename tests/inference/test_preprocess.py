@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.measure import perimeter
 
 from manymask import Segmenter
 from manymask.data.case import Case, Source
@@ -193,9 +194,27 @@ def test_an_image_smaller_than_the_region_goes_on_with_its_edge():
     assert np.abs(seen - np.pad(stretched, ((4, 4), (6, 6)), mode="edge")).max() <= 1
 
 
-def test_masks_of_a_whole_image_are_scaled_bilinearly_by_pixel_centres():
-    view = View(np.zeros((1, 4, 1), np.uint8), [])
-    assert view.paste(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)).flatten().tolist() == [0, 0.25, 0.75, 1]
+def test_masks_are_enlarged_by_pixel_centres_and_the_mean_of_masks_is_that_of_their_enlargements():
+    view = View(np.zeros((12, 24, 1), np.uint8), [])
+    step = torch.zeros(1, 2, 6, 6)
+    step[:, :, :, 3:] = 1
+    step[0, 1, :3] = 0.5
+    shown = view.paste(step)
+    assert shown.min() == 0 and shown.max() == 1
+    assert torch.equal(shown[0, 0] >= 0.5, step[0, 0, 0].repeat_interleave(4) > 0)
+    assert shown[0].diff(dim=1).min() > -0.01  # without ringing
+    assert torch.allclose(view.paste(step.mean(dim=1, keepdim=True))[0], shown.mean(dim=0), atol=0.01)
+
+
+def test_outline_of_an_enlarged_disc_is_no_stair():
+    """A disc on the grid of the model, eight times enlarged: its outline is nearly as short as a circle, not as stairs."""
+    at = torch.arange(32) - 15.5
+    disc = (at[:, None] ** 2 + at[None, :] ** 2 < 100).float()[None, None]
+    shown = View(np.zeros((256, 256, 1), np.uint8), []).paste(disc)[0] >= 0.5
+    circle = 2 * np.pi * (int(shown.sum()) / np.pi) ** 0.5
+    stairs = disc[0, 0].repeat_interleave(8, 0).repeat_interleave(8, 1).numpy() > 0
+    assert perimeter(shown.numpy()) < 1.07 * circle < 1.1 * circle < perimeter(stairs)
+    assert int(shown.sum()) == pytest.approx(64 * int(disc.sum()), rel=0.02)
 
 
 def test_bytes_of_a_region_are_stretched_to_their_very_ends(cropper):

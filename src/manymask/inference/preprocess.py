@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from manymask.data.case import Batch, pixel_name
-from manymask.data.resize import resize_image
+from manymask.data.resize import enlarge, resize_image
 from manymask.errors import InputError
 from manymask.io.raster import to_channels
 from manymask.io.window import stretch
@@ -43,24 +42,31 @@ class View:
         image: uint8 (H, W, C), for display.
         seen: uint8 (C, S, S) for each region, the input of the model.
         regions: where these lie; empty if the input is the whole image, scaled to S × S.
+        volume: of a slice, what tells its volume from others; empty for an image on its own.
     """
 
     image: np.ndarray
     seen: list[np.ndarray]
     regions: tuple[Region, ...] = ()
+    volume: str = ""
 
     def batch(self) -> Batch:
         """The input of the model, one row per region.
 
-        Rows are named by content, so masks depend neither on the place of a region nor on the other regions.
+        Rows are named by content, so masks depend neither on the place of a region nor on the other regions. Slices of a
+        volume are named by it instead, and by the place of the region: mask k of all slices comes from the same noise, so
+        that it is one hypothesis of the volume.
         """
         names = [pixel_name(part) for part in self.seen]
+        if self.volume:
+            places = self.regions or (Region(0, 0, 0, 0),)
+            names = [f"volume {self.volume} {place.top},{place.left}" for place in places]
         return Batch(names, torch.from_numpy(np.stack(self.seen)).float().div(255), names=names)
 
     def paste(self, drawn: Tensor) -> Tensor:
         """Masks in the frame of the image.
 
-        Where regions overlap, the larger probability counts. Outside of them it is 0.
+        A whole image is enlarged by `enlarge`. Where regions overlap, the larger probability counts. Outside of them it is 0.
 
         Args:
             drawn: probabilities (regions, n, S, S).
@@ -70,8 +76,7 @@ class View:
         """
         height, width = self.image.shape[:2]
         if not self.regions:
-            scaled = F.interpolate(drawn, size=(height, width), mode="bilinear", align_corners=False)
-            return scaled[0].clamp_(0, 1)
+            return enlarge(drawn, (height, width))[0].clamp(0, 1)
         masks = drawn.new_zeros(drawn.shape[1], height, width)
         for part, region in zip(drawn, self.regions, strict=True):
             top, left, bottom, right = _inside(region, part.shape[-1])
@@ -80,7 +85,9 @@ class View:
         return masks
 
 
-def view_of(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name: str = "the image") -> View:
+def view_of(
+    pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name: str = "the image", volume: str = ""
+) -> View:
     """Prepare an image for a model.
 
     Args:
@@ -88,6 +95,7 @@ def view_of(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), n
         recipe: of the model.
         centres: (x, y) of the regions of a crop model; none are needed for an image that one region covers.
         name: of the image, for errors.
+        volume: of a slice; see `View`.
 
     Returns:
         The input of the model.
@@ -103,7 +111,7 @@ def view_of(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), n
         if centres:
             raise InputError("this model segments whole images: give it no region of interest", parameter="rois")
         whole = _stretched(image, recipe, name) if recipe.stretch else image
-        return View(image, [resize_image(whole, recipe.size)])
+        return View(image, [resize_image(whole, recipe.size)], volume=volume)
     if not centres and max(height, width) > recipe.size:
         raise InputError(
             f"this model segments regions of {recipe.size}×{recipe.size} pixels and the image has {width}×{height}: "
@@ -112,7 +120,7 @@ def view_of(pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), n
         )
     regions = tuple(_distinct(centres or [(width // 2, height // 2)], (height, width), recipe.size))
     source = pixels if recipe.stretch else image
-    return View(image, [_seen(source, region, recipe, name) for region in regions], regions)
+    return View(image, [_seen(source, region, recipe, name) for region in regions], regions, volume)
 
 
 def _distinct(centres: Sequence[Point], shape: tuple[int, int], size: int) -> Iterator[Region]:
