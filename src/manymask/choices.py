@@ -7,6 +7,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 DEVICES = ("cpu", "cuda", "mps")
 Engine = Literal["torch", "onnx", "openvino"]
 ExportedEngine = Literal["onnx", "openvino"]
+Form = Literal["png", "nifti", "dicom"]
 
 
 def sampler_name(module: str) -> str:

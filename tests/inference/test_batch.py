@@ -20,8 +20,9 @@ from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.inference.batch import RunSummary, find_entries
+from manymask.inference.entries import find_entries
 from manymask.inference.outputs import SeriesResult
+from manymask.inference.tally import RunSummary
 from manymask.io.dicom.web import archive_series
 from manymask.io.nifti import nifti_slices, write_nifti
 from tests.dicom_sources import CT, ENHANCED_CT, ct_series, enhanced_ct
@@ -139,7 +140,7 @@ def test_series_of_which_no_seg_can_be_made_is_told_apart_from_failed_images(
     save_series(tmp_path / "in", slices)
     assert run(monkeypatch, "segment", tmp_path / "in", "--model", drawing_model, "--out", tmp_path / "out") == 2
     said = capsys.readouterr().out
-    assert "2 of 2 image(s) segmented" in said and "1 series got pictures, but no SEG" in said
+    assert "2 of 2 image(s) segmented" in said and "1 series got no SEG" in said
     assert len(list((tmp_path / "out").rglob("consensus.png"))) == 2 and not list((tmp_path / "out").rglob("*.dcm"))
 
 
@@ -149,7 +150,7 @@ def test_volume_keeps_its_units_and_can_be_read_from_any_slice_on(tmp_path):
     image.header.set_xyzt_units("micron", "sec")
     nibabel.save(image, tmp_path / "v.nii")
     pictures = read_nifti(tmp_path / "v.nii")
-    later = list(nifti_slices(tmp_path / "v.nii", first=2))
+    later = list(nifti_slices(tmp_path / "v.nii", indices=range(2, 4)))
     assert [p.name for p in later] == [p.name for p in pictures[2:]]
     assert all((a.pixels == b.pixels).all() for a, b in zip(later, pictures[2:], strict=True))
     results = [SeriesResult((p.pixels > 50)[None], p.pixels / np.float32(100), p.pixels > 50) for p in later]

@@ -236,7 +236,7 @@ def test_full_disk_stops_and_tells_how_many_are_written(monkeypatch, drawing_mod
     segmented(monkeypatch, drawing_model, tmp_path / "out", tmp_path / "in", code=2)
     said = capsys.readouterr()
     line = f"manymask: {tmp_path / 'out' / '2'}: No space left on device: stopped, 1 of 3 image(s) written"
-    assert line in said.err and {p.name for p in (tmp_path / "out").iterdir()} == {"1"}
+    assert line in said.err and {p.name for p in (tmp_path / "out").iterdir()} == {"1", "summary.csv"}
 
 
 def test_summary_tells_what_to_look_at_first(tmp_path):
@@ -259,10 +259,11 @@ def test_summary_tells_what_to_look_at_first(tmp_path):
     )
     assert (rows[1]["area_mean"], rows[1]["area_sd"], rows[1]["unit"], rows[1]["area_consensus"]) == (
         "1.0",
-        "0.707",
+        "0.7071",
         "mm2",
         "1.0",
     )
+    assert (rows[0]["area_low"], rows[0]["area_high"]) == ("11.0", "29.0")  # 5th and 95th percentile of 10, 20, 30
     (tmp_path / "summary.csv").write_text("my own notes")
     with pytest.raises(InputError, match=r"summary\.csv is not ours"):
         write_summary(tmp_path)

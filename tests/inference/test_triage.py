@@ -336,7 +336,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from manymask.inference.batch import Request, RunSummary, carry_out, find_entries
+from manymask.inference.batch import Request, carry_out
+from manymask.inference.entries import find_entries
+from manymask.inference.tally import RunSummary
 from manymask.inference.segmenter import Segmenter
 from manymask.inference.triage import TriageRun
 

@@ -103,7 +103,7 @@ def test_folders_are_walked_and_nothing_is_passed_over_without_a_word(tmp_path):
         (tmp_path / f"PAT/{k}.pdf").write_bytes(b"x")
     (tmp_path / "README").write_bytes(b"x")
     assert find_inputs([tmp_path]).remarks == [
-        f"{tmp_path}: 7 file(s) passed over, no images: 6 .pdf, 1 without ending"
+        f"{tmp_path}: 7 file(s) passed over, no images: README, 0.pdf, 1.pdf, 2.pdf, … (6 .pdf, 1 without ending)"
     ]
     (tmp_path / "IM0009").write_bytes(b"")
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from manymask.cli.wording import worded
 
 if TYPE_CHECKING:
-    from manymask.inference.batch import Entry, RunSummary
+    from manymask.inference.entries import Entry
+    from manymask.inference.tally import RunSummary
 
 
 def found_entries(inputs: Sequence[str], verb: Callable[..., Any]) -> "tuple[list[Entry], RunSummary]":
@@ -19,7 +20,8 @@ def found_entries(inputs: Sequence[str], verb: Callable[..., Any]) -> "tuple[lis
         inputs: as the user named them.
         verb: whose flags errors may name.
     """
-    from manymask.inference.batch import RunSummary, announce, find_entries
+    from manymask.inference.entries import announce, find_entries
+    from manymask.inference.tally import RunSummary
 
     entries, found = find_entries(inputs)
     tally = RunSummary(worded=partial(worded, accepted=inspect.signature(verb).parameters))

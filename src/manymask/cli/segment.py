@@ -3,15 +3,18 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from manymask.choices import Engine, SamplerName
+from manymask.choices import Engine, Form, SamplerName
 from manymask.cli import flags
 from manymask.cli.inputs import chosen_model, found_entries
 from manymask.cli.wording import at_least_one, in_range
 from manymask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from manymask.inference.batch import Request
 
 
 def segment(
@@ -32,6 +35,9 @@ def segment(
     fractional: bool = False,
     alpha: float | None = None,
     engine: Engine = "torch",
+    form: tyro.conf.UseAppendAction[tuple[Form, ...]] = (),
+    slices: Annotated[str | None, tyro.conf.arg(metavar="FIRST-LAST")] = None,
+    resume: Annotated[bool, tyro.conf.arg(name="continue")] = False,
 ) -> int:
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as DICOM too.
 
@@ -53,27 +59,45 @@ def segment(
         fractional: write the confidence map of DICOM as a FRACTIONAL SEG too, which some viewers refuse or hang on.
         alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
         engine: what runs the networks; onnx and openvino are compiled at the start, and worth it for many images.
+        form: what is written, repeat it for several: png is a folder of pictures for each image, nifti and dicom are one
+            folder for each series or volume. Without it png, and the form of the input.
+        slices: FIRST-LAST, the slices of series and volumes that are segmented, by the numbers in the names of results.
+        resume: keep the results in OUT that would be drawn again in the same way, and draw the others.
     """
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.hub.model_folder import load_model
-    from manymask.inference import batch as inference
-    from manymask.inference.segmenter import Segmenter
+    from manymask.inference.batch import Request
     from manymask.io.dicom.deidentify import Anonymiser
     from manymask.io.window import parse_window
 
     _check_segment(model, out, samples, threshold)
     rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
+    request = Request(
+        out, samples, seed, SamplingConfig(sampler, steps), threshold, rois, shown, Anonymiser() if anonymise else None,
+        store, fractional, alpha, form, resume,
+    )  # fmt: skip
+    return _segmented(inputs, model, request, engine, parse_slices(slices) if slices else None)
+
+
+def _segmented(
+    inputs: tuple[str, ...], model: str | None, request: "Request", engine: Engine, numbers: tuple[int, int] | None
+) -> int:
+    """Carries out a request on the slices of these numbers, all if None; returns the exit status."""
+    from manymask.hub.model_folder import load_model
+    from manymask.inference.batch import segment_all
+    from manymask.inference.entries import between
+    from manymask.inference.segmenter import Segmenter
+
     entries, tally = found_entries(inputs, segment)
-    if anonymise and store:
+    if request.anonymiser is not None and request.store:
         _check_no_archive(entries)
+    if numbers is not None and entries:
+        entries = between(entries, *numbers, tally)
     if not entries:
         return 2
     segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine)
-    segmenter.model.resolve(sampling := SamplingConfig(sampler, steps))
-    hidden = Anonymiser() if anonymise else None
-    request = inference.Request(out, samples, seed, sampling, threshold, rois, shown, hidden, store, fractional, alpha)
-    inference.segment_all(segmenter, entries, request, tally)
-    print("\n".join(tally.lines(out)))
+    segmenter.model.resolve(request.sampling)
+    segment_all(segmenter, entries, request, tally)
+    print("\n".join(tally.lines(request.out)))
     return 2 if tally.failed or tally.incomplete else 0
 
 
@@ -90,6 +114,15 @@ def parse_roi(text: str) -> tuple[int, int]:
     if not found:
         raise ConfigError(f"--roi wants X,Y in whole pixels from the top left, as in --roi 210,145, not {text!r}")
     return int(found[1]), int(found[2])
+
+
+def parse_slices(text: str) -> tuple[int, int]:
+    """`FIRST-LAST`: the numbers of the first and the last slice; one number stands for both."""
+    found = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", text)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if first > last:
+        raise ConfigError(f"--slices wants FIRST-LAST, as in --slices 40-62, not {text!r}")
+    return first, last
 
 
 def _check_segment(model: str | None, out: Path, samples: int, threshold: float) -> None:

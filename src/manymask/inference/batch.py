@@ -3,46 +3,43 @@
 OUT/NAME/              one picture: PNG masks and maps, result.json
 OUT/SERIES/            three-dimensional results: DICOM SEG of a series, NIfTI volumes; a single picture has them
                        in its own folder
-OUT/summary.csv        one line per picture, if there are several
+OUT/summary.csv        one line per picture and series
 A result of another image is never replaced: the new one is then written to NAME-2.
 Names never come from a patient field, and with `anonymise` not from file names either.
 """
 
-import hashlib
-import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from manymask.choices import Form
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError, ManymaskError
 from manymask.hub.intended_use import finding
-from manymask.inference.cautions import kind
+from manymask.inference.earlier import EarlierResults, read_result
+from manymask.inference.entries import Entry
 from manymask.inference.failures import FullError, reported
-from manymask.inference.outputs import Output, SeriesResult, fill_result, put_result, series_promises
+from manymask.inference.outputs import Output, SeriesResult, fill_result, put_result
 from manymask.inference.preprocess import Point
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
+from manymask.inference.series import Whole, complete, forms_of, series_name, together, whole_source
 from manymask.inference.summary import write_summary
+from manymask.inference.tally import RunSummary, say
 from manymask.io.atomic import working_folder, write_json
 from manymask.io.dicom.deidentify import Anonymiser
-from manymask.io.dicom.objects import derived_objects, write_objects
-from manymask.io.dicom.series import seen_through
-from manymask.io.dicom.web import ArchiveSeries, archive_series, is_address
+from manymask.io.dicom.objects import derived_objects
+from manymask.io.dicom.series import Series, seen_through
+from manymask.io.dicom.web import ArchiveSeries
 from manymask.io.image import DicomFrame, ImageSource, Picture
-from manymask.io.inputs import FoundInputs, Input, Raster, find_inputs
-from manymask.io.nifti import write_nifti
+from manymask.io.inputs import Raster
 from manymask.io.raster import to_channels
 from manymask.io.record import Record, SourceRecord
+from manymask.io.source import source_of
 from manymask.io.window import Window
 from manymask.progress import Progress
-
-Entry = Input | ArchiveSeries
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,8 @@ class Request:
         store: whether DICOM objects are stored in the archive that the series came from.
         fractional: whether the confidence is also written as a FRACTIONAL SEG.
         alpha: share of the inner and the outer outline; see `Segmenter.outline_alpha`.
+        forms: what is written; PNG and the form of the input if empty.
+        resume: whether results of an earlier run stay if they would be drawn again in the same way.
     """
 
     out: Path
@@ -74,95 +73,18 @@ class Request:
     store: bool = False
     fractional: bool = False
     alpha: float | None = None
+    forms: tuple[Form, ...] = ()
+    resume: bool = False
 
-
-@dataclass
-class RunSummary:
-    """Counts of a run. Errors are printed at once, on stderr; warnings at the end, each kind once.
-
-    Attributes:
-        done: segmented images.
-        failed: images that could not be segmented.
-        incomplete: series whose images were segmented, but whose SEG or NIfTI could not be made or stored.
-        stored: DICOM objects stored in the archive.
-        replaced: earlier results of the same images.
-        warned: for each kind of warning, its first text, the first image, and how many there are.
-        worded: how an error is put into words.
-    """
-
-    done: int = 0
-    failed: int = 0
-    incomplete: int = 0
-    stored: int = 0
-    replaced: int = 0
-    warned: dict[str, tuple[str, str, int]] = field(default_factory=dict)
-    worded: Callable[[ManymaskError], str] = str
-
-    def fail(self, error: ManymaskError) -> None:
-        """Count and print an image that could not be segmented."""
-        self.failed += 1
-        say(self.worded(error))
-
-    def miss(self, error: ManymaskError) -> None:
-        """Count and print a series without SEG or NIfTI."""
-        self.incomplete += 1
-        say(self.worded(error))
-
-    def warn(self, label: str, warnings: Sequence[str]) -> None:
-        """Note the warnings of one image, which `label` names."""
-        for warning in warnings:
-            text, first, count = self.warned.get(kind(warning), (warning, label, 0))
-            self.warned[kind(warning)] = (text, first, count + 1)
-
-    def close(self) -> None:
-        """Print the warnings: for each kind the first sentence, the first image, and how many there are."""
-        for text, first, count in self.warned.values():
-            say(f"warning: {first}: {text}" if count == 1 else f"warning: {text} ({count} images: {first}, …)")
-
-    def lines(self, out: Path) -> list[str]:
-        """The lines for stdout at the end."""
-        said = [f"{self.done} of {self.done + self.failed} image(s) segmented → {out}"]
-        if self.replaced:
-            said.append(f"{self.replaced} earlier result(s) of the same images replaced")
-        if self.stored:
-            said.append(f"{self.stored} DICOM object(s) stored in the archive")
-        if self.incomplete:
-            said.append(f"{self.incomplete} series got pictures, but no SEG or NIfTI")
-        return said
-
-
-def say(line: object) -> None:
-    """Print one line on stderr without breaking the progress bar."""
-    tqdm.write(f"manymask: {line}", file=sys.stderr)
-
-
-def find_entries(inputs: Sequence[str]) -> tuple[list[Entry], FoundInputs]:
-    """Find what to segment.
-
-    Args:
-        inputs: paths of files and folders, and addresses of series in DICOMweb archives.
-
-    Returns:
-        The entries, files and folders first, and what was found in these, with problems and remarks.
-    """
-    addresses = [text for text in inputs if is_address(text)]
-    paths = [Path(text) for text in inputs if not is_address(text)]
-    found = find_inputs(paths) if paths or not addresses else FoundInputs()
-    archives: list[Entry] = []
-    for address in addresses:
-        try:
-            archives.append(archive_series(address))
-        except ManymaskError as error:
-            found.problems.append(str(error))
-    return [*found.inputs, *archives], found
-
-
-def announce(found: FoundInputs, tally: RunSummary) -> None:
-    """Print what was found and is not segmented, one line each; problems count as failed."""
-    for remark in found.remarks:
-        say(remark)
-    for problem in found.problems:
-        tally.fail(InputError(problem))
+    def output(self) -> dict[str, Any]:
+        """What was requested beside the settings of `Record`, as in result.json."""
+        return {
+            "forms": sorted(self.forms),
+            "window": None if self.window is None else asdict(self.window),
+            "alpha": self.alpha,
+            "anonymised": self.anonymiser is not None,
+            "fractional": self.fractional,
+        }
 
 
 def segment_all(
@@ -190,12 +112,15 @@ def segment_all(
 
 def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
     """Segment every picture of every entry, as `segment_all` says."""
-    record = run.segmenter.record(SourceRecord(), run.request.samples, sampling=run.request.sampling)
+    ask = run.request
+    record = run.segmenter.record(SourceRecord(), ask.samples, ask.seed, ask.sampling, ask.threshold, ask.rois)
     run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
     with working_folder(run.request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
     total = _count(entries)
     alone = len(entries) == 1 and isinstance(entries[0], Raster)
+    if run.request.resume:
+        run.earlier = run.results_of_before(record)
     with Progress(desc="segment", unit="image", total=total, disable=alone) as run.bar:
         try:
             for entry in entries:
@@ -231,6 +156,7 @@ class Run:
         bar: shows the progress, a tqdm.
         taken: names of folders in OUT that this run has used.
         complete: whether all entries were gone through.
+        earlier: results that stay as they are; None if all are drawn.
     """
 
     segmenter: Segmenter
@@ -239,6 +165,18 @@ class Run:
     bar: Any = None
     taken: set[str] = field(default_factory=set)
     complete: bool = False
+    earlier: EarlierResults | None = None
+
+    def results_of_before(self, record: Record) -> EarlierResults:
+        """The results in OUT that this run would draw again in the same way."""
+        calibration = None if self.segmenter.uncalibrated(record) else self.segmenter.trained.calibration
+        asked, png = self.request.output(), self.pictures_written
+
+        def fits(found: Mapping[str, Any], folder: Path) -> bool:
+            masks = range(1, len(found.get("areas", ())) + 1 if png else 1)
+            return found.get("output") == asked and all((folder / f"mask-{k:02}.png").exists() for k in masks)
+
+        return EarlierResults(self.request.out, record, calibration, fits)
 
     def close(self) -> None:
         """What is written at the end, also of a run that was interrupted: OUT/summary.csv."""
@@ -246,15 +184,17 @@ class Run:
 
     def segment(self, entry: Entry) -> None:
         """The pictures of one entry, and the series or volume that they form."""
-        together: list[tuple[Picture, SeriesResult]] = []
+        if self.reuse(entry):
+            return
+        drawn: list[tuple[Picture, SeriesResult]] = []
         failed: list[ManymaskError] = []
         with reported(failed.append, _label(entry)):
-            together = [pair for pair in self.pictures(entry) if pair[0].origin is not None]
+            drawn = [pair for pair in self.pictures(entry) if pair[0].origin is not None]
         for error in failed:  # half a series makes no volume
             self.tally.fail(error)
-        if together and not failed:
-            with reported(self.tally.miss, together[0][0].name):
-                self.finish(entry, [picture for picture, _ in together], [result for _, result in together])
+        if drawn and not failed:
+            with reported(self.tally.miss, drawn[0][0].name):
+                self.finish(entry, [picture for picture, _ in drawn], [result for _, result in drawn])
 
     def pictures(self, entry: Entry) -> Iterator[tuple[Picture, SeriesResult]]:
         """Segment the pictures of one entry and write the folder of each."""
@@ -287,30 +227,40 @@ class Run:
     def draw(self, entry: Entry, picture: Picture, windowed: Picture) -> SeriesResult:
         """The masks of one picture, which `windowed` shows through the model's window, written to its own folder."""
         ask = self.request
+        forms = forms_of(picture, ask.forms)
         result = self.segmenter.segment(
             windowed, ask.samples, ask.seed, sampling=ask.sampling, threshold=ask.threshold, rois=ask.rois
         )
         assert result.record is not None
-        source = result.record.source
-        file = entry.file
-        source = replace(source, file=file) if ask.anonymiser is None else source.anonymous()
-        record = replace(result.record, source=source)
+        record = replace(result.record, source=self.source(entry, result.record.source))
         # only the thresholded masks are kept: probabilities take four times the memory
         result = replace(result, masks=result.masks >= 0.5, record=record)
-        output = self.output(picture, result)
-        folder = self.put(picture.name, record, lambda folder: fill_result(folder, output))
+        output = self.output(entry, picture, result)
+        if "png" in forms:
+            folder = self.put(picture.name, record, lambda folder: fill_result(folder, output))
+            kept = SeriesResult.of(output, folder)
+        else:  # written with its series, or as a whole at the end
+            folder = Path(picture.name)
+            kept = replace(SeriesResult.of(output, folder), content=output.content())
         self.tally.done += 1
         label = str(entry.path) if isinstance(entry, Raster) and ask.anonymiser is None else folder.name
         self.tally.warn(label, result.warnings)
-        return SeriesResult.of(output, folder)
+        return kept
 
-    def output(self, picture: Picture, result: Segmentation) -> Output:
+    def named(self, entry: Entry) -> str | None:
+        """How the input is called: the path of its file below the folder that was given; None if it has no name to write."""
+        if self.request.anonymiser is not None or entry.file is None or isinstance(entry, (Series, ArchiveSeries)):
+            return None
+        return entry.path.relative_to(entry.under).as_posix() if entry.under else entry.file
+
+    def output(self, entry: Entry, picture: Picture, result: Segmentation) -> Output:
         """What is written of one picture."""
         record = result.record
         assert record is not None
         height, width = picture.pixels.shape[:2]
         facts = {
-            "input": record.source.file or picture.name, **record.facts(), "warnings": list(result.warnings),
+            "input": self.named(entry) or picture.name, **record.facts(), "output": self.request.output(),
+            "warnings": list(result.warnings),
             "width": width, "height": height, "mean_entropy_bits": float(result.entropy.mean()),
             "seconds": result.seconds,
         }  # fmt: skip
@@ -328,43 +278,84 @@ class Run:
 
     def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[SeriesResult]) -> None:
         """Write SEG or NIfTI of a series, beside its only picture or in a separate folder, and store it in the archive."""
-        record = _together([r.record for r in results if r.record is not None])
-        made: list[Any] = []
-        if isinstance(pictures[0].origin, DicomFrame):
-            facts = {"input": pictures[0].name, **record.facts()}
-            shown, request = finding(self.segmenter.recipe.dataset), self.request
-            made = derived_objects(pictures, results, facts, request.anonymiser, request.fractional, shown)
-
-        def fill(folder: Path) -> None:
-            if made:
-                write_objects(folder, made)
-            else:
-                write_nifti(folder, pictures, results)
-
-        def fill_whole(folder: Path) -> None:
-            fill(folder)
-            warnings = list(dict.fromkeys(w for result in results for w in result.warnings))
-            names = [p.name for p in pictures]
-            facts = {"input": record.source.file or whole, **record.facts(), "warnings": warnings, "images": names}
-            promises = series_promises(names, results, self.segmenter.trained.calibration)
-            write_json(folder / "result.json", facts | {"promises": promises})
-
-        if len(pictures) == 1:
-            fill(results[0].folder)
+        record = together([r.record for r in results if r.record is not None])
+        forms = forms_of(pictures[0], self.request.forms)
+        stored = isinstance(entry, ArchiveSeries) and self.request.store
+        made = self.dicom_objects(pictures, results, record) if stored or "dicom" in forms else []
+        whole = Whole(pictures, results, record, made, forms)
+        if len(pictures) > 1:
+            self.put_series(whole)
+        elif "png" in forms:
+            whole.fill(results[0].folder)
         else:
-            whole = re.sub(r"(^|-)(image|slice|frame)-\d+.*$", "", pictures[0].name) or "series"
-            self.put(whole, record, fill_whole)
-        if isinstance(entry, ArchiveSeries) and self.request.store:
+            content = results[0].content
+
+            def fill_one(folder: Path) -> None:
+                whole.fill(folder)
+                write_json(folder / "result.json", content)
+
+            self.put(pictures[0].name, record, fill_one)
+        if isinstance(entry, ArchiveSeries) and stored:
             entry.store(made)
             self.tally.stored += len(made)
 
+    def dicom_objects(self, pictures: Sequence[Picture], results: Sequence[SeriesResult], record: Record) -> list[Any]:
+        """The DICOM objects of a series; none of what is not from DICOM."""
+        if not isinstance(pictures[0].origin, DicomFrame):
+            return []
+        facts = {"input": pictures[0].name, **record.facts()}
+        shown, request = finding(self.segmenter.recipe.dataset), self.request
+        return derived_objects(pictures, results, facts, request.anonymiser, request.fractional, shown)
 
-def _together(records: Sequence[Record]) -> Record:
-    """The record of the series that several pictures form."""
-    uids = tuple(dict.fromkeys(uid for record in records for uid in record.source.sop_instance_uids))
-    hashes = hashlib.sha256("".join(record.source.pixels_sha256 for record in records).encode()).hexdigest()
-    whole = records[0].source.pixels_sha256 if len(records) == 1 else hashes
-    return replace(records[0], source=SourceRecord(records[0].source.file, uids, whole))
+    def put_series(self, whole: Whole) -> None:
+        """Put the folder of a series in OUT."""
+        name = series_name(whole.pictures[0].name)
+        content, remarks = whole.facts(name, self.segmenter.trained.calibration, self.request.output())
+
+        def fill(folder: Path) -> None:
+            whole.fill(folder)
+            write_json(folder / "result.json", content)
+
+        folder = self.put(name, whole.record, fill)
+        if whole.pictures[0].slice is not None:
+            self.tally.warn(folder.name, remarks)
+
+    def reuse(self, entry: Entry) -> bool:
+        """Whether an earlier run segmented the whole entry in the same way; its results then stay as they are."""
+        if self.earlier is None or isinstance(entry, ArchiveSeries):
+            return False
+        sources: list[SourceRecord] = []
+        forms: frozenset[Form] = frozenset()
+        failed: list[ManymaskError] = []
+        with reported(failed.append, None):
+            for picture in _named(entry, self.request, failed.append):
+                windowed = seen_through(picture, self.segmenter.recipe.window)
+                if picture.origin is None or windowed.pixels.min() < windowed.pixels.max():
+                    sources.append(self.source(entry, source_of(windowed)))
+                    forms = forms_of(picture, self.request.forms)
+        if failed or not sources:  # reported when they are drawn
+            return False
+        several = len(sources) > 1 and not isinstance(entry, Raster)
+        pictures = sources if self.pictures_written or not several else []
+        names = self.earlier.take_all([*pictures, *([whole_source(sources)] if several else [])])
+        if not names or not complete(self.request.out / names[-1], forms):
+            return False
+        self.taken |= set(names)
+        self.tally.done += len(sources)
+        self.tally.reused += len(sources)
+        self.bar.update(entry.count() or 0)
+        for name in names:
+            self.tally.warn(name, read_result(self.request.out / name).get("warnings", ()))
+        return True
+
+    @property
+    def pictures_written(self) -> bool:
+        """Whether each picture of a series has its own folder."""
+        return not self.request.forms or "png" in self.request.forms
+
+    def source(self, entry: Entry, source: SourceRecord) -> SourceRecord:
+        """A source as it is recorded: with the name of its file, or without all that tells who the patient is."""
+        return replace(source, file=entry.file) if self.request.anonymiser is None else source.anonymous()
 
 
 def _label(entry: Entry) -> str | None:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from manymask.errors import InputError
-from manymask.inference.batch import Entry
+from manymask.inference.entries import Entry
 from manymask.inference.triage import Ranked, TriageRun
 from manymask.io.atomic import atomic_folder, read_object, write_json
 from manymask.io.dicom.series import seen_through

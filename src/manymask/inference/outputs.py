@@ -133,6 +133,27 @@ class Output:
         """Both outlines for `alpha`; None if there are none."""
         return None if self.alpha is None or self.found.calibration is None else self.found.outlines(self.alpha)
 
+    @property
+    def drawn(self) -> np.ndarray:
+        """The masks, cut at ½, bool (n, H, W)."""
+        masks: np.ndarray = self.found.masks.numpy()
+        return masks if masks.dtype == bool else masks >= 0.5
+
+    def content(self) -> dict[str, Any]:
+        """The content of result.json."""
+        outlines, consensus = self.outlines, self.found.consensus.numpy()
+        drawn = self.drawn
+        areas = drawn.sum(axis=(1, 2)).tolist()
+        agreed = int(consensus.sum())
+        promises = self.found.promises() | ({"alpha": outlines.alpha} if outlines else {})
+        content = {**self.facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
+                "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
+                "pairwise_iou": pairwise_agreement(drawn), **area_record(areas, agreed, self.spacing),
+                "promises": promises}  # fmt: skip
+        if self.accepted:
+            content["accepted"] = self.accepted.facts(self.spacing)
+        return content
+
 
 def write_result(folder: Path, output: Output) -> None:
     """Write a result to a folder, completely or not at all; an earlier result there is replaced.
@@ -156,17 +177,8 @@ def fill_result(folder: Path, output: Output) -> None:
         output: what is written.
     """
     found, outlines = output.found, output.outlines
-    masks, consensus = found.masks.numpy(), found.consensus.numpy()
-    drawn = masks if masks.dtype == bool else masks >= 0.5
-    areas = drawn.sum(axis=(1, 2)).tolist()
-    agreed = int(consensus.sum())
-    promises = found.promises() | ({"alpha": outlines.alpha} if outlines else {})
-    content = {**output.facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
-               "area_mean": float(np.mean(areas)), "area_std": float(np.std(areas, ddof=min(1, len(areas) - 1))),
-               "pairwise_iou": pairwise_agreement(drawn), **area_record(areas, agreed, output.spacing),
-               "promises": promises}  # fmt: skip
-    if output.accepted:
-        content["accepted"] = output.accepted.facts(output.spacing)
+    drawn, consensus = output.drawn, found.consensus.numpy()
+    content = output.content()
     text = png_text(output.facts)
     for number, mask in zip(found.numbers, drawn, strict=True):
         write_png(folder / f"mask-{number:02}.png", mask, text)
@@ -199,6 +211,7 @@ class SeriesResult:
         outlines: None if the result is not calibrated.
         expected: what is to be expected of the result; None if it is not calibrated.
         uncalibrated: why not; empty if it is.
+        content: of result.json, if that is not written yet.
     """
 
     masks: np.ndarray
@@ -210,6 +223,7 @@ class SeriesResult:
     outlines: PromisedOutlines | None = None
     expected: Assessment | None = None
     uncalibrated: str = ""
+    content: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, output: Output, folder: Path = Path()) -> "SeriesResult":
@@ -223,9 +237,8 @@ class SeriesResult:
             The part that is kept.
         """
         found = output.found
-        masks = found.masks.numpy()
         return cls(
-            masks if masks.dtype == bool else masks >= 0.5, found.confidence.numpy(), found.consensus.numpy(), folder,
+            output.drawn, found.confidence.numpy(), found.consensus.numpy(), folder,
             found.record, found.warnings, output.outlines, found.expected, found.uncalibrated,
         )  # fmt: skip
 

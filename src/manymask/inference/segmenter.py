@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,11 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Returns:
             The input of the model.
         """
-        picture = self.picture(image)
-        return view_of(picture.pixels, self.recipe, rois, picture.name)
+        return self._view(self.picture(image), rois)
+
+    def _view(self, picture: Picture, rois: Sequence[Point]) -> View:
+        volume = picture.slice.volume if picture.slice else ""
+        return view_of(picture.pixels, self.recipe, rois, picture.name, volume)
 
     def picture(self, image: ImageLike) -> Picture:
         """Read an image, through the model's own intensity window if it has one.
@@ -141,7 +145,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     ) -> Segmentation:
         """Draw several masks of one image.
 
-        The same image, seed and sampling give the same masks, and the first k of n masks are those of k.
+        The same image, seed and sampling give the same masks, and the first k of n masks are those of k. Mask k of all slices
+        of a DICOM series or a NIfTI volume comes from the same noise: it is one hypothesis of the volume.
 
         Args:
             image: the path of a file that holds one image (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), a Pillow image, a
@@ -165,7 +170,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         _check_asked(samples, seed, threshold)
         start = time.perf_counter()
         picture = self.picture(image)
-        view = view_of(picture.pixels, self.recipe, rois, picture.name)
+        view = self._view(picture, rois)
         looked = time.perf_counter()
         drawing = self.draw(view, samples, seed, sampling, every=samples)
         drawn = torch.cat(list(drawing), dim=1)
@@ -228,6 +233,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """
         if record.left_out:
             drawn = drawn[:, [number - 1 for number in record.kept]]
+        record = replace(record, noise="volume" if view.volume else "image")
         masks = view.paste(drawn)
         fused = fuse(masks, record.threshold)
         why_not = self.uncalibrated(record)

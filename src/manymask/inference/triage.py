@@ -9,7 +9,6 @@ from its result.json when the tables are written.
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,15 +18,17 @@ import numpy as np
 
 from manymask.calibration.calibration import Assessment
 from manymask.calibration.quality import FAILURE
-from manymask.errors import InputError, ManymaskError
+from manymask.errors import InputError
 from manymask.hub.intended_use import finding
-from manymask.inference.batch import Entry, Run
+from manymask.inference.batch import Run
+from manymask.inference.earlier import EarlierResults, read_result, value_at
+from manymask.inference.entries import Entry
 from manymask.inference.failures import reported
 from manymask.inference.outputs import SeriesResult
 from manymask.inference.review import BUDGET, Budget, Review, nothing_promised, promised
 from manymask.inference.thumbnail import THUMBNAIL, write_thumbnail
 from manymask.inference.triage_page import write_page
-from manymask.io.atomic import atomic_file, read_object, write_json
+from manymask.io.atomic import atomic_file, write_json
 from manymask.io.image import Picture
 from manymask.io.record import Record, SourceRecord, now
 from manymask.io.source import source_of
@@ -75,7 +76,6 @@ class TriageRun(Run):
     ranked: list[Ranked] = field(default_factory=list)
     why_not: str = ""
     reused: int = 0
-    _earlier: dict[str, list[str]] = field(default_factory=dict)
     _entry: int = -1
     _shown: np.ndarray | None = None
 
@@ -89,24 +89,22 @@ class TriageRun(Run):
         if reason and ask.samples < 2:
             raise InputError(f"one mask has no other to agree with, draw several: {reason}", parameter="samples")
         _check_ours(ask.out)
-        for path in sorted(ask.out.glob("*/result.json")):
-            source = self._fitting(path)
-            if source is not None:
-                self._earlier.setdefault(source.pixels_sha256, []).append(path.parent.name)
+        calibration = None if self.why_not else self.segmenter.trained.calibration
+        self._earlier = EarlierResults(ask.out, self._made, calibration, _fits)
 
     def segment(self, entry: Entry) -> None:
         """The pictures of one entry, each on its own: series and volumes are for `manymask segment`."""
         self._entry += 1
         with reported(self.tally.fail, str(getattr(entry, "path", "")) or None):
             for _, kept in self.pictures(entry):
-                found = _read(kept.folder)
+                found = read_result(kept.folder)
                 if found:
                     self.ranked.append(_ranked(kept.folder.name, self._entry, found))
 
     def draw(self, entry: Entry, picture: Picture, windowed: Picture) -> SeriesResult:
         """The masks of one picture, unless they are there already."""
         source = source_of(windowed, entry.file)
-        name = self._take(source)
+        name = self._earlier.take(source)
         if name is None:
             self._shown = windowed.pixels
             return super().draw(entry, picture, windowed)
@@ -114,7 +112,7 @@ class TriageRun(Run):
         self.taken.add(name)
         self.reused += 1
         self.tally.done += 1
-        self.tally.warn(name, _read(folder).get("warnings", ()))
+        self.tally.warn(name, read_result(folder).get("warnings", ()))
         nothing = np.zeros((0, 0, 0), bool)
         return SeriesResult(nothing, nothing, nothing, folder, replace(self._made, source=source))
 
@@ -165,7 +163,7 @@ class TriageRun(Run):
         if self.review is not None:
             total = max(self.review.expected, 1e-12)
         for rank, each in enumerate(self.ranked, start=1):
-            result = _read(self.request.out / each.name)
+            result = read_result(self.request.out / each.name)
             worst = _worst(result)
             agreement = result.get("pairwise_iou")
             row = dict.fromkeys(COLUMNS, "") | {
@@ -229,41 +227,18 @@ class TriageRun(Run):
         assert calibration is not None
         return promised(review, k, calibration, sum(bool(each.foreign) for each in self.ranked), self.find)
 
-    def _fitting(self, path: Path) -> SourceRecord | None:
-        """The source of an earlier result that this run would draw again in the same way; else None."""
-        found = _read(path.parent)
-        if not found or not (path.parent / THUMBNAIL).exists():
-            return None
-        made = json.loads(json.dumps(self._made.facts()))
-        same = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "rois")
-        if any(found.get(name) != made[name] for name in same):
-            return None
-        if _at(found, "model", "weights_sha256") != self._made.model.weights_sha256:
-            return None
-        if _at(found, "manymask", "version") != self._made.version:
-            return None
-        promises = found.get("promises")
-        calibration = None if self.why_not else self.segmenter.trained.calibration
-        theirs = (_at(promises, "data_hash"), _at(promises, "created"))
-        ours = (None, None) if calibration is None else (calibration.origin.data_hash, calibration.origin.created)
-        whole = (_worst(found) is None) == bool(self.why_not)
-        return SourceRecord.read(found) if whole and theirs == ours else None
-
-    def _take(self, source: SourceRecord) -> str | None:
-        """The folder of an earlier result of this source, once."""
-        names = self._earlier.get(source.pixels_sha256, [])
-        for name in names:
-            if not SourceRecord.read(_read(self.request.out / name)).differs(source):
-                names.remove(name)
-                return name
-        return None
-
 
 def _check_ours(out: Path) -> None:
     """`InputError` if a table of this name was not written by this program."""
     path = out / CSV
     if path.exists() and not path.read_bytes()[:40].startswith(",".join(COLUMNS[:4]).encode()):
         raise InputError(f"{path} is not ours: name another place or move it", path=path)
+
+
+def _fits(found: Mapping[str, Any], folder: Path) -> bool:
+    """Whether an earlier result has all that a table needs."""
+    promised = value_at(found, "promises", "worst") is not None
+    return (folder / THUMBNAIL).exists() and (_worst(found) is not None) == promised
 
 
 def _ranked(name: str, entry: int, result: Mapping[str, Any]) -> Ranked:
@@ -276,23 +251,8 @@ def _ranked(name: str, entry: int, result: Mapping[str, Any]) -> Ranked:
 
 def _worst(result: Mapping[str, Any]) -> Assessment | None:
     """The assessment of the most doubtful region of a result; None if the result is not calibrated."""
-    found = _at(result, "promises", "worst")
+    found = value_at(result, "promises", "worst")
     try:
         return Assessment(**found) if found else None
     except TypeError:  # of another version
         return None
-
-
-def _at(content: Any, *keys: str) -> Any:
-    """A value of nested dictionaries; None if there is none."""
-    for key in keys:
-        content = content.get(key) if isinstance(content, dict) else None
-    return content
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The result.json of a folder; empty if it cannot be read."""
-    try:
-        return read_object(folder / "result.json")
-    except ManymaskError:
-        return {}

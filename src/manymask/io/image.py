@@ -34,12 +34,22 @@ class NiftiSlice:
 
 
 @dataclass(frozen=True)
+class VolumeSlice:
+    """Where a picture lies in its volume. volume: what tells it from other volumes, and is never written; number: as in the
+    name of the picture; depth: mm along the normal, if known."""
+
+    volume: str
+    number: int
+    depth: float | None = None
+
+
+@dataclass(frozen=True)
 class Picture:
     """One image, (H, W) or (H, W, 3) of any depth; DICOM comes rescaled, windowed, upright and as uint8.
 
     name: without folder or ending, never from a patient field; spacing: mm between rows and between columns, if known;
     notes: what a reader of the result must know of how the file was read, in whole sentences, such as that the spacing
-    is that of the detector.
+    is that of the detector; slice: None for what is no slice of a volume, such as a photograph or an X-ray.
     """
 
     pixels: np.ndarray
@@ -47,6 +57,7 @@ class Picture:
     spacing: tuple[float, float] | None = None
     origin: DicomFrame | NiftiSlice | None = None
     notes: tuple[str, ...] = ()
+    slice: VolumeSlice | None = None
 
     def light(self) -> "Picture":
         """Without the pixels, which read as 0: what a SEG or a volume needs once its masks are drawn."""

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from manymask.errors import InputError
@@ -12,7 +12,7 @@ from manymask.io.depth import stretch_note
 from manymask.io.dicom.file import is_dicomdir
 from manymask.io.dicom.series import Series, dicom_series, is_dicom
 from manymask.io.image import Failed, Picture
-from manymask.io.nifti import count_slices, is_nifti, nifti_slices, slice_size
+from manymask.io.nifti import count_slices, is_nifti, nifti_slices, slice_size, slices_per_volume
 from manymask.io.raster import claimed_size, holds_raster, is_raster, read_noted
 from manymask.io.window import Window
 
@@ -27,9 +27,10 @@ _NAMES_SHOWN = 4
 
 @dataclass(frozen=True)
 class Raster:
-    """A PNG, JPEG, TIFF, BMP, WebP or GIF file."""
+    """A PNG, JPEG, TIFF, BMP, WebP or GIF file; `under`: the folder that was named, if it was found in one."""
 
     path: Path
+    under: Path | None = None
 
     @property
     def file(self) -> str | None:
@@ -58,9 +59,11 @@ class Raster:
 
 @dataclass(frozen=True)
 class Nifti:
-    """A NIfTI file."""
+    """A NIfTI file; `numbers`: of its first and last slice that are read, None for all; they count in each of its volumes."""
 
     path: Path
+    under: Path | None = None
+    numbers: tuple[int, int] | None = None
 
     @property
     def file(self) -> str | None:
@@ -69,7 +72,16 @@ class Nifti:
 
     def count(self) -> int:
         """How many slices it has along all axes but the first two."""
-        return count_slices(self.path)
+        return len(self._indices())
+
+    def _indices(self) -> list[int]:
+        count, depth = count_slices(self.path), slices_per_volume(self.path)
+        first, last = self.numbers or (1, depth)
+        return [index for index in range(count) if first <= index % depth + 1 <= last]
+
+    def between(self, first: int, last: int) -> "Nifti":
+        """The slices from number `first` to number `last`."""
+        return replace(self, numbers=(first, last))
 
     def sizes(self) -> set[tuple[int, int]]:
         """Of a slice, as the header says."""
@@ -77,11 +89,11 @@ class Nifti:
 
     def read(self, index: int, window: Window | None = None) -> Picture:
         """Slice `index`."""
-        return next(nifti_slices(self.path, window, index))
+        return next(nifti_slices(self.path, window, [self._indices()[index]]))
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         """Its slices; see `nifti_slices`."""
-        return nifti_slices(self.path, window, failed=failed)
+        return nifti_slices(self.path, window, None if self.numbers is None else self._indices(), failed)
 
 
 Input = Raster | Nifti | Series
@@ -173,8 +185,8 @@ def find_inputs(paths: Iterable[Path]) -> FoundInputs:
     return found
 
 
-def _file(path: Path) -> Input:
-    return Nifti(path) if is_nifti(path) else Raster(path)
+def _file(path: Path, under: Path | None = None) -> Input:
+    return Nifti(path, under) if is_nifti(path) else Raster(path, under)
 
 
 def _is_picture(path: Path) -> bool:
@@ -209,7 +221,7 @@ def _take_folder(folder: Path, files: _Files, found: FoundInputs) -> None:
         if problem is not None:
             found.problems.append(problem)
         elif known and not seen:
-            files.single.append(_file(path))
+            files.single.append(_file(path, folder))
         elif not seen and not is_dicomdir(path):
             files.lying.append(path)
     foreign = [path for path in others if path.suffix.lower() in _FOREIGN]
@@ -229,10 +241,11 @@ def _may_be_dicom(path: Path) -> bool:
 
 
 def _by_kind(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:_NAMES_SHOWN])
     if len(paths) <= _NAMES_SHOWN:
-        return ", ".join(path.name for path in paths)
+        return names
     kinds = Counter(path.suffix.lower() or "without ending" for path in paths)
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return f"{names}, … ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"
 
 
 def _walk(folder: Path, found: FoundInputs) -> Iterator[Path]:

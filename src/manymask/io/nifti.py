@@ -10,10 +10,12 @@ rule). A file of several volumes is read volume after volume.
 """
 
 import gzip
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ import numpy as np
 from manymask.errors import InputError, ManymaskError, MissingExtraError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import stretch_note
+from manymask.io.dicom.grid import dicom_grid
 from manymask.io.dicom.header import SMALLEST_SIDE, VOLUME_LIMIT
-from manymask.io.image import Drawn, NiftiSlice, Picture
+from manymask.io.image import DicomFrame, Drawn, NiftiSlice, Picture, VolumeSlice
 from manymask.io.samples import PIXEL_LIMIT
 from manymask.io.window import Window, fixed
 
@@ -42,8 +45,12 @@ def is_nifti(path: Path) -> bool:
 
 def count_slices(path: Path) -> int:
     """How many slices `nifti_slices` gives, from the header alone."""
-    nibabel = _nibabel()
-    return int(np.prod(_checked_header(path, nibabel).get_data_shape()[2:]))
+    return int(np.prod(_checked_header(path, _nibabel()).get_data_shape()[2:]))
+
+
+def slices_per_volume(path: Path) -> int:
+    """How many of the slices make one volume, from the header alone."""
+    return int((*_checked_header(path, _nibabel()).get_data_shape()[2:], 1)[0])
 
 
 def slice_size(path: Path) -> tuple[int, int]:
@@ -59,10 +66,13 @@ def affine_of(path: Path) -> np.ndarray:
 
 
 def nifti_slices(
-    path: Path, window: Window | None = None, first: int = 0, failed: Callable[[ManymaskError], None] | None = None
+    path: Path,
+    window: Window | None = None,
+    indices: Sequence[int] | None = None,
+    failed: Callable[[ManymaskError], None] | None = None,
 ) -> Iterator[Picture]:
-    """The slices from `first` on, in the order of the third axis, in the file's own values (scaled by its slope); with a
-    fixed window as uint8; colour as uint8 (H, W, 3). Values that are not numbers (NaN) are background.
+    """The slices of these `indices`, all if None, in the order of the third axis, in the file's own values (scaled by its
+    slope); with a fixed window as uint8; colour as uint8 (H, W, 3). Values that are not numbers (NaN) are background.
 
     One slice is held at a time. A slice that cannot be read is told to `failed`, if given. Raises `InputError` for what
     is no NIfTI image of sensible size.
@@ -74,7 +84,7 @@ def nifti_slices(
         grid = _grid(image, written, path)
     stem = path.name[: -len(next(s for s in reversed(SUFFIXES) if path.name.lower().endswith(s)))]
     count = int(np.prod(grid.shape[2:]))
-    for index in range(first, count):
+    for index in range(count) if indices is None else indices:
         try:
             plane = _plane(image.dataobj, grid, index, path)
             with decoding(path):
@@ -94,7 +104,7 @@ def nifti_slices(
             stretched = stretch_note(shown)
         notes = (*grid.notes, *notes, *([stretched] if stretched else []))
         origin = NiftiSlice(grid.affine, grid.shape, index, values, image.header)
-        yield Picture(shown, stem + _suffix(grid.shape, index), grid.spacing, origin, notes)
+        yield Picture(shown, stem + _suffix(grid.shape, index), grid.spacing, origin, notes, _slice(grid, index, path))
 
 
 def write_nifti(
@@ -107,19 +117,17 @@ def write_nifti(
     """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid; of
     calibrated results inner.nii.gz and outer.nii.gz too, with the share that they hold for in the header's description.
 
-    pictures: slices of one file, with a result each; slices that are not among them stay 0. numbers: of the masks, from 1;
-    without gaps if not given. accepted: of each picture, the mask that a person accepted (H, W), in accepted.nii.gz.
-    Raises `InputError` for pictures that do not come from one NIfTI file.
+    pictures: slices of one NIfTI file or of one DICOM series, with a result each; slices that are not among them stay 0.
+    numbers: of the masks, from 1; without gaps if not given. accepted: of each picture, the mask that a person accepted
+    (H, W), in accepted.nii.gz. Raises `InputError` for other pictures, and for a series that lies on no regular grid.
     """
-    slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
-    if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
-        raise InputError("these pictures are not slices of one NIfTI file: no volume can be made of them")
-    affine, shape, header = slices[0].affine, slices[0].shape, slices[0].header
+    affine, shape, indices, header = _target(pictures)
+    turned = isinstance(pictures[0].origin, NiftiSlice)
 
     def write(name: str, planes: list[np.ndarray], description: str = "") -> Path:
         volume = np.zeros((*shape[:2], int(np.prod(shape[2:]))), planes[0].dtype)
-        for place, plane in zip(slices, planes, strict=True):
-            volume[:, :, place.index] = to_plane(plane, affine)
+        for index, plane in zip(indices, planes, strict=True):
+            volume[:, :, index] = to_plane(plane, affine) if turned else plane.T
         path = folder / f"{name}.nii.gz"
         with atomic_file(path) as beside:
             image = _like(header, volume.reshape(shape, order="F"), affine)
@@ -143,14 +151,26 @@ def write_nifti(
     return paths
 
 
+def _target(pictures: Sequence[Picture]) -> tuple[np.ndarray, tuple[int, ...], list[int], Any]:
+    """Affine and shape of the volume, the place of each picture in it, and the header of the source if it is a NIfTI."""
+    if pictures and all(isinstance(p.origin, DicomFrame) for p in pictures):
+        return *dicom_grid(pictures), None
+    slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
+    if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
+        raise InputError("these pictures are not slices of one NIfTI file: no volume can be made of them")
+    return slices[0].affine, slices[0].shape, [each.index for each in slices], slices[0].header
+
+
 @dataclass(frozen=True)
 class _Grid:
-    """Where the voxels lie: affine (4, 4); spacing in mm between rows (second axis) and columns (first axis)."""
+    """Where the voxels lie: affine (4, 4); spacing in mm between rows (second axis) and columns (first axis); thickness in
+    mm from slice to slice, along their normal."""
 
     affine: np.ndarray
     shape: tuple[int, ...]
     spacing: tuple[float, float] | None
     notes: tuple[str, ...]
+    thickness: float | None = None
 
 
 def _grid(image: Any, written: Any, path: Path) -> _Grid:
@@ -172,7 +192,29 @@ def _grid(image: Any, written: Any, path: Path) -> _Grid:
         return _Grid(affine, shape, None, (*notes, "Its pixels have the size 0: no mm² are given."))
     if abs(float(affine[:3, 0] @ affine[:3, 1])) > 0.01 * across * down:
         return _Grid(affine, shape, None, (*notes, "Its rows and columns are not at right angles: no mm² are given."))
-    return _Grid(affine, shape, (down * scale, across * scale), notes)
+    normal = np.cross(affine[:3, 0], affine[:3, 1]) / (across * down)
+    sized = int(header["sform_code"]) or np.abs(written["pixdim"][3]) > 0
+    thickness = abs(float(normal @ affine[:3, 2])) * scale if sized else 0.0
+    return _Grid(affine, shape, (down * scale, across * scale), notes, thickness or None)
+
+
+def _slice(grid: _Grid, index: int, path: Path) -> VolumeSlice | None:
+    """Where a slice lies in its volume; None for a file of a single slice."""
+    depth = (*grid.shape[2:], 1)[0]
+    if depth == 1:
+        return None
+    at = index % depth
+    told = path.stat()
+    return VolumeSlice(
+        _content(path, told.st_mtime_ns, told.st_size), at + 1, None if grid.thickness is None else at * grid.thickness
+    )
+
+
+@lru_cache(maxsize=8)
+def _content(path: Path, changed: int, size: int) -> str:
+    """Hash of a file of `size` bytes that was last changed then."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _notes(header: Any, shape: tuple[int, ...], affine: np.ndarray) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -68,7 +68,8 @@ class ModelRecord:
 @dataclass(frozen=True)
 class Record:
     """Everything that decides a result, and when it was made. sampler: as `config.to_dict` gives it; left_out: numbers of
-    the masks, from 1, that a person left out of confidence and consensus."""
+    the masks, from 1, that a person left out of confidence and consensus; noise: what mask k shares its noise with, `image`
+    (nothing else) or `volume` (mask k of the other slices)."""
 
     source: SourceRecord
     model: ModelRecord
@@ -80,6 +81,7 @@ class Record:
     guidance_scale: float | None = None
     rois: tuple[tuple[int, int], ...] = ()
     left_out: tuple[int, ...] = ()
+    noise: Literal["image", "volume"] = "image"
     created: str = ""
     version: str = __version__
     git: str = ""
@@ -115,5 +117,5 @@ class Record:
     def settings(self) -> dict[str, Any]:
         """What decides the masks beside source, model and program: equal settings give equal masks."""
         return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "orientations": self.orientations,
-                "sampler": self.sampler, "guidance_scale": self.guidance_scale,
+                "sampler": self.sampler, "guidance_scale": self.guidance_scale, "noise": self.noise,
                 "rois": [list(point) for point in self.rois]}  # fmt: skip

@@ -45,7 +45,7 @@ class MaskFile:
         """As its pixels are, whatever the shape."""
         if not is_nifti(self.path):
             return read_mask(self.path, reading)
-        return mask_of_values(self.path, next(nifti_slices(self.path, None, index)).pixels, reading)
+        return mask_of_values(self.path, next(nifti_slices(self.path, None, [index])).pixels, reading)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from manymask.io.dicom.header import (
 from manymask.io.dicom.pixels import frame_values, render, render_noted
 from manymask.io.dicom.spacing import measure
 from manymask.io.dicom.stacks import Frame, in_stacks
-from manymask.io.image import DicomFrame, Failed, NiftiSlice, Picture
+from manymask.io.image import DicomFrame, Failed, NiftiSlice, Picture, VolumeSlice
 from manymask.io.window import Window, parse_window
 
 __all__ = ["Listing", "Series", "Window", "dicom_series", "is_dicom", "load_dicom", "parse_window",
@@ -58,9 +58,10 @@ def _unstretched(picture: Picture) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Series:
-    """The frames of one stack in order, not yet decoded."""
+    """The frames of one stack in order, not yet decoded; first: the place of the first among all of its series."""
 
     frames: Sequence[Frame]
+    first: int = 1
 
     @property
     def file(self) -> str | None:
@@ -80,13 +81,19 @@ class Series:
 
     def read(self, index: int, window: Window | None = None) -> Picture:
         """Frame `index`."""
-        return next(replace(self, frames=self.frames[index : index + 1]).pictures(window))
+        return next(Series(self.frames[index : index + 1], self.first + index).pictures(window))
+
+    def between(self, first: int, last: int) -> "Series":
+        """The frames from number `first` to number `last`, as their names give it."""
+        places = [k for k, frame in enumerate(self.frames) if first <= _number(frame, self.first + k) <= last]
+        inside = slice(places[0], places[-1] + 1) if places else slice(0)
+        return Series(self.frames[inside], self.first + (inside.start or 0))
 
     def pictures(self, window: Window | None = None, failed: Failed | None = None) -> Iterator[Picture]:
         """Decodes one frame after the other; a file is held while its frames are wanted. A frame that cannot be read is
         told to `failed`, once a file, and the others go on; without it, it ends the series."""
         path, dataset, told = None, None, ""
-        for place, frame in enumerate(self.frames, start=1):
+        for place, frame in enumerate(self.frames, start=self.first):
             try:
                 if frame.path is None or frame.path != path or dataset is None:
                     dataset = frame.header if frame.path is None else load_dicom(frame.path)
@@ -102,7 +109,10 @@ class Series:
                     failed(error)
                 told = str(error)
                 continue
-            yield Picture(pixels, name, measured.spacing, DicomFrame(dataset, frame.number), measured.notes + notes)
+            origin = DicomFrame(dataset, frame.number)
+            yield Picture(
+                pixels, name, measured.spacing, origin, measured.notes + notes, _slice(frame, _number(frame, place))
+            )
 
 
 @dataclass
@@ -189,10 +199,29 @@ def _frames(header: Any, path: Path | None, label: str) -> list[Frame]:
         return [Frame(header, number, path, label, place_of(header, number)) for number in numbers]
 
 
+def _slice(frame: Frame, number: int) -> VolumeSlice | None:
+    """Where a frame lies in the volume of its series; None for what lies nowhere in space."""
+    uid = text(frame.header, "SeriesInstanceUID")
+    if frame.place is None or not uid:
+        return None
+    return VolumeSlice(uid, number, float(frame.place.normal @ frame.place.position))
+
+
+def _number(frame: Frame, place: int) -> int:
+    """What a frame is called by: its number in a file of several, else the number of its image."""
+    return frame.number if count_frames(frame.header) > 1 else _image_number(frame, place)
+
+
+def _image_number(frame: Frame, place: int) -> int:
+    """As viewers show it; the place in the order where the header has none."""
+    image = whole_number(frame.header, "InstanceNumber")
+    return place if image is None or image < 0 else image
+
+
 def _name(frame: Frame, place: int) -> str:
-    series, image = (whole_number(frame.header, name) for name in ("SeriesNumber", "InstanceNumber"))
+    series = whole_number(frame.header, "SeriesNumber")
     parts = [] if series is None or series < 0 else [f"series-{series:04}"]
-    parts.append(f"image-{place if image is None or image < 0 else image:04}")
+    parts.append(f"image-{_image_number(frame, place):04}")
     if count_frames(frame.header) > 1:
         parts.append(f"frame-{frame.number:04}")
     return "-".join(parts)

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -37,12 +37,14 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ArchiveSeries:
-    """A series in an archive: `base` is the DICOMweb root, without who one is."""
+    """A series in an archive: `base` is the DICOMweb root, without who one is; `numbers`: of its first and last slice that are
+    read, None for all."""
 
     base: str
     study: str
     series: str
     credentials: tuple[str, str] | None = field(default=None, repr=False)
+    numbers: tuple[int, int] | None = None
 
     @property
     def file(self) -> str | None:
@@ -72,7 +74,12 @@ class ArchiveSeries:
                 raise InputError(problem)
             failed(InputError(problem))
         for series in listing.series:
-            yield from series.pictures(window, failed)
+            some = series if self.numbers is None else series.between(*self.numbers)
+            yield from some.pictures(window, failed)
+
+    def between(self, first: int, last: int) -> "ArchiveSeries":
+        """The images from number `first` to number `last`."""
+        return replace(self, numbers=(first, last))
 
     def fetch(self) -> list[Any]:
         """The data sets (pydicom) of the series. Sizes are asked for before, and watched while they arrive.
