@@ -97,12 +97,12 @@ def test_masks_are_drawn_without_the_extras_for_training_and_figures():
     [
         (
             "accelerate",
-            "from manymask.training.trainer import new_accelerator as f; f()",
+            "from manymask.training.trainer import new_accelerator as f; f(None)",
             "training needs the extra `train`",
         ),
         (
             "tensorboard",
-            "from manymask.training.trainer import new_accelerator as f; f()",
+            "from manymask.training.trainer import new_accelerator as f; f(None)",
             "training needs the extra `train`",
         ),
         (

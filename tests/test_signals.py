@@ -19,7 +19,7 @@ from manymask.cli.main import explain
 from manymask.data.datasets import phantom
 from manymask.errors import Interruption, ManymaskError
 from manymask.signals import Deferred
-from manymask.training import trainer as train
+from manymask.training import validation
 from manymask.training.trainer import Trainer, fit
 from tests.factories import job, run, same, stopped_after
 
@@ -29,6 +29,7 @@ import os, time
 from pathlib import Path
 from manymask.cli import main as cli
 from manymask.training import trainer as train
+from manymask.training import validation
 from manymask.data.store import Store
 from manymask.training.initialization import TrainConfig
 from tests.factories import shortened, tiny_recipe
@@ -144,12 +145,12 @@ def test_interrupted_validation_is_caught_up(store, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         return evaluate(*arguments, **options)
 
-    evaluate = train.evaluate
-    monkeypatch.setattr(train, "evaluate", interrupted)
+    evaluate = validation.evaluate
+    monkeypatch.setattr(validation, "evaluate", interrupted)
     with pytest.raises(Interruption, match=r"stopped at step 2; the same command goes on") as stopped:
         fit(often(store, tmp_path / "cut"))
     assert stopped.value.status == 130 and not (tmp_path / "cut/mask-codec/checkpoints/best.safetensors").exists()
-    monkeypatch.setattr(train, "evaluate", evaluate)
+    monkeypatch.setattr(validation, "evaluate", evaluate)
     fit(often(store, tmp_path / "cut"))
     for name in ("last", "best"):
         assert same(*(tmp_path / run / f"mask-codec/checkpoints/{name}.safetensors" for run in ("whole", "cut")))

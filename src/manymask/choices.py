@@ -8,6 +8,7 @@ DEVICES = ("cpu", "cuda", "mps")
 Engine = Literal["torch", "onnx", "openvino"]
 ExportedEngine = Literal["onnx", "openvino"]
 Form = Literal["png", "nifti", "dicom"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 def sampler_name(module: str) -> str:

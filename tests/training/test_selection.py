@@ -36,8 +36,7 @@ def scored(monkeypatch, scores: list[float]) -> list[dict[str, torch.Tensor]]:
         seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return Scores({"dice": {"mean": next(left)}}, [])
 
-    monkeypatch.setattr("manymask.training.trainer.evaluate", evaluate)
-    monkeypatch.setattr("manymask.training.trainer.draw_batch", lambda *_, **__: None)
+    monkeypatch.setattr("manymask.training.validation.evaluate", evaluate)
     return seen
 
 

@@ -20,9 +20,11 @@ from manymask.io.tensors import check_shapes, read_metadata, read_tensors, shape
 from manymask.io.text import read_text
 from manymask.migrations import FORMAT, format_of, upgraded
 from manymask.recipes import Recipe
+from manymask.training.progress_picture import draw_progress
+from manymask.training.tracking import BOARD, Trackers
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from accelerate import Accelerator
 
 MOST_CONFIG = 1_000_000
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what AdamW keeps of each parameter
@@ -34,7 +36,7 @@ class RunFolder:
     def __init__(self, folder: Path, writes: bool) -> None:
         self.folder, self.writes = folder, writes
         self.last, self.best = (folder / "checkpoints" / f"{n}.safetensors" for n in ("last", "best"))
-        self.board: SummaryWriter | None = None
+        self.trackers: Trackers | None = None
         # of the system, so that one of a killed process is no trouble
         self.lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
 
@@ -55,9 +57,9 @@ class RunFolder:
 
     def close(self) -> None:
         """Ends the log, and lets other trainers in."""
-        if self.board is not None:
-            with writing(self.folder / "tensorboard"):
-                self.board.close()
+        if self.trackers is not None:
+            with writing(self.folder / BOARD):
+                self.trackers.close()
         if self.writes:
             self.lock.release(force=True)
 
@@ -84,9 +86,9 @@ class RunFolder:
         recipe = upgraded(old["recipe"], format_of(old, str(path)), str(path), training=True)
         return old | {"format": FORMAT, "recipe": to_dict(from_dict(Recipe, recipe, f"{path}: recipe"))}
 
-    def begin(self, config: dict[str, Any], step: int) -> None:
+    def begin(self, config: dict[str, Any], step: int, accelerator: "Accelerator") -> list[dict[str, Any]]:
         """Refuses a folder of other settings; else writes the config, and drops metric lines beyond `step`, which will
-        be written again."""
+        be written again. Returns the lines that are left."""
         config, old = json.loads(json.dumps(config)), self.old_config()
         changed = difference(old, config) if old is not None else []
         if changed:
@@ -97,26 +99,36 @@ class RunFolder:
                 remedies=("run",),
             )
         if not self.writes:
-            return
+            return []
         if old is None:
             _replace(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         self._forget_after(step)
-        from torch.utils.tensorboard import SummaryWriter
+        with writing(self.folder / BOARD):
+            self.trackers = Trackers(accelerator, self.folder, config, step)
+        return self.lines()
 
-        with writing(self.folder / "tensorboard"):
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines of metrics so far."""
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in read_text(path).splitlines()] if path.exists() else []
 
-    def log(self, line: dict[str, Any]) -> None:
-        """One line of metrics, to JSON lines and TensorBoard."""
-        if not self.writes or self.board is None:
+    def log(self, line: dict[str, Any], picture: Path | None = None) -> None:
+        """One line of metrics, to JSON lines and all trackers; and a picture to those."""
+        if not self.writes or self.trackers is None:
             return
         path = self.folder / "metrics.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        with writing(self.folder / "tensorboard"):
-            for name, value in line.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self.board.add_scalar(name, value, line["step"])
+        with writing(self.folder / BOARD):
+            self.trackers.log(line)
+            if picture is not None:
+                self.trackers.show(picture, line["step"])
+
+    def draw_progress(self, batch_size: int, metric: str) -> None:
+        """progress.png, from all lines of metrics."""
+        path = self.folder / "progress.png"
+        with writing(path):
+            draw_progress(self.lines(), batch_size, metric, f"{self.folder.parent.name} · {self.folder.name}", path)
 
     def _forget_after(self, step: int) -> None:
         path = self.folder / "metrics.jsonl"

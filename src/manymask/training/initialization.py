@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from manymask.choices import Precision
+from manymask.choices import Precision, TrackerName
 from manymask.config import from_dict, to_dict
 from manymask.data.store import Store
 from manymask.errors import ConfigError
@@ -25,7 +25,8 @@ from manymask.rng import seed_of
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What is trained, on what, where. `scheme` is the split (the store's default if None)."""
+    """What is trained, on what, where. `scheme` is the split (the store's default if None); `patience` the number of
+    validations without a gain after which training stops (None: never); `track` names further trackers."""
 
     recipe: Recipe
     stage: Stage
@@ -34,6 +35,8 @@ class TrainConfig:
     scheme: str | None = None
     init: Path | None = None
     precision: Precision = "auto"
+    patience: int | None = None
+    track: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", Stage(self.stage))
@@ -69,15 +72,22 @@ class TrainOptions:
     scheme: str | None = None
     """the split scheme of the store (its default if not given)"""
     max_minutes: float | None = None
-    """stop cleanly after so many minutes"""
+    """stop cleanly after so many minutes, and validate ten times in them"""
     init: Path | None = None
     """start from the weights of this model folder"""
     precision: Precision = "auto"
+    patience: int | None = None
+    """stop after so many validations that gain nothing"""
+    track: tuple[TrackerName, ...] = ()
+    """also follow the run with wandb or mlflow (extra `track`); TensorBoard always does"""
 
     def job(self, stage: Stage) -> TrainConfig:
         """`ConfigError` for settings beyond their limits."""
         row = from_dict(Recipe, to_dict(self.recipe), "recipe")
-        return TrainConfig(row, stage, Store(self.data), self.run, self.scheme, self.init, self.precision)
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"patience must be at least 1, not {self.patience}", parameter="patience")
+        how = (self.precision, self.patience, self.track)
+        return TrainConfig(row, stage, Store(self.data), self.run, self.scheme, self.init, *how)
 
 
 # of a segmenter: they come and go with settings of training and guidance
@@ -107,20 +117,25 @@ def initial_state(job: TrainConfig) -> InitialState:
             module.load_pretrained()
     start = InitialState(model, set())
     for stage in CODECS:
-        name = stage.attribute
-        codec = getattr(model, name, None)
+        codec = getattr(model, stage.attribute, None)
         if codec is not None and any(True for _ in codec.parameters()):
-            folder = job.run / stage / "model"
-            given = _matching_codec(job, stage, folder)
-            _take_weights(codec, given.model, folder)
-            start.seen |= set(given.training_ids)
-            start.hashes.append(given.training_hashes)
-            start.codecs[name] = given.provenance
+            _take_codec(start, stage, job)
     return start
 
 
+def _take_codec(start: InitialState, stage: Stage, job: TrainConfig) -> None:
+    """Puts the codec that was trained in the run into its segmenter."""
+    folder, name = job.run / stage / "model", stage.attribute
+    given = _matching_codec(job, stage, folder)
+    _take_weights(getattr(start.model, name), given.model, folder)
+    start.seen |= set(given.training_ids)
+    start.hashes.append(given.training_hashes)
+    start.codecs[name] = given.provenance
+
+
 def _start_from(init: Path, model: TrainableModel, job: TrainConfig) -> InitialState:
-    """`init`'s weights; a codec may also be taken out of a segmenter."""
+    """`init`'s weights; a codec may also be taken out of a segmenter, and a segmenter takes the codecs of its own run
+    where they were trained there."""
     given, name = load_model(init), job.stage.attribute
     parent, codecs = given.provenance, dict[str, Provenance | None]()
     if job.stage == Stage.SEGMENTER:
@@ -133,7 +148,11 @@ def _start_from(init: Path, model: TrainableModel, job: TrainConfig) -> InitialS
     if job.decoder_alone:
         same_codec(getattr(given.recipe, name), getattr(job.recipe, name), init)
         model.keep_latents()  # type: ignore[operator]
-    return InitialState(model, set(given.training_ids), parent, codecs, [given.training_hashes])
+    start = InitialState(model, set(given.training_ids), parent, codecs, [given.training_hashes])
+    own = [stage for stage in CODECS if job.stage == Stage.SEGMENTER and (job.run / stage / "model").exists()]
+    for stage in own:
+        _take_codec(start, stage, job)
+    return start
 
 
 def _matching_codec(job: TrainConfig, stage: Stage, folder: Path) -> TrainedModel:

@@ -1,7 +1,8 @@
 """One training loop for every model: it knows `loss = model(batch)` and nothing else of what it trains.
 
 RUN/STAGE/config.yaml      recipe, stage, data and split; an older folder with another config is refused
-RUN/STAGE/metrics.jsonl    a line every few steps and at each validation; tensorboard/ has the same
+RUN/STAGE/metrics.jsonl    a line every few steps and at each validation; tensorboard/ has the same, and pictures
+RUN/STAGE/progress.png     loss, validation and training score, learning rate; drawn again at each validation
 RUN/STAGE/checkpoints/     last.safetensors (all state), best.safetensors (EMA weights of the best validation)
 RUN/STAGE/samples/         pictures drawn at each validation
 RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from_pretrained` take
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,60 +22,41 @@ from tqdm import tqdm
 
 from manymask.data.case import Batch, Part
 from manymask.data.twins import all_hashes
-from manymask.diffusion.samplers import DDIM
-from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, Interruption
-from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, validation_score
 from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, matched_store
-from manymask.evaluation.plots import draw_batch
 from manymask.extras import require_training
 from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance
 from manymask.io.tensors import read_tensors, shapes, write_tensors, writing
-from manymask.models.base import MaskSampler
+from manymask.models.base import TrainableModel
 from manymask.progress import Progress as ProgressBar
 from manymask.rng import TrainingNoise, seed_of
 from manymask.runtime import faster_precision, git_revision
 from manymask.signals import Deferred
 from manymask.training.checkpoint import Progress, RunFolder, load_checkpoint, save_checkpoint
+from manymask.training.clock import Clock
+from manymask.training.course import Course, Validation
 from manymask.training.initialization import InitialState, TrainConfig, initial_state
 from manymask.training.optim import batch_ids, clipping_groups, learning_rate, warm_started_ema
+from manymask.training.tracking import tracking
+from manymask.training.validation import described_sampling, validated
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LOG_EVERY = 20
-VALIDATION_STEPS = 20
 CHECKPOINT_SECONDS = 120.0
 FINISH_CASES = 4096
 HELD_OUT: tuple[Part, ...] = ("val", "test")
 
 
-def quick_sampling(model: nn.Module) -> SamplingConfig:
-    """For validation: the model's own sampling if it takes few steps, else DDIM with as few."""
-    own = model.resolve() if isinstance(model, MaskSampler) else SamplingConfig()
-    slow = own.steps is not None and own.steps > VALIDATION_STEPS
-    return SamplingConfig(DDIM(VALIDATION_STEPS)) if slow else SamplingConfig()
-
-
-def described_sampling(model: nn.Module) -> str:
-    """How validation draws masks, beside its score; nothing for a model without a sampler."""
-    if not isinstance(model, MaskSampler):
-        return ""
-    used = model.resolve(quick_sampling(model))
-    if used.sampler is None:
-        return ""
-    orientations = f" over {used.orientations} orientations" if (used.orientations or 1) > 1 else ""
-    return f"; {type(used.sampler).__name__}-{used.steps}{orientations}"
-
-
-def new_accelerator() -> "Accelerator":
-    """The devices and processes of this run. The other processes wait while the main one validates."""
+def new_accelerator(job: TrainConfig) -> "Accelerator":
+    """The devices, processes and trackers of this run. The other processes wait while the main one validates."""
     require_training()
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-    return Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+    return Accelerator(mixed_precision="no", kwargs_handlers=[patience], **tracking(job.folder, job.track))
 
 
 def _check_data(job: TrainConfig) -> None:
@@ -141,7 +123,10 @@ class Trainer:
         self.model, self.optimiser = accelerator.prepare(begin.model, optimiser)
         self.progress = Progress()
         self.saved = replace(self.progress)
+        self.course = Course(self.metric)
         self.begun = 0
+        self.loss: float | None = None
+        self.clock = Clock(None)
         self.stop = Deferred()
 
     @classmethod
@@ -152,7 +137,7 @@ class Trainer:
             ConfigError: data, recipe, run folder or initial weights do not fit together, or held-out cases were trained on.
         """
         _check_data(job)
-        accelerator = new_accelerator()
+        accelerator = new_accelerator(job)
         size = job.recipe.plan(job.stage)[0].batch_size
         if size % accelerator.num_processes:
             raise ConfigError(f"a batch of {size} cannot be shared by {accelerator.num_processes} processes")
@@ -163,7 +148,8 @@ class Trainer:
         trainer = cls(job, accelerator, folder, begin, precision)
         folder.claim()
         trainer.resume()
-        folder.begin(job.config() | {"precision": precision}, trainer.progress.step)
+        lines = folder.begin(job.config() | {"precision": precision}, trainer.progress.step, accelerator)
+        trainer.course = Course.read(trainer.metric, lines)
         return trainer
 
     def resume(self) -> None:
@@ -226,49 +212,64 @@ class Trainer:
         On Ctrl-C or SIGTERM the step under way is finished and saved, and `Interruption` raised; several processes stop
         after the same step.
         """
-        # with a budget in minutes the time to the last step means nothing; `minutes left` is shown instead
+        self.clock = Clock(max_minutes)
+        # with a budget in minutes the time to the last step means nothing; what is left of the budget is shown instead
         layout = None if max_minutes is None else "{desc}: {n_fmt} steps [{elapsed}, {rate_fmt}{postfix}]"
         bar = ProgressBar(total=self.training.steps, bar_format=layout, initial=self.progress.step, desc=self.job.stage,
                           unit="step", disable=not self.accelerator.is_main_process,
                           dynamic_ncols=True, mininterval=1.0)  # fmt: skip
         with self.stop, bar:
             try:
-                self._steps(bar, max_minutes)
+                self._steps(bar)
                 self.validate()
                 self.checkpoint()
                 with self.stop.at_once(self.alone):
-                    return self.export()
+                    place = self.export()
             except Interruption as stop:
                 self.checkpoint()
                 message = f"stopped at step {self.progress.step}; the same command goes on"
                 raise Interruption(stop.number, message) from None
+        if self.accelerator.is_main_process:
+            tqdm.write(f"{self.job.stage}: {self.course.words}")
+        return place
 
-    def _steps(self, bar: "tqdm[Any]", max_minutes: float | None) -> None:
-        start, saved, before = time.monotonic(), time.monotonic(), self.progress.seconds
+    def _steps(self, bar: "tqdm[Any]") -> None:
+        saved, before = time.monotonic(), self.progress.seconds
         self.begun = self.progress.step
-        if self.progress.step and self.progress.step % self.training.validate_every == 0:
+        if self.progress.step and self._validates_at(self.progress.step):
             self.validate()  # which an interruption may have left out
-        while self.progress.step < self.training.steps:
+        while self.progress.step < self.training.steps and not self.flat:
             logs = self.step()
-            self.progress.seconds = before + time.monotonic() - start
+            self.progress.seconds = before + self.clock.elapsed
+            if self.progress.step % LOG_EVERY == 0 or self.clock.log_due:
+                self._log(logs)
+            bar.set_postfix(self._shown(), refresh=False)
             bar.update()
-            if self.progress.step % LOG_EVERY == 0:
-                self._log(logs, bar, start, max_minutes)
-            if self.progress.step % self.training.validate_every == 0:
+            if self._validates_at(self.progress.step) or self.clock.validation_due:
                 self.validate()
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self.checkpoint()
                 saved = time.monotonic()
-            if self._over(start, max_minutes):
+            if self._over():
                 break
 
-    def _over(self, start: float, max_minutes: float | None) -> bool:
-        """Whether the time is used up, by the main process's clock. Raises `Interruption` if a signal came to any process.
+    def _validates_at(self, step: int) -> bool:
+        """Whether the recipe calls for a validation after this step; with a budget in minutes, the clock does."""
+        return self.clock.budget is None and step % self.training.validate_every == 0
+
+    @property
+    def flat(self) -> bool:
+        """Whether validation has not gained for as long as the job is patient."""
+        return self.job.patience is not None and self.course.flat(self.job.patience)
+
+    def _over(self) -> bool:
+        """Whether the time is used up, by the main process's clock, or its validation is flat. Raises `Interruption` if a
+        signal came to any process.
 
         All processes agree, and so stop after the same step.
         """
-        late = max_minutes is not None and time.monotonic() - start > 60 * max_minutes
-        state = [float(late and self.accelerator.is_main_process), float(self.stop.number or 0)]
+        over = self.accelerator.is_main_process and (self.clock.used or self.flat)
+        state = [float(over), float(self.stop.number or 0)]
         if not self.alone:
             shared = torch.tensor(state, device=self.accelerator.device)
             torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
@@ -277,16 +278,28 @@ class Trainer:
             raise Interruption(int(state[1]))
         return bool(state[0])
 
-    def _log(self, logs: dict[str, Tensor], bar: "tqdm[Any]", start: float, max_minutes: float | None) -> None:
-        line = {name: float(value.detach()) for name, value in logs.items()}
-        rate = (self.progress.step - self.begun) * self.training.batch_size / (time.monotonic() - start)
-        shown = {"loss": f"{line['loss']:.4g}", "images/s": f"{rate:.1f}"}
-        if max_minutes is not None:
-            shown["minutes left"] = f"{max(0.0, max_minutes - (time.monotonic() - start) / 60):.1f}"
-        bar.set_postfix(shown)
-        self.folder.log(
-            {"step": self.progress.step, "lr": self.optimiser.param_groups[0]["lr"], "images_per_second": rate} | line
+    @property
+    def rate(self) -> float:
+        """Training images a second since the start of this call, validation included."""
+        return (self.progress.step - self.begun) * self.training.batch_size / max(self.clock.elapsed, 1e-9)
+
+    def _shown(self) -> dict[str, str]:
+        """What stands on the bar: all but the loss is of this moment."""
+        shown = (
+            {"images/s": f"{self.rate:.1f}"}
+            if self.loss is None
+            else {"loss": f"{self.loss:.4g}", "images/s": f"{self.rate:.1f}"}
         )
+        if (best := self.course.best) is not None:
+            shown["best"] = f"{best.score:.3f} at {best.step}"
+        return shown if self.clock.budget is None else shown | {"left": self.clock.left}
+
+    def _log(self, logs: dict[str, Tensor]) -> None:
+        line = {name: float(value.detach()) for name, value in logs.items()}
+        self.loss = line["loss"]
+        rate = {"lr": self.optimiser.param_groups[0]["lr"], "images_per_second": self.rate}
+        self.folder.log({"step": self.progress.step, **rate} | line)
+        self.clock.log()
 
     def checkpoint(self) -> None:
         """Saves all state, unless it is that of the last checkpoint."""
@@ -298,27 +311,21 @@ class Trainer:
         """Scores the averaged weights on a fixed part of the validation cases; keeps them if they are the best yet."""
         if not self.accelerator.is_main_process or not self.val_ids or self.progress.validated == self.progress.step:
             return
-        scores = self._validation_scores()
-        self.progress.validated = self.progress.step
-        means = {f"val/{k}": v["mean"] for k, v in scores.metrics.items() if "mean" in v}
-        self.folder.log({"step": self.progress.step, **means})
-        score = validation_score(scores, self.metric)
-        tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.metric} {score:.4f}")
-        if score > self.progress.best:
-            self._keep_best(score)
-
-    def _validation_scores(self) -> Scores:
-        """Of the averaged weights; also draws a picture of the first cases."""
-        cases = evenly_spaced(self.val_ids, self.training.validation_cases)
-        model: Any = self.ema.module
-        device = str(self.accelerator.device)
-        sampling = quick_sampling(model)
-        protocol = EvalConfig(ged_samples=8, sampling=sampling, native=False, bf16=self.precision == "bf16")
+        began, model = time.monotonic(), cast(TrainableModel, self.ema.module)
         picture = self.folder.folder / "samples" / f"{self.progress.step:07}.png"
+        parts, count = (self.val_ids, self.train_ids), self.training.validation_cases
+        where = (picture, str(self.accelerator.device), self.precision == "bf16")
         with self.stop.at_once(self.alone), writing(picture), self.autocast():
-            scores = evaluate(model, self.seen, cases, protocol, device, progress=False)
-            draw_batch(model, self.seen.batch(cases[:4]).to(device), picture, sampling=sampling)
-        return scores
+            found = validated(model, self.seen, parts, count, self.metric, *where)
+        self.progress.validated = self.progress.step
+        scores = {"score": found.score, "train/score": found.train_score}
+        self.folder.log({"step": self.progress.step, **found.means, **scores}, picture)
+        self.course = self.course.then(Validation(self.progress.step, found.score, found.train_score))
+        self.folder.draw_progress(self.training.batch_size, self.metric)
+        tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.metric} {found.score:.4f}")
+        if found.score > self.progress.best:
+            self._keep_best(found.score)
+        self.clock.validation(time.monotonic() - began)
 
     def _keep_best(self, score: float) -> None:
         self.progress.best = score
