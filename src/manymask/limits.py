@@ -18,7 +18,7 @@ LIMITS: dict[str, Bounds] = {
     "patch_size": (1, 64), "factor": (1, 64), "growth": _WIDTH, "head_channels": _WIDTH, "channels": _WIDTH,
     "encoder_channels": _WIDTH, "blocks_per_level": (0, 16), "encoder_blocks_per_level": (0, 16),
     "dense_blocks": (0, 16), "units": (0, 16),
-    "codebook_size": (2, 65536), "levels": (2, 256), "revive_after": _COUNT,
+    "codebook_size": (2, 65536), "levels": (2, 256), "members": (1, 64), "revive_after": _COUNT,
     # process and samplers
     "steps": (1, 10_000), "Training.steps": _COUNT, "Provenance.steps": (0, 10**12), "eta": (0, 1),
     "beta_start": (1e-12, 0.999), "beta_end": (1e-12, 0.999), "orientations": (1, 8),
@@ -30,6 +30,9 @@ LIMITS: dict[str, Bounds] = {
     "batch_size": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
     "decay_after": _COUNT, "weight_decay": (0, 10), "max_grad_norm": (1e-9, 1e9), "ema_decay": _SHARE, "validate_every": _COUNT,
     "validation_cases": _COUNT, "seed": (0, 2**63 - 1),
+    # plans
+    "Plan.minutes": (1e-3, 1e6), "image_codec_minutes": (0, 1e6), "mask_codec_minutes": (0, 1e6), "segmenter_minutes": (0, 1e6),
+    "folds": (0, 20), "positive_weight": (1e-9, 1e6), "codec_learning_rate": (0, 10), "patience": _COUNT,
     # augmentation
     "rotate": (0, 180), "Augment.scale": (0, 0.99), "shift": _SHARE, "brightness": _SHARE, "contrast": _SHARE,
     "colour": _SHARE, "zoom": _SHARE, "inset": _SHARE,

@@ -23,7 +23,8 @@ from manymask.models.autoencoder import Autoencoder, CodecSetting, Pixels
 from manymask.models.base import TrainableModel
 from manymask.models.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
 from manymask.models.deterministic import Network, NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
-from manymask.models.latent_diffusion import LatentDiffusion, SegmenterSetting
+from manymask.models.ensembled import Ensembled, SegmenterSetting
+from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.models.prob_unet import ProbUNet
 from manymask.nn.losses import MSE, Dice, WeightedCE
 
@@ -116,7 +117,8 @@ class Recipe:
     @property
     def encoder(self) -> str:
         """The segmenter's image encoder: `own`, or the pretrained one that it starts from."""
-        network = getattr(self.segmenter, "denoiser", getattr(self.segmenter, "network", None))
+        setting = self.segmenter.member if isinstance(self.segmenter, Ensembled) else self.segmenter
+        network = getattr(setting, "denoiser", getattr(setting, "network", None))
         return str(getattr(network, "backbone", "own"))
 
     def plan(self, stage: Stage) -> tuple[Training, Augment]:
@@ -185,6 +187,33 @@ def _imagenet(fast: Recipe) -> Recipe:
             auxiliary_weight=1.0,
         )
     return replace(fast, segmenter=replace(segmenter, denoiser=denoiser))
+
+
+def planned(
+    name: str, size: int, channels: int, factor: int, positive_weight: float, imagenet: bool, **drawing: Any
+) -> Recipe:
+    """A `fast` row of one's own measures, with ImageNet's encoder or our own.
+
+    Args:
+        name: of the data set.
+        size: of the images in pixels.
+        channels: 1 or 3.
+        factor: f of both codecs, 4 or 8.
+        positive_weight: of the pixels within a mask, in the loss of the mask codec.
+        imagenet: whether the encoder starts from ImageNet.
+        drawing: fields of `LatentDiffusion` that replace those of the row.
+    """
+    row = _fast(name, size)
+    shape = {"patch_size": factor // 2}
+    loss = WeightedCE(positive_weight, unbias=True)
+    row = replace(
+        row,
+        channels=channels,
+        image_codec=replace(row.image_codec, in_channels=channels, **shape),  # type: ignore[arg-type]
+        mask_codec=replace(row.mask_codec, loss=loss, **shape),  # type: ignore[arg-type]
+    )
+    row = _imagenet(row) if imagenet else row
+    return replace(row, segmenter=replace(row.segmenter, **drawing))
 
 
 def _once(network: Network) -> Callable[[Recipe], Recipe]:
@@ -296,9 +325,10 @@ def name_of(row: Recipe) -> str:
     name."""
 
     def essence(of: Recipe) -> tuple[object, ...]:
-        network = getattr(of.segmenter, "denoiser", getattr(of.segmenter, "network", None))
-        target = getattr(of.segmenter, "target", None)
-        return of.dataset, of.channels, type(of.segmenter), type(network), of.encoder, target, type(of.image_codec)
+        setting = of.segmenter.member if isinstance(of.segmenter, Ensembled) else of.segmenter
+        network = getattr(setting, "denoiser", getattr(setting, "network", None))
+        target = getattr(setting, "target", None)
+        return of.dataset, of.channels, type(setting), type(network), of.encoder, target, type(of.image_codec)
 
     exact = [name for name, other in RECIPES.items() if other == row]
     alike = [name for name, other in RECIPES.items() if essence(other) == essence(row)]

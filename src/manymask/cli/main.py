@@ -12,6 +12,7 @@ from manymask._version import __version__
 from manymask.choices import DEVICES
 from manymask.cli.calibrate import calibrate
 from manymask.cli.data import prepare_arguments, prepare_help, prepare_parameters
+from manymask.cli.ensemble import ensemble
 from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
 from manymask.cli.export import export
@@ -51,6 +52,7 @@ VERBS: dict[str, Any] = {
     "train": train_help,
     "evaluate": evaluate,
     "calibrate": calibrate,
+    "ensemble": ensemble,
     "curves": curves,
     "publish": publish,
     "export": export,

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from manymask.data import survey, twins
 from manymask.data.case import PARTS, Batch, Part, Source, pixel_name
 from manymask.data.datasets.pairs import safe_name
+from manymask.data.folds import fold, scheme_of
 from manymask.data.manifest import damaged, open_array, read_manifest
 from manymask.data.preparation import describe, write_cases
 from manymask.data.writer import Writer, room_for
@@ -191,7 +192,7 @@ class Store:
         """The cases of one part of a split.
 
         Args:
-            scheme: name of the split scheme; the default one if None.
+            scheme: name of the split scheme, or of a fold of one (see `folds`); the default one if None.
             part: "train", "val" or "test".
 
         Returns:
@@ -203,6 +204,8 @@ class Store:
         """
         schemes = self.schemes
         name = scheme or self.default_scheme
+        if (whole := scheme_of(name)) != name and whole in schemes:
+            schemes = {name: dict(fold(schemes[whole], self.groups, name))}
         if name not in schemes:
             raise ConfigError(
                 f"{self.folder} has no split {name!r}; it has {', '.join(schemes)}",

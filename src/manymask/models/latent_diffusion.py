@@ -19,9 +19,7 @@ from manymask.models.auxiliary import AuxiliaryHead
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
-from manymask.models.deterministic import OneToOne
 from manymask.models.presence import Presence, mean_over_marked
-from manymask.models.prob_unet import ProbUNet
 from manymask.nn.losses import Loss
 from manymask.rng import SampleNoise, strata
 
@@ -386,6 +384,3 @@ class DiffusionSegmenter(MaskSampler):
         denoise = self.denoise(conditioning, sampling, callback)
         z = sampling.sampler(denoise, self.setting.process, start, noise)  # type: ignore[operator, misc]
         return torch.cat([self.mask_codec.decode(some) for some in z.split(DECODED_AT_ONCE)])
-
-
-SegmenterSetting = LatentDiffusion | OneToOne | ProbUNet

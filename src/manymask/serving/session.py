@@ -17,6 +17,7 @@ from manymask.errors import InputError, ManymaskError
 from manymask.inference.segmenter import Segmenter
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import Picture
+from manymask.models.ensembled import Ensembled
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.serving import service
 from manymask.serving.examples import examples
@@ -33,6 +34,7 @@ OWN_SAMPLER = "the model's own"
 def sampler_labels(segmenters: Mapping[str, Segmenter]) -> list[str]:
     """The choices of the page: samplers that can draw from at least one of these models."""
     settings = [segmenter.recipe.segmenter for segmenter in segmenters.values()]
+    settings = [setting.member if isinstance(setting, Ensembled) else setting for setting in settings]
     processes = [setting.process for setting in settings if isinstance(setting, LatentDiffusion)]
     fitting = [kind for kind in SAMPLERS.values() if any(isinstance(process, kind.serves) for process in processes)]
     return [OWN_SAMPLER, *(kind.label for kind in fitting)]
