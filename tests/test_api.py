@@ -13,7 +13,7 @@ from tests.factories import shortened, tiny_recipe
 NAMES = {
     "ManymaskError", "Recipe", "SamplingConfig", "Segmentation", "Segmenter", "Store", "__version__", "calibrate",
     "datasets", "ensemble", "evaluate", "get_recipe", "list_models", "list_recipes", "load_model", "metrics", "prepare",
-    "samplers", "save_model", "train",
+    "samplers", "save_model", "train", "train_folder",
 }  # fmt: skip
 
 

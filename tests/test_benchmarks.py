@@ -6,16 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from manymask.calibration.risk import RiskControl
-from manymask.errors import ManymaskError
+from manymask.errors import InputError, ManymaskError
 from manymask.evaluation.promises import kept_promises
 from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import fresh_sets
 import nearest
 import off_centre
+import planned
 import promises
 
 
@@ -82,3 +85,26 @@ def test_tables_name_every_store_and_number_of_local_images():
     assert tables[0] == "|  | promised | home | elsewhere |" and "## Mended: elsewhere" in text
     assert "|  | promised | home's calibration | 20 local images |" in tables
     assert next(line for line in tables if "≤ 2 %" in line and line.endswith("– |"))  # too few for 0.02
+
+
+def test_planned_and_hand_set_models_are_paired_by_case():
+    ours = [{"id": "a", "dice": 0.9}, {"id": "b", "dice": 0.5}]
+    theirs = [{"id": "b", "dice": 0.7}, {"id": "a", "dice": 0.6}]
+    found = planned.difference(ours, theirs, {"a": "p", "b": "p"})
+    assert found["mean"] == pytest.approx(0.05) and found["low"] == found["high"], "one group has no spread"
+    with pytest.raises(SystemExit, match="different cases"):
+        planned.difference(ours, theirs[:1], {"a": "p", "b": "p"})
+
+
+def test_fresh_sets_become_folders_of_binary_masks(tmp_path):
+    slices = tmp_path / "ACDC" / "patient007"
+    slices.mkdir(parents=True)
+    labels = np.array([[0, 1, 2, 3]], dtype=np.uint8)
+    Image.fromarray(labels).save(slices / "patient007_frame01_slice_02_gt.png")
+    Image.fromarray(labels).save(slices / "patient007_frame01_slice_02.png")
+    assert fresh_sets.lay_out("acdc-slices", tmp_path, tmp_path / "out") == 1
+    (mask,) = (tmp_path / "out/masks").iterdir()
+    assert mask.name == "patient007__frame01_slice_02.png"
+    assert np.asarray(Image.open(mask)).tolist() == [[0, 0, 0, 255]]
+    with pytest.raises(InputError, match="holds nothing of wbc"):
+        fresh_sets.lay_out("wbc", tmp_path / "out/none", tmp_path / "other")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from manymask.hub.model_folder import load_model, save_model
     from manymask.inference.segmentation import Segmentation
     from manymask.inference.segmenter import Segmenter
+    from manymask.planning.run import train_folder
     from manymask.recipes import Recipe, get_recipe, list_recipes
 
 # name: the module that has it; a module itself where they are the same
@@ -32,6 +33,7 @@ _LAZY = {
     "prepare": "manymask.api",
     "Store": "manymask.data.store",
     "train": "manymask.api",
+    "train_folder": "manymask.planning.run",
     "calibrate": "manymask.api",
     "evaluate": "manymask.api",
     "SamplingConfig": "manymask.diffusion.sampling",
@@ -63,6 +65,7 @@ __all__ = [
     "samplers",
     "save_model",
     "train",
+    "train_folder",
 ]
 
 

@@ -88,7 +88,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run
             ["train", "phantom", "mask-codec", "--data", "STORE", "--run", "r", "--recipe.size", "-3"],
             "recipe.size: -3 must lie",
         ),
-        (["train", "phantom"], "usage: manymask train RECIPE"),
+        (["train", "phantom"], "phantom is a recipe: name its stage too"),
         (["train", "phantom", "everything", "--data", "d", "--run", "r"], "'everything' is no stage"),
         (["train", "phantom", "segmenter", "--data", "nowhere", "--run", "r"], "nowhere is no prepared data set"),
     ],

@@ -47,12 +47,13 @@ def script(shell: Literal["bash", "zsh"], verbs: Mapping[str, Any], computing: C
 
 def _body(verbs: Mapping[str, Any], computing: Collection[str]) -> str:
     """The words that may stand at a place, as statements of either shell."""
+    from manymask.cli.train import planned_flags
     from manymask.hub.catalogue import list_models
     from manymask.recipes import STAGES, list_recipes
     from manymask.training.initialization import TrainOptions
 
     flags = {verb: flags_of(does) for verb, does in verbs.items()}
-    flags |= {"prepare": flags_of(all_flags()), "train": flags_of(TrainOptions)}
+    flags |= {"prepare": flags_of(all_flags()), "train": flags_of(TrainOptions) | flags_of(planned_flags())}
 
     def shared(verb: str) -> list[str]:
         return ["--device", "--help"] if verb in computing else ["--help"]

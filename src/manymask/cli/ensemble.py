@@ -5,8 +5,14 @@ from typing import Annotated
 
 import tyro
 
+from manymask.cli import flags
 
-def ensemble(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], /, *, out: Path) -> None:
+RUNS = tyro.conf.arg(metavar="RUN…", help_behavior_hint="")
+
+
+def ensemble(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], /, *, out: Annotated[Path, flags.OUT]
+) -> None:
     """Make one model folder of several trained segmenters; it draws its masks from all of them in turn.
 
     Args:

@@ -145,13 +145,7 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     title = Path(name).resolve().name
     folder = find_model(name, **download)
     place = folder / "config.json"
-    config = read_object(own_file(place), MOST_CONFIG)
-    found = format_of(config, str(place))
-    if not {"recipe", "stage"} <= set(config):
-        raise ConfigError(f"{place} names no recipe or no stage: the model folder is not complete")
-    recipe = from_dict(Recipe, upgraded(config["recipe"], found, str(place)), f"{place}: recipe")
-    stage = from_dict(Stage, config["stage"], f"{place}: stage")
-    provenance = from_dict(Provenance, config.get("provenance", {}), f"{place}: provenance")
+    recipe, stage, provenance, config = _settings(place)
     ids = folder / "training_ids.txt"
     if not ids.exists():
         raise ConfigError(f"{ids} is missing: without it nothing tells which cases the model has seen")
@@ -165,6 +159,23 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     trained = TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
     trained.calibration = _read_calibration(folder / calibration.FILE, trained)
     return trained
+
+
+def read_settings(name: Path | str) -> tuple[Recipe, Stage, Provenance]:
+    """Recipe, stage and provenance of a model, without its weights; see `load_model`."""
+    return _settings(find_model(name) / "config.json")[:3]
+
+
+def _settings(place: Path) -> tuple[Recipe, Stage, Provenance, dict[str, Any]]:
+    """What a config.json holds, and itself."""
+    config = read_object(own_file(place), MOST_CONFIG)
+    found = format_of(config, str(place))
+    if not {"recipe", "stage"} <= set(config):
+        raise ConfigError(f"{place} names no recipe or no stage: the model folder is not complete")
+    recipe = from_dict(Recipe, upgraded(config["recipe"], found, str(place)), f"{place}: recipe")
+    stage = from_dict(Stage, config["stage"], f"{place}: stage")
+    provenance = from_dict(Provenance, config.get("provenance", {}), f"{place}: provenance")
+    return recipe, stage, provenance, config
 
 
 def _read_calibration(path: Path, trained: TrainedModel) -> Calibration | None:
