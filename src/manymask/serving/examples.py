@@ -56,7 +56,7 @@ def _of_model(name: str, segmenter: Segmenter) -> Iterator[Example]:
     elif "CT" in modality and recipe.channels == 1 and recipe.crop:
         pixels = simulated.lung(2)
         centre = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-        yield Example(name, Picture(pixels, "simulated-nodule"), "Simulated nodule", (centre,))
+        yield Example(name, Picture(pixels, "simulated-nodule", (0.7, 0.7)), "Simulated nodule", (centre,))
     else:
         yield from _phantoms(name, segmenter)
 

@@ -72,7 +72,7 @@ function forget() {
 // on a small screen the result would appear below what is seen
 function intoSight() {
   const top = find(".mm-stage").getBoundingClientRect().top;
-  if (top > 0.3 * window.innerHeight) find(".mm-stage").scrollIntoView({ block: "start" });
+  if (top > (window.innerWidth < 960 ? 0.3 : 0.6) * window.innerHeight) find(".mm-stage").scrollIntoView({ block: "start" });
 }
 
 async function outlinesOf(scene) {

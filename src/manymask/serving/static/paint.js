@@ -77,7 +77,7 @@ function paint() {
   paintBrush(context, pixel);
   for (const name of ["confidence", "disagreement"]) {
     if (!view[name]) continue;
-    const [map, dot] = easel(find(".mm-" + name + " canvas"), 0.6 * window.innerHeight);
+    const [map, dot] = easel(find(".mm-" + name + " canvas"), 0.45 * window.innerHeight);
     map.drawImage(view[name], 0, 0, scene.width, scene.height);
     if (view.border) stroke(map, view.corrected ? view.correctedBorder : view.border, dot, "#ffffff", 1.5, true);
   }
