@@ -1,5 +1,6 @@
 """Combine many masks into one consensus with its uncertainty (Section III-C, end)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,34 @@ def fuse(masks: Tensor, threshold: float = 0.5) -> MaskEnsemble:
         votes=votes.div_(masks.shape[-3]),
         disagreement=masks.std(dim=-3, correction=0),
         entropy=_entropy(confidence),
+    )
+
+
+def fuse_each(masks: Iterable[Tensor], threshold: float = 0.5) -> MaskEnsemble:
+    """`fuse` for masks that come one by one and are not kept, so that memory does not grow with their number.
+
+    Args:
+        masks: probabilities (H, W) in [0, 1], at least one.
+        threshold: of the consensus, in (0, 1).
+
+    Returns:
+        Maps (H, W).
+    """
+    count = 0
+    for count, mask in enumerate(masks, start=1):  # Welford 1962: mean and sum of squared deviations in one pass
+        if count == 1:
+            mean, squares, votes = mask.clone(), torch.zeros_like(mask), (mask >= 0.5).to(mask.dtype)
+            continue
+        step = mask - mean
+        mean.add_(step, alpha=1 / count)
+        squares.addcmul_(step, mask - mean)
+        votes += mask >= 0.5
+    return MaskEnsemble(
+        confidence=mean,
+        consensus=cut(mean, threshold),
+        votes=votes.div_(count),
+        disagreement=squares.div_(count).clamp_(min=0).sqrt_(),
+        entropy=_entropy(mean),
     )
 
 

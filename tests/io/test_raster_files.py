@@ -12,6 +12,7 @@ from PIL import Image
 from manymask.ensemble import fuse
 from manymask.errors import InputError
 from manymask.inference.outputs import Output, outline, overlay, pairwise_agreement, write_result
+from manymask.inference.preprocess import PastedMasks, View
 from manymask.inference.segmentation import Segmentation
 from manymask.io.atomic import atomic_file, atomic_folder, read_json, write_json
 from manymask.io.masks import read_mask
@@ -147,7 +148,8 @@ def test_json_refuses_nan_and_names_damage(tmp_path):
 def fused(image, masks):
     """A result that is not calibrated."""
     drawn = torch.from_numpy(masks)
-    return Segmentation(**vars(fuse(drawn)), masks=drawn, image=image, seconds={}, uncalibrated="There is no model.")
+    masks = PastedMasks(drawn[None], View(image, []))
+    return Segmentation(**vars(fuse(drawn)), drawn=masks, image=image, seconds={}, uncalibrated="There is no model.")
 
 
 def test_result_folder_holds_what_is_promised(tmp_path):

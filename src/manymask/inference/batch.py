@@ -233,8 +233,7 @@ class Run:
         )
         assert result.record is not None
         record = replace(result.record, source=self.source(entry, result.record.source))
-        # only the thresholded masks are kept: probabilities take four times the memory
-        result = replace(result, masks=result.masks >= 0.5, record=record)
+        result = replace(result, record=record)
         output = self.output(entry, picture, result)
         if "png" in forms:
             folder = self.put(picture.name, record, lambda folder: fill_result(folder, output))

@@ -14,7 +14,7 @@ from torch import Tensor
 from manymask.calibration.calibration import DOUBTFUL, Assessment
 from manymask.calibration.risk import CONSENSUS
 from manymask.data.datasets.base import Intended
-from manymask.inference.preprocess import Point, Region, View
+from manymask.inference.preprocess import PastedMasks, Point, Region, View
 from manymask.io.dicom.series import Series
 from manymask.io.image import DicomFrame, ImageSource, Picture
 from manymask.recipes import Recipe
@@ -35,7 +35,13 @@ MIDDLE = 1 / 16  # share of a region's side: a model of centred crops finds obje
 
 
 def cautions(
-    use: Intended, recipe: Recipe, picture: Picture, view: View, rois: Sequence[Point], masks: Tensor, consensus: Tensor
+    use: Intended,
+    recipe: Recipe,
+    picture: Picture,
+    view: View,
+    rois: Sequence[Point],
+    masks: PastedMasks,
+    consensus: Tensor,
 ) -> tuple[str, ...]:
     """All warnings about one result.
 
@@ -45,7 +51,7 @@ def cautions(
         picture: the image as it was read.
         view: the image as the model received it.
         rois: centres of the regions of interest.
-        masks: probabilities (n, H, W) in [0, 1].
+        masks: the n masks.
         consensus: bool (H, W).
 
     Returns:
@@ -200,11 +206,11 @@ def _clamped(at: int, side: int, size: int) -> int:
     return min(max(at - size // 2, 0), side - size) + size // 2
 
 
-def _drawn(recipe: Recipe, view: View, masks: Tensor, consensus: Tensor) -> Iterator[str]:
+def _drawn(recipe: Recipe, view: View, masks: PastedMasks, consensus: Tensor) -> Iterator[str]:
     """Warnings from the masks themselves."""
     centred = recipe.crop and not recipe.margin
     if not consensus.any():
-        marked = int((masks.flatten(1).amax(dim=1) >= 0.5).sum())
+        marked = sum(bool(mask.max() >= 0.5) for mask in masks)
         why = f"no pixel reaches the threshold, though {marked} of {len(masks)} masks marked something"
         hint = " The model expects the lesion in the middle of its region." if centred else ""
         yield f"The consensus is empty: {why if marked else 'no mask marks anything'}.{hint}"

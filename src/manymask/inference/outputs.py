@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from manymask.calibration.calibration import Assessment, Calibration
 from manymask.errors import ManymaskError
 from manymask.inference.correction import AcceptedMask
-from manymask.inference.segmentation import Segmentation
+from manymask.inference.result import Result
 from manymask.io.atomic import (
     atomic_folder,
     check_replaceable,
@@ -30,7 +30,6 @@ from manymask.io.image import PromisedOutlines
 from manymask.io.palette import PALETTE
 from manymask.io.raster import write_png
 from manymask.io.record import Record, SourceRecord
-from manymask.metrics import pairwise_iou
 
 
 def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
@@ -48,13 +47,13 @@ def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, masks: np.ndarray, consensus: np.ndarray, numbers: Sequence[int] | None = None
+    image: np.ndarray, masks: Collection[np.ndarray], consensus: np.ndarray, numbers: Sequence[int] | None = None
 ) -> np.ndarray:
     """The image with the outline of every mask in its own colour, and of the consensus in white on black.
 
     Args:
         image: uint8 (H, W, 1 or 3).
-        masks: bool (n, H, W).
+        masks: bool (n, H, W), or n of (H, W).
         consensus: bool (H, W).
         numbers: of the masks, from 1, which decide their colours; without gaps if not given.
 
@@ -71,11 +70,22 @@ def overlay(
     return canvas
 
 
-def pairwise_agreement(masks: np.ndarray) -> float | None:
-    """Mean IoU over all pairs of bool masks (n, H, W); None for a single mask."""
-    if len(masks) < 2:
-        return None
-    return float(pairwise_iou(masks, masks)[np.triu_indices(len(masks), 1)].mean())
+def pairwise_agreement(masks: Collection[np.ndarray]) -> float | None:
+    """Mean IoU over all pairs of bool masks (n, H, W); None for a single mask. Of two empty masks it is 1.
+
+    They are kept as bits: fifty masks of a large image would not fit into memory otherwise.
+    """
+    bits = [np.packbits(mask) for mask in masks]
+    areas = [int(_ONES[each].sum(dtype=np.int64)) for each in bits]
+    pairs = []
+    for i, j in itertools.combinations(range(len(bits)), 2):
+        both = int(_ONES[bits[i] & bits[j]].sum(dtype=np.int64))
+        union = areas[i] + areas[j] - both
+        pairs.append(both / union if union else 1.0)
+    return float(np.mean(pairs)) if pairs else None
+
+
+_ONES = np.array([number.bit_count() for number in range(256)], dtype=np.uint8)  # in a byte
 
 
 def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
@@ -111,7 +121,7 @@ class Output:
     """What is written of one result.
 
     Attributes:
-        found: the result; its masks may be bool, cut at ½.
+        found: the result.
         image: as people see it, uint8 (H, W, 1 or 3).
         facts: entries of result.json; those of `Record.facts` also become the text of each PNG.
         spacing: mm between rows and between columns, if known; areas are then given in mm² too.
@@ -120,7 +130,7 @@ class Output:
         accepted: the mask that a person accepted, if one did.
     """
 
-    found: Segmentation
+    found: Result
     image: np.ndarray
     facts: Mapping[str, Any]
     spacing: tuple[float, float] | None = None
@@ -134,16 +144,15 @@ class Output:
         return None if self.alpha is None or self.found.calibration is None else self.found.outlines(self.alpha)
 
     @property
-    def drawn(self) -> np.ndarray:
-        """The masks, cut at ½, bool (n, H, W)."""
-        masks: np.ndarray = self.found.masks.numpy()
-        return masks if masks.dtype == bool else masks >= 0.5
+    def drawn(self) -> Collection[np.ndarray]:
+        """The n masks, cut at ½, bool (H, W) each."""
+        return self.found.drawn.cuts
 
     def content(self) -> dict[str, Any]:
         """The content of result.json."""
         outlines, consensus = self.outlines, self.found.consensus.numpy()
         drawn = self.drawn
-        areas = drawn.sum(axis=(1, 2)).tolist()
+        areas = [int(mask.sum()) for mask in drawn]
         agreed = int(consensus.sum())
         promises = self.found.promises() | ({"alpha": outlines.alpha} if outlines else {})
         content = {**self.facts, "areas": areas, "area_consensus": agreed, "pixels": int(consensus.size),
@@ -238,7 +247,7 @@ class SeriesResult:
         """
         found = output.found
         return cls(
-            output.drawn, found.confidence.numpy(), found.consensus.numpy(), folder,
+            np.stack(list(output.drawn)), found.confidence.numpy(), found.consensus.numpy(), folder,
             found.record, found.warnings, output.outlines, found.expected, found.uncalibrated,
         )  # fmt: skip
 

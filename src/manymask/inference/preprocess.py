@@ -1,6 +1,6 @@
 """From an image to the input of a model and back: the whole image, or regions of interest at native scale."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from manymask.errors import InputError
 from manymask.io.raster import to_channels
 from manymask.io.window import stretch
 from manymask.recipes import Recipe
+
+_AT_ONCE = 1 << 27  # pixels of cut masks that are kept at once
 
 Point = tuple[int, int]  # x, y: column and row, counted from 0 at the top left
 
@@ -57,11 +59,15 @@ class View:
         volume are named by it instead, and by the place of the region: mask k of all slices comes from the same noise, so
         that it is one hypothesis of the volume.
         """
-        names = [pixel_name(part) for part in self.seen]
-        if self.volume:
-            places = self.regions or (Region(0, 0, 0, 0),)
-            names = [f"volume {self.volume} {place.top},{place.left}" for place in places]
-        return Batch(names, torch.from_numpy(np.stack(self.seen)).float().div(255), names=names)
+        return batch_of([self])
+
+    @property
+    def names(self) -> list[str]:
+        """What the noise of each row is seeded by."""
+        if not self.volume:
+            return [pixel_name(part) for part in self.seen]
+        places = self.regions or (Region(0, 0, 0, 0),)
+        return [f"volume {self.volume} {place.top},{place.left}" for place in places]
 
     def paste(self, drawn: Tensor) -> Tensor:
         """Masks in the frame of the image.
@@ -83,6 +89,72 @@ class View:
             place = masks[:, region.top : region.bottom, region.left : region.right]
             place.copy_(torch.maximum(place, part[:, top:bottom, left:right].clamp(0, 1)))
         return masks
+
+
+def batch_of(views: Sequence[View]) -> Batch:
+    """The input of the model for several images, one row per region, image after image.
+
+    Args:
+        views: of a model.
+
+    Returns:
+        The batch, rows named as `View.batch` says.
+    """
+    seen = [part for view in views for part in view.seen]
+    names = [name for view in views for name in view.names]
+    return Batch(names, torch.from_numpy(np.stack(seen)).float().div(255), names=names)
+
+
+@dataclass(frozen=True)
+class PastedMasks:
+    """Masks at the model's own size, placed in the image one at a time, so that many of them need little memory.
+
+    Attributes:
+        drawn: probabilities (regions, n, S, S).
+        view: the image that they are of.
+    """
+
+    drawn: Tensor
+    view: View
+
+    def __len__(self) -> int:
+        return int(self.drawn.shape[1])
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Mask `index`: probabilities (H, W)."""
+        number = range(len(self))[index]
+        return self.view.paste(self.drawn[:, number : number + 1])[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The masks in order, (H, W) each."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def cuts(self) -> Collection[np.ndarray]:
+        """The masks as sets of pixels, bool (H, W) each: probability ≥ ½. Made when asked for if they are large."""
+        lazy = CutMasks(self)
+        return lazy if len(self) * self.view.image[:, :, 0].size > _AT_ONCE else list(lazy)
+
+
+@dataclass(frozen=True)
+class CutMasks:
+    """Masks as bool arrays (H, W), made one at a time.
+
+    Attributes:
+        masks: their probabilities.
+    """
+
+    masks: PastedMasks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The masks in order, (H, W) each."""
+        return ((mask >= 0.5).numpy() for mask in self.masks)
+
+    def __contains__(self, mask: object) -> bool:
+        return any(mask is each for each in self)
 
 
 def view_of(

@@ -4,32 +4,28 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin
-from PIL import Image
 from torch import Tensor
 
-from manymask.calibration.calibration import Assessment, Calibration
 from manymask.choices import Engine, SamplerName
 from manymask.config import to_dict
 from manymask.diffusion.samplers import Sampler
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.ensemble import fuse
+from manymask.ensemble import fuse_each
 from manymask.errors import ConfigError, InputError
 from manymask.export.compiled import compiled
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
+from manymask.inference.asked import check_asked, merged_sampling
 from manymask.inference.cautions import cautions, doubts
-from manymask.inference.preprocess import Point, View, view_of
+from manymask.inference.pictures import ImageLike, picture_of
+from manymask.inference.preprocess import PastedMasks, Point, View, batch_of, view_of
 from manymask.inference.segmentation import Drawing, Segmentation
-from manymask.io.depth import stretch_note
-from manymask.io.dicom.series import seen_through
 from manymask.io.image import DicomFrame, Picture
-from manymask.io.raster import pil_pixels
 from manymask.io.record import Record, SourceRecord
-from manymask.io.source import only_picture, source_of
+from manymask.io.source import source_of
 from manymask.models.base import StepCallback
 from manymask.models.conditioning import ImageTraits
 from manymask.runtime import default_device, usable_device
@@ -37,7 +33,7 @@ from manymask.runtime import default_device, usable_device
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
 
 
-ImageLike = Path | str | np.ndarray | Tensor | Image.Image | Picture
+TOGETHER = 4  # images at a time, where a list is given
 
 
 class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
@@ -88,6 +84,31 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
         return cls(load_model(model, **download), device, engine)
 
+    def to(self, device: str | torch.device) -> "Segmenter":
+        """Move the model to another device.
+
+        Args:
+            device: "cpu" or "cuda:0", for example.
+
+        Returns:
+            This segmenter.
+
+        Raises:
+            ConfigError: torch cannot use the device.
+        """
+        self.device = usable_device(str(device))
+        self.model.to(self.device)
+        return self
+
+    def __repr__(self) -> str:
+        record, recipe = self.trained.record, self.recipe
+        seen = (
+            f"regions of {recipe.size}×{recipe.size}" if recipe.crop else f"whole images at {recipe.size}×{recipe.size}"
+        )
+        colour = "grey" if recipe.channels == 1 else "colour"
+        promises = "calibrated" if self.trained.calibration else "not calibrated"
+        return f"Segmenter({record.name!r}: {seen}, {colour}, {promises}, on {self.device})"
+
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
         """Prepare an image for the model; pixels deeper than 8 bits are stretched.
 
@@ -116,24 +137,21 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             InputError: the image cannot be read, or is of a type that is not supported.
         """
-        if isinstance(image, Picture):
-            return image
-        if isinstance(image, (str, Path)):
-            return seen_through(only_picture(Path(image)), self.recipe.window)
-        if isinstance(image, Image.Image):
-            image = pil_pixels(image)
-        if isinstance(image, Tensor):
-            image = image.detach().cpu().numpy()
-        if not isinstance(image, np.ndarray):
-            raise InputError(f"an image is a path, an array, a Pillow image or a Picture, not a {type(image).__name__}")
-        if image.dtype.kind not in "biuf" or not image.size:
-            raise InputError(f"an image holds real numbers, not an array of shape {image.shape} and type {image.dtype}")
-        note = stretch_note(image)
-        return Picture(image, "the image", notes=() if note is None else (note,))
+        return picture_of(image, self.recipe.window)
 
+    # fmt: off
+    @overload
+    def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
+                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None,
+                sampler: Sampler | SamplerName | None = None, steps: int | None = None) -> Segmentation: ...
+    @overload
+    def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
+                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None,
+                sampler: Sampler | SamplerName | None = None, steps: int | None = None) -> list[Segmentation]: ...
+    # fmt: on
     def segment(
         self,
-        image: ImageLike,
+        image: ImageLike | list[ImageLike],
         samples: int = 5,
         seed: int = 0,
         *,
@@ -142,15 +160,17 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampling: SamplingConfig | None = None,
         sampler: Sampler | SamplerName | None = None,
         steps: int | None = None,
-    ) -> Segmentation:
-        """Draw several masks of one image.
+    ) -> Segmentation | list[Segmentation]:
+        """Draw several masks of one image, or of each image of a list, a few of them at a time.
 
         The same image, seed and sampling give the same masks, and the first k of n masks are those of k. Mask k of all slices
         of a DICOM series or a NIfTI volume comes from the same noise: it is one hypothesis of the volume.
 
         Args:
-            image: the path of a file that holds one image (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), a Pillow image, a
-                `Picture`, or an array or tensor (H, W) or (H, W, 3).
+            image: the path of a file that holds one image (PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI), the bytes of such a
+                file (but NIfTI) or the file opened, a Pillow image, a `Picture`, or an array or tensor (H, W), (H, W, 3) or
+                (3, H, W). Floats in [0, 1] mean what 0 … 255 means as uint8; other deep values are stretched. Or a list
+                of such images.
             samples: number of masks, at least 1.
             seed: of the random numbers.
             threshold: of the consensus, in (0, 1).
@@ -161,24 +181,45 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             steps: shorthand for `sampling`.
 
         Returns:
-            Masks and maps at the image's own size.
+            Masks and maps at the image's own size; of a list of images, a list of results.
 
         Raises:
             ManymaskError: the image cannot be read or is flat, or an argument is out of range.
         """
-        sampling = _sampling(sampling, sampler, steps)
-        _check_asked(samples, seed, threshold)
+        settings = merged_sampling(sampling, sampler, steps)
+        check_asked(samples, seed, threshold)
+        images = image if isinstance(image, list) else [image]
+        found: list[Segmentation] = []
+        for start in range(0, len(images), TOGETHER):
+            found += self._segment(images[start : start + TOGETHER], samples, seed, threshold, rois, settings)
+        return found if isinstance(image, list) else found[0]
+
+    def _segment(
+        self,
+        images: Sequence[ImageLike],
+        samples: int,
+        seed: int,
+        threshold: float,
+        rois: Sequence[Point],
+        sampling: SamplingConfig | None,
+    ) -> Iterator[Segmentation]:
+        """The results of a few images, drawn in one batch; seconds are those of an image, on average."""
         start = time.perf_counter()
-        picture = self.picture(image)
-        view = self._view(picture, rois)
+        pictures = [self.picture(image) for image in images]
+        views = [self._view(picture, rois) for picture in pictures]
         looked = time.perf_counter()
-        drawing = self.draw(view, samples, seed, sampling, every=samples)
+        drawing = self._draw(views, samples, seed, sampling, every=samples)
         drawn = torch.cat(list(drawing), dim=1)
         seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}
-        file = Path(image).name if isinstance(image, (str, Path)) else None
-        source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
-        record = self.record(source, samples, seed, sampling, threshold, rois)
-        return self.answer(picture, view, drawn, drawing.traits, record, seconds)
+        seconds = {name: value / len(images) for name, value in seconds.items()}
+        first = 0
+        for image, picture, view in zip(images, pictures, views, strict=True):
+            rows = slice(first, first + len(view.seen))
+            first = rows.stop
+            file = Path(image).name if isinstance(image, (str, Path)) else None
+            source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
+            record = self.record(source, samples, seed, sampling, threshold, rois)
+            yield self.answer(picture, view, drawn[rows], drawing.traits.rows(rows), record, seconds)
 
     def record(
         self,
@@ -234,19 +275,20 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         if record.left_out:
             drawn = drawn[:, [number - 1 for number in record.kept]]
         record = replace(record, noise="volume" if view.volume else "image")
-        masks = view.paste(drawn)
-        fused = fuse(masks, record.threshold)
+        masks = PastedMasks(drawn, view)
+        fused = fuse_each(masks, record.threshold)
         why_not = self.uncalibrated(record)
         calibration = None if why_not else self.trained.calibration
-        assessments = () if calibration is None else _assess(calibration, drawn, traits)
+        assessed = () if calibration is None else drawn.numpy()
+        assessments = tuple(calibration.assess(each, *traits.of(i)) for i, each in enumerate(assessed) if calibration)
         warnings = (
             *cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus),
             *doubts(assessments, view.regions, record.threshold),
             *([why_not] if why_not and self.trained.calibration is not None else []),
         )
-        return Segmentation(**vars(fused), masks=masks, image=view.image, seconds=seconds, regions=view.regions,
+        return Segmentation(**vars(fused), drawn=masks, image=view.image, seconds=seconds, regions=view.regions,
                             warnings=warnings, record=record, assessments=assessments, calibration=calibration,
-                            uncalibrated=why_not)  # fmt: skip
+                            uncalibrated=why_not, spacing=picture.spacing)  # fmt: skip
 
     def outline_alpha(self, alpha: float | None, record: Record) -> float | None:
         """The share for which a result has an inner and an outer outline.
@@ -322,7 +364,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Returns:
             An iterator over probabilities (≤ every, H, W).
         """
-        _check_asked(samples, seed, 0.5)
+        check_asked(samples, seed, 0.5)
         view = self.look(image, rois)
         drawn = self.draw(view, samples, seed, sampling, every, callback)
         return (view.paste(masks) for masks in drawn)
@@ -352,33 +394,25 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             ConfigError: `samples`, `every` or `sampling` is out of range.
         """
+        return self._draw([view], samples, seed, sampling, every, callback)
+
+    def _draw(
+        self,
+        views: Sequence[View],
+        samples: int,
+        seed: int,
+        sampling: SamplingConfig | None,
+        every: int = 1,
+        callback: StepCallback | None = None,
+    ) -> Drawing:
+        """The masks of several views in one batch, whose regions follow one another."""
         for name, value in (("samples", samples), ("every", every)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", parameter=name)
         resolved = self.model.resolve(sampling)
-        batch = view.batch().to(self.device)
+        batch = batch_of(views).to(self.device)
         with torch.inference_mode():
             common = self.model.prepare(batch, samples, resolved)
             traits = self.model.traits(common, len(batch.image))
         masks = self.model.iter_samples(batch, samples, seed, resolved, every, callback, common)
         return Drawing((some.float().cpu() for some in masks), traits)
-
-
-def _assess(calibration: Calibration, drawn: Tensor, traits: ImageTraits) -> tuple[Assessment, ...]:
-    """One assessment per region."""
-    return tuple(calibration.assess(masks, *traits.of(i)) for i, masks in enumerate(drawn.numpy()))
-
-
-def _sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:
-    """Merge the shorthands into `sampling`."""
-    if sampler is None and steps is None:
-        return sampling
-    return SamplingConfig(sampler, steps).over(sampling or SamplingConfig())
-
-
-def _check_asked(samples: object, seed: object, threshold: object) -> None:
-    for name, value in (("samples", samples), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise ConfigError(f"{name} must be a whole number, not {value!r}", parameter=name)
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
-        raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}", parameter="threshold")

@@ -1,7 +1,9 @@
 """Which image a result was drawn on, told so that another image is never taken for it."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.series import seen_through
@@ -34,3 +36,14 @@ def only_picture(path: Path) -> Picture:
             f"{path} holds several pictures: take them one by one from manymask.io.inputs.read_pictures", path=path
         )
     return found[0]
+
+
+def picture_of_bytes(content: bytes) -> Picture:
+    """The picture of a file's bytes, read as a file is; `InputError` where they are no image, or hold several."""
+    with TemporaryDirectory(prefix="manymask-") as place:
+        path = Path(place) / "image"
+        path.write_bytes(content)
+        try:
+            return replace(only_picture(path), name="the image")
+        except ManymaskError as error:
+            raise error.reworded(str(error).replace(str(path), "the image")) from None

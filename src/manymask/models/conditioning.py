@@ -27,6 +27,10 @@ class ImageTraits:
         embedding = None if self.embedding is None else self.embedding[image].cpu().double().numpy()
         return presence, embedding
 
+    def rows(self, images: slice) -> "ImageTraits":
+        """Those of some of the images."""
+        return ImageTraits(*(None if each is None else each[images] for each in (self.presence, self.embedding)))
+
 
 @dataclass(frozen=True)
 class Conditioning:

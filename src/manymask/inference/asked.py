@@ -1,0 +1,47 @@
+"""The arguments of `Segmenter.segment`, checked and put together."""
+
+from typing import Any
+
+import numpy as np
+
+from manymask.diffusion.sampling import SamplingConfig
+from manymask.errors import ConfigError
+
+
+def merged_sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:
+    """Merge the shorthands into `sampling`.
+
+    Args:
+        sampling: how masks are drawn.
+        sampler: goes before the one of `sampling`.
+        steps: goes before those of `sampling`.
+
+    Returns:
+        All of it; None if nothing was asked for.
+
+    Raises:
+        ConfigError: it is no such thing.
+    """
+    if sampling is not None and not isinstance(sampling, SamplingConfig):
+        raise ConfigError(f"sampling must be a SamplingConfig, not {sampling!r}", parameter="sampling")
+    if sampler is None and steps is None:
+        return sampling
+    return SamplingConfig(sampler, steps).over(sampling or SamplingConfig())
+
+
+def check_asked(samples: object, seed: object, threshold: object) -> None:
+    """Check the numbers of a call.
+
+    Args:
+        samples: a whole number.
+        seed: a whole number.
+        threshold: in (0, 1).
+
+    Raises:
+        ConfigError: one of them is something else.
+    """
+    for name, value in (("samples", samples), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ConfigError(f"{name} must be a whole number, not {value!r}", parameter=name)
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+        raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}", parameter="threshold")
