@@ -307,7 +307,7 @@ def test_library_takes_what_the_command_line_takes_and_refuses_the_rest(segmente
     assert torch.equal(segmenter.segment(torch.from_numpy(grey), 2).masks, segmenter.segment(grey, 2).masks)
     for image, asked, message in [
         (tmp_path / "many.dcm", {}, r"many\.dcm holds several pictures"),
-        ([grey, grey], {}, "an image is a path, an array, .* not a list"),
+        ([grey, [grey]], {}, "an image is a path, bytes, .* not a list"),
         (None, {}, "not a NoneType"),
         (grey, {"sampler": "dimm"}, r"sampler: 'dimm' is none of ddim, ddpm, .* no object such as DDIM\(10\)"),
         (grey, {"samples": "5"}, "samples must be a whole number, not '5'"),

@@ -1,7 +1,6 @@
 """Images in, results out, and what happens to files that are not what they say."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 
 from manymask.ensemble import fuse
 from manymask.errors import InputError
+from manymask.inference import preprocess
 from manymask.inference.outputs import Output, outline, overlay, pairwise_agreement, write_result
 from manymask.inference.preprocess import PastedMasks, View
 from manymask.inference.segmentation import Segmentation
@@ -196,12 +196,13 @@ def test_masks_are_written_black_and_white(tmp_path):
     assert set(np.unique(np.asarray(Image.open(tmp_path / "m.png")))) == {0, 255}
 
 
-def test_masks_that_were_cut_before_leave_the_same_result(tmp_path):
+def test_masks_that_are_cut_one_by_one_leave_the_same_result(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     image, masks = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8), rng.random((3, 20, 30), dtype=np.float32)
     found = fused(image, masks)
-    for name, given in (("whole", found), ("cut", replace(found, masks=found.masks >= 0.5))):
-        write_result(tmp_path / name, Output(given, image, {}))
+    for name, at_once in (("whole", 10**9), ("cut", 0)):
+        monkeypatch.setattr(preprocess, "_AT_ONCE", at_once)
+        write_result(tmp_path / name, Output(found, image, {}))
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
     written = np.asarray(Image.open(tmp_path / "cut/confidence.png"))
