@@ -50,7 +50,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
     def __init__(self, trained: TrainedModel, device: str | None = None, engine: Engine = "torch") -> None:
         self.trained = trained
-        self.recipe = trained.recipe
+        self.recipe, self.engine = trained.recipe, engine
         if engine != "torch" and device not in (None, "cpu"):
             raise ConfigError(f"the engine {engine} runs on the CPU, not on {device}", parameter="engine")
         self.device = usable_device(device) if device else default_device() if engine == "torch" else "cpu"
@@ -94,20 +94,20 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             This segmenter.
 
         Raises:
-            ConfigError: torch cannot use the device.
+            ConfigError: torch cannot use the device, or another engine runs the networks.
         """
+        if self.engine != "torch":
+            raise ConfigError(f"the engine {self.engine} runs on the CPU alone", parameter="device")
         self.device = usable_device(str(device))
         self.model.to(self.device)
         return self
 
     def __repr__(self) -> str:
         record, recipe = self.trained.record, self.recipe
-        seen = (
-            f"regions of {recipe.size}×{recipe.size}" if recipe.crop else f"whole images at {recipe.size}×{recipe.size}"
-        )
-        colour = "grey" if recipe.channels == 1 else "colour"
-        promises = "calibrated" if self.trained.calibration else "not calibrated"
-        return f"Segmenter({record.name!r}: {seen}, {colour}, {promises}, on {self.device})"
+        seen = f"{'regions of' if recipe.crop else 'whole images at'} {recipe.size}×{recipe.size}"
+        kind = "grey" if recipe.channels == 1 else "colour"
+        kind += ", calibrated" if self.trained.calibration else ", not calibrated"
+        return f"Segmenter({record.name!r}: {seen}, {kind}, on {self.device})"
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
         """Prepare an image for the model; pixels deeper than 8 bits are stretched.
@@ -142,12 +142,12 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     # fmt: off
     @overload
     def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
-                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None,
-                sampler: Sampler | SamplerName | None = None, steps: int | None = None) -> Segmentation: ...
+                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
+                steps: int | None = None) -> Segmentation: ...
     @overload
     def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
-                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None,
-                sampler: Sampler | SamplerName | None = None, steps: int | None = None) -> list[Segmentation]: ...
+                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
+                steps: int | None = None) -> list[Segmentation]: ...
     # fmt: on
     def segment(
         self,
@@ -194,15 +194,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             found += self._segment(images[start : start + TOGETHER], samples, seed, threshold, rois, settings)
         return found if isinstance(image, list) else found[0]
 
-    def _segment(
-        self,
-        images: Sequence[ImageLike],
-        samples: int,
-        seed: int,
-        threshold: float,
-        rois: Sequence[Point],
-        sampling: SamplingConfig | None,
-    ) -> Iterator[Segmentation]:
+    def _segment(self, images: Sequence[ImageLike], samples: int, seed: int, threshold: float,
+                 rois: Sequence[Point], sampling: SamplingConfig | None) -> Iterator[Segmentation]:  # fmt: skip
         """The results of a few images, drawn in one batch; seconds are those of an image, on average."""
         start = time.perf_counter()
         pictures = [self.picture(image) for image in images]
@@ -210,14 +203,13 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         looked = time.perf_counter()
         drawing = self._draw(views, samples, seed, sampling, every=samples)
         drawn = torch.cat(list(drawing), dim=1)
-        seconds = {"predict": time.perf_counter() - looked, "total": time.perf_counter() - start}
-        seconds = {name: value / len(images) for name, value in seconds.items()}
+        seconds = {name: (time.perf_counter() - t) / len(images) for name, t in (("predict", looked), ("total", start))}
         first = 0
         for image, picture, view in zip(images, pictures, views, strict=True):
             rows = slice(first, first + len(view.seen))
             first = rows.stop
-            file = Path(image).name if isinstance(image, (str, Path)) else None
-            source = source_of(picture, None if isinstance(picture.origin, DicomFrame) else file)
+            named = isinstance(image, (str, Path)) and not isinstance(picture.origin, DicomFrame)
+            source = source_of(picture, Path(image).name if named else None)  # type: ignore[arg-type]
             record = self.record(source, samples, seed, sampling, threshold, rois)
             yield self.answer(picture, view, drawn[rows], drawing.traits.rows(rows), record, seconds)
 
@@ -279,8 +271,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         fused = fuse_each(masks, record.threshold)
         why_not = self.uncalibrated(record)
         calibration = None if why_not else self.trained.calibration
-        assessed = () if calibration is None else drawn.numpy()
-        assessments = tuple(calibration.assess(each, *traits.of(i)) for i, each in enumerate(assessed) if calibration)
+        rows = enumerate(drawn.numpy())
+        assessments = tuple(calibration.assess(each, *traits.of(i)) for i, each in rows) if calibration else ()
         warnings = (
             *cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus),
             *doubts(assessments, view.regions, record.threshold),
