@@ -105,8 +105,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     def __repr__(self) -> str:
         record, recipe = self.trained.record, self.recipe
         seen = f"{'regions of' if recipe.crop else 'whole images at'} {recipe.size}×{recipe.size}"
-        kind = "grey" if recipe.channels == 1 else "colour"
-        kind += ", calibrated" if self.trained.calibration else ", not calibrated"
+        kind = f"{'grey' if recipe.channels == 1 else 'colour'}, {'' if self.trained.calibration else 'not '}calibrated"
         return f"Segmenter({record.name!r}: {seen}, {kind}, on {self.device})"
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
@@ -141,13 +140,11 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
 
     # fmt: off
     @overload
-    def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
-                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
-                steps: int | None = None) -> Segmentation: ...
+    def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5, rois: Sequence[Point] = (),
+                sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None) -> Segmentation: ...
     @overload
-    def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
-                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
-                steps: int | None = None) -> list[Segmentation]: ...
+    def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5, rois: Sequence[Point] = (),
+                sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None) -> list[Segmentation]: ...
     # fmt: on
     def segment(
         self,
@@ -271,8 +268,9 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         fused = fuse_each(masks, record.threshold)
         why_not = self.uncalibrated(record)
         calibration = None if why_not else self.trained.calibration
-        rows = enumerate(drawn.numpy())
-        assessments = tuple(calibration.assess(each, *traits.of(i)) for i, each in rows) if calibration else ()
+        assessments = (
+            tuple(calibration.assess(m, *traits.of(i)) for i, m in enumerate(drawn.numpy())) if calibration else ()
+        )
         warnings = (
             *cautions(self.trained.intended, self.recipe, picture, view, record.rois, masks, fused.consensus),
             *doubts(assessments, view.regions, record.threshold),
