@@ -7,6 +7,9 @@ import numpy as np
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 
+DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
+TOGETHER = 4  # images at a time, where a list is given
+
 
 def merged_sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:
     """Merge the shorthands into `sampling`.

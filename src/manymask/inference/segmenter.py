@@ -18,7 +18,7 @@ from manymask.ensemble import fuse_each
 from manymask.errors import ConfigError, InputError
 from manymask.export.compiled import compiled
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
-from manymask.inference.asked import check_asked, merged_sampling
+from manymask.inference.asked import DOWNLOAD, TOGETHER, check_asked, merged_sampling
 from manymask.inference.cautions import cautions, doubts
 from manymask.inference.pictures import ImageLike, picture_of
 from manymask.inference.preprocess import PastedMasks, Point, View, batch_of, view_of
@@ -29,11 +29,6 @@ from manymask.io.source import source_of
 from manymask.models.base import StepCallback
 from manymask.models.conditioning import ImageTraits
 from manymask.runtime import default_device, usable_device
-
-_DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
-
-
-TOGETHER = 4  # images at a time, where a list is given
 
 
 class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-segmentation", "diffusion"]):
@@ -79,7 +74,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             ManymaskError: there is no such model, it is damaged or a codec, or an argument is unknown.
         """
-        unknown = sorted(set(download) - _DOWNLOAD)
+        unknown = sorted(set(download) - DOWNLOAD)
         if unknown:
             raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
         return cls(load_model(model, **download), device, engine)
@@ -143,8 +138,9 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5, rois: Sequence[Point] = (),
                 sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None) -> Segmentation: ...
     @overload
-    def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5, rois: Sequence[Point] = (),
-                sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None) -> list[Segmentation]: ...
+    def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
+                rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
+                steps: int | None = None) -> list[Segmentation]: ...
     # fmt: on
     def segment(
         self,
