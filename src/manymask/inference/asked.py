@@ -1,4 +1,4 @@
-"""The arguments of `Segmenter.segment`, checked and put together."""
+"""The arguments of `Segmenter.segment`, checked and put together, and what a segmenter is, in a line."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
+from manymask.hub.model_folder import TrainedModel
 
 DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
 TOGETHER = 4  # images at a time, where a list is given
@@ -48,3 +49,18 @@ def check_asked(samples: object, seed: object, threshold: object) -> None:
             raise ConfigError(f"{name} must be a whole number, not {value!r}", parameter=name)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
         raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}", parameter="threshold")
+
+
+def about(trained: TrainedModel) -> str:
+    """A segmenter in a line: what it looks at, and whether it is calibrated.
+
+    Args:
+        trained: the model.
+
+    Returns:
+        Its name, size and kind of images.
+    """
+    recipe = trained.recipe
+    seen = f"{'regions of' if recipe.crop else 'whole images at'} {recipe.size}×{recipe.size}"
+    promises = "calibrated" if trained.calibration else "not calibrated"
+    return f"{trained.record.name!r}: {seen}, {'grey' if recipe.channels == 1 else 'colour'}, {promises}"

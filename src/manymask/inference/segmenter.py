@@ -18,7 +18,7 @@ from manymask.ensemble import fuse_each
 from manymask.errors import ConfigError, InputError
 from manymask.export.compiled import compiled
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
-from manymask.inference.asked import DOWNLOAD, TOGETHER, check_asked, merged_sampling
+from manymask.inference.asked import DOWNLOAD, TOGETHER, about, check_asked, merged_sampling
 from manymask.inference.cautions import cautions, doubts
 from manymask.inference.pictures import ImageLike, picture_of
 from manymask.inference.preprocess import PastedMasks, Point, View, batch_of, view_of
@@ -98,10 +98,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         return self
 
     def __repr__(self) -> str:
-        record, recipe = self.trained.record, self.recipe
-        seen = f"{'regions of' if recipe.crop else 'whole images at'} {recipe.size}×{recipe.size}"
-        kind = f"{'grey' if recipe.channels == 1 else 'colour'}, {'' if self.trained.calibration else 'not '}calibrated"
-        return f"Segmenter({record.name!r}: {seen}, {kind}, on {self.device})"
+        return f"Segmenter({about(self.trained)}, on {self.device})"
 
     def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
         """Prepare an image for the model; pixels deeper than 8 bits are stretched.
