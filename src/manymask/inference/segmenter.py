@@ -113,8 +113,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         return self._view(self.picture(image), rois)
 
     def _view(self, picture: Picture, rois: Sequence[Point]) -> View:
-        volume = picture.slice.volume if picture.slice else ""
-        return view_of(picture.pixels, self.recipe, rois, picture.name, volume)
+        return view_of(picture.pixels, self.recipe, rois, picture.name, picture.slice.volume if picture.slice else "")
 
     def picture(self, image: ImageLike) -> Picture:
         """Read an image, through the model's own intensity window if it has one.
