@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from level_sets import BATCH, context
 from skimage.measure import perimeter
 
 from manymask.data.case import Part
 from manymask.data.raters import consensus_mask
 from manymask.data.resize import enlarge
 from manymask.data.store import Store
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
+from manymask.runtime import git_revision, hardware
+
+BATCH = 4  # images
 
 WAYS = [("bilinear", 0.0), ("bicubic", 0.0), ("bicubic", 0.5), ("bicubic", 0.7), ("bicubic", 1.0), ("bicubic", 1.5)]
 
@@ -88,9 +90,15 @@ def run(options: Options) -> dict[str, Any]:
             rows.append({"id": case, "share": float(truth.mean()), **score(masks, truth)})
         print(f"{len(rows)} of {len(ids)}", flush=True)
     found = compare(rows, [store.groups[row["id"]] for row in rows])
-    described = context(trained, store, options)
-    described["protocol"] |= {"split": options.split}
-    return {"ways": found, **described, "images": rows}
+    return {
+        "ways": found,
+        "protocol": {"images": len(ids), "masks": options.masks, "seed": options.seed, "split": options.split},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, options.scheme)},
+        "model": options.model.name,
+        "git": git_revision(),
+        "hardware": hardware(),
+        "images": rows,
+    }
 
 
 if __name__ == "__main__":

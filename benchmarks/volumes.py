@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import tyro
-from level_sets import context
 
 from manymask.data.store import Store
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary
+from manymask.runtime import git_revision, hardware
 
 LEAST = 4  # slices of a nodule
 
@@ -93,7 +93,7 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def run(options: Options) -> dict[str, Any]:
     """Draws, compares, and returns what the file holds."""
-    trained = load_model(options.model)
+    trained, revision = load_model(options.model), git_revision()
     store = matched_store(trained.recipe, Store(options.data))
     groups = nodules(held_out_cases(trained, store, "test"))
     trained.model.eval()
@@ -110,7 +110,15 @@ def run(options: Options) -> dict[str, Any]:
         }
         rows.append({"id": name, "patient": store.groups[batch.ids[0]], "slices": len(batch.ids), **found})
         print(f"{len(rows)} of {options.images}", flush=True)
-    return {"all": compare(rows), **context(trained, store, options), "nodules": rows}
+    return {
+        "all": compare(rows),
+        "protocol": {"nodules": len(rows), "masks": options.masks, "seed": options.seed, "split": "test"},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store)},
+        "model": {"name": options.model.name, "weights_sha256": trained.fingerprint},
+        "git": revision,
+        "hardware": hardware(),
+        "nodules": rows,
+    }
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import nearest
 import off_centre
 import planned
 import promises
+import volumes
 
 
 @pytest.mark.parametrize("diagonal", off_centre.DIAGONALS)
@@ -108,3 +109,15 @@ def test_fresh_sets_become_folders_of_binary_masks(tmp_path):
     assert np.asarray(Image.open(mask)).tolist() == [[0, 0, 0, 255]]
     with pytest.raises(InputError, match="holds nothing of wbc"):
         fresh_sets.lay_out("wbc", tmp_path / "out/none", tmp_path / "other")
+
+
+def test_mask_that_follows_itself_is_told_from_one_that_follows_another():
+    """Two masks, left and right, on three slices: each follows itself, and the volumes differ by the larger one."""
+    masks = np.zeros((3, 2, 1, 6), dtype=bool)
+    masks[:, 0, :, :2] = masks[:, 1, :, 2:] = True
+    assert volumes.follow(masks) == 1.0 and volumes.follow(masks, 1) == 0.0
+    assert volumes.spread(masks) == pytest.approx(np.std([6, 12], ddof=1) / 9)
+    masks[1] = masks[1, ::-1]
+    assert volumes.follow(masks) == 0.0 and volumes.follow(masks[:, :, :, :0]) is None
+    cases = [f"p/nodule-{n}/slice-{k}" for n in (0, 1) for k in range(12 if n else 2)]
+    assert volumes.nodules(cases) == {"p/nodule-1/slice-": [f"p/nodule-1/slice-{k}" for k in range(12)]}
