@@ -14,7 +14,7 @@ DOCUMENTED := $(wildcard $(addprefix src/manymask/,nn models diffusion inference
               data/augment.py data/dihedral.py data/preparation.py data/raters.py data/resize.py data/store.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint format unit test test-all coverage docs build smoke mutate clean
+.PHONY: help bench demo lint format unit test test-all coverage docs build smoke mutate clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,9 @@ smoke:  ## run the wheel of `make build` in an environment without the checkout
 	build/smoke/bin/python -m pip install -q -c constraints.txt dist/manymask-*.whl dist/manymask_models-*.whl
 	cd build/smoke && bin/python -c 'import manymask; print(manymask.__version__, manymask.__file__)' && bin/manymask models
 	cd build/smoke && bin/manymask segment "$(CURDIR)/src/manymask/serving/static/examples" -m isic2018 -n 2 -o out
+
+bench: $(VENV)/.test  ## five masks beside other methods: time and memory, compared with the last run (an hour; ARGS=--quick)
+	$(BIN)/python benchmarks/peers.py $(ARGS)
 
 mutate: $(VENV)/.test  ## mutation tests: about an hour on one core; a stopped run goes on
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --out build/mutation.jsonl --report docs/results/mutation.md

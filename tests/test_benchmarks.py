@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import fresh_sets
 import nearest
 import off_centre
+import peers
 import planned
 import promises
 import volumes
@@ -121,3 +122,30 @@ def test_mask_that_follows_itself_is_told_from_one_that_follows_another():
     assert volumes.follow(masks) == 0.0 and volumes.follow(masks[:, :, :, :0]) is None
     cases = [f"p/nodule-{n}/slice-{k}" for n in (0, 1) for k in range(12 if n else 2)]
     assert volumes.nodules(cases) == {"p/nodule-1/slice-": [f"p/nodule-1/slice-{k}" for k in range(12)]}
+
+
+def test_ratios_of_peers_are_of_the_same_round():
+    row = peers.summary([(2.0, 1.0), (9.0, 3.0), (4.0, 2.0)], [(1.0, 1.0), (3.0, 1.0), (4.0, 1.0)], 100.0)
+    assert row["ratio"] == 2.0  # the median of 2, 3 and 1; that of the medians would be 4 / 3
+    assert (row["seconds"], row["least"], row["most"], row["cpu_seconds"], row["runs"]) == (4.0, 2.0, 9.0, 2.0, 3)
+    assert peers.summary([(2.0, 1.0)], [], 1.0)["ratio"] is None
+
+
+def test_what_takes_too_long_is_one_step_and_the_page_says_so():
+    row = peers.summary([(8.0, 8.0)], [(2.0, 2.0)], 512.4)
+    text = "\n".join(peers.table({"pixel-space DDPM": row, peers.BASE: row}, "entrant"))
+    assert "| pixel-space DDPM | 8 ×1000 | 8 | 4 | 512 | " + "█" * 12 in text
+    assert f"| {peers.BASE} | 8  | 8 |" in text
+    assert [len(peers.bar(seconds)) for seconds in (0.001, 0.1, 10.0)] == [1, 4, 12]
+
+
+def test_comparison_says_how_a_ratio_changed():
+    last, new = ({"inference": {"128²": {"a": {"ratio": ratio}, "b": {"ratio": None}}}} for ratio in (2.0, 1.0))
+    assert peers.against(last, new) == ["128², a: ratio 2 → 1 (-50%)"]
+
+
+def test_entrants_run_in_turn_in_processes_of_their_own():
+    names = [peers.BASE, "latent diffusion, codecs"]
+    found = peers.compare(128, 1, 2, names)
+    assert list(found) == names and found[peers.BASE]["ratio"] == 1.0
+    assert all(row["runs"] == 2 and row["peak_mb"] > 50 and row["seconds"] > 0 for row in found.values())
