@@ -300,22 +300,26 @@ def against(last: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def main(options: Options) -> None:
-    """Compare, write, and print what changed since the last comparison that lies in OUT."""
+    """Compare, write after every comparison, and print what changed since the last one that lies in OUT."""
     quick = options.quick
     names = list(options.entrants or ENTRANTS)
-    rounds = 2 if quick else options.rounds
-    inference = {
-        f"{size}², {threads} thread{'s' if threads > 1 else ''}": compare(size, threads, rounds, names)
-        for size in ((128,) if quick else options.sizes)
-        for threads in ((1,) if quick else options.threads)
-    }
-    revision = git_revision() or "unknown"
-    found = {"revision": revision, "created": now(), "hardware": hardware(), "quick": quick, "masks": MASKS,
-             "inference": inference, "start": start_to_first_mask(1 if quick else 5)}  # fmt: skip
     earlier = [json.loads(path.read_text(encoding="utf-8")) for path in options.out.glob("*.json")]
     options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / f"{revision.rstrip('+')}.json", found)
-    (options.out / "README.md").write_text(page(found), encoding="utf-8")
+    revision = git_revision() or "unknown"
+    found: dict[str, Any] = {"revision": revision, "created": now(), "hardware": hardware(), "quick": quick,
+                             "masks": MASKS, "inference": {}, "start": {}}  # fmt: skip
+
+    def write() -> None:
+        write_json(options.out / f"{revision.rstrip('+')}.json", found)
+        (options.out / "README.md").write_text(page(found), encoding="utf-8")
+
+    for size in (128,) if quick else options.sizes:
+        for threads in (1,) if quick else options.threads:
+            key = f"{size}², {threads} thread{'s' if threads > 1 else ''}"
+            found["inference"][key] = compare(size, threads, 2 if quick else options.rounds, names)
+            write()
+    found["start"] = start_to_first_mask(1 if quick else 5)
+    write()
     print(page(found))
     if earlier:
         print("\n".join(against(max(earlier, key=lambda each: each["created"]), found)))
