@@ -1,7 +1,7 @@
 """Masks by the model beside this file: python runner.py IMAGE --out DIR [--seed 0] [--roi X Y] [--threads 1].
 
-It needs numpy, Pillow and onnxruntime or openvino. Preparation and noise are manymask's, so the masks are too; where a
-model decides apart which masks are empty, that draw is its own. Images are grey or RGB with 8 bits.
+It needs numpy, Pillow and onnxruntime or openvino. Preparation and random numbers are those of manymask, so the masks are
+too. Images are grey or RGB with 8 bits.
 """
 
 import argparse
@@ -32,9 +32,8 @@ def load(threads: int) -> Any:
     return lambda names, inputs: [compiled(inputs)[name] for name in names]
 
 
-def prepare(
-    path: Path, roi: list[int] | None
-) -> Any:  # what the model sees, uint8 (C, S, S); height and width; top left corner of the region
+def prepare(path: Path, roi: list[int] | None) -> Any:
+    """What the model sees, uint8 (C, S, S), the image's height and width, and the top left corner of a region."""
     image = ImageOps.exif_transpose(Image.open(path))
     if image.mode not in ("L", "RGB") or (path.suffix.lower() == ".png" and path.read_bytes()[24] == 16):
         raise SystemExit(f"{path}: {image.mode} or 16 bits; this reads grey or RGB with 8 bits, manymask reads all")
@@ -53,11 +52,22 @@ def prepare(
     return np.stack(planes), size, corner
 
 
-def normal(
-    seed: int, name: str, sample: int
-) -> np.ndarray:  # the numbers of torch.randn after manual_seed, by Mersenne Twister and Box–Muller
-    digest = hashlib.blake2b("\0".join(["sample", str(seed), name, str(sample)]).encode(), digest_size=8).digest()
-    stream, shape = np.random.RandomState(int.from_bytes(digest, "big") >> 1 & 0xFFFFFFFF), SHAPES["noise"][2:]
+def seed_of(*parts: object) -> int:
+    return int.from_bytes(hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def uniform(seed: int, name: str, sample: int) -> float:
+    """Decides whether a mask is empty: van der Corput's sequence, scrambled for each image."""
+    value = seed_of("stratum", seed, name, "rest", sample) / 2**79
+    for level in range(16):
+        flip = seed_of("stratum", seed, name, level, sample % 2**level) & 1
+        value += ((sample >> level & 1) ^ flip) / 2 ** (level + 1)
+    return value
+
+
+def normal(seed: int, name: str, sample: int) -> np.ndarray:
+    """The numbers of torch.randn after manual_seed, by Mersenne Twister and Box–Muller."""
+    stream, shape = np.random.RandomState(seed_of("sample", seed, name, sample) & 0xFFFFFFFF), SHAPES["noise"][2:]
     raw = stream.randint(0, 2**32, (shape[0], int(np.prod(shape[1:])) // 16, 2, 8), np.uint32) & 0xFFFFFF
     first, second = np.moveaxis(raw.astype(np.float32) / np.float32(2**24), 2, 0)
     radius, angle = np.sqrt(-2 * np.log(1 - first)), np.float32(2 * np.pi) * second
@@ -77,7 +87,7 @@ def main() -> None:
     noise = np.stack([normal(asked.seed, name, k) for k in range(FACTS["samples"])])[None]
     inputs = {"image": pixels[None].astype(np.float32) / 255, "noise": noise}
     if "uniform" in SHAPES:
-        inputs["uniform"] = np.random.default_rng(asked.seed).random(SHAPES["uniform"], np.float32)
+        inputs["uniform"] = np.array([[uniform(asked.seed, name, k) for k in range(FACTS["samples"])]], np.float32)
     drawn = load(asked.threads)(["masks"], inputs)[0][0]
     if FACTS["crop"]:
         masks = np.zeros((len(drawn), *size), np.float32)
