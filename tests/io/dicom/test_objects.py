@@ -16,6 +16,8 @@ from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.dicom.derived import label_of
 from manymask.io.dicom.header import place_of
 from manymask.io.dicom.objects import derived_objects, write_objects
+from manymask.io.image import PromisedOutlines
+from manymask.io.polygons import fill_polygons
 from tests.dicom_files import pictures_of
 from tests.dicom_sources import cine, ct_series, enhanced_ct, photograph
 from tests.io.dicom.test_seg import FACTS, drawn, written
@@ -92,3 +94,99 @@ def test_dciodvfy_finds_no_error(tmp_path, source, anonymise):
         if dataset.SOPClassUID == LABELMAP:  # younger than Debian's dciodvfy, which takes it for an unknown class
             errors = [line for line in errors if "Object Not found" not in line and "SegmentNumber of 0" not in line]
         assert errors == [], path.name
+
+
+def measurements(made):
+    """The values of the report's groups by (name, derivation), and what each group refers to."""
+    report = highdicom.sr.Comprehensive3DSR.from_dataset(made)
+    groups = []
+    for group in report.content.get_planar_roi_measurement_groups() + report.content.get_image_measurement_groups():
+        values = {}
+        for each in group.get_measurements():
+            derivation = each.derivation.meaning if each.derivation else ""
+            values[each.name.meaning, derivation] = (each.value, each.unit.value)
+        groups.append((values, group))
+    return groups
+
+
+def test_report_has_areas_spread_and_agreement_of_each_slice_and_refers_to_the_consensus():
+    pictures, results, found = objects(ct_series())
+    (made,), (masks,) = found["MEASUREMENTS"], found["MASKS"]
+    groups = measurements(made)
+    assert len(groups) == 5 and made.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+    by_uid = {p.origin.dataset.SOPInstanceUID: r for p, r in zip(pictures, results, strict=True)}
+    for values, group in groups:
+        segment = group.referenced_segmentation_frame[0].ReferencedSOPSequence[0]
+        assert segment.ReferencedSOPInstanceUID == masks.SOPInstanceUID
+        frame = masks.PerFrameFunctionalGroupsSequence[int(segment.ReferencedFrameNumber) - 1]
+        assert frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert group.referenced_segmentation_frame[1].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source
+        result = by_uid[source]
+        areas = (result.masks >= 0.5).sum(axis=(1, 2)) * 0.56
+        expected = {"": result.consensus.sum() * 0.56, "Mean": areas.mean(), "Standard Deviation": areas.std(ddof=1),
+                    "Minimum": areas.min(), "Maximum": areas.max()}  # fmt: skip
+        for derivation, value in expected.items():
+            assert values["Area", derivation] == (pytest.approx(value, rel=1e-4), "mm2"), derivation
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        drawn_masks = result.masks >= 0.5
+        iou = np.mean([(drawn_masks[i] & drawn_masks[j]).sum() / (drawn_masks[i] | drawn_masks[j]).sum() for i, j in pairs])
+        assert values["Mean IoU of pairs of masks", ""][0] == pytest.approx(iou, rel=1e-4)
+        assert group.finding_type.meaning == "Nodule"
+        assert "weights_sha256=" in {item.value[:15] for item in texts(group, "Algorithm Parameters")}
+    assert made.CompletionFlag == "COMPLETE" and made.VerificationFlag == "UNVERIFIED"
+
+
+def texts(group, name):
+    return [item for item in group[0].ContentSequence if item.name.meaning == name]
+
+
+def test_report_gives_the_predicted_dice_of_calibrated_results_and_pixels_where_no_size_is_known():
+    (picture,) = pictures_of([photograph()])
+    result = drawn(picture, 0)
+    result.outlines = PromisedOutlines(0.1, result.masks[0] > 0.8, result.masks[0] > 0.2, (0.8, 0.7, 0.9), "abc")
+    made = {label_of(each): each for each in derived_objects([picture], [result], FACTS)}
+    ((values, _),) = measurements(pydicom.dcmread(io.BytesIO(written(made["MEASUREMENTS"]))))
+    assert values["Predicted Dice of the consensus at 0.5", ""] == (pytest.approx(0.8), "1")
+    assert values["Predicted Dice, lower end of 90 % interval", ""][0] == pytest.approx(0.7)
+    assert values["Area", ""] == (result.consensus.sum(), "{pixels}")
+
+
+def test_slices_without_any_mask_are_not_reported_and_those_without_consensus_refer_to_the_image():
+    pictures = pictures_of(ct_series(3))
+    results = [drawn(picture, k) for k, picture in enumerate(pictures)]
+    nothing = np.zeros_like(results[0].consensus)
+    results[0] = SimpleNamespace(outlines=None, masks=results[0].masks * 0, confidence=nothing, consensus=nothing)
+    results[1].consensus = nothing
+    made = {label_of(each): each for each in derived_objects(pictures, results, FACTS)}
+    (planar, _), (image, group) = measurements(pydicom.dcmread(io.BytesIO(written(made["MEASUREMENTS"]))))
+    assert image["Area", ""][0] == 0 and image["Area", "Mean"][0] > 0 and planar["Area", ""][0] > 0
+    uids = [item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in group.source_images]
+    assert uids == [pictures[1].origin.dataset.SOPInstanceUID]
+
+
+@pytest.mark.parametrize("source", [photograph, cine])
+def test_outlines_over_images_without_a_place_in_space_enclose_the_masks(source):
+    pictures, results, found = objects([source()])
+    assert len(found["OUTLINES"]) == len(pictures) and "OUTLINES" not in objects(ct_series(1))[2]
+    for picture, result, made in zip(pictures, results, found["OUTLINES"], strict=True):
+        layers = {layer.GraphicLayer: layer.GraphicLayerDescription for layer in made.GraphicLayerSequence}
+        assert list(layers.values())[:2] == ["Consensus (confidence >= 0.5)", "Mask 1 of 3"]
+        expected = [result.consensus, *(result.masks >= 0.5)]
+        for item, mask in zip(made.GraphicAnnotationSequence, expected, strict=True):
+            lines = [np.reshape(each.GraphicData, (-1, 2)) for each in item.GraphicObjectSequence]
+            assert all((line[0] == line[-1]).all() for line in lines)
+            filled = fill_polygons(mask.shape, [line[:-1] for line in lines])
+            assert (filled & mask).sum() / (filled | mask).sum() > 0.95
+            shown = item.ReferencedImageSequence[0]
+            assert shown.ReferencedSOPInstanceUID == picture.origin.dataset.SOPInstanceUID
+            assert shown.get("ReferencedFrameNumber") == (picture.origin.number if source is cine else None)
+
+
+def test_anonymous_reports_refer_to_the_anonymous_segmentation():
+    _, _, found = objects(ct_series(2), anonymiser=Anonymiser())
+    (made,), (masks,) = found["MEASUREMENTS"], found["MASKS"]
+    for _, group in measurements(made):
+        reference = group.referenced_segmentation_frame[0].ReferencedSOPSequence[0]
+        assert reference.ReferencedSOPInstanceUID == masks.SOPInstanceUID
+    assert made.PatientIdentityRemoved == "YES" and "Müller" not in str(made)

@@ -53,7 +53,8 @@ def identity(
 def finish(made: Any, source: SegSource, facts: Mapping[str, Any]) -> Any:
     """Completes an object of highdicom in place: equipment, date of the series, UIDs that a rerun repeats."""
     made.ContributingEquipmentSequence = [_equipment(facts)]
-    made.SeriesDate, made.SeriesTime = made.ContentDate, made.ContentTime
+    made.SeriesDate = made.get("ContentDate") or made.PresentationCreationDate
+    made.SeriesTime = made.get("ContentTime") or made.PresentationCreationTime
     if "PerFrameFunctionalGroupsSequence" in made:
         _mend(made, source)
         _repeatable_dimensions(made)

@@ -4,6 +4,8 @@ For each series in space, and for each photograph or frame without a place in sp
 own, since viewers show one object a series:
     masks.dcm, levels.dcm, consensus.dcm   SEG, see there; accepted.dcm, and fractional.dcm on request
     confidence.dcm                         Parametric Map, of images in space
+    outlines.dcm                           presentation state, of images without a place in space
+    measurements.dcm                       SR, TID 1500
 Equal masks of equal images have equal UIDs (`uid`): a rerun gives the objects of before, with another date.
 """
 
@@ -21,6 +23,8 @@ from manymask.io.dicom.derived import label_of, refused
 from manymask.io.dicom.finding import Finding
 from manymask.io.dicom.header import readable
 from manymask.io.dicom.parametric_map import confidence_map
+from manymask.io.dicom.presentation import outlines
+from manymask.io.dicom.report import report
 from manymask.io.dicom.seg import accepted_kind, kinds, segmentation
 from manymask.io.dicom.seg_source import SegSource, sources
 from manymask.io.image import Drawn, Picture
@@ -55,22 +59,27 @@ def derived_objects(
         InputError: pictures are not from DICOM, or their headers do not let an object refer to them.
     """
     _highdicom()
-    outlines = results[0].outlines
-    if outlines is not None:
-        facts = {**facts, "outlines": {"alpha": outlines.alpha, "calibration": outlines.calibration}}
+    promised = results[0].outlines
+    if promised is not None:
+        facts = {**facts, "outlines": {"alpha": promised.alpha, "calibration": promised.calibration}}
     counts: Counter[str] = Counter()
     made = []
     for source in _sources(pictures):
         name, series = pictures[source.members[0]].name, source.images[0].SeriesInstanceUID
         counts[series] += 1
+        own, instance = [results[i] for i in source.members], counts[series]
         with readable(name, "gets no DICOM SEG: a field of patient or study cannot be read"):
-            chosen = kinds([results[i] for i in source.members], facts, fractional)
+            chosen = kinds(own, facts, fractional)
             if accepted:
                 chosen.append(accepted_kind([accepted[i] for i in source.members], facts))
             try:
-                found = [segmentation(source, kind, facts, finding, counts[series]) for kind in chosen]
+                found = [segmentation(source, kind, facts, finding, instance) for kind in chosen]
                 if source.in_space:
-                    found.append(confidence_map(source, [results[i] for i in source.members], facts, counts[series]))
+                    found.append(confidence_map(source, own, facts, instance))
+                else:
+                    found.append(outlines(source, chosen[0], facts, instance))
+                spacings = [pictures[i].spacing for i in source.members]
+                found.append(report(source, own, found[0], spacings, facts, finding, instance))
             except Exception as error:
                 raise refused(name, error) from None
             for each in found:

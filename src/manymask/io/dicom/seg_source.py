@@ -47,6 +47,10 @@ class SegSource:
         """Whether the images have a place in the patient."""
         return "FrameOfReferenceUID" in self.images[0] and "ImagePositionPatient" in self.images[0]
 
+    def frame_number(self, member: int) -> int | None:
+        """The number, in its file, of the frame that a member is; None for a file of one frame."""
+        return self.frames[member] if self.frames else self.frame
+
     def uids(self) -> list[str]:
         """SOP Instance UIDs of the images, with the numbers of the frames where only these are meant."""
         numbers = self.frames or ((self.frame,) if self.frame is not None else ())
