@@ -130,7 +130,9 @@ def test_report_has_areas_spread_and_agreement_of_each_slice_and_refers_to_the_c
             assert values["Area", derivation] == (pytest.approx(value, rel=1e-4), "mm2"), derivation
         pairs = [(0, 1), (0, 2), (1, 2)]
         drawn_masks = result.masks >= 0.5
-        iou = np.mean([(drawn_masks[i] & drawn_masks[j]).sum() / (drawn_masks[i] | drawn_masks[j]).sum() for i, j in pairs])
+        iou = np.mean(
+            [(drawn_masks[i] & drawn_masks[j]).sum() / (drawn_masks[i] | drawn_masks[j]).sum() for i, j in pairs]
+        )
         assert values["Mean IoU of pairs of masks", ""][0] == pytest.approx(iou, rel=1e-4)
         assert group.finding_type.meaning == "Nodule"
         assert "weights_sha256=" in {item.value[:15] for item in texts(group, "Algorithm Parameters")}

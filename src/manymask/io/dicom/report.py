@@ -119,7 +119,13 @@ def report(
 
 
 def _group(
-    source: SegSource, frame: int, values: Sequence[Value], masks: Any, facts: Mapping[str, Any], finding: Finding, uid: str
+    source: SegSource,
+    frame: int,
+    values: Sequence[Value],
+    masks: Any,
+    facts: Mapping[str, Any],
+    finding: Finding,
+    uid: str,
 ) -> Any:
     from highdicom import sr
 
@@ -131,7 +137,9 @@ def _group(
         else None,
         "algorithm_id": _algorithm(facts),
         "measurements": [
-            sr.Measurement(_code(v.name), v.value, _code(v.unit), derivation=_code(v.derivation) if v.derivation else None)
+            sr.Measurement(
+                _code(v.name), v.value, _code(v.unit), derivation=_code(v.derivation) if v.derivation else None
+            )
             for v in values
         ],
     }
@@ -139,7 +147,9 @@ def _group(
     shown = source.frame_number(frame)
     where = (image.SOPClassUID, image.SOPInstanceUID, None if shown is None else [shown])
     if number is None:
-        return sr.MeasurementsAndQualitativeEvaluations(source_images=[sr.SourceImageForMeasurementGroup(*where)], **told)
+        return sr.MeasurementsAndQualitativeEvaluations(
+            source_images=[sr.SourceImageForMeasurementGroup(*where)], **told
+        )
     segment = sr.ReferencedSegmentationFrame(
         masks.SOPClassUID, masks.SOPInstanceUID, number, 1, sr.SourceImageForSegmentation(*where)
     )
