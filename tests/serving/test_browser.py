@@ -17,17 +17,17 @@ def test_upload_draw_move_the_threshold_download(visit, lesion, tmp_path):
     before, picture, sent = consensus(page), pixels(page, ".mm-main canvas"), len(visit.asked)
     assert page.inner_text("#mm-draw") == "Draw again"
     slider = page.locator("#mm-threshold")
-    slider.fill("0.9")
+    slider.fill("0.3")
     page.wait_for_function("text => document.querySelector('.mm-areas data').textContent != text", arg=before)
     assert pixels(page, ".mm-main canvas") != picture, "the outline of the consensus moves"
     assert not [url for url in visit.asked[sent:] if "queue" in url or "run" in url], "the slider asks nobody"
     slider.focus()
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("document.querySelector('.mm-threshold output').textContent == '0.89'")  # at the next frame
+    page.wait_for_function("document.querySelector('.mm-threshold output').textContent == '0.29'")  # at the next frame
     folder, result = download(page, ".mm-download", tmp_path / "all")
     names = {path.name for path in folder.iterdir()}
     assert {"mask-05.png", "confidence.png", "consensus.png", "overlay.png"} <= names and "accepted.png" not in names
-    assert result["threshold"] == 0.89 and f"{result['area_consensus']:,} px" == consensus(page)
+    assert result["threshold"] == 0.29 and f"{result['area_consensus']:,} px" == consensus(page)
     page.click(".mm-half")
     assert page.input_value("#mm-threshold") == "0.5" and consensus(page) == before
 
