@@ -91,7 +91,7 @@ def value_at(content: Any, *keys: str) -> Any:
 def _drawn_alike(found: Mapping[str, Any], record: Record) -> bool:
     made = json.loads(json.dumps(record.facts()))
     return (
-        all(found.get(name) == made[name] for name in _SETTINGS)
+        all(found.get(name) == made.get(name) for name in _SETTINGS)
         and value_at(found, "model", "weights_sha256") == record.model.weights_sha256
         and value_at(found, "manymask", "version") == record.version
         and "noise" in found
