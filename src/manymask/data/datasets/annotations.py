@@ -11,6 +11,8 @@ import numpy as np
 from manymask.errors import ConfigError, InputError, ManymaskError, decoding, guesses
 from manymask.io.atomic import read_object
 from manymask.io.coco import MOST_BYTES, CocoFile, CocoImage, coco_mask, is_coco, read_coco
+from manymask.io.dicom.file import load_dicom
+from manymask.io.dicom.rtstruct import StructureSet
 from manymask.io.labelme import LabelmeFile, is_labelme, labelme_file
 from manymask.io.masks import MaskReading, mask_of_values, read_mask
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices
@@ -88,6 +90,26 @@ class CocoMask:
 
 
 @dataclass(frozen=True)
+class StructureMask:
+    """The contours of a structure set on one DICOM slice."""
+
+    file: StructureSet
+    image: Path
+    slices: int = 1
+
+    @property
+    def path(self) -> Path:
+        """Of the structure set."""
+        return self.file.path
+
+    def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
+        """The union of the regions that were chosen by name; empty where none lies on the slice."""
+        header = load_dicom(self.image, header_only=True)
+        mask = self.file.mask(header, str(self.image), {str(label) for label in reading.labels})
+        return ~mask if reading.invert else mask
+
+
+@dataclass(frozen=True)
 class Parts:
     """Several masks whose union counts."""
 
@@ -154,13 +176,18 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
     """
     single = list(_single(masks))
     counts: Counter[str] = Counter()
+    structures: dict[Path, StructureSet] = {}
     known = dict(names.values) if names else {}
     for mask in single:
         if isinstance(mask, LabelmeMask):
             counts.update(mask.file.labels)
+        elif isinstance(mask, StructureMask):
+            structures.setdefault(mask.path, mask.file)
         elif isinstance(mask, CocoMask):
             counts.update(mask.file.names[int(each.get("category_id", 1))] for each in mask.image.annotations)
             known |= {name: (number,) for number, name in mask.file.names.items()}
+    for structure in structures.values():
+        counts.update(structure.regions)
     counts.update({name: 0 for name in known if name.lower() not in BACKGROUND and name not in counts and names})
     if not counts:
         return reading

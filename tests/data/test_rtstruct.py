@@ -1,0 +1,106 @@
+"""Contours of RT Structure Sets as the masks of raters."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pydicom")
+
+from pydicom import Dataset
+
+from manymask.data.datasets import folder
+from manymask.errors import InputError
+from manymask.io.dicom.rtstruct import RTSTRUCT
+from manymask.io.masks import MaskReading
+from tests import dicom_files as dicom
+from tests.dicom_sources import PIXELS, ct_series
+
+CORNERS = [(10, 12), (25, 12), (25, 30), (10, 30)]  # column, row
+
+
+@pytest.fixture
+def slices(tmp_path):
+    """Five slices in tmp_path/images, in the order of their names."""
+    found = sorted(ct_series(), key=lambda d: float(d.ImagePositionPatient[2]))
+    for k, each in enumerate(found):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        each.save_as(tmp_path / f"images/{k}.dcm", enforce_file_format=True)
+    return found
+
+
+def in_patient(image, corners):
+    """Corners of pixels in mm: the position of an image is the middle of its first pixel."""
+    x, y, z = (float(v) for v in image.ImagePositionPatient)
+    return [value for column, row in corners for value in (x + (column - 0.5) * 0.8, y + (row - 0.5) * 0.7, z)]
+
+
+def contour(image, corners, kind="CLOSED_PLANAR", named=True):
+    item = Dataset()
+    item.ContourGeometricType, item.NumberOfContourPoints = kind, len(corners)
+    item.ContourData = [f"{value:.4f}" for value in in_patient(image, corners)]
+    if named:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        item.ContourImageSequence = [reference]
+    return item
+
+
+def structure_set(path, slices, regions, series=True):
+    """A file with contours by the name of their region."""
+    made = dicom.dataset(SOPClassUID=RTSTRUCT, Modality="RTSTRUCT", SeriesInstanceUID="1.2.3.9")
+    frame, study, of_series = Dataset(), Dataset(), Dataset()
+    frame.FrameOfReferenceUID = slices[0].FrameOfReferenceUID
+    of_series.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    study.RTReferencedSeriesSequence = [of_series]
+    if series:
+        frame.RTReferencedStudySequence = [study]
+    made.ReferencedFrameOfReferenceSequence = [frame]
+    made.StructureSetROISequence, made.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(regions.items(), start=7):
+        region, drawn = Dataset(), Dataset()
+        region.ROINumber, region.ROIName, drawn.ReferencedROINumber = number, name, number
+        drawn.ContourSequence = contours
+        made.StructureSetROISequence.append(region)
+        made.ROIContourSequence.append(drawn)
+    return dicom.save(path, made)
+
+
+def filled(corners):
+    (left, top), _, (right, bottom), _ = corners
+    mask = np.zeros(PIXELS, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+@pytest.mark.parametrize(("named", "series"), [(True, True), (False, True), (False, False)])
+def test_contours_fill_the_pixels_of_their_slice_and_no_other(tmp_path, slices, named, series):
+    structure_set(tmp_path / "masks/plan.dcm", slices, {"GTV": [contour(slices[2], CORNERS, named=named)]}, series)
+    cases = folder.read(tmp_path).cases
+    assert len(cases) == 5
+    for k, case in enumerate(cases):
+        assert (case.read()[1] == (filled(CORNERS) if k == 2 else False)).all(), k
+
+
+def test_several_structure_sets_of_a_series_are_raters(tmp_path, slices):
+    moved = [(column + 3, row) for column, row in CORNERS]
+    for name, corners in (("a", CORNERS), ("b", moved)):
+        structure_set(tmp_path / f"masks/{name}.dcm", slices, {"GTV": [contour(slices[0], corners)]})
+    drawn = folder.read(tmp_path).cases[0].read()[1]
+    assert (drawn == np.stack([filled(CORNERS), filled(moved)])).all()
+
+
+def test_regions_are_chosen_by_name_and_lines_of_a_region_cut_holes(tmp_path, slices):
+    hole = [(15, 15), (20, 15), (20, 20), (15, 20)]
+    regions = {"GTV": [contour(slices[0], CORNERS, "CLOSEDPLANAR_XOR"), contour(slices[0], hole, "CLOSEDPLANAR_XOR")],
+               "LUNG": [contour(slices[0], [(0, 0), (40, 0), (40, 48), (0, 48)])]}  # fmt: skip
+    structure_set(tmp_path / "masks/plan.dcm", slices, regions)
+    with pytest.raises(InputError, match="several labels: GTV"):
+        folder.read(tmp_path)
+    drawn = folder.read(tmp_path, reading=MaskReading(labels=("GTV",))).cases[0].read()[1]
+    assert (drawn == (filled(CORNERS) & ~filled(hole))).all()
+
+
+def test_structure_set_of_other_images_is_refused_in_one_line(tmp_path, slices):
+    others = ct_series(1)
+    structure_set(tmp_path / "masks/plan.dcm", others, {"GTV": [contour(others[0], CORNERS)]})
+    with pytest.raises(InputError, match="belongs to none of the images"):
+        folder.read(tmp_path)
