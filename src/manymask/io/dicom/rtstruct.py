@@ -94,7 +94,7 @@ def read_rtstruct(path: Path) -> StructureSet:
             for item in region.get("ContourSequence") or ()
             if _kind(item).startswith("CLOSED") and len(item.get("ContourData") or ()) >= 9
         )
-        frames = [item for item in dataset.get("ReferencedFrameOfReferenceSequence") or ()]
+        frames = list(dataset.get("ReferencedFrameOfReferenceSequence") or ())
         series = [s for frame in frames for study in frame.get("RTReferencedStudySequence") or ()
                   for s in study.get("RTReferencedSeriesSequence") or ()]  # fmt: skip
         return StructureSet(
@@ -110,8 +110,8 @@ def _kind(item: Any) -> str:
 
 
 def _image_of(item: Any) -> str:
-    images = item.get("ContourImageSequence") or ()
-    return text(images[0], "ReferencedSOPInstanceUID") if len(images) else ""
+    images = list(item.get("ContourImageSequence") or ())
+    return text(images[0], "ReferencedSOPInstanceUID") if images else ""
 
 
 def _points(item: Any) -> np.ndarray:
