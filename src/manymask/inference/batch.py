@@ -28,6 +28,7 @@ from manymask.inference.segmenter import Segmenter
 from manymask.inference.series import Whole, complete, forms_of, series_name, together, whole_source
 from manymask.inference.summary import write_summary
 from manymask.inference.tally import RunSummary, say
+from manymask.inference.volumes import volume_records
 from manymask.io.atomic import working_folder, write_json
 from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.dicom.objects import derived_objects
@@ -304,7 +305,9 @@ class Run:
             return []
         facts = {"input": pictures[0].name, **record.facts()}
         shown, request = finding(self.segmenter.recipe.dataset), self.request
-        return derived_objects(pictures, results, facts, request.anonymiser, request.fractional, shown)
+        volumes = volume_records(pictures, results)[0] if len(pictures) > 1 and pictures[0].slice is not None else []
+        whole = volumes[0] if len(volumes) == 1 else None
+        return derived_objects(pictures, results, facts, request.anonymiser, request.fractional, shown, volume=whole)
 
     def put_series(self, whole: Whole) -> None:
         """Put the folder of a series in OUT."""

@@ -1,6 +1,7 @@
 """The DICOM objects beside SEG: what stands in them, read back by others, and whether they are valid DICOM."""
 
 import io
+import json
 import shutil
 import subprocess
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from manymask.io.image import PromisedOutlines
 from manymask.io.polygons import fill_polygons
 from tests.dicom_files import pictures_of
 from tests.dicom_sources import cine, ct_series, enhanced_ct, photograph
+from tests.factories import run
 from tests.io.dicom.test_seg import FACTS, drawn, written
 
 DCIODVFY = shutil.which("dciodvfy")
@@ -192,3 +194,25 @@ def test_anonymous_reports_refer_to_the_anonymous_segmentation():
         reference = group.referenced_segmentation_frame[0].ReferencedSOPSequence[0]
         assert reference.ReferencedSOPInstanceUID == masks.SOPInstanceUID
     assert made.PatientIdentityRemoved == "YES" and "Müller" not in str(made)
+
+
+def test_volumes_of_a_series_are_reported_of_its_segment(monkeypatch, drawing_model, tmp_path):
+    for k, each in enumerate(ct_series(4)):
+        each.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+    arguments = ["segment", tmp_path, "--model", drawing_model, "--out", tmp_path / "out", "--samples", 3]
+    assert run(monkeypatch, *arguments) == 0
+    folder = tmp_path / "out/series-0004"
+    (told,) = json.loads((folder / "result.json").read_text())["volumes"]
+    made = highdicom.sr.srread(folder / "measurements.dcm")
+    (group,) = made.content.get_volumetric_roi_measurement_groups()
+    values = {(m.name.meaning, m.derivation.meaning if m.derivation else ""): m.value for m in group.get_measurements()}
+    assert values["Volume", ""] == pytest.approx(told["volume_consensus_ml"], rel=1e-4)
+    assert values["Volume", "Mean"] == pytest.approx(np.mean(told["volumes_ml"]), rel=1e-4)
+    assert values["Volume", "Standard Deviation"] == pytest.approx(np.std(told["volumes_ml"], ddof=1), rel=1e-4)
+    assert values["Mean IoU of pairs of masks", ""] == pytest.approx(told["pairwise_iou"], rel=1e-4)
+    segment = group[0].ContentSequence[-2].ReferencedSOPSequence[0]
+    masks = pydicom.dcmread(folder / "masks.dcm")
+    assert (segment.ReferencedSOPInstanceUID, segment.ReferencedSegmentNumber) == (masks.SOPInstanceUID, 1)
+    if DCIODVFY:
+        said = subprocess.run([DCIODVFY, folder / "measurements.dcm"], capture_output=True, text=True)
+        assert "Error" not in said.stdout + said.stderr

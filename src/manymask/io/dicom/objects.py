@@ -27,7 +27,7 @@ from manymask.io.dicom.presentation import outlines
 from manymask.io.dicom.report import report
 from manymask.io.dicom.seg import accepted_kind, kinds, segmentation
 from manymask.io.dicom.seg_source import SegSource, sources
-from manymask.io.image import Drawn, Picture
+from manymask.io.image import Drawn, Picture, PromisedOutlines
 
 
 def derived_objects(
@@ -38,6 +38,7 @@ def derived_objects(
     fractional: bool = False,
     finding: Finding = Finding(),
     accepted: Sequence[np.ndarray] = (),
+    volume: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """The DICOM objects of pictures from DICOM, ready for writing or for STOW.
 
@@ -51,6 +52,7 @@ def derived_objects(
         finding: what the masks show.
         accepted: of each picture, the mask that a person accepted, bool (H, W); `facts["accepted"]` tells how it was
             corrected.
+        volume: of the series that all pictures form, as in result.json; None if it is not known.
 
     Returns:
         pydicom data sets.
@@ -59,12 +61,11 @@ def derived_objects(
         InputError: pictures are not from DICOM, or their headers do not let an object refer to them.
     """
     _highdicom()
-    promised = results[0].outlines
-    if promised is not None:
-        facts = {**facts, "outlines": {"alpha": promised.alpha, "calibration": promised.calibration}}
+    facts = _with_promises(facts, results[0].outlines)
     counts: Counter[str] = Counter()
     made = []
-    for source in _sources(pictures):
+    found_sources = _sources(pictures)
+    for source in found_sources:
         name, series = pictures[source.members[0]].name, source.images[0].SeriesInstanceUID
         counts[series] += 1
         own, instance = [results[i] for i in source.members], counts[series]
@@ -72,21 +73,20 @@ def derived_objects(
             chosen = kinds(own, facts, fractional)
             if accepted:
                 chosen.append(accepted_kind([accepted[i] for i in source.members], facts))
+            spacings = [pictures[i].spacing for i in source.members]
+            whole = volume if len(found_sources) == 1 else None
             try:
                 found = [segmentation(source, kind, facts, finding, instance) for kind in chosen]
-                if source.in_space:
-                    found.append(confidence_map(source, own, facts, instance))
-                else:
-                    found.append(outlines(source, chosen[0], facts, instance))
-                spacings = [pictures[i].spacing for i in source.members]
-                found.append(report(source, own, found[0], spacings, facts, finding, instance))
+                found.append(
+                    confidence_map(source, own, facts, instance)
+                    if source.in_space
+                    else outlines(source, chosen[0], facts, instance)
+                )
+                found.append(report(source, own, found[0], spacings, facts, finding, instance, whole))
             except Exception as error:
                 raise refused(name, error) from None
             for each in found:
-                if anonymiser is None:
-                    _carry_over(source.record, each)
-                else:
-                    anonymiser.strip(each)
+                _carry_over(source.record, each) if anonymiser is None else anonymiser.strip(each)
         made += found
     return made
 
@@ -109,6 +109,13 @@ def write_objects(folder: Path, datasets: Sequence[Any]) -> list[Path]:
         with atomic_file(paths[-1]) as beside:
             dataset.save_as(beside, enforce_file_format=True)
     return paths
+
+
+def _with_promises(facts: Mapping[str, Any], promised: PromisedOutlines | None) -> Mapping[str, Any]:
+    """The facts with the share of the outlines and their calibration, if there are outlines."""
+    if promised is None:
+        return facts
+    return {**facts, "outlines": {"alpha": promised.alpha, "calibration": promised.calibration}}
 
 
 def _sources(pictures: Sequence[Picture]) -> list[SegSource]:

@@ -2,7 +2,8 @@
 
 A group for each image where anything is drawn: area of the consensus, and mean, standard deviation, least and greatest area of
 the masks; mean IoU of pairs of masks; of calibrated results the predicted Dice with its interval. Groups with a consensus
-refer to its segment in masks.dcm, those without to the image.
+refer to its segment in masks.dcm, those without to the image. Of a series whose volumes are known, a group for the whole: the
+same of volumes in ml.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from manymask.metrics import pairwise_iou
 LABEL = "MEASUREMENTS"
 Code = tuple[str, str, str]  # value, scheme, meaning
 AREA: Code = ("42798000", "SCT", "Area")
+VOLUME: Code = ("118565006", "SCT", "Volume")
 AGREEMENT: Code = ("PAIRWISE_IOU", SCHEME, "Mean IoU of pairs of masks")
 PREDICTED: tuple[Code, ...] = (
     ("PREDICTED_DICE", SCHEME, "Predicted Dice of the consensus at 0.5"),
@@ -36,6 +38,7 @@ DERIVATIONS: tuple[Code, ...] = (
 )
 SQUARE_MM: Code = ("mm2", "UCUM", "mm2")
 PIXELS: Code = ("{pixels}", "UCUM", "pixels")
+ML: Code = ("ml", "UCUM", "ml")
 RATIO: Code = ("1", "UCUM", "no units")
 
 
@@ -62,15 +65,35 @@ def measured(result: Drawn, spacing: tuple[float, float] | None) -> list[Value]:
     masks = np.asarray(result.masks) >= 0.5
     pixel, unit = (1.0, PIXELS) if spacing is None else (spacing[0] * spacing[1], SQUARE_MM)
     areas = masks.sum(axis=(1, 2)) * pixel
-    spread = (areas.mean(), areas.std(ddof=min(1, len(areas) - 1)), areas.min(), areas.max())
-    found = [Value(AREA, float(np.asarray(result.consensus).sum() * pixel), unit)]
-    found += [Value(AREA, float(value), unit, code) for value, code in zip(spread, DERIVATIONS, strict=True)]
+    found = _with_spread(AREA, float(np.asarray(result.consensus).sum() * pixel), areas, unit)
     if len(masks) > 1:
         pairs = pairwise_iou(masks, masks)[np.triu_indices(len(masks), 1)]
         found.append(Value(AGREEMENT, float(pairs.mean()), RATIO))
     if result.outlines is not None:
         found += [Value(code, value, RATIO) for code, value in zip(PREDICTED, result.outlines.dice, strict=True)]
     return found
+
+
+def measured_volume(volume: Mapping[str, Any]) -> list[Value]:
+    """What is reported of a series.
+
+    Args:
+        volume: as in result.json: `volume_consensus_ml`, `volumes_ml` of the masks, and `pairwise_iou` unless it is one mask.
+
+    Returns:
+        The measurements, the volume of the consensus first.
+    """
+    found = _with_spread(VOLUME, volume["volume_consensus_ml"], np.asarray(volume["volumes_ml"]), ML)
+    if volume.get("pairwise_iou") is not None:
+        found.append(Value(AGREEMENT, volume["pairwise_iou"], RATIO))
+    return found
+
+
+def _with_spread(name: Code, consensus: float, each: np.ndarray, unit: Code) -> list[Value]:
+    """The value of the consensus, and how those of the masks are spread."""
+    spread = (each.mean(), each.std(ddof=min(1, len(each) - 1)), each.min(), each.max())
+    found = [Value(name, consensus, unit)]
+    return found + [Value(name, float(value), unit, code) for value, code in zip(spread, DERIVATIONS, strict=True)]
 
 
 def report(
@@ -81,6 +104,7 @@ def report(
     facts: Mapping[str, Any],
     finding: Finding,
     instance: int,
+    volume: Mapping[str, Any] | None = None,
 ) -> Any:
     """The report of one source, not yet with patient and study; raises what highdicom raises.
 
@@ -92,6 +116,7 @@ def report(
         facts: as in result.json.
         finding: what the masks show.
         instance: its number in its series.
+        volume: of the whole source, as in result.json; None if it is not known.
     """
     from highdicom import sr
     from pydicom.sr.codedict import codes
@@ -99,8 +124,11 @@ def report(
     drawn = [k for k, r in enumerate(results) if np.asarray(r.masks).max() >= 0.5 or np.asarray(r.consensus).any()]
     places = drawn or range(len(results))
     values = [measured(results[k], spacings[k]) for k in places]
-    told = identity(source, LABEL, facts, np.array([v.value for group in values for v in group]), instance)
-    groups = [
+    whole = measured_volume(volume) if volume and "volumes_ml" in volume else []
+    content_values = np.array([v.value for group in (*values, whole) for v in group])
+    told = identity(source, LABEL, facts, content_values, instance)
+    groups = [_whole(source, whole, masks, facts, finding, told["sop_instance_uid"])] if whole else []
+    groups += [
         _group(source, k, group, masks, facts, finding, told["sop_instance_uid"])
         for k, group in zip(places, values, strict=True)
     ]
@@ -118,6 +146,36 @@ def report(
     return finish(made, source, facts)
 
 
+def _told(values: Sequence[Value], facts: Mapping[str, Any], finding: Finding, uid: str, name: str) -> dict[str, Any]:
+    """The arguments that all groups share; name: of what is tracked."""
+    from highdicom import sr
+
+    region = finding.region
+    return {
+        "tracking_identifier": sr.TrackingIdentifier(derived_uid("tracking", uid, name), name),
+        "finding_type": _code((finding.finding[0], "SCT", finding.finding[1])),
+        "finding_sites": [sr.FindingSite(_code((region[0], "SCT", region[1])))] if region else None,
+        "algorithm_id": _algorithm(facts),
+        "measurements": [
+            sr.Measurement(
+                _code(v.name), v.value, _code(v.unit), derivation=_code(v.derivation) if v.derivation else None
+            )
+            for v in values
+        ],
+    }
+
+
+def _whole(
+    source: SegSource, values: Sequence[Value], masks: Any, facts: Mapping[str, Any], finding: Finding, uid: str
+) -> Any:
+    from highdicom import sr
+
+    series = sr.SourceSeriesForSegmentation(source.images[0].SeriesInstanceUID)
+    segment = sr.ReferencedSegment(masks.SOPClassUID, masks.SOPInstanceUID, 1, source_series=series)
+    told = _told(values, facts, finding, uid, "Consensus of the series")
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **told)
+
+
 def _group(
     source: SegSource,
     frame: int,
@@ -129,20 +187,7 @@ def _group(
 ) -> Any:
     from highdicom import sr
 
-    told: dict[str, Any] = {
-        "tracking_identifier": sr.TrackingIdentifier(derived_uid("tracking", uid, frame), f"Consensus {frame + 1}"),
-        "finding_type": _code((finding.finding[0], "SCT", finding.finding[1])),
-        "finding_sites": [sr.FindingSite(_code((finding.region[0], "SCT", finding.region[1])))]
-        if finding.region
-        else None,
-        "algorithm_id": _algorithm(facts),
-        "measurements": [
-            sr.Measurement(
-                _code(v.name), v.value, _code(v.unit), derivation=_code(v.derivation) if v.derivation else None
-            )
-            for v in values
-        ],
-    }
+    told = _told(values, facts, finding, uid, f"Consensus {frame + 1}")
     number, image = _frame_of_consensus(source, frame, masks), source.images[min(frame, len(source.images) - 1)]
     shown = source.frame_number(frame)
     where = (image.SOPClassUID, image.SOPInstanceUID, None if shown is None else [shown])
