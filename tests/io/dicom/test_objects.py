@@ -216,3 +216,23 @@ def test_volumes_of_a_series_are_reported_of_its_segment(monkeypatch, drawing_mo
     if DCIODVFY:
         said = subprocess.run([DCIODVFY, folder / "measurements.dcm"], capture_output=True, text=True)
         assert "Error" not in said.stdout + said.stderr
+
+
+@pytest.mark.skipif(shutil.which("paramap2itkimage") is None, reason="dcmqi is not installed (pip install dcmqi)")
+def test_dcmqi_reads_every_pixel_of_consensus_and_confidence(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    pictures = pictures_of(ct_series())
+    results = [drawn(picture, k) for k, picture in enumerate(pictures)]
+    write_objects(tmp_path, derived_objects(pictures, results, FACTS))
+    for program, name, field in (("segimage2itkimage", "consensus", "1"), ("paramap2itkimage", "confidence", "pmap")):
+        (tmp_path / name).mkdir()
+        arguments = ["--inputDICOM", tmp_path / f"{name}.dcm", "--outputDirectory", tmp_path / name, "-t", "nii"]
+        subprocess.run([program, *arguments], check=True, capture_output=True)
+        held = nibabel.load(tmp_path / name / f"{field}.nii.gz").get_fdata()  # columns, rows, slices
+        expected = np.stack([getattr(result, name) for result in results]).transpose(2, 1, 0)
+        assert np.abs(held - expected).max() < 1e-6
+    read = subprocess.run(
+        ["tid1500reader", "--inputDICOM", tmp_path / "measurements.dcm", "--outputMetadata", tmp_path / "sr.json"],
+        capture_output=True,
+    )
+    assert read.returncode == 0 and len(json.loads((tmp_path / "sr.json").read_text())["Measurements"]) == 5

@@ -78,7 +78,7 @@ def derived_objects(
             try:
                 found = [segmentation(source, kind, facts, finding, instance) for kind in chosen]
                 found.append(
-                    confidence_map(source, own, facts, instance)
+                    confidence_map(source, own, facts, finding, instance)
                     if source.in_space
                     else outlines(source, chosen[0], facts, instance)
                 )
