@@ -364,6 +364,36 @@ def test_dicom_slices_are_read_through_a_window_with_masks_of_their_names(tmp_pa
     assert set(np.unique(narrow)) >= {0, 255} and (narrow != folder.read(tmp_path).cases[0].read()[0]).any()
 
 
+def test_slices_of_a_dicom_patient_stay_on_one_side_of_the_split(tmp_path):
+    pytest.importorskip("pydicom")
+    from tests import dicom_files as dicom
+
+    for k in range(24):
+        pixels = (photo(k)[:, :, 0].astype(np.uint16) * 8 + 100).astype(np.uint16)
+        dicom.save(tmp_path / f"images/s{k:02}.dcm", dicom.slice_at(k, pixels, PatientID=f"secret {k // 3}"))
+    masks(tmp_path, "masks/{}.png", names=[f"s{k:02}" for k in range(24)])
+    source = folder.read(tmp_path)
+    groups = {case.id: case.group for case in source.cases}
+    assert len(set(groups.values())) == 8 and all(groups[f"s{k:02}"] == groups[f"s{k // 3 * 3:02}"] for k in range(24))
+    assert not any("secret" in group for group in groups.values())
+    assert any("name 8 patients: none crosses the split" in note for note in source.notes)
+    sides = {groups[case]: part for part, ids in source.schemes["random"].items() for case in ids}
+    assert all(part == sides[groups[case]] for part, ids in source.schemes["random"].items() for case in ids)
+
+
+def test_one_patient_in_all_headers_is_taken_for_a_placeholder(tmp_path):
+    pytest.importorskip("pydicom")
+    from tests import dicom_files as dicom
+
+    for k, name in enumerate(NAMES):
+        pixels = (photo(k)[:, :, 0].astype(np.uint16) * 8 + 100).astype(np.uint16)
+        dicom.save(tmp_path / f"images/{name}.dcm", dicom.slice_at(k, pixels, PatientID="ANON"))
+    masks(tmp_path, "masks/{}.png")
+    source = folder.read(tmp_path)
+    assert [case.group for case in source.cases] == [case.id for case in source.cases]
+    assert any("one patient for all images" in note for note in source.notes)
+
+
 # --- the command line
 
 

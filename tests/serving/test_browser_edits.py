@@ -32,18 +32,27 @@ def page(visit, lesion):
     return page
 
 
-def frame(page) -> tuple[float, float]:
-    """The place under the upper left corner and the one under the middle, read from what the page says of the pointer."""
-    said = []
-    for share in (0.003, 0.5):
+def frame(page) -> list[tuple[int, int]]:
+    """The place near the upper left corner, which is round, and that under the middle, as the page says of the pointer."""
+    return [place_at(page, share) for share in (0.01, 0.5)]
+
+
+def place_at(page, share: float) -> tuple[int, int]:
+    """What the page says of one place, once it says the same twice: the layout may still move under the pointer."""
+    before = None
+    for _ in range(30):
         page.mouse.move(*on_picture(page, share, share))
-        said.append(tuple(map(int, page.inner_text(".mm-readout").split(" · ")[0].split(", "))))
-    return said
+        page.wait_for_timeout(80)
+        said = page.text_content(".mm-readout")
+        if said and said == before:
+            return tuple(map(int, said.split(" · ")[0].split(", ")))
+        before = said
+    raise AssertionError(f"the page does not say what is at {share} of the picture, but {said!r}")
 
 
 def test_wheel_drag_and_keys_move_picture_and_maps_and_a_double_click_shows_all(page):
     whole, maps = frame(page), pixels(page, ".mm-confidence canvas")
-    assert whole[0] == (0, 0) and page.is_disabled(".mm-out")
+    assert max(whole[0]) <= 1 and page.is_disabled(".mm-out")
     page.wait_for_timeout(400)  # a page that scrolls is not zoomed
     page.mouse.move(*on_picture(page, 0.5, 0.5))
     page.mouse.wheel(0, -400)

@@ -16,6 +16,7 @@ from manymask.data.datasets.layout import find_layout
 from manymask.data.datasets.pairs import listed, paired_cases
 from manymask.data.datasets.sections import Choice, Section, part_of
 from manymask.errors import InputError
+from manymask.io.dicom.file import PATIENT
 from manymask.io.masks import MaskReading
 
 LICENCE = "as given by the owner of the images"
@@ -124,7 +125,8 @@ def _cases(
 
 
 def _grouped(source: Path, cases: Sequence[Case], strict: bool) -> tuple[list[Case], list[str]]:
-    """The cases with their groups: by `__` in the names, else by many sub-folders, else each its own; and what was done."""
+    """The cases with their groups, and what was done: by `__` in the names, else by the patients of DICOM, else by many
+    sub-folders, else each its own."""
     stems = {case.id: PurePosixPath(case.id).name for case in cases}
     lone = [stem for stem in stems.values() if "__" not in stem]
     mixed = 0 < len(lone) < len(cases)
@@ -135,6 +137,12 @@ def _grouped(source: Path, cases: Sequence[Case], strict: bool) -> tuple[list[Ca
         )
     if not lone:
         return [replace(case, group=stems[case.id].split("__")[0]) for case in cases], []
+    patients = {case.group for case in cases if case.group.rpartition("/")[2].startswith(PATIENT)}
+    if len(patients) > 1:
+        return list(cases), [f"the DICOM headers name {len(patients)} patients: none crosses the split"]
+    if patients:  # one patient, or a placeholder for all of them
+        note = "the DICOM headers name one patient for all images, so the split may cut patients; name files PATIENT__…"
+        return [replace(case, group=case.id) for case in cases], [note]
     above = {case.id: PurePosixPath(case.id).parent.as_posix() for case in cases}
     folders = {folder for folder in above.values() if folder != "." and part_of(PurePosixPath(folder).name) is None}
     if len(folders) < 2 or len({case.group for case in cases}) == len(folders):

@@ -13,6 +13,7 @@ import numpy as np
 from manymask.data.case import Case
 from manymask.data.datasets.annotations import Mask, MaskFile
 from manymask.errors import InputError, ManymaskError
+from manymask.io.dicom.file import patient_of
 from manymask.io.dicom.series import is_dicom, seen_through
 from manymask.io.image import NiftiSlice, Picture
 from manymask.io.inputs import picture_at
@@ -199,7 +200,7 @@ def _folder_of_one(folder: Path, pictures: Images) -> Rater:
 
 
 def _cases_of(name: str, group: str, pair: "Pair") -> list[Case]:
-    """One case, or one for each slice of a volume, which are one group."""
+    """One case, or one for each slice of a volume, which are one group; DICOM is grouped by patient."""
     read_by = tuple(mask is not None for mask in pair.masks)
     try:
         count = count_slices(pair.image) if is_nifti(pair.image) else 1
@@ -209,6 +210,7 @@ def _cases_of(name: str, group: str, pair: "Pair") -> list[Case]:
     if other is not None:
         message = f"{other.path} has {other.slices} slice(s) but its image {pair.image.name} {count}"
         return [Case(name, group, partial(refused, message), read_by)]
+    group = patient_of(pair.image) or group
     if count == 1:
         return [Case(name, group, pair, read_by, pair.notes)]
     slices = [replace(pair, index=index, notes=[]) for index in range(count)]

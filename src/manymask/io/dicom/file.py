@@ -1,5 +1,6 @@
 """DICOM files opened: what is one, and its data set, read without believing the lengths that it claims."""
 
+import hashlib
 import io
 import logging
 import warnings
@@ -7,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import InputError, MissingExtraError
+from manymask.errors import InputError, ManymaskError, MissingExtraError
 from manymask.io.dicom.decode import inflates_beyond
 from manymask.io.dicom.header import readable
 from manymask.io.samples import PIXEL_LIMIT
 
+PATIENT = "patient-"  # begins the names that `patient_of` gives
 _DEFLATED_LIMIT = 4 * PIXEL_LIMIT  # bytes
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _DAMAGED = "is damaged or cut short, or is no DICOM file"
@@ -81,6 +83,18 @@ def load_dicom(path: Path, header_only: bool = False, more: tuple[str, ...] = ()
     if len(dataset) == 0:
         raise InputError(f"{path} {_DAMAGED}", path=path)
     return dataset
+
+
+def patient_of(path: Path) -> str | None:
+    """A name for the patient of a file, `patient-` and a digest of the identifier, so that it tells nothing; None if the file
+    is no DICOM or names no patient."""
+    if not is_dicom(path):
+        return None
+    try:
+        found = str(load_dicom(path, header_only=True, more=("PatientID",)).get("PatientID") or "").strip()
+    except ManymaskError:  # said when it is read
+        return None
+    return f"{PATIENT}{hashlib.sha256(found.encode()).hexdigest()[:12]}" if found else None
 
 
 class _WithinFile(io.BufferedReader):
