@@ -64,7 +64,8 @@ def scaling(length: int, grows: bool) -> np.ndarray:
         np.add.at(matrix, (np.arange(length), place.clip(0, S - 1)), weight)
     for tap in range(-3, 4) if grows else range(1):
         np.add.at(smooth, (own, (own + tap).clip(0, S - 1)), np.exp(-0.5 * (tap / 0.7) ** 2))
-    return (matrix @ (smooth / smooth.sum(axis=1, keepdims=True))).astype(np.float32)
+    scaled: np.ndarray = matrix @ (smooth / smooth.sum(axis=1, keepdims=True))
+    return scaled.astype(np.float32)
 
 
 def seed_of(*parts: object) -> int:
