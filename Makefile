@@ -60,8 +60,10 @@ format: $(VENV)/.test  ## reformat, and fix what ruff can fix
 unit: $(VENV)/.test  ## the fast tests: no browser, no archive, no lint
 	$(PYTEST) -m '$(FAST)' $(ARGS)
 
+# signals act on the whole process, so their tests have one of their own, without what all others have loaded
 test: lint  ## lint, then all tests except the slow ones
-	$(PYTEST) $(ARGS)
+	$(PYTEST) --ignore=tests/test_signals.py --ignore=tests/training $(ARGS)
+	$(PYTEST) tests/test_signals.py tests/training $(ARGS)
 
 test-all: lint  ## lint, then all tests, slow ones included
 	$(PYTEST) -m '' $(ARGS)
