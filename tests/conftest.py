@@ -1,5 +1,6 @@
 """Small real things that the tests share: a store of a few phantoms, and a recipe that trains in seconds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,16 @@ def page_server(tmp_path_factory: pytest.TempPathFactory):
     flags = ("--max-megabytes", "3", "--max-megabytes-at-once", "8", "--max-waiting", "20", "--max-waiting-each", "21")
     with serving(tmp_path_factory.mktemp("page"), *flags) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="the extra `test` is not installed: no playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    with api.sync_playwright() as play:
+        found = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()

@@ -1,14 +1,12 @@
 """DIR/triage.html: one file that loads nothing, shows names as they are, and sorts by mouse and by keyboard."""
 
 import re
-import shutil
 
 import pytest
 
 from manymask.inference.triage import COLUMNS
 from manymask.inference.triage_page import MOST_ROWS, write_page
 
-CHROMIUM = shutil.which("chromium")
 FACTS = {
     "images": 3, "failed": 0, "complete": True, "samples": 5, "created": "2026-01-01T00:00:00Z",
     "model": {"name": "<model>", "weights_sha256": "0" * 64}, "promise": ["Review these & those.", "No guarantee."],
@@ -55,17 +53,6 @@ def test_long_tables_show_the_most_doubtful_and_say_so(tmp_path):
     write_page(path, FACTS | {"images": MOST_ROWS + 5}, (row(k, f"n{k}", 0.1, 0.9) for k in range(1, MOST_ROWS + 6)))
     text = path.read_text()
     assert text.count("<img") == MOST_ROWS and f"all {MOST_ROWS + 5} are in triage.csv" in text
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with playwright.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 def order(tab):

@@ -1,6 +1,5 @@
 """What the tests of the page share."""
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,19 +16,6 @@ def client(page_server):
         found = pool.submit(gradio_client.Client, page_server.url, verbose=False, httpx_kwargs={"timeout": 60}).result()
     yield found
     found.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="the extra `test` is not installed: no playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    with api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
