@@ -314,7 +314,6 @@ def test_only_this_computer_is_served_unless_told(page_server):
     assert {a for a in addresses if a.endswith(f":{page_server.port:04X}")} == {f"0100007F:{page_server.port:04X}"}
 
 
-@pytest.mark.slow  # failed once after all other tests, for a reason not yet known
 def test_many_at_once_get_an_answer_or_a_polite_refusal(client, page_server, image):
     """One drawing at a time, twenty in line, the others are asked to come again; and the server goes on."""
     with ThreadPoolExecutor(35) as pool:
@@ -323,7 +322,8 @@ def test_many_at_once_get_an_answer_or_a_polite_refusal(client, page_server, ima
     assert not [error for error in errors if "full" not in error.lower()]
     assert 35 - len(errors) >= 15
     assert len(call(client, image)[0]["areas"]) == 2
-    assert "Traceback" not in page_server.log.read_text()
+    said = page_server.log.read_text()
+    assert "Traceback" not in said, said[max(0, said.find("Traceback") - 500) :][:4000]
 
 
 def test_uploads_go_when_the_visit_ends(page_server, image):

@@ -47,6 +47,18 @@ def pixels(page, selector) -> str:
     return page.eval_on_selector(selector, "canvas => canvas.toDataURL()")
 
 
+def shows(page, selector, picture) -> None:
+    """Waits until a canvas shows this picture again: it is painted at the next frame."""
+    arguments = [selector, picture]
+    page.wait_for_function("([place, shown]) => document.querySelector(place).toDataURL() == shown", arg=arguments)
+
+
+def changes(page, selector, picture) -> None:
+    """Waits until a canvas shows another picture than this."""
+    arguments = [selector, picture]
+    page.wait_for_function("([place, shown]) => document.querySelector(place).toDataURL() != shown", arg=arguments)
+
+
 def download(page, button, folder: Path) -> tuple[Path, dict]:
     """Saves and unpacks; the folder of the files, and what is in result.json."""
     with page.expect_download() as waiting:
