@@ -5,13 +5,15 @@ The test part stays what it was, so that folds, and the ensemble of their models
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from manymask.data.case import Part, Scheme
 from manymask.errors import ConfigError
 
 FOLD = re.compile(r"(?P<scheme>.+)/fold-(?P<number>\d{1,2})-of-(?P<count>\d{1,2})")
 SEED = 42
+Group = TypeVar("Group", bound=Hashable)
 
 
 def fold_name(scheme: str, number: int, count: int) -> str:
@@ -23,6 +25,15 @@ def scheme_of(name: str) -> str:
     """The split that a fold is made of; any other name as it is."""
     found = FOLD.fullmatch(name)
     return found["scheme"] if found else name
+
+
+def dealt(order: Sequence[Group], sizes: Mapping[Group, int], count: int) -> dict[Group, int]:
+    """The fold of each group, from 0: the largest first, each to the fold with the fewest cases; equal ones in this order."""
+    held, found = [0] * count, dict[Group, int]()
+    for group in sorted(order, key=lambda each: -sizes[each]):
+        found[group] = held.index(min(held))
+        held[found[group]] += sizes[group]
+    return found
 
 
 def fold(scheme: Scheme, groups: Mapping[str, str], name: str) -> Scheme:
@@ -42,12 +53,11 @@ def fold(scheme: Scheme, groups: Mapping[str, str], name: str) -> Scheme:
         raise ConfigError(f"{len(members)} groups cannot be cut into {count} folds", parameter="folds")
     order = sorted(members)
     random.Random(SEED).shuffle(order)
-    folds: list[list[str]] = [[] for _ in range(count)]
-    for group in sorted(order, key=lambda each: -len(members[each])):
-        min(folds, key=len).extend(members[group])
+    place = dealt(order, {group: len(cases) for group, cases in members.items()}, count)
+    held_out = {group for group, k in place.items() if k == number - 1}
     parts: dict[Part, list[str]] = {
-        "train": sorted(case for k, ids in enumerate(folds, 1) if k != number for case in ids),
-        "val": sorted(folds[number - 1]),
+        "train": sorted(case for group, cases in members.items() if group not in held_out for case in cases),
+        "val": sorted(case for group in held_out for case in members[group]),
         "test": list(scheme.get("test", [])),
     }
     return parts

@@ -12,6 +12,7 @@ from manymask.calibration.foreignness import Foreignness, fit_foreignness
 from manymask.calibration.presence import PresenceMap, fit_presence
 from manymask.calibration.quality import FAILURE, fit_quality
 from manymask.calibration.risk import ALPHAS, control, needed
+from manymask.data.folds import dealt
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import DataLeakError, InputError
@@ -172,12 +173,8 @@ def folds_of(groups: Sequence[str], seed: int) -> np.ndarray:
     names, index, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
     count = min(FOLDS, len(names))
     order = np.random.default_rng(seed_of("folds", seed) % 2**32).permutation(len(names))
-    fold_of = np.zeros(len(names), dtype=int)
-    held = np.zeros(count)
-    for name in sorted(order, key=lambda i: -sizes[i]):
-        fold_of[name] = int(held.argmin())
-        held[fold_of[name]] += sizes[name]
-    return fold_of[index]
+    fold_of = dealt(order.tolist(), dict(enumerate(sizes.tolist())), count)
+    return np.array([fold_of[name] for name in index.tolist()])
 
 
 def _check_enough(count: int, alphas: Sequence[float]) -> None:
