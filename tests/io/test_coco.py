@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 from manymask.errors import InputError
 from manymask.io.coco import coco_mask, decode_run_lengths, read_coco
-from manymask.io.labelme import labelme_file, labelme_record, polygons
-from manymask.io.polygons import fill_polygons
+from manymask.io.labelme import labelme_file, labelme_record
+from manymask.io.polygons import fill_polygons, polygons
 
 SHAPE = (37, 53)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 
-from manymask.io.labelme import labelme_record, polygons
+from manymask.io.labelme import labelme_record
+from manymask.io.polygons import polygons
 
 draw = pytest.importorskip("skimage.draw")
 

@@ -20,7 +20,7 @@ from manymask.extras import require_figures
 from manymask.inference.outputs import Output, overlay, pairwise_agreement, write_result
 from manymask.inference.preprocess import PastedMasks, Region
 from manymask.io.image import PromisedOutlines
-from manymask.io.labelme import polygons
+from manymask.io.polygons import polygons
 from manymask.io.record import Record
 from manymask.models.conditioning import ImageTraits
 

@@ -13,7 +13,7 @@ from manymask.io.dicom.derived import RESEARCH, finish, identity
 from manymask.io.dicom.header import numbers
 from manymask.io.dicom.seg import Kind
 from manymask.io.dicom.seg_source import SegSource
-from manymask.io.labelme import polygons
+from manymask.io.polygons import polygons
 
 LABEL = "OUTLINES"
 _TOLERANCE = 0.5  # pixels by which a line may leave the mask's own outline
