@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manymask.calibration.confidence import PixelCounts
 from manymask.calibration.risk import RiskControl
 from manymask.errors import InputError, ManymaskError
 from manymask.evaluation.promises import kept_promises
@@ -21,6 +22,7 @@ import off_centre
 import peers
 import planned
 import promises
+import twin
 import volumes
 
 
@@ -149,3 +151,24 @@ def test_entrants_run_in_turn_in_processes_of_their_own():
     found = peers.compare(128, 1, 2, names)
     assert list(found) == names and found[peers.BASE]["ratio"] == 1.0
     assert all(row["runs"] == 2 and row["peak_mb"] > 50 and row["seconds"] > 0 for row in found.values())
+
+
+def arm(dice: list[float], doubt: list[float], confidence: float) -> twin.Arm:
+    """Cases in pairs of one group; 100 pixels in doubt each, half of them marked."""
+    counts = [PixelCounts.of(np.full(100, confidence), np.arange(100) % 2) for _ in dice]
+    scores = np.array(dice), 1 - np.array(dice), np.array(doubt), np.array(doubt)
+    return twin.Arm([f"{k // 2}" for k in range(len(dice))], *scores, counts)
+
+
+def test_twin_is_compared_on_means_over_seeds():
+    ours = [arm([0.9, 0.6, 0.8, 0.9], [0.1, 0.9, 0.3, 0.2], 0.5), arm([0.7, 0.6, 0.8, 0.9], [0.1, 0.9, 0.3, 0.2], 0.6)]
+    theirs = [arm([0.7, 0.4, 0.6, 0.7], [0.9, 0.1, 0.1, 0.1], 0.9)] * 2
+    found = twin.compared(ours, theirs)
+    assert found["dice"]["mean"] == pytest.approx((0.8 + 0.75) / 2 - 0.6)
+    assert found["brier"]["mean"] == pytest.approx(-found["dice"]["mean"])
+    assert found["ece_in_doubt"]["mean"] == pytest.approx((0.0 + 0.1) / 2 - 0.4, abs=1e-3)
+    # one failure of four, found first, in both seeds; the twin's two failures doubted at 0.1, its successes at 0.9 and 0.1
+    assert found["auroc_entropy"]["mean"] == pytest.approx(1.0 - 0.25)
+    assert found["dice"]["low"] <= found["dice"]["mean"] <= found["dice"]["high"]
+    nothing = twin.compared(ours, ours)
+    assert all(gap["mean"] == gap["low"] == gap["high"] == 0 for gap in nothing.values())

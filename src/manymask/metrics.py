@@ -287,6 +287,23 @@ def bootstrap(
     return float(np.mean(values)), float(low), float(high)
 
 
+def resamples(groups: Sequence[str], draws: int = 500, seed: int = 0) -> list[np.ndarray]:
+    """Bootstrap resamples of whole groups, for figures that are no means.
+
+    Args:
+        groups: the patient or sequence of each case.
+        draws: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        The cases of each resample as row numbers, some more than once.
+    """
+    index = np.unique(np.array(groups), return_inverse=True)[1]
+    members = [np.flatnonzero(index == k) for k in range(index.max() + 1)]
+    rng = np.random.default_rng(seed)
+    return [np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))]) for _ in range(draws)]
+
+
 def summary(values: Sequence[float | None], groups: Sequence[str]) -> Mapping[str, float | int]:
     """Summarise a score over cases.
 

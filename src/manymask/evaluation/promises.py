@@ -21,9 +21,8 @@ from manymask.data.store import Store
 from manymask.evaluation.held_out import is_users_own
 from manymask.evaluation.outcomes import Outcomes
 from manymask.hub.model_folder import TrainedModel
-from manymask.metrics import Reliability, aurc, auroc, clopper_pearson, risk_coverage, summary
+from manymask.metrics import Reliability, aurc, auroc, clopper_pearson, resamples, risk_coverage, summary
 
-DRAWS = 500  # bootstrap resamples of an AUROC
 REVIEWED = 0.1  # the share of cases that a reader looks at first
 
 
@@ -218,11 +217,7 @@ def _aurocs(scores: dict[str, np.ndarray], failed: np.ndarray, groups: Sequence[
     """
     if failed.all() or not failed.any():
         return {}
-    names = np.unique(np.array(groups), return_inverse=True)[1]
-    members = [np.flatnonzero(names == k) for k in range(names.max() + 1)]
-    rng = np.random.default_rng(0)
-    drawn = [np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))]) for _ in range(DRAWS)]
-    usable = [rows for rows in drawn if failed[rows].any() and not failed[rows].all()]
+    usable = [rows for rows in resamples(groups) if failed[rows].any() and not failed[rows].all()]
     areas = {name: np.array([auroc(score[rows], failed[rows]) for rows in usable]) for name, score in scores.items()}
     found: dict[str, Any] = {}
     for name, score in scores.items():
