@@ -26,6 +26,6 @@ ENV PATH=/opt/manymask/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 WORKDIR /data
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
 ENTRYPOINT ["manymask"]
 CMD ["serve", "--host", "0.0.0.0"]

@@ -1,10 +1,14 @@
 """Small real things that the tests share: a store of a few phantoms, and a recipe that trains in seconds."""
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import tyro
 
 from manymask.data.case import Source, random_scheme
 from manymask.data.datasets import phantom
@@ -73,3 +77,28 @@ def browser():
         found = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield found
         found.close()
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], int | str | None]:
+    """Gives the exit status of a command line whose verbs do nothing, so that it only parses."""
+    from manymask.cli import main
+
+    def idle(verb: Callable[..., Any]) -> Callable[..., None]:
+        return functools.wraps(verb)(lambda *arguments, **settings: None)
+
+    def parse_only(*arguments: Any, **settings: Any) -> None:
+        tyro_cli(*arguments, **settings)
+        raise SystemExit(0)
+
+    def status(arguments: list[str]) -> int | str | None:
+        try:
+            return main.run(arguments)
+        except SystemExit as stop:  # --help, or an argument that does not parse
+            return stop.code
+
+    for verb, function in main.VERBS.items():
+        monkeypatch.setitem(main.VERBS, verb, idle(function))
+    tyro_cli = tyro.cli  # `train` calls it itself, since its flags depend on the recipe
+    monkeypatch.setattr(tyro, "cli", parse_only)
+    return status

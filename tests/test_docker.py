@@ -24,4 +24,4 @@ def test_it_runs_without_root_and_answers_where_its_health_is_asked():
     last = DOCKERFILE.rpartition("FROM ")[2]
     assert int(re.search(r"^USER (\d+)$", last, re.MULTILINE)[1]) > 0
     (port,) = re.findall(r"^EXPOSE (\d+)$", last, re.MULTILINE)
-    assert f"http://127.0.0.1:{port}/" in last.partition("HEALTHCHECK")[2]
+    assert f"http://127.0.0.1:{port}/healthz" in last.partition("HEALTHCHECK")[2]

@@ -1,15 +1,13 @@
 """The snippets of README and docs: Python blocks run, `manymask` commands parse."""
 
-import functools
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import tyro
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "src/manymask/serving/static/examples/ISIC_0010249.jpg"
@@ -67,32 +65,10 @@ def test_python_snippets_run(page, tmp_path, monkeypatch):
         exec(compile(code, str(page), "exec"), namespace)
 
 
-@pytest.fixture
-def parse(monkeypatch):
-    """Runs the command line with verbs that do nothing, so that it only parses."""
-    from manymask.cli import main
-
-    def idle(verb: Callable[..., Any]) -> Callable[..., None]:
-        return functools.wraps(verb)(lambda *arguments, **settings: None)
-
-    def parse_only(*arguments: Any, **settings: Any) -> None:
-        tyro_cli(*arguments, **settings)
-        raise SystemExit(0)
-
-    for verb, function in main.VERBS.items():
-        monkeypatch.setitem(main.VERBS, verb, idle(function))
-    tyro_cli = tyro.cli  # `train` calls it itself, since its flags depend on the recipe
-    monkeypatch.setattr(tyro, "cli", parse_only)
-    return main.run
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=name)
 def test_commands_parse(page, parse, capsys):
     for arguments in commands(page):
-        try:
-            status = parse(arguments)
-        except SystemExit as stop:  # --help, or an argument that does not parse
-            status = stop.code
+        status = parse(arguments)
         shown = capsys.readouterr()
         assert not status, f"manymask {shlex.join(arguments)}\n{shown.out}{shown.err}"
 

@@ -286,10 +286,10 @@ def test_caller_who_leaves_frees_the_line(client, page_server, image):
     assert time.monotonic() - start < 15 * short
 
 
-def test_server_that_is_ended_while_it_draws_ends_quietly(client, tmp_path, image):
+def test_server_whose_drawing_does_not_end_in_time_ends_quietly(client, tmp_path, image):
     from tests.page_server import serving
 
-    with serving(tmp_path) as server:
+    with serving(tmp_path, "--grace-seconds", "1") as server:
         event = begin(server, client, image)
         with httpx.stream("GET", f"{server.url}/gradio_api/call/segment/{event}", timeout=60) as answer:
             time.sleep(0.5)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -80,15 +81,43 @@ def test_who_leaves_ends_the_drawing_and_who_never_listens_too(monkeypatch):
             ticket.check()
 
 
-def test_closing_line_tells_everybody_and_takes_nobody():
+def test_closing_line_lets_the_first_finish_and_takes_nobody():
+    line = RequestQueue(5, 5)
+    with ThreadPoolExecutor(1) as pool:
+        with line.place("a", "x") as first, line.place("b", "x") as second:
+            closing = pool.submit(line.close, 30)
+            while not second.ended:
+                time.sleep(0.01)
+            first.check()
+            with pytest.raises(InputError, match="server is closing"):
+                second.check()
+            with pytest.raises(InputError, match="server is closing"), line.place("c", "y"):
+                pass
+        assert closing.result()
+
+
+def test_closing_line_ends_at_last_who_does_not_finish(monkeypatch):
+    monkeypatch.setattr("manymask.serving.request_queue.LAST", 0.01)
     line = RequestQueue(5, 5)
     with line.place("a", "x") as ticket:
         assert not line.close(0.01)
         with pytest.raises(InputError, match="server is closing"):
             ticket.check()
-        with pytest.raises(InputError, match="server is closing"), line.place("b", "y"):
-            pass
     assert line.close(0.01)
+
+
+def test_list_goes_no_further_once_the_line_is_closed(monkeypatch):
+    monkeypatch.setattr("manymask.serving.request_queue.LAST", 0.01)
+    line = RequestQueue(5, 5)
+    with line.place("a list", "x") as ticket:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(line.close, 0.2)
+            while not line.closed:
+                time.sleep(0.001)
+            ticket.check()
+            ticket.step_back()
+        with pytest.raises(InputError, match="server is closing"):
+            ticket.check()
 
 
 # the door ------------------------------------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ def serve(
     max_waiting_each: int = 8,
     max_megabytes_kept: int = 4000,
     max_files_each: int = 3000,
+    grace_seconds: int = 20,
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
 ) -> None:
     """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
@@ -164,6 +165,7 @@ def serve(
         max_waiting_each: how many of these may be of one address.
         max_megabytes_kept: of all uploads and results together that lie on the disk.
         max_files_each: how many uploaded files of one address may lie on the disk.
+        grace_seconds: that the drawing in progress may still take when the server is to end.
         allow_host: a further name that browsers may call this server by, such as the one of a proxy before it; give it
             several times for several names.
     """
@@ -172,7 +174,8 @@ def serve(
     from manymask.serving.service import Limits
 
     in_range("--port", port, 1, 65535)
-    for flag, value in (("--max-megabytes", max_megabytes), ("--max-waiting", max_waiting)):
+    for flag, value in (("--max-megabytes", max_megabytes), ("--max-waiting", max_waiting),
+                        ("--grace-seconds", grace_seconds)):  # fmt: skip
         at_least_one(flag, value)
     models = model or tuple(list_models())
     if not models:
@@ -183,7 +186,7 @@ def serve(
         max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting,
         waiting_each=max_waiting_each, kept=max_megabytes_kept, kept_files=max_files_each,
     )  # fmt: skip
-    serve_page(models, host, port, limits, allow_host)
+    serve_page(models, host, port, limits, allow_host, grace_seconds)
 
 
 def demo(*, out: Annotated[Path, flags.OUT] = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:

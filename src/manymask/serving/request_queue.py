@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from manymask.errors import InputError, ManymaskError
 
 FAREWELL = "the server is closing; try again later"
 SILENCE = 30.0  # seconds after which a caller who never asked for the answer counts as gone
+LAST = 5.0  # seconds that a drawing has to end once it must
 
 
 class StoppedError(ManymaskError):
@@ -28,13 +29,14 @@ class Ticket:
     def __init__(self, line: "RequestQueue", visit: str, client: str, heard: bool = True) -> None:
         self.visit, self.client, self.heard = visit, client, heard
         self._line = line
-        self._came = time.monotonic()
+        self.came = time.monotonic()
+        self.first: float | None = None  # when nobody was before it any more
         self._ended: ManymaskError | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the next `check` raises."""
-        return self._ended is not None or (not self.heard and time.monotonic() - self._came > SILENCE)
+        return self._ended is not None or (not self.heard and time.monotonic() - self.came > SILENCE)
 
     def check(self) -> None:
         """`StoppedError`, `LeftError`, or another `InputError` when the server is closing."""
@@ -66,37 +68,78 @@ class Ticket:
 
 
 class RequestQueue:
-    """At most `longest` wait behind the drawing in progress, at most `each` drawings belong to one client."""
+    """At most `longest` wait behind the drawing in progress, at most `each` drawings belong to one client.
+
+    ended: called when a place is given up, with its ticket and whether it was `answered`, has `failed` or was `left`; with
+    None and `refused` where there was no place.
+    """
 
     def __init__(self, longest: int, each: int) -> None:
         self.longest, self.each = longest, each
+        self.ended: Callable[[Ticket | None, str], None] = lambda ticket, outcome: None
         self._tickets: list[Ticket] = []
         self._moved = threading.Condition()
+        self._since: float | None = None  # when the first drawing became the first
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more drawings are taken."""
+        return self._closed
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def busy(self) -> float:
+        """Seconds since the drawing in progress, or the image of a list, began; 0 if there is none."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     @contextmanager
     def place(self, visit: str, client: str, heard: bool = True) -> Iterator[Ticket]:
         """A place at the end of the line, given up at the end of the block. `InputError` where there is none."""
-        ticket = Ticket(self, visit, client, heard)
+        ticket, outcome = Ticket(self, visit, client, heard), "answered"
         with self._moved:
             self._check_room(client)
             self._tickets.append(ticket)
+            self._advance(len(self._tickets) == 1)
         try:
             yield ticket
+        except (LeftError, StoppedError, GeneratorExit):
+            outcome = "left"
+            raise
+        except BaseException:
+            outcome = "failed"
+            raise
         finally:
             with self._moved:
+                first = self._tickets[0] is ticket
                 self._tickets.remove(ticket)
-                self._moved.notify_all()
+                self._advance(first)
+            self.ended(ticket, outcome)
+
+    def _advance(self, moved: bool) -> None:
+        """Notes who is the first now, if that has changed, and wakes those who wait."""
+        if moved:
+            self._since = time.monotonic() if self._tickets else None
+            if self._tickets and self._tickets[0].first is None:
+                self._tickets[0].first = self._since
+        self._moved.notify_all()
 
     def _check_room(self, client: str) -> None:
+        refusal = self._refusal(client)
+        if refusal:
+            self.ended(None, "refused")
+            raise InputError(refusal)
+
+    def _refusal(self, client: str) -> str | None:
         if self._closed:
-            raise InputError(FAREWELL)
+            return FAREWELL
         if len(self._tickets) > self.longest:
-            raise InputError(f"the queue is full: {self.longest} are waiting; try again in a minute")
+            return f"the queue is full: {self.longest} are waiting; try again in a minute"
         if sum(ticket.client == client for ticket in self._tickets) >= self.each:
-            raise InputError(
-                f"{self.each} drawings of yours are in the queue, which is full for you: wait for one of them"
-            )
+            return f"{self.each} drawings of yours are in the queue, which is full for you: wait for one of them"
+        return None
 
     def ahead(self, ticket: Ticket, seconds: float) -> int:
         """See `Ticket.ahead`."""
@@ -107,11 +150,14 @@ class RequestQueue:
             return self._tickets.index(ticket)
 
     def step_back(self, ticket: Ticket) -> None:
-        """See `Ticket.step_back`."""
+        """See `Ticket.step_back`. A list goes no further once the line is closed."""
         with self._moved:
+            first = self._tickets[0] is ticket
             self._tickets.remove(ticket)
             self._tickets.append(ticket)
-            self._moved.notify_all()
+            if self._closed:
+                ticket.end(InputError(FAREWELL))
+            self._advance(first)
 
     def listen(self, visit: str) -> None:
         """The caller of this visit listens for the answer."""
@@ -135,9 +181,19 @@ class RequestQueue:
             self._moved.notify_all()
 
     def close(self, patience: float) -> bool:
-        """Ends every drawing and takes no more; whether all of them had ended within `patience` seconds."""
+        """Takes no more drawings and ends those that wait. The one in progress may finish, and is ended after `patience`
+        seconds; whether all of them had ended at last."""
         with self._moved:
             self._closed = True
-        self._end(InputError(FAREWELL))
+            for ticket in self._tickets[1:]:
+                ticket.end(InputError(FAREWELL))
+            self._moved.notify_all()
+            if self._moved.wait_for(lambda: not self._tickets, patience):
+                return True
+        self.end_all()
         with self._moved:
-            return self._moved.wait_for(lambda: not self._tickets, patience)
+            return self._moved.wait_for(lambda: not self._tickets, LAST)
+
+    def end_all(self) -> None:
+        """Ends every drawing, the one in progress too."""
+        self._end(InputError(FAREWELL))

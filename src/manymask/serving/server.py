@@ -5,7 +5,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,13 +14,17 @@ from manymask.errors import ConfigError, MissingExtraError
 from manymask.inference.segmenter import Segmenter
 from manymask.serving.service import Limits
 from manymask.serving.session import SessionManager
+from manymask.serving.uploads import UploadStore
 
-PATIENCE = 20.0  # seconds that a drawing in progress has to end
+DRAIN = 10.0  # seconds at most in which the last answers go out
 
 
-def serve(models: Sequence[Path | str], host: str, port: int, limits: Limits, hosts: Sequence[str] = ()) -> None:
+def serve(
+    models: Sequence[Path | str], host: str, port: int, limits: Limits, hosts: Sequence[str] = (), grace: float = 20
+) -> None:
     """Serves until interrupted; what visitors left is removed at the end. `ConfigError` if Gradio is not installed, or
-    the place is taken. hosts: further names that the page is served under."""
+    the place is taken. hosts: further names that the page is served under. grace: seconds that the drawing in progress
+    may take after the first SIGTERM or Ctrl-C; a second one ends it."""
     if not 1 <= port <= 65535:
         raise ConfigError(f"--port must lie in 1 … 65535, not {port}")
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
@@ -30,26 +33,29 @@ def serve(models: Sequence[Path | str], host: str, port: int, limits: Limits, ho
         folder = Path(work).resolve()
         os.environ["GRADIO_TEMP_DIR"] = str(folder)  # before Gradio is imported
         try:
-            from manymask.serving import app, patches
+            from manymask.serving import app, monitoring, patches
         except ImportError:
             raise MissingExtraError(
                 "the page needs Gradio: pip install 'manymask[app]'", extra="app", package="gradio"
             ) from None
         patches.apply()
         sessions = SessionManager(load_segmenters(models), limits, folder)
+        store = UploadStore(folder, limits.kept * 1_000_000, limits.kept_files)
+        monitor = monitoring.Monitor(sessions.line, limits.seconds, store.held)
         page = app.build(sessions)
         # many may wait for their turn; `RequestQueue` says who draws, this queue only bounds what comes in one rush
         page.queue(max_size=4 * limits.waiting + 20, default_concurrency_limit=1, api_open=False)
         ended = threading.Event()
         try:
-            _launch(page, sessions, host, port, hosts)
+            _launch(page, sessions, store, monitor, host, port, hosts)
         except OSError:
             raise ConfigError(f"{host}:{port} cannot be served: it is taken, choose another --port") from None
         _end_on_signals(lambda *_: ended.set())
         print(f"manymask: http://{host}:{port} ({', '.join(sessions.segmenters)}); end with Ctrl+C", flush=True)
         ended.wait()
-        idle = sessions.line.close(PATIENCE)
-        time.sleep(0.2)  # the last answers go out
+        _end_on_signals(lambda *_: threading.Thread(target=sessions.line.end_all).start())
+        idle = sessions.line.close(grace)
+        monitor.drain(DRAIN)
         page.close(verbose=False)
     if not idle:
         os._exit(0)  # a thread that is deep in a library would end the interpreter with an abort
@@ -71,20 +77,23 @@ def load_segmenters(models: Sequence[Path | str]) -> dict[str, Segmenter]:
     return loaded
 
 
-def _launch(page: Any, sessions: SessionManager, host: str, port: int, hosts: Sequence[str]) -> None:
+def _launch(
+    page: Any, sessions: SessionManager, store: UploadStore, monitor: Any, host: str, port: int, hosts: Sequence[str]
+) -> None:
     """Nothing shared, nothing measured, no file but the visitor's own; fonts of the visitor's system."""
     import gradio as gr
     from starlette.middleware import Middleware
 
     from manymask.serving.app import DESCRIPTION, STYLES, path_of, text_of
     from manymask.serving.guard import Departures, RequestGuard
-    from manymask.serving.uploads import Uploads, UploadStore
+    from manymask.serving.monitoring import Monitoring
+    from manymask.serving.uploads import Uploads
 
     limits = sessions.limits
-    store = UploadStore(sessions.folder, limits.kept * 1_000_000, limits.kept_files)
     threading.Thread(target=store.keep_sweeping, daemon=True).start()
     guards = [
         Middleware(RequestGuard, hosts=[host, *hosts]),
+        Middleware(Monitoring, monitor=monitor),
         Middleware(Uploads, limit=limits.at_once * 1_000_000, store=store),
         Middleware(Departures, came=sessions.line.listen, left=sessions.line.leave),
     ]
