@@ -25,7 +25,8 @@ from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.hub.intended_use import intended
 from manymask.hub.model_folder import load_model
 from manymask.inference import batch as inference
-from manymask.inference.outputs import Output, pairwise_agreement, put_result, write_result
+from manymask.inference.outputs import Output, pairwise_agreement, write_result
+from manymask.inference.placing import put_result
 from manymask.inference.summary import write_summary
 from manymask.io.atomic import write_json
 from manymask.io.record import SourceRecord, pixel_hash
@@ -206,14 +207,14 @@ def test_name_that_is_no_unicode_is_segmented_and_the_batch_goes_on(monkeypatch,
 def test_one_failing_image_never_ends_the_run_of_the_others(monkeypatch, drawing_model, tmp_path, capsys, error):
     for k in (1, 2, 3):
         photograph(tmp_path / f"in/{k}.png", k)
-    real = inference.put_result
+    real = inference.fill_aside
 
     def failing(out, name, *rest):
         if name == "2":
             raise error
         return real(out, name, *rest)
 
-    monkeypatch.setattr(inference, "put_result", failing)
+    monkeypatch.setattr(inference, "fill_aside", failing)
     segmented(monkeypatch, drawing_model, tmp_path / "out", tmp_path / "in", code=2)
     said = capsys.readouterr()
     assert "2 of 3 image(s) segmented" in said.out
@@ -227,9 +228,9 @@ def test_full_disk_stops_and_tells_how_many_are_written(monkeypatch, drawing_mod
         photograph(tmp_path / f"in/{k}.png", k)
     real = inference.fill_result
 
-    def full(folder, *rest):
-        real(folder, *rest)
-        if folder.parent.parent.joinpath("1").exists():
+    def full(folder, output):
+        real(folder, output)
+        if output.facts["input"] == "2.png":
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(inference, "fill_result", full)

@@ -14,7 +14,7 @@ from manymask.cli.wording import at_least_one, in_range
 from manymask.errors import ConfigError
 
 if TYPE_CHECKING:
-    from manymask.inference.batch import Request
+    from manymask.inference.request import Request
 
 
 def segment(
@@ -65,7 +65,7 @@ def segment(
         resume: keep the results in OUT that would be drawn again in the same way, and draw the others.
     """
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.inference.batch import Request
+    from manymask.inference.request import Request
     from manymask.io.dicom.deidentify import Anonymiser
     from manymask.io.window import parse_window
 

@@ -46,8 +46,9 @@ def triage(
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
-    from manymask.inference.batch import Request, carry_out
+    from manymask.inference.batch import carry_out
     from manymask.inference.labelling import export_labelling
+    from manymask.inference.request import Request
     from manymask.inference.review import parse_budget
     from manymask.inference.segmenter import Segmenter
     from manymask.inference.triage import CSV, PAGE, TriageRun

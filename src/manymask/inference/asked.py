@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from manymask.calibration.calibration import Calibration
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.hub.model_folder import TrainedModel
+from manymask.io.record import Record
 
 DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
 TOGETHER = 4  # images at a time, where a list is given
@@ -49,6 +51,26 @@ def check_asked(samples: object, seed: object, threshold: object) -> None:
             raise ConfigError(f"{name} must be a whole number, not {value!r}", parameter=name)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
         raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}", parameter="threshold")
+
+
+def off_calibration(record: Record, calibration: Calibration) -> str:
+    """Why results that were drawn in this way are not calibrated.
+
+    Args:
+        record: of the settings.
+        calibration: of the model.
+
+    Returns:
+        A sentence; empty if they are calibrated.
+    """
+    ours, theirs = record.drawn_as(), calibration.origin.sampling
+    if ours == theirs:
+        return ""
+    what = ", ".join(name for name in ours if ours[name] != theirs.get(name))
+    return (
+        f"This result is off the calibration, which holds for {theirs['samples']} masks drawn as by default "
+        f"(other here: {what}): no Dice is predicted, and no outline is promised."
+    )
 
 
 def about(trained: TrainedModel) -> str:

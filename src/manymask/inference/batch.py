@@ -8,21 +8,37 @@ A result of another image is never replaced: the new one is then written to NAME
 Names never come from a patient field, and with `anonymise` not from file names either.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from manymask.choices import Form
-from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError, ManymaskError
 from manymask.hub.intended_use import finding
 from manymask.inference.earlier import EarlierResults, read_result
 from manymask.inference.entries import Entry
 from manymask.inference.failures import FullError, reported
-from manymask.inference.outputs import Output, SeriesResult, fill_result, put_result
-from manymask.inference.preprocess import Point
+from manymask.inference.jobs import (
+    MOST_PIXELS,
+    Job,
+    Outcome,
+    Underway,
+    count_of,
+    discard,
+    each_alone,
+    in_batches,
+    jobs_of,
+    named_pictures,
+    pixels_of,
+)
+from manymask.inference.outputs import Output, SeriesResult, fill_result
+from manymask.inference.pictures import ImageLike
+from manymask.inference.placing import Filled, fill_aside
+from manymask.inference.request import Request
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
 from manymask.inference.series import Whole, complete, forms_of, series_name, together, whole_source
@@ -30,62 +46,18 @@ from manymask.inference.summary import write_summary
 from manymask.inference.tally import RunSummary, say
 from manymask.inference.volumes import volume_records
 from manymask.io.atomic import working_folder, write_json
-from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.dicom.objects import derived_objects
 from manymask.io.dicom.series import Series, seen_through
 from manymask.io.dicom.web import ArchiveSeries
-from manymask.io.image import DicomFrame, ImageSource, Picture
+from manymask.io.image import DicomFrame, Picture
 from manymask.io.inputs import Raster
 from manymask.io.raster import to_channels
 from manymask.io.record import Record, SourceRecord
 from manymask.io.source import source_of
-from manymask.io.window import Window
+from manymask.parallel import Stop, draws_at_once, in_order, shared_cores
 from manymask.progress import Progress
 
-
-@dataclass(frozen=True)
-class Request:
-    """How to segment and what to write; see `manymask segment --help`.
-
-    Attributes:
-        out: output folder.
-        samples: number of masks per image.
-        seed: of the random numbers.
-        sampling: how masks are drawn; the model's default if None.
-        threshold: of the consensus, in (0, 1).
-        rois: centres of regions of interest, for a model of crops.
-        window: intensity window; the model's or the file's own if None.
-        anonymiser: for results without file names and patient data.
-        store: whether DICOM objects are stored in the archive that the series came from.
-        fractional: whether the confidence is also written as a FRACTIONAL SEG.
-        alpha: share of the inner and the outer outline; see `Segmenter.outline_alpha`.
-        forms: what is written; PNG and the form of the input if empty.
-        resume: whether results of an earlier run stay if they would be drawn again in the same way.
-    """
-
-    out: Path
-    samples: int = 5
-    seed: int = 0
-    sampling: SamplingConfig | None = None
-    threshold: float = 0.5
-    rois: Sequence[Point] = ()
-    window: Window | None = None
-    anonymiser: Anonymiser | None = None
-    store: bool = False
-    fractional: bool = False
-    alpha: float | None = None
-    forms: tuple[Form, ...] = ()
-    resume: bool = False
-
-    def output(self) -> dict[str, Any]:
-        """What was requested beside the settings of `Record`, as in result.json."""
-        return {
-            "forms": sorted(self.forms),
-            "window": None if self.window is None else asdict(self.window),
-            "alpha": self.alpha,
-            "anonymised": self.anonymiser is not None,
-            "fractional": self.fractional,
-        }
+ON_ACCELERATOR = 16  # images that are drawn in one pass there
 
 
 def segment_all(
@@ -118,14 +90,13 @@ def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
     run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
     with working_folder(run.request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
-    total = _count(entries)
+    total = count_of(entries)
     alone = len(entries) == 1 and isinstance(entries[0], Raster)
     if run.request.resume:
         run.earlier = run.results_of_before(record)
     with Progress(desc="segment", unit="image", total=total, disable=alone) as run.bar:
         try:
-            for entry in entries:
-                run.segment(entry)
+            run.through(entries)
             run.complete = True
         except FullError as error:
             run.tally.fail(InputError(f"{error}: stopped, {run.tally.done} of {total or 'the'} image(s) written"))
@@ -134,16 +105,6 @@ def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
             with suppress(FullError), reported(say, str(run.request.out)):
                 run.close()
     return run.tally
-
-
-def _count(entries: Sequence[ImageSource]) -> int | None:
-    """The number of pictures, from headers alone; None if that is not known in advance."""
-    try:
-        counts = [entry.count() for entry in entries]
-    except ManymaskError:
-        return None  # reported when the file is read
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
 
 
 @dataclass
@@ -158,6 +119,8 @@ class Run:
         taken: names of folders in OUT that this run has used.
         complete: whether all entries were gone through.
         earlier: results that stay as they are; None if all are drawn.
+        stop: set once the run ends, however it does.
+        free: shares of the processor that nobody draws with.
     """
 
     segmenter: Segmenter
@@ -167,6 +130,8 @@ class Run:
     taken: set[str] = field(default_factory=set)
     complete: bool = False
     earlier: EarlierResults | None = None
+    stop: Stop = field(default_factory=Stop)
+    free: threading.BoundedSemaphore = field(default_factory=threading.BoundedSemaphore)
 
     def results_of_before(self, record: Record) -> EarlierResults:
         """The results in OUT that this run would draw again in the same way."""
@@ -183,69 +148,138 @@ class Run:
         """What is written at the end, also of a run that was interrupted: OUT/summary.csv."""
         write_summary(self.request.out)
 
-    def segment(self, entry: Entry) -> None:
-        """The pictures of one entry, and the series or volume that they form."""
-        if self.reuse(entry):
-            return
-        drawn: list[tuple[Picture, SeriesResult]] = []
-        failed: list[ManymaskError] = []
-        with reported(failed.append, _label(entry)):
-            drawn = [pair for pair in self.pictures(entry) if pair[0].origin is not None]
-        for error in failed:  # half a series makes no volume
-            self.tally.fail(error)
-        if drawn and not failed:
-            with reported(self.tally.miss, drawn[0][0].name):
-                self.finish(entry, [picture for picture, _ in drawn], [result for _, result in drawn])
+    def through(self, entries: Sequence[Entry]) -> None:
+        """Segment all entries: threads read, draw and write; results get their places here, in the order of the entries."""
+        draws = draws_at_once(self.segmenter.device)
+        self.free = threading.BoundedSemaphore(draws)
+        size = self.request.batch or (1 if self.segmenter.device == "cpu" else ON_ACCELERATOR)
+        groups = in_batches(self.jobs(entries), size)
+        with shared_cores(draws) as threads:
+            outcomes = in_order(
+                self.work, groups, threads, stop=self.stop, size=pixels_of, most=MOST_PIXELS, discard=discard
+            )
+            with closing(outcomes):
+                for group in outcomes:
+                    self.take(group)
 
-    def pictures(self, entry: Entry) -> Iterator[tuple[Picture, SeriesResult]]:
-        """Segment the pictures of one entry and write the folder of each."""
-        empty: list[str] = []
-        count = 0
-        for picture in _named(entry, self.request, self.passed):
-            count += 1
-            kept: SeriesResult | None = None
-            with reported(self.tally.fail, str(getattr(entry, "path", picture.name))):
-                windowed = seen_through(picture, self.segmenter.recipe.window)
-                # above the head, below the feet: volumes have such slices
-                if picture.origin is not None and windowed.pixels.min() == windowed.pixels.max():
-                    empty.append(picture.name)
-                else:
-                    kept = self.draw(entry, picture, windowed)
-            self.bar.update()
-            if kept is not None:
-                yield replace(picture, name=kept.folder.name).light(), kept
-        if empty and len(empty) == count:
-            raise InputError("every image is flat: all its pixels are equal, there is nothing to segment")
-        if empty:
-            names = ", ".join(empty[:3]) + (" …" if len(empty) > 3 else "")
-            say(f"{len(empty)} flat slice(s) left out ({names}): all their pixels are equal")
+    def jobs(self, entries: Sequence[Entry]) -> Iterator[Job]:
+        """The pictures of all entries that are not reused."""
+        for number, entry in enumerate(entries):
+            if not self.reuse(entry):
+                yield from jobs_of(Underway(entry, number), partial(named_pictures, entry, self.request), self.passed)
 
     def passed(self, error: ManymaskError) -> None:
         """Count a picture that could not be read."""
         self.bar.update()
         self.tally.fail(error)
 
-    def draw(self, entry: Entry, picture: Picture, windowed: Picture) -> SeriesResult:
-        """The masks of one picture, which `windowed` shows through the model's window, written to its own folder."""
+    def work(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Read, draw and write some pictures, in a thread; what goes wrong with one is part of its outcome."""
+        outcomes = [Outcome(job) for job in jobs]
+        each_alone(self.read, [each for each in outcomes if each.job.read is not None])
+        self.draw([each for each in outcomes if each.open])
+        each_alone(self.write, [each for each in outcomes if each.found is not None])
+        return outcomes
+
+    def read(self, outcome: Outcome) -> None:
+        """Decode a picture."""
+        assert outcome.job.read is not None
+        self.stop.check()
+        outcome.picture = outcome.job.read()
+        outcome.windowed = seen_through(outcome.picture, self.segmenter.recipe.window)
+
+    def draw(self, outcomes: Sequence[Outcome]) -> None:
+        """Draw the masks of pictures, all in one pass; if that fails, each by itself."""
+        if len(outcomes) > 1:
+            with suppress(Exception):
+                pictures: list[ImageLike] = [each.windowed for each in outcomes if each.windowed is not None]
+                for each, found in zip(outcomes, self.segmented(pictures), strict=True):
+                    each.found = found
+        each_alone(self.draw_one, [each for each in outcomes if each.found is None])
+
+    def draw_one(self, outcome: Outcome) -> None:
+        """Draw the masks of one picture."""
+        assert outcome.windowed is not None
+        outcome.found = self.segmented(outcome.windowed)
+
+    def segmented(self, image: Any) -> Any:
+        """The result of a picture, or those of a list of pictures, once a share of the processor is free."""
         ask = self.request
-        forms = forms_of(picture, ask.forms)
-        result = self.segmenter.segment(
-            windowed, ask.samples, ask.seed, sampling=ask.sampling, threshold=ask.threshold, rois=ask.rois
-        )
-        assert result.record is not None
+        with self.free:
+            return self.segmenter.segment(
+                image, ask.samples, ask.seed, sampling=ask.sampling, threshold=ask.threshold, rois=ask.rois,
+                callback=self.stop.check,
+            )  # fmt: skip
+
+    def write(self, outcome: Outcome) -> None:
+        """Write a result aside, or keep what its series needs."""
+        entry, picture, result = outcome.job.underway.entry, outcome.picture, outcome.found
+        assert picture is not None and result is not None and result.record is not None
         record = replace(result.record, source=self.source(entry, result.record.source))
-        result = replace(result, record=record)
+        outcome.found = result = replace(result, record=record)
         output = self.output(entry, picture, result)
-        if "png" in forms:
-            folder = self.put(picture.name, record, lambda folder: fill_result(folder, output))
-            kept = SeriesResult.of(output, folder)
-        else:  # written with its series, or as a whole at the end
-            folder = Path(picture.name)
-            kept = replace(SeriesResult.of(output, folder), content=output.content())
+        if picture.origin is not None:
+            outcome.kept = SeriesResult.of(output)
+        if "png" in forms_of(picture, self.request.forms):
+            outcome.filled = fill_aside(self.request.out, picture.name, partial(self.fill, output, outcome))
+        elif outcome.kept is not None:  # written with its series, or as a whole at the end
+            outcome.kept = replace(outcome.kept, folder=Path(picture.name), content=output.content())
+
+    def fill(self, output: Output, outcome: Outcome, folder: Path) -> None:
+        """Write the files of one picture."""
+        fill_result(folder, output)
+
+    def take(self, group: Sequence[Outcome]) -> None:
+        """Count some outcomes in their turn, and give each result its place."""
+        try:
+            for outcome in group:
+                underway = outcome.job.underway
+                if outcome.job.read is not None:
+                    label = underway.label or str(outcome.picture.name if outcome.picture else "") or None
+                    with reported(self.tally.fail, label):
+                        self.settle(outcome)
+                    underway.count += 1
+                    self.bar.update()
+                if outcome.job.last:
+                    self.end(underway)
+        finally:
+            discard(group)
+
+    def settle(self, outcome: Outcome) -> Path | None:
+        """Put one result in its place, and return that; None of a flat picture."""
+        underway, picture, found = outcome.job.underway, outcome.picture, outcome.found
+        if outcome.error is not None:
+            raise outcome.error
+        assert picture is not None
+        if outcome.flat:
+            underway.flat.append(picture.name)
+            return None
+        assert found is not None and found.record is not None
+        folder = Path(picture.name)
+        if outcome.filled is not None:
+            folder = self.placed(outcome.filled, found.record)
         self.tally.done += 1
-        label = str(entry.path) if isinstance(entry, Raster) and ask.anonymiser is None else folder.name
-        self.tally.warn(label, result.warnings)
-        return kept
+        named = isinstance(underway.entry, Raster) and self.request.anonymiser is None
+        self.tally.warn(str(underway.entry.path) if named else folder.name, found.warnings)  # type: ignore[union-attr]
+        if outcome.kept is not None:
+            kept = replace(outcome.kept, folder=folder)
+            underway.drawn.append((replace(picture, name=folder.name).light(), kept))
+        return folder
+
+    def end(self, underway: Underway) -> None:
+        """What is done once all pictures of an entry are: the series or volume that they form."""
+        drawn, flat = underway.drawn, underway.flat
+        for error in underway.failed:  # half a series makes no volume
+            self.tally.fail(error)
+        if flat and len(flat) == underway.count:
+            with reported(self.tally.fail, underway.label):
+                raise InputError("every image is flat: all its pixels are equal, there is nothing to segment")
+        if flat and not underway.failed and len(flat) < underway.count:
+            names = ", ".join(flat[:3]) + (" …" if len(flat) > 3 else "")
+            say(f"{len(flat)} flat slice(s) left out ({names}): all their pixels are equal")
+        if drawn and not underway.failed:
+            with reported(self.tally.miss, drawn[0][0].name):
+                self.finish(underway.entry, [picture for picture, _ in drawn], [result for _, result in drawn])
 
     def named(self, entry: Entry) -> str | None:
         """How the input is called: the path of its file below the folder that was given; None if it has no name to write."""
@@ -267,14 +301,18 @@ class Run:
         image = to_channels(picture.pixels, self.segmenter.recipe.channels)
         return Output(result, image, facts, picture.spacing, self.request.alpha, show=self.request.anonymiser is None)
 
-    def put(self, name: str, record: Record, fill: Callable[[Path], None]) -> Path:
+    def placed(self, filled: Filled, record: Record) -> Path:
         """Put a result in OUT, beside those of other images."""
-        placed = put_result(self.request.out, name, record.source, fill, self.taken)
-        self.taken.add(placed.path.name)
-        self.tally.replaced += placed.replaced
-        if placed.occupied is not None:
-            say(f"{placed.occupied} holds the result of another image, which stays; this one is in {placed.path}")
-        return placed.path
+        place = filled.put(record.source, self.taken)
+        self.taken.add(place.path.name)
+        self.tally.replaced += place.replaced
+        if place.occupied is not None:
+            say(f"{place.occupied} holds the result of another image, which stays; this one is in {place.path}")
+        return place.path
+
+    def put(self, name: str, record: Record, fill: Callable[[Path], None]) -> Path:
+        """Write a result and put it in OUT."""
+        return self.placed(fill_aside(self.request.out, name, fill), record)
 
     def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[SeriesResult]) -> None:
         """Write SEG or NIfTI of a series, beside its only picture or in a separate folder, and store it in the archive."""
@@ -330,7 +368,7 @@ class Run:
         forms: frozenset[Form] = frozenset()
         failed: list[ManymaskError] = []
         with reported(failed.append, None):
-            for picture in _named(entry, self.request, failed.append):
+            for picture in named_pictures(entry, self.request, failed.append):
                 windowed = seen_through(picture, self.segmenter.recipe.window)
                 if picture.origin is None or windowed.pixels.min() < windowed.pixels.max():
                     sources.append(self.source(entry, source_of(windowed)))
@@ -358,19 +396,3 @@ class Run:
     def source(self, entry: Entry, source: SourceRecord) -> SourceRecord:
         """A source as it is recorded: with the name of its file, or without all that tells who the patient is."""
         return replace(source, file=entry.file) if self.request.anonymiser is None else source.anonymous()
-
-
-def _label(entry: Entry) -> str | None:
-    """The file of an entry; None if it has several."""
-    path = getattr(entry, "path", None)
-    return None if path is None else str(path)
-
-
-def _named(entry: Entry, request: Request, failed: Callable[[ManymaskError], None]) -> Iterator[Picture]:
-    """Pictures under names that may be written: file names may hold a patient's name."""
-    found = entry.pictures(request.window, failed)
-    for number, picture in enumerate(found, start=1):
-        if request.anonymiser is None or isinstance(picture.origin, DicomFrame):
-            yield picture
-        else:
-            yield replace(picture, name=f"image-{number:04}" if picture.origin is None else f"volume-slice-{number:04}")

@@ -1,6 +1,7 @@
 """Results of an earlier run that a run would draw again in the same way: what makes them equal, and whole."""
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ _SETTINGS = ("samples", "seed", "threshold", "sampler", "orientations", "guidanc
 
 
 class EarlierResults:
-    """Results in a folder by their source, each of which is taken once.
+    """Results in a folder by their source, each of which is taken once, by whichever thread.
 
     Of each only its name and the hash of its pixels are kept.
 
@@ -33,6 +34,7 @@ class EarlierResults:
         fits: Callable[[Mapping[str, Any], Path], bool],
     ) -> None:
         self.out = out
+        self._lock = threading.Lock()
         self._names: dict[str, list[str]] = {}
         for path in sorted(out.glob("*/result.json")):
             found = read_result(path.parent)
@@ -48,11 +50,12 @@ class EarlierResults:
         Returns:
             The name of a folder.
         """
-        names = self._names.get(source.pixels_sha256, [])
-        for name in names:
-            if SourceRecord.read(read_result(self.out / name)) == source:
-                names.remove(name)
-                return name
+        with self._lock:
+            names = self._names.get(source.pixels_sha256, [])
+            for name in names:
+                if SourceRecord.read(read_result(self.out / name)) == source:
+                    names.remove(name)
+                    return name
         return None
 
     def take_all(self, sources: Sequence[SourceRecord]) -> list[str]:

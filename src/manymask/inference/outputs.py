@@ -2,8 +2,7 @@
 
 import itertools
 import json
-import os
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,13 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from manymask.calibration.calibration import Assessment, Calibration
-from manymask.errors import ManymaskError
 from manymask.inference.correction import AcceptedMask
 from manymask.inference.result import Result
-from manymask.io.atomic import (
-    atomic_folder,
-    check_replaceable,
-    locked,
-    naming,
-    put,
-    read_json,
-    settle,
-    working_folder,
-    write_json,
-)
+from manymask.io.atomic import atomic_folder, write_json
 from manymask.io.image import PromisedOutlines
 from manymask.io.palette import PALETTE
 from manymask.io.raster import write_png
-from manymask.io.record import Record, SourceRecord
+from manymask.io.record import Record
 
 
 def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
@@ -311,78 +299,3 @@ def png_text(facts: Mapping[str, Any], alpha: float | None = None) -> dict[str, 
         "Description": f"Drawn by the model {facts['model']['name']}. For research, not for diagnosis or treatment.",
         "manymask": json.dumps(recorded),
     }
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Where a result was put.
-
-    Attributes:
-        path: its folder.
-        replaced: whether it replaced an earlier result of the same image.
-        occupied: the folder of that name, if it holds the result of another image.
-    """
-
-    path: Path
-    replaced: bool = False
-    occupied: Path | None = None
-
-
-def put_result(
-    out: Path, name: str, source: SourceRecord, fill: Callable[[Path], None], taken: Container[str] = ()
-) -> Placed:
-    """Put a result into OUT/NAME, completely or not at all.
-
-    A result of another source is never replaced: the new one is put in OUT/NAME-2, or where the same source has its
-    result already. Several programs may write to one OUT.
-
-    Args:
-        out: OUT.
-        name: NAME.
-        source: the image, by which an earlier result of it is recognised.
-        fill: writes the result into a folder.
-        taken: names that this run has used already.
-
-    Returns:
-        Where it was put.
-
-    Raises:
-        InputError: there is something other than a result.
-    """
-    with working_folder(out) as work:
-        beside = work / "new"
-        beside.mkdir()
-        with naming(out / name, work):
-            fill(beside)
-            settle(beside)
-            with locked(out):
-                place = _place(out, name, source, taken)
-                put(beside, place.path)
-    return place
-
-
-def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) -> Placed:
-    """The first of NAME, NAME-2, … with a result of this source; else the first that is free."""
-    free: Path | None = None
-    occupied: Path | None = None
-    for number in itertools.count(1):
-        path = out / (name if number == 1 else f"{name}-{number}")
-        if not os.path.lexists(path):
-            return Placed(path if free is None else free, occupied=occupied)
-        if path.name in taken:
-            continue
-        check_replaceable(path, ours="result.json")
-        if not (path / "result.json").exists():
-            free = free or path
-        elif not _source_in(path).differs(source):
-            return Placed(path, replaced=True)
-        else:
-            occupied = occupied or path
-    raise AssertionError
-
-
-def _source_in(folder: Path) -> SourceRecord:
-    try:
-        return SourceRecord.read(read_json(folder / "result.json"))
-    except ManymaskError:
-        return SourceRecord()

@@ -18,7 +18,7 @@ from manymask.ensemble import fuse_each
 from manymask.errors import ConfigError, InputError
 from manymask.export.compiled import compiled
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
-from manymask.inference.asked import DOWNLOAD, TOGETHER, about, check_asked, merged_sampling
+from manymask.inference.asked import DOWNLOAD, TOGETHER, about, check_asked, merged_sampling, off_calibration
 from manymask.inference.cautions import cautions, doubts
 from manymask.inference.pictures import ImageLike, picture_of
 from manymask.inference.preprocess import PastedMasks, Point, View, batch_of, view_of
@@ -132,11 +132,12 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     # fmt: off
     @overload
     def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5, rois: Sequence[Point] = (),
-                sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None) -> Segmentation: ...
+                sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None,
+                callback: StepCallback | None = None) -> Segmentation: ...
     @overload
     def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
                 rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
-                steps: int | None = None) -> list[Segmentation]: ...
+                steps: int | None = None, callback: StepCallback | None = None) -> list[Segmentation]: ...
     # fmt: on
     def segment(
         self,
@@ -149,6 +150,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampling: SamplingConfig | None = None,
         sampler: Sampler | SamplerName | None = None,
         steps: int | None = None,
+        callback: StepCallback | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Draw several masks of one image, or of each image of a list, a few of them at a time.
 
@@ -168,6 +170,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             sampling: how masks are drawn; the model's default where a field is not given.
             sampler: shorthand for `sampling`, by name or as an object.
             steps: shorthand for `sampling`.
+            callback: called before each network pass with the completed fraction; raise to cancel.
 
         Returns:
             Masks and maps at the image's own size; of a list of images, a list of results.
@@ -180,17 +183,18 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         images = image if isinstance(image, list) else [image]
         found: list[Segmentation] = []
         for start in range(0, len(images), TOGETHER):
-            found += self._segment(images[start : start + TOGETHER], samples, seed, threshold, rois, settings)
+            found += self._segment(images[start : start + TOGETHER], samples, seed, threshold, rois, settings, callback)
         return found if isinstance(image, list) else found[0]
 
     def _segment(self, images: Sequence[ImageLike], samples: int, seed: int, threshold: float,
-                 rois: Sequence[Point], sampling: SamplingConfig | None) -> Iterator[Segmentation]:  # fmt: skip
+                 rois: Sequence[Point], sampling: SamplingConfig | None,
+                 callback: StepCallback | None) -> Iterator[Segmentation]:  # fmt: skip
         """The results of a few images, drawn in one batch; seconds are those of an image, on average."""
         start = time.perf_counter()
         pictures = [self.picture(image) for image in images]
         views = [self._view(picture, rois) for picture in pictures]
         looked = time.perf_counter()
-        drawing = self._draw(views, samples, seed, sampling, every=samples)
+        drawing = self._draw(views, samples, seed, sampling, samples, callback)
         drawn = torch.cat(list(drawing), dim=1)
         seconds = {name: (time.perf_counter() - t) / len(images) for name, t in (("predict", looked), ("total", start))}
         first = 0
@@ -310,14 +314,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
                 "Masks were left out by hand, and the calibration holds for all of them together: no Dice is predicted, "
                 "and no outline is promised."
             )
-        ours, theirs = record.drawn_as(), calibration.origin.sampling
-        if ours != theirs:
-            what = ", ".join(name for name in ours if ours[name] != theirs.get(name))
-            return (
-                f"This result is off the calibration, which holds for {theirs['samples']} masks drawn as by default "
-                f"(other here: {what}): no Dice is predicted, and no outline is promised."
-            )
-        return ""
+        return off_calibration(record, calibration)
 
     def stream(
         self,

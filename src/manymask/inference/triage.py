@@ -9,8 +9,8 @@ from its result.json when the tables are written.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,13 @@ from manymask.errors import InputError
 from manymask.hub.intended_use import finding
 from manymask.inference.batch import Run
 from manymask.inference.earlier import EarlierResults, read_result, value_at
-from manymask.inference.entries import Entry
-from manymask.inference.failures import reported
-from manymask.inference.outputs import SeriesResult
+from manymask.inference.jobs import Outcome
+from manymask.inference.outputs import Output
 from manymask.inference.review import BUDGET, Budget, Review, nothing_promised, promised
 from manymask.inference.thumbnail import THUMBNAIL, write_thumbnail
 from manymask.inference.triage_page import write_page
 from manymask.io.atomic import atomic_file, write_json
-from manymask.io.image import Picture
-from manymask.io.record import Record, SourceRecord, now
+from manymask.io.record import SourceRecord, now
 from manymask.io.source import source_of
 
 CSV, PAGE, FACTS = "triage.csv", "triage.html", "triage.json"
@@ -76,8 +74,6 @@ class TriageRun(Run):
     ranked: list[Ranked] = field(default_factory=list)
     why_not: str = ""
     reused: int = 0
-    _entry: int = -1
-    _shown: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         ask = self.request
@@ -92,40 +88,34 @@ class TriageRun(Run):
         calibration = None if self.why_not else self.segmenter.trained.calibration
         self._earlier = EarlierResults(ask.out, self._made, calibration, _fits)
 
-    def segment(self, entry: Entry) -> None:
-        """The pictures of one entry, each on its own: series and volumes are for `manymask segment`."""
-        self._entry += 1
-        with reported(self.tally.fail, str(getattr(entry, "path", "")) or None):
-            for _, kept in self.pictures(entry):
-                found = read_result(kept.folder)
-                if found:
-                    self.ranked.append(_ranked(kept.folder.name, self._entry, found))
+    def read(self, outcome: Outcome) -> None:
+        """Decode a picture, and look whether its result is there already."""
+        super().read(outcome)
+        assert outcome.windowed is not None
+        name = self._earlier.take(source_of(outcome.windowed, outcome.job.underway.entry.file))
+        outcome.before = None if name is None else self.request.out / name
 
-    def draw(self, entry: Entry, picture: Picture, windowed: Picture) -> SeriesResult:
-        """The masks of one picture, unless they are there already."""
-        source = source_of(windowed, entry.file)
-        name = self._earlier.take(source)
-        if name is None:
-            self._shown = windowed.pixels
-            return super().draw(entry, picture, windowed)
-        folder = self.request.out / name
-        self.taken.add(name)
-        self.reused += 1
-        self.tally.done += 1
-        self.tally.warn(name, read_result(folder).get("warnings", ()))
-        nothing = np.zeros((0, 0, 0), bool)
-        return SeriesResult(nothing, nothing, nothing, folder, replace(self._made, source=source))
+    def fill(self, output: Output, outcome: Outcome, folder: Path) -> None:
+        """Write the files of one picture, with its thumbnail."""
+        assert outcome.windowed is not None
+        super().fill(output, outcome, folder)
+        write_thumbnail(folder, outcome.windowed.pixels)
 
-    def put(self, name: str, record: Record, fill: Callable[[Path], None]) -> Path:
-        """Put a result in OUT with its thumbnail."""
-        shown = self._shown
-        assert shown is not None
-
-        def fill_too(folder: Path) -> None:
-            fill(folder)
-            write_thumbnail(folder, shown)
-
-        return super().put(name, record, fill_too)
+    def settle(self, outcome: Outcome) -> Path | None:
+        """Put one result in its place and rank it: series and volumes are for `manymask segment`."""
+        outcome.kept = None
+        folder = outcome.before
+        if folder is None or outcome.error is not None:
+            folder = super().settle(outcome)
+        else:
+            self.taken.add(folder.name)
+            self.reused += 1
+            self.tally.done += 1
+            self.tally.warn(folder.name, read_result(folder).get("warnings", ()))
+        found = {} if folder is None else read_result(folder)
+        if folder is not None and found:
+            self.ranked.append(_ranked(folder.name, outcome.job.underway.number, found))
+        return folder
 
     def close(self) -> None:
         """Write the tables of all that is done."""
