@@ -105,6 +105,22 @@ def test_evaluating_twice_gives_the_same(store, trained_run):
         assert first["dice"] == pytest.approx(second["dice"], abs=0.01)
 
 
+def test_batches_drawn_at_once_score_as_one_by_one(drawing_model, store):
+    trained, threads = load_model(drawing_model), torch.get_num_threads()
+    found = []
+    try:
+        for cores in (1, 3):
+            torch.set_num_threads(cores)
+            found.append(evaluate(trained.model, store, store.ids[:5], EvalConfig(batch_size=2), "cpu", progress=False))
+    finally:
+        torch.set_num_threads(threads)
+    assert [case["id"] for case in found[1].cases] == list(store.ids[:5])
+    for one, three in zip(found[0].cases, found[1].cases, strict=True):
+        for name in ("dice", "hd95", "brier", "relative_std", "ged"):
+            assert one[name] == pytest.approx(three[name], abs=1e-5), name
+    assert all(scores.throughput_s_per_image > 0 for scores in found)
+
+
 def test_codec_scores_are_those_of_table_one(store, trained_run):
     codec = load_model(trained_run / "mask-codec").model
     scores = evaluate(codec, store, store.ids[:4], EvalConfig(), progress=False)

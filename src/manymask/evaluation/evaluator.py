@@ -1,10 +1,11 @@
 """One evaluator for every model: segmenters by `MaskSampler.sample_all`, codecs by `Codec.reconstruct`."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.held_out import split_of
 from manymask.evaluation.leakage import Leak, find_leak
-from manymask.evaluation.observations import Drawn, draw, learns_raters
+from manymask.evaluation.observations import Drawn, draw, learns_raters, unbatched
 from manymask.evaluation.outcomes import Outcomes, one_pass_entropy
 from manymask.evaluation.rater_agreement import blind_and_human, rivals, set_scores
 from manymask.evaluation.records import DataRecord, EvaluationRecord, ScoredModel
@@ -26,6 +27,8 @@ from manymask.hub.model_folder import TrainedModel
 from manymask.metrics import Reliability, hd95, mean_dice, near_lesion, overlap, psnr, ssim, summary, threshold_jaccard
 from manymask.models.autoencoder import Codec
 from manymask.models.base import MaskSampler, TrainableModel
+from manymask.models.conditioning import ImageTraits
+from manymask.parallel import draws_at_once, in_order, shared_cores
 from manymask.progress import Progress
 from manymask.recipes import Stage
 from manymask.runtime import default_device, git_revision, hardware
@@ -104,13 +107,16 @@ def evaluate(
     """
     device = device or default_device()
     model.to(device).eval()
-    batches = (
-        store.batch(ids[i : i + protocol.batch_size]).to(device) for i in range(0, len(ids), protocol.batch_size)
-    )
+    groups = [ids[i : i + protocol.batch_size] for i in range(0, len(ids), protocol.batch_size)]
     with Progress(total=len(ids), desc="evaluate", unit="case", disable=not progress) as bar:
         if isinstance(model, Codec):
+            batches = (store.batch(some).to(device) for some in groups)
             return _codec_scores(model, store, _counted(batches, bar), protocol)
-        return _segmenter_scores(model, store, _counted(batches, bar), protocol, outcomes)  # type: ignore[arg-type]
+        segmenter = cast(MaskSampler, model)
+        draws = draws_at_once(device)
+        draw_some = partial(_draw, segmenter, store, protocol, device, outcomes is not None)
+        with shared_cores(draws), closing(in_order(draw_some, groups, draws)) as batches_drawn:
+            return _segmenter_scores(segmenter, store, batches_drawn, protocol, outcomes, bar)
 
 
 @torch.inference_mode()
@@ -251,26 +257,55 @@ class _Segmentations:
         return Scores(metrics, cases, reliability=curves)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """A batch with its masks: each image's, (n, S, S), and when they were drawn, from start to end."""
+
+    batch: Batch
+    found: list[Drawn]
+    start: float
+    end: float
+
+
+@torch.inference_mode()
+def _draw(
+    model: MaskSampler, store: Store, protocol: EvalConfig, device: str, traits: bool, ids: Sequence[str]
+) -> _Batch:
+    """Read and draw some cases, in a thread."""
+    batch = store.batch(ids).to(device)
+    count = protocol.drawn(store.raters)
+    start = time.perf_counter()
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
+        if traits:
+            found = list(draw(model, batch, count, protocol.seed, protocol.sampling))
+        else:
+            drawn = model.sample_all(batch, count, protocol.seed, protocol.sampling)
+            found = list(unbatched(drawn, ImageTraits()))
+    return _Batch(batch, found, start, time.perf_counter())
+
+
 def _segmenter_scores(
-    model: MaskSampler, store: Store, batches: Iterator[Batch], protocol: EvalConfig, outcomes: Outcomes | None = None
+    model: MaskSampler,
+    store: Store,
+    batches: Iterable[_Batch],
+    protocol: EvalConfig,
+    outcomes: Outcomes | None,
+    bar: Progress,
 ) -> Scores:
+    """Score batches while the next ones are drawn."""
     tally = _Segmentations(store, protocol)
     cases: list[dict[str, Any]] = []
-    seconds = 0.0
-    count = protocol.drawn(store.raters)
-    for batch in batches:
-        start = time.perf_counter()
-        with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
-            if outcomes is None:
-                drawn = model.sample_all(batch, count, protocol.seed, protocol.sampling).float().cpu().numpy()
-            else:
-                found = list(draw(model, batch, count, protocol.seed, protocol.sampling))
-                drawn = np.stack([each.masks for each in found])
-        seconds += time.perf_counter() - start
+    seconds, until = 0.0, 0.0
+    for each in batches:
+        seconds += max(0.0, each.end - max(each.start, until))  # of batches drawn at once, the time counts once
+        until = max(until, each.end)
+        batch = each.batch
         if outcomes is not None:
-            _observe(outcomes, model, store, batch, found, protocol)
+            with torch.inference_mode():
+                _observe(outcomes, model, store, batch, each.found, protocol)
         masks = batch.raters_masks()
-        cases += [tally.score(case, drawn[i], masks[i]) for i, case in enumerate(batch.ids)]
+        cases += [tally.score(case, each.found[i].masks, masks[i]) for i, case in enumerate(batch.ids)]
+        bar.update(len(batch.ids))
     scores = tally.scores(cases)
     scores.throughput_s_per_image = seconds / max(len(cases), 1)
     if store.raters > 1:

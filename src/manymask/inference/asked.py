@@ -9,6 +9,8 @@ from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.hub.model_folder import TrainedModel
 from manymask.io.record import Record
+from manymask.models.base import MaskSampler
+from manymask.models.latent_diffusion import DiffusionSegmenter
 
 DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
 TOGETHER = 4  # images at a time, where a list is given
@@ -33,6 +35,32 @@ def merged_sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | 
     if sampler is None and steps is None:
         return sampling
     return SamplingConfig(sampler, steps).over(sampling or SamplingConfig())
+
+
+def one_pass(model: MaskSampler) -> SamplingConfig:
+    """How a single mask is drawn that stands for the consensus of many: in one step, in the image's own orientation.
+
+    At the first step the noisy latent says nothing, so x₀ is predicted from the image alone: the mean of all masks.
+
+    Args:
+        model: the segmenter.
+
+    Returns:
+        Its sampler with one step; for one mask.
+
+    Raises:
+        ConfigError: one step of this model is no such mean.
+    """
+    setting = model.setting
+    if not isinstance(model, DiffusionSegmenter):
+        raise ConfigError(f"a {type(setting).__name__} takes no steps to leave out: draw fewer masks", parameter="fast")
+    if getattr(setting.process, "prediction", "") == "epsilon":
+        raise ConfigError("a model that predicts the noise draws no mask in one step", parameter="fast")
+    if model.presence is not None:
+        raise ConfigError(
+            "this model decides by chance which masks are empty: one of them is no consensus", parameter="fast"
+        )
+    return SamplingConfig(steps=1, orientations=1)
 
 
 def check_asked(samples: object, seed: object, threshold: object) -> None:
