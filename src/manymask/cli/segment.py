@@ -52,8 +52,7 @@ def segment(
         samples: how many masks are drawn.
         sampler: the model's own if not given.
         steps: of the sampler, 1 … 1000; the model's own number if not given.
-        fast: one mask in one step in place of several: about the same consensus, but nothing of where masks differ, and
-            uncalibrated.
+        fast: one mask in one step: about the same consensus, but nothing of where masks differ, and uncalibrated.
         seed: the same seed gives the same masks.
         threshold: where the confidence map is cut into the consensus.
         roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; repeat it for several.
@@ -74,9 +73,7 @@ def segment(
     from manymask.io.window import parse_window
 
     _check_segment(model, out, samples, threshold)
-    if fast:
-        _check_fast({"--samples": samples != 5, "--sampler": sampler, "--steps": steps, "--alpha": alpha})
-        samples = 1
+    samples = _one_mask(samples, sampler, steps, alpha) if fast else samples
     rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
     request = Request(
         out, samples, seed, SamplingConfig(sampler, steps), threshold, rois, shown, Anonymiser() if anonymise else None,
@@ -116,11 +113,13 @@ def _segmented(
     return 2 if tally.failed or tally.incomplete else 0
 
 
-def _check_fast(given: dict[str, object]) -> None:
-    """`ConfigError` for flags that say how several masks are drawn, or what only those can have."""
+def _one_mask(samples: int, sampler: str | None, steps: int | None, alpha: float | None) -> int:
+    """One; `ConfigError` for flags beside `--fast` that say how several are drawn, or what only those have."""
+    given = {"--samples": samples != 5, "--sampler": sampler, "--steps": steps, "--alpha": alpha}
     for flag, value in given.items():
         if value:
             raise ConfigError(f"--fast draws one mask in one step: give it without {flag}")
+    return 1
 
 
 def _check_no_archive(entries: Sequence[object]) -> None:
