@@ -11,6 +11,8 @@ from torch import Tensor
 from manymask.data.case import Batch
 from manymask.rng import TrainingNoise
 
+SMALLEST_WINDOW = 0.3  # share of the side: the smallest of `zoom`
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -109,7 +111,7 @@ class Augment:
     def _frame(self, image: Tensor, masks: Tensor, noise: TrainingNoise) -> tuple[Tensor, Tensor]:
         """Reduce some cases to a window (`zoom`) or surround them with black (`inset`): x_in = side · x_out + centre."""
         which, empty, size, place = _columns(noise.uniform(len(image), 4 + 2 * WINDOWS).to(image))
-        side = 0.3 + 0.5 * size
+        side = SMALLEST_WINDOW + 0.5 * size
         centres = (2 * place - 1) * (1 - side)[:, None, None]
         marked = _marked_share(masks, centres, side)
         found = torch.where(empty < 0.5, (marked == 0).float().argmax(dim=1), 0)

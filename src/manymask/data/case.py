@@ -59,6 +59,7 @@ class Batch:
     names: `pixel_name` of each image, by which the noise of its masks is seeded, so that the same pixels give the same masks
     wherever they come from; without them the ids are.
     read_by: bool (B, R), which raters read an image; None if all read every one.
+    places: of windows, the (top, left) of each in its image, whose noise they then share; multiples of f. None of whole images.
     """
 
     ids: list[str]
@@ -67,6 +68,7 @@ class Batch:
     noise: TrainingNoise = field(default_factory=lambda: TrainingNoise(0, 0))
     names: list[str] = field(default_factory=list)
     read_by: Tensor | None = None
+    places: list[tuple[int, int]] | None = None
 
     @property
     def noise_names(self) -> list[str]:

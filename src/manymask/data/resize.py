@@ -21,12 +21,25 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         uint8 (C, size, size).
     """
+    return scale_image(image, (size, size))
+
+
+def scale_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Scale an image, by area averaging down and bicubically up.
+
+    Args:
+        image: uint8 (H, W, C).
+        shape: (h, w) in pixels.
+
+    Returns:
+        uint8 (C, h, w).
+    """
     height, width = image.shape[:2]
-    method = Image.Resampling.BOX if min(height, width) > size else Image.Resampling.BICUBIC
-    if (height, width) == (size, size):
+    method = Image.Resampling.BOX if min(height / shape[0], width / shape[1]) > 1 else Image.Resampling.BICUBIC
+    if (height, width) == shape:
         return image.transpose(2, 0, 1)
     planes = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
-    return np.stack([np.asarray(plane.resize((size, size), method)) for plane in planes])
+    return np.stack([np.asarray(plane.resize(shape[::-1], method)) for plane in planes])
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:

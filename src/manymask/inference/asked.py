@@ -1,19 +1,34 @@
 """The arguments of `Segmenter.segment`, checked and put together, and what a segmenter is, in a line."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from manymask.calibration.calibration import Calibration
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ConfigError
+from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel
 from manymask.io.record import Record
 from manymask.models.base import MaskSampler
 from manymask.models.latent_diffusion import DiffusionSegmenter
 
-DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
+_DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
 TOGETHER = 4  # images at a time, where a list is given
+
+
+def check_download(given: Iterable[str]) -> None:
+    """Check the names of further arguments of `from_pretrained`.
+
+    Args:
+        given: the names.
+
+    Raises:
+        ConfigError: one of them is unknown.
+    """
+    unknown = sorted(set(given) - _DOWNLOAD)
+    if unknown:
+        raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
 
 
 def merged_sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:
@@ -81,7 +96,7 @@ def check_asked(samples: object, seed: object, threshold: object) -> None:
         raise ConfigError(f"threshold must lie between 0 and 1, not {threshold!r}", parameter="threshold")
 
 
-def off_calibration(record: Record, calibration: Calibration) -> str:
+def off_calibration(record: Record, calibration: Calibration | None) -> str:
     """Why results that were drawn in this way are not calibrated.
 
     Args:
@@ -91,14 +106,45 @@ def off_calibration(record: Record, calibration: Calibration) -> str:
     Returns:
         A sentence; empty if they are calibrated.
     """
+    nothing = "no Dice is predicted, and no outline is promised."
+    if calibration is None:
+        return f"The model is not calibrated: {nothing}"
+    if record.left_out:
+        return f"Masks were left out by hand, and the calibration holds for all of them together: {nothing}"
+    if record.tile is not None:
+        return (
+            f"This result is off the calibration, which holds for whole images (this one was drawn in windows of {record.tile} "
+            f"pixels): {nothing}"
+        )
     ours, theirs = record.drawn_as(), calibration.origin.sampling
     if ours == theirs:
         return ""
     what = ", ".join(name for name in ours if ours[name] != theirs.get(name))
     return (
         f"This result is off the calibration, which holds for {theirs['samples']} masks drawn as by default "
-        f"(other here: {what}): no Dice is predicted, and no outline is promised."
+        f"(other here: {what}): {nothing}"
     )
+
+
+def chosen_alpha(alpha: float | None, calibration: Calibration | None, why_not: str) -> float | None:
+    """The share for which results have an inner and an outer outline; see `Segmenter.outline_alpha`.
+
+    Args:
+        alpha: the requested share.
+        calibration: of the model.
+        why_not: why results are not calibrated; empty if they are.
+
+    Returns:
+        The share; None if none was requested and results are not calibrated.
+
+    Raises:
+        InputError: a share was requested for which there are no outlines.
+    """
+    if calibration is None or why_not:
+        if alpha is not None:
+            raise InputError(why_not, parameter="alpha")
+        return None
+    return calibration.default_alpha if alpha is None else calibration.risk(alpha).alpha
 
 
 def about(trained: TrainedModel) -> str:

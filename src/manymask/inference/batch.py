@@ -86,7 +86,9 @@ def segment_all(
 def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
     """Segment every picture of every entry, as `segment_all` says."""
     ask = run.request
-    record = run.segmenter.record(SourceRecord(), ask.samples, ask.seed, ask.sampling, ask.threshold, ask.rois)
+    record = run.segmenter.record(
+        SourceRecord(), ask.samples, ask.seed, ask.sampling, ask.threshold, ask.rois, ask.tile
+    )
     run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
     with working_folder(run.request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
@@ -208,7 +210,7 @@ class Run:
         with self.free:
             return self.segmenter.segment(
                 image, ask.samples, ask.seed, sampling=ask.sampling, threshold=ask.threshold, rois=ask.rois,
-                callback=self.stop.check,
+                tile=ask.tile, callback=self.stop.check,
             )  # fmt: skip
 
     def write(self, outcome: Outcome) -> None:

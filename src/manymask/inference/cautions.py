@@ -13,6 +13,7 @@ from torch import Tensor
 
 from manymask.calibration.calibration import DOUBTFUL, Assessment
 from manymask.calibration.risk import CONSENSUS
+from manymask.data.augment import SMALLEST_WINDOW
 from manymask.data.datasets.base import Intended
 from manymask.inference.preprocess import PastedMasks, Point, Region, View
 from manymask.io.dicom.series import Series
@@ -60,7 +61,8 @@ def cautions(
     found = [
         *picture.notes,
         *_foreign(use, recipe, picture),
-        *_scale(use, recipe, picture),
+        *_scale(use, recipe, picture, view.tile),
+        *_windows(recipe, view),
         *_moved(recipe, view, rois),
         *_drawn(recipe, view, masks, consensus),
     ]
@@ -166,9 +168,33 @@ def _foreign(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
         yield f"The image is grey, but the model was trained on colour images ({trained}): its masks may mean nothing here."
 
 
-def _scale(use: Intended, recipe: Recipe, picture: Picture) -> Iterator[str]:
+def _windows(recipe: Recipe, view: View) -> Iterator[str]:
+    """What windows show that the model may never have seen."""
+    if view.tile is None:
+        return
+    height, width = view.image.shape[:2]
+    share = view.tile / max(height, width)
+    if not recipe.augment.zoom:  # with it, the model saw windows of its training images, half of them without a lesion
+        yield (
+            f"The image was drawn in windows of {view.tile} pixels. Unless the model was trained on such windows, it has never "
+            "seen a part of an image without a lesion: it may find one in each."
+        )
+    elif share < SMALLEST_WINDOW:
+        yield (
+            f"The image was drawn in windows of {view.tile} pixels, {100 * share:.0f} % of its side. The model was trained on "
+            f"windows of {100 * SMALLEST_WINDOW:.0f} % and more: it may find a lesion where there is none."
+        )
+
+
+def _scale(use: Intended, recipe: Recipe, picture: Picture, tile: int | None) -> Iterator[str]:
     """A resolution far from that of training."""
     height, width = picture.pixels.shape[:2]
+    if tile is not None:
+        if 2 * tile <= recipe.size:
+            yield f"Windows of {tile} pixels are enlarged {recipe.size / tile:.1f} times for the model: too little detail."
+        if min(height, width) < tile:
+            yield f"The image has {width}×{height} pixels: the windows of {tile} pixels go on with those of its edge."
+        return
     if not recipe.crop:
         if 2 * min(height, width) <= recipe.size:
             factor = recipe.size / min(height, width)

@@ -11,7 +11,7 @@ from manymask.errors import ManymaskError
 from manymask.io.atomic import read_object
 from manymask.io.record import Record, SourceRecord
 
-_SETTINGS = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "rois", "left_out")
+_SETTINGS = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "rois", "left_out", "tile")
 
 
 class EarlierResults:

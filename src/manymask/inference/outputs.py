@@ -275,6 +275,7 @@ _RECORDED = (
     "orientations",
     "rois",
     "left_out",
+    "tile",
 )
 
 

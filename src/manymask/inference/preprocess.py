@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 
 from manymask.data.case import Batch, pixel_name
-from manymask.data.resize import enlarge, resize_image
-from manymask.errors import InputError
+from manymask.data.resize import enlarge, resize_image, scale_image
+from manymask.errors import ConfigError, InputError
 from manymask.io.raster import to_channels
 from manymask.io.window import stretch
 from manymask.recipes import Recipe
 
 _AT_ONCE = 1 << 27  # pixels of cut masks that are kept at once
+
+SMALLEST_TILE, LARGEST_TILE = 32, 1 << 15  # pixels: sides of windows
+_STEP = (
+    16  # pixels: sides of an image drawn in windows are multiples of it, so that every window starts on a whole latent
+)
 
 Point = tuple[int, int]  # x, y: column and row, counted from 0 at the top left
 
@@ -42,15 +47,18 @@ class View:
 
     Attributes:
         image: uint8 (H, W, C), for display.
-        seen: uint8 (C, S, S) for each region, the input of the model.
+        seen: uint8 (C, S, S) for each region, the input of the model; of an image drawn in windows, (C, h, w), the whole
+            image at the scale of the model.
         regions: where these lie; empty if the input is the whole image, scaled to S × S.
         volume: of a slice, what tells its volume from others; empty for an image on its own.
+        tile: side of the windows in pixels of the image; None if it is not drawn in windows.
     """
 
     image: np.ndarray
     seen: list[np.ndarray]
     regions: tuple[Region, ...] = ()
     volume: str = ""
+    tile: int | None = None
 
     def batch(self) -> Batch:
         """The input of the model, one row per region.
@@ -158,7 +166,12 @@ class CutMasks:
 
 
 def view_of(
-    pixels: np.ndarray, recipe: Recipe, centres: Sequence[Point] = (), name: str = "the image", volume: str = ""
+    pixels: np.ndarray,
+    recipe: Recipe,
+    centres: Sequence[Point] = (),
+    name: str = "the image",
+    volume: str = "",
+    tile: int | None = None,
 ) -> View:
     """Prepare an image for a model.
 
@@ -168,13 +181,17 @@ def view_of(
         centres: (x, y) of the regions of a crop model; none are needed for an image that one region covers.
         name: of the image, for errors.
         volume: of a slice; see `View`.
+        tile: side of the windows that the image is drawn in, in its own pixels. An image that one window covers is drawn as
+            a whole.
 
     Returns:
         The input of the model.
 
     Raises:
         InputError: centres are missing, not supported or outside the image, or the image or a region is flat.
+        ConfigError: see `check_tile`.
     """
+    check_tile(tile, recipe.crop)
     image = to_channels(pixels, recipe.channels, name)
     height, width = image.shape[:2]
     if image.min() == image.max():
@@ -183,7 +200,11 @@ def view_of(
         if centres:
             raise InputError("this model segments whole images: give it no region of interest", parameter="rois")
         whole = _stretched(image, recipe, name) if recipe.stretch else image
-        return View(image, [resize_image(whole, recipe.size)], volume=volume)
+        if tile is None or max(height, width) <= tile:
+            return View(image, [resize_image(whole, recipe.size)], volume=volume)
+        return View(
+            image, [scale_image(whole, _in_windows((height, width), recipe.size, tile))], volume=volume, tile=tile
+        )
     if not centres and max(height, width) > recipe.size:
         raise InputError(
             f"this model segments regions of {recipe.size}×{recipe.size} pixels and the image has {width}×{height}: "
@@ -193,6 +214,35 @@ def view_of(
     regions = tuple(_distinct(centres or [(width // 2, height // 2)], (height, width), recipe.size))
     source = pixels if recipe.stretch else image
     return View(image, [_seen(source, region, recipe, name) for region in regions], regions, volume)
+
+
+def check_tile(tile: object, crop: bool) -> None:
+    """Check the side of windows.
+
+    Args:
+        tile: in pixels of the image; None for no windows.
+        crop: whether the model segments regions of interest.
+
+    Raises:
+        ConfigError: it is no whole number or out of range, or the model segments regions: each held a lesion in training, so
+            that it would find one in every window.
+    """
+    if tile is None:
+        return
+    if crop:
+        raise ConfigError(
+            "this model segments regions that hold a lesion: it would find one in every window", parameter="tile"
+        )
+    if isinstance(tile, bool) or not isinstance(tile, int):
+        raise ConfigError(f"tile must be a whole number of pixels, not {tile!r}", parameter="tile")
+    if not SMALLEST_TILE <= tile <= LARGEST_TILE:
+        raise ConfigError(f"tile must lie in {SMALLEST_TILE} … {LARGEST_TILE} pixels, not {tile}", parameter="tile")
+
+
+def _in_windows(shape: tuple[int, int], size: int, tile: int) -> tuple[int, int]:
+    """The size at which an image (H, W) is drawn, so that a window of `tile` pixels has the side of the model."""
+    height, width = (max(_STEP, _STEP * round(side * size / tile / _STEP)) for side in shape)
+    return height, width
 
 
 def _distinct(centres: Sequence[Point], shape: tuple[int, int], size: int) -> Iterator[Region]:

@@ -32,6 +32,7 @@ class Request:
         resume: whether results of an earlier run stay if they would be drawn again in the same way.
         batch: images that are drawn in one pass. If None, 1 on the CPU, where more save nothing, and 16 on an accelerator.
             Masks do not depend on it.
+        tile: side of the windows that larger images are drawn in; see `Segmenter.segment`.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class Request:
     forms: tuple[Form, ...] = ()
     resume: bool = False
     batch: int | None = None
+    tile: int | None = None
 
     def output(self) -> dict[str, Any]:
         """What was requested beside the settings of `Record`, as in result.json."""

@@ -15,14 +15,15 @@ from manymask.config import to_dict
 from manymask.diffusion.samplers import Sampler
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse_each
-from manymask.errors import ConfigError, InputError
+from manymask.errors import ConfigError
 from manymask.export.compiled import compiled
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
-from manymask.inference.asked import DOWNLOAD, TOGETHER, about, check_asked, merged_sampling, off_calibration
+from manymask.inference import asked
 from manymask.inference.cautions import cautions, doubts
 from manymask.inference.pictures import ImageLike, picture_of
-from manymask.inference.preprocess import PastedMasks, Point, View, batch_of, view_of
+from manymask.inference.preprocess import PastedMasks, Point, View, batch_of, check_tile, view_of
 from manymask.inference.segmentation import Drawing, Segmentation
+from manymask.inference.tiling import draw_in_windows
 from manymask.io.image import DicomFrame, Picture
 from manymask.io.record import Record, SourceRecord
 from manymask.io.source import source_of
@@ -74,9 +75,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             ManymaskError: there is no such model, it is damaged or a codec, or an argument is unknown.
         """
-        unknown = sorted(set(download) - DOWNLOAD)
-        if unknown:
-            raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
+        asked.check_download(download)
         return cls(load_model(model, **download), device, engine)
 
     def to(self, device: str | torch.device) -> "Segmenter":
@@ -98,22 +97,24 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         return self
 
     def __repr__(self) -> str:
-        return f"Segmenter({about(self.trained)}, on {self.device})"
+        return f"Segmenter({asked.about(self.trained)}, on {self.device})"
 
-    def look(self, image: ImageLike, rois: Sequence[Point] = ()) -> View:
+    def look(self, image: ImageLike, rois: Sequence[Point] = (), tile: int | None = None) -> View:
         """Prepare an image for the model; pixels deeper than 8 bits are stretched.
 
         Args:
             image: as in `segment`.
             rois: as in `segment`.
+            tile: as in `segment`.
 
         Returns:
             The input of the model.
         """
-        return self._view(self.picture(image), rois)
+        return self._view(self.picture(image), rois, tile)
 
-    def _view(self, picture: Picture, rois: Sequence[Point]) -> View:
-        return view_of(picture.pixels, self.recipe, rois, picture.name, picture.slice.volume if picture.slice else "")
+    def _view(self, picture: Picture, rois: Sequence[Point], tile: int | None) -> View:
+        volume = picture.slice.volume if picture.slice else ""
+        return view_of(picture.pixels, self.recipe, rois, picture.name, volume, tile)
 
     def picture(self, image: ImageLike) -> Picture:
         """Read an image, through the model's own intensity window if it has one.
@@ -133,11 +134,12 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     @overload
     def segment(self, image: ImageLike, samples: int = 5, seed: int = 0, *, threshold: float = 0.5, rois: Sequence[Point] = (),
                 sampling: SamplingConfig | None = None, sampler: Any = None, steps: int | None = None,
-                callback: StepCallback | None = None) -> Segmentation: ...
+                tile: int | None = None, callback: StepCallback | None = None) -> Segmentation: ...
     @overload
     def segment(self, image: list[ImageLike], samples: int = 5, seed: int = 0, *, threshold: float = 0.5,
                 rois: Sequence[Point] = (), sampling: SamplingConfig | None = None, sampler: Any = None,
-                steps: int | None = None, callback: StepCallback | None = None) -> list[Segmentation]: ...
+                steps: int | None = None, tile: int | None = None, callback: StepCallback | None = None
+                ) -> list[Segmentation]: ...
     # fmt: on
     def segment(
         self,
@@ -150,6 +152,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampling: SamplingConfig | None = None,
         sampler: Sampler | SamplerName | None = None,
         steps: int | None = None,
+        tile: int | None = None,
         callback: StepCallback | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Draw several masks of one image, or of each image of a list, a few of them at a time.
@@ -170,6 +173,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             sampling: how masks are drawn; the model's default where a field is not given.
             sampler: shorthand for `sampling`, by name or as an object.
             steps: shorthand for `sampling`.
+            tile: draw images larger than this in overlapping windows of so many of their own pixels a side, which the model
+                sees at its own size; the whole image at once if None.
             callback: called before each network pass with the completed fraction; raise to cancel.
 
         Returns:
@@ -178,24 +183,26 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             ManymaskError: the image cannot be read or is flat, or an argument is out of range.
         """
-        settings = merged_sampling(sampling, sampler, steps)
-        check_asked(samples, seed, threshold)
+        settings = asked.merged_sampling(sampling, sampler, steps)
+        asked.check_asked(samples, seed, threshold)
         images = image if isinstance(image, list) else [image]
         found: list[Segmentation] = []
-        for start in range(0, len(images), TOGETHER):
-            found += self._segment(images[start : start + TOGETHER], samples, seed, threshold, rois, settings, callback)
+        together = asked.TOGETHER if tile is None else 1
+        for start in range(0, len(images), together):
+            some = images[start : start + together]
+            found += self._segment(some, samples, seed, threshold, rois, settings, tile, callback)
         return found if isinstance(image, list) else found[0]
 
     def _segment(self, images: Sequence[ImageLike], samples: int, seed: int, threshold: float,
-                 rois: Sequence[Point], sampling: SamplingConfig | None,
+                 rois: Sequence[Point], sampling: SamplingConfig | None, tile: int | None,
                  callback: StepCallback | None) -> Iterator[Segmentation]:  # fmt: skip
         """The results of a few images, drawn in one batch; seconds are those of an image, on average."""
         start = time.perf_counter()
         pictures = [self.picture(image) for image in images]
-        views = [self._view(picture, rois) for picture in pictures]
+        views = [self._view(picture, rois, tile) for picture in pictures]
         looked = time.perf_counter()
         drawing = self._draw(views, samples, seed, sampling, samples, callback)
-        drawn = torch.cat(list(drawing), dim=1)
+        (drawn,) = drawing
         seconds = {name: (time.perf_counter() - t) / len(images) for name, t in (("predict", looked), ("total", start))}
         first = 0
         for image, picture, view in zip(images, pictures, views, strict=True):
@@ -203,7 +210,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             first = rows.stop
             named = isinstance(image, (str, Path)) and not isinstance(picture.origin, DicomFrame)
             source = source_of(picture, Path(image).name if named else None)  # type: ignore[arg-type]
-            record = self.record(source, samples, seed, sampling, threshold, rois)
+            record = self.record(source, samples, seed, sampling, threshold, rois, tile)
             yield self.answer(picture, view, drawn[rows], drawing.traits.rows(rows), record, seconds)
 
     def record(
@@ -214,6 +221,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampling: SamplingConfig | None = None,
         threshold: float = 0.5,
         rois: Sequence[Point] = (),
+        tile: int | None = None,
     ) -> Record:
         """The record of a result that this model would produce now.
 
@@ -224,16 +232,19 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             sampling: as in `segment`.
             threshold: as in `segment`.
             rois: as in `segment`.
+            tile: as in `segment`.
 
         Returns:
             Image, model, version and settings.
+
+        Raises:
+            ConfigError: see `check_tile`.
         """
+        check_tile(tile, self.recipe.crop)
         used = self.model.resolve(sampling)
-        orientations = min(used.orientations or 1, samples)
-        points = tuple((int(x), int(y)) for x, y in rois)
-        return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold,
-                         sampler=to_dict(used.sampler), orientations=orientations, guidance_scale=used.guidance_scale,
-                         rois=points)  # fmt: skip
+        return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold, tile=tile,
+                         rois=tuple((int(x), int(y)) for x, y in rois), sampler=to_dict(used.sampler),
+                         orientations=min(used.orientations or 1, samples), guidance_scale=used.guidance_scale)  # fmt: skip
 
     def answer(
         self,
@@ -259,7 +270,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """
         if record.left_out:
             drawn = drawn[:, [number - 1 for number in record.kept]]
-        record = replace(record, noise="volume" if view.volume else "image")
+        record = replace(record, noise="volume" if view.volume else "image", tile=view.tile)
         masks = PastedMasks(drawn, view)
         fused = fuse_each(masks, record.threshold)
         why_not = self.uncalibrated(record)
@@ -289,13 +300,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             InputError: a share was requested for which there are no outlines.
         """
-        calibration = self.trained.calibration
-        why_not = self.uncalibrated(record)
-        if calibration is None or why_not:
-            if alpha is not None:
-                raise InputError(why_not, parameter="alpha")
-            return None
-        return calibration.default_alpha if alpha is None else calibration.risk(alpha).alpha
+        return asked.chosen_alpha(alpha, self.trained.calibration, self.uncalibrated(record))
 
     def uncalibrated(self, record: Record) -> str:
         """Why results of these settings are not calibrated.
@@ -306,15 +311,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Returns:
             A sentence; empty if they are calibrated.
         """
-        calibration = self.trained.calibration
-        if calibration is None:
-            return "The model is not calibrated: no Dice is predicted, and no outline is promised."
-        if record.left_out:
-            return (
-                "Masks were left out by hand, and the calibration holds for all of them together: no Dice is predicted, "
-                "and no outline is promised."
-            )
-        return off_calibration(record, calibration)
+        return asked.off_calibration(record, self.trained.calibration)
 
     def stream(
         self,
@@ -326,6 +323,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         sampling: SamplingConfig | None = None,
         every: int = 1,
         callback: StepCallback | None = None,
+        tile: int | None = None,
     ) -> Iterator[Tensor]:
         """The masks of `segment` as they are drawn, a few at a time; the image is encoded once.
 
@@ -339,12 +337,13 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             sampling: as in `segment`.
             every: masks at a time, at least 1.
             callback: called before each network pass with the completed fraction; raise to cancel.
+            tile: as in `segment`.
 
         Returns:
             An iterator over probabilities (≤ every, H, W).
         """
-        check_asked(samples, seed, 0.5)
-        view = self.look(image, rois)
+        asked.check_asked(samples, seed, 0.5)
+        view = self.look(image, rois, tile)
         drawn = self.draw(view, samples, seed, sampling, every, callback)
         return (view.paste(masks) for masks in drawn)
 
@@ -368,7 +367,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             callback: as in `stream`.
 
         Returns:
-            An iterable over probabilities (regions, ≤ every, S, S), float32 on the CPU, with the regions' traits.
+            An iterable over probabilities (regions, ≤ every, S, S), float32 on the CPU, with the regions' traits; of an
+            image in windows (1, ≤ every, h, w), without traits.
 
         Raises:
             ConfigError: `samples`, `every` or `sampling` is out of range.
@@ -389,6 +389,9 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}", parameter=name)
         resolved = self.model.resolve(sampling)
+        if views[0].tile is not None:  # such a view comes alone
+            windows = draw_in_windows(self.model, views[0], self.recipe.size, samples, seed, resolved, every, callback)
+            return Drawing(windows, ImageTraits())
         batch = batch_of(views).to(self.device)
         with torch.inference_mode():
             common = self.model.prepare(batch, samples, resolved)

@@ -69,7 +69,8 @@ class ModelRecord:
 class Record:
     """Everything that decides a result, and when it was made. sampler: as `config.to_dict` gives it; left_out: numbers of
     the masks, from 1, that a person left out of confidence and consensus; noise: what mask k shares its noise with, `image`
-    (nothing else) or `volume` (mask k of the other slices)."""
+    (nothing else) or `volume` (mask k of the other slices); tile: side of the windows that the image was drawn in, in its own
+    pixels, None if it was drawn as a whole."""
 
     source: SourceRecord
     model: ModelRecord
@@ -82,6 +83,7 @@ class Record:
     rois: tuple[tuple[int, int], ...] = ()
     left_out: tuple[int, ...] = ()
     noise: Literal["image", "volume"] = "image"
+    tile: int | None = None
     created: str = ""
     version: str = __version__
     git: str = ""
@@ -92,10 +94,12 @@ class Record:
         return cls(source, model, created=now(), git=git_revision(), **asked)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able, as in result.json; `left_out` only where masks were left out."""
+        """JSON-able, as in result.json; `left_out` only where masks were left out, `tile` only where there are windows."""
         values = asdict(self)
         if not self.left_out:
             del values["left_out"]
+        if self.tile is None:
+            del values["tile"]
         program = {"version": values.pop("version"), "git": values.pop("git")}
         return {**values, "manymask": program}
 
@@ -118,4 +122,4 @@ class Record:
         """What decides the masks beside source, model and program: equal settings give equal masks."""
         return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "orientations": self.orientations,
                 "sampler": self.sampler, "guidance_scale": self.guidance_scale, "noise": self.noise,
-                "rois": [list(point) for point in self.rois]}  # fmt: skip
+                "tile": self.tile, "rois": [list(point) for point in self.rois]}  # fmt: skip

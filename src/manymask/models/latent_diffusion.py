@@ -11,7 +11,7 @@ from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.data.raters import Target, training_target
 from manymask.diffusion.guidance import NullLatent, PairClassifier, classifier_free, classifier_guided
 from manymask.diffusion.process import GaussianDiffusion, Process, stratified
-from manymask.diffusion.samplers import DDIM, Denoise, Sampler, check_fit
+from manymask.diffusion.samplers import DDIM, Denoise, NoiseSource, Sampler, check_fit
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.models.autoencoder import CodecSetting
@@ -20,8 +20,9 @@ from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
 from manymask.models.presence import Presence, mean_over_marked
+from manymask.models.sample_noise import noise_of
 from manymask.nn.losses import Loss
-from manymask.rng import SampleNoise, strata
+from manymask.rng import strata
 
 DECODED_AT_ONCE = 16  # masks; the decoder's feature maps are the largest of all
 
@@ -362,7 +363,7 @@ class DiffusionSegmenter(MaskSampler):
         orientations = [k % (sampling.orientations or 1) for k in which]
         images = len(batch.image)
         size = batch.image.shape[-2:]
-        noise = SampleNoise(seed, batch.noise_names, len(which), which.start)
+        noise = noise_of(batch, seed, which, orientations)
         drawn = self._draw(common.rows(orientations, images), noise, size, sampling, callback)
         drawn = drawn.reshape(images, len(which), *size)
         if common.presence is not None:
@@ -373,7 +374,7 @@ class DiffusionSegmenter(MaskSampler):
     def _draw(
         self,
         conditioning: Conditioning,
-        noise: SampleNoise,
+        noise: NoiseSource,
         size: torch.Size,
         sampling: SamplingConfig,
         callback: StepCallback | None,

@@ -11,8 +11,8 @@ from manymask.data.raters import Target, training_target
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.models.autoencoder import CodecSetting
 from manymask.models.base import MaskSampler, StepCallback
+from manymask.models.sample_noise import noise_of
 from manymask.nn.blocks import Encoder
-from manymask.rng import SampleNoise
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class ProbUNetSegmenter(MaskSampler):
     ) -> Tensor:
         """See `MaskSampler`; latents are drawn from the prior."""
         features, mean, deviation = common
-        source = SampleNoise(seed, batch.noise_names, len(which), which.start)
+        source = noise_of(batch, seed, which)
         noise = source.normal(self.setting.latent_channels).to(mean)
         z = mean[:, None] + deviation[:, None] * noise.reshape(len(mean), len(which), -1)
         return torch.cat([torch.sigmoid(self._decode(features, each)) for each in z.unbind(1)], dim=1)
