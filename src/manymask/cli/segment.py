@@ -57,8 +57,7 @@ def segment(
         seed: the same seed gives the same masks.
         threshold: where the confidence map is cut into the consensus.
         roi: X,Y, the centre of a region in pixels from the top left, for a model of crops; repeat it for several.
-        tile: side of a window in pixels of the image, such as 512: larger images are drawn in overlapping windows of that
-            size, each of which the model sees as it was trained to see an image. Off the calibration.
+        tile: side of the windows, in pixels of the image, that larger images are drawn in; off the calibration.
         window: lung, mediastinum, bone, header, full or CENTRE,WIDTH: the grey values for people, and for a model without.
         anonymise: leave out of all that is written what tells who the patient is.
         store: put the DICOM objects of a DICOMweb series into its study; without it the archive is only read.
@@ -78,10 +77,8 @@ def segment(
     _check_segment(model, out, samples, threshold)
     samples = _one_mask(samples, sampler, steps, alpha) if fast else samples
     rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
-    request = Request(
-        out, samples, seed, SamplingConfig(sampler, steps), threshold, rois, shown, Anonymiser() if anonymise else None,
-        store, fractional, alpha, form, resume, tile=tile,
-    )  # fmt: skip
+    request = Request(out, samples, seed, SamplingConfig(sampler, steps), threshold, rois, shown,
+                      Anonymiser() if anonymise else None, store, fractional, alpha, form, resume, tile=tile)  # fmt: skip
     return _segmented(inputs, model, request, engine, parse_slices(slices) if slices else None, fast)
 
 
