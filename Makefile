@@ -6,7 +6,7 @@ ARGS   ?=
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install -q -c constraints.txt
 PYTEST   := $(BIN)/python -m pytest
-FAST     := not slow and not browser and not archive
+FAST     := not slow and not browser and not archive and not npm
 # percent of src/manymask that `make coverage` requires; raise it when coverage rises, never lower it
 COVERAGE := 90
 # where pydoclint compares docstrings with signatures; ruff checks that there are docstrings (`pyproject.toml`)
@@ -57,7 +57,7 @@ format: $(VENV)/.test  ## reformat, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-unit: $(VENV)/.test  ## the fast tests: no browser, no archive, no lint
+unit: $(VENV)/.test  ## the fast tests: no browser, no archive, no npm, no lint
 	$(PYTEST) -m '$(FAST)' $(ARGS)
 
 # signals act on the whole process, so their tests have one of their own, without what all others have loaded

@@ -68,13 +68,13 @@ def page_server(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's chromium."""
+    """Debian's chromium; without a graphics card it draws WebGL in software."""
     api = pytest.importorskip("playwright.sync_api", reason="the extra `test` is not installed: no playwright")
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed (apt-get install chromium)")
     with api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        found = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
         yield found
         found.close()
 

@@ -63,6 +63,16 @@ def placed(pictures):
     return [SimpleNamespace(slice_height=place_of(p.origin.dataset, p.origin.number).position[2]) for p in pictures]
 
 
+def test_labelmap_describes_the_consensus_before_the_background():
+    """Viewers that take segments by place, not by number, give the consensus its own colour."""
+    (made,) = objects(ct_series(2))[2]["CONSENSUS"]
+    assert [(item.SegmentNumber, item.SegmentLabel) for item in made.SegmentSequence] == [
+        (1, "Consensus (confidence >= 0.5)"),
+        (0, "Background"),
+    ]
+    assert made.PixelPaddingValue == 0
+
+
 def test_images_without_a_place_in_space_have_no_confidence_map():
     for image in (photograph(), cine(2)):
         assert "CONFIDENCE" not in objects([image])[2]

@@ -1,15 +1,5 @@
 """A real archive: Debian's Orthanc with its DICOMweb plugin, on loopback, with a password."""
 
-import json
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import time
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -17,14 +7,10 @@ pytest.importorskip("dicomweb_client", reason="the extra `dicom` is not installe
 
 import highdicom
 from dicomweb_client import DICOMwebClient
-from requests import RequestException, Session
 
+from tests.archive import ORTHANC, PLUGIN, free_port, orthanc
 from tests.dicom_sources import ct_series, photograph
 from tests.factories import run
-
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-ORTHANC = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
 pytestmark = [
     pytest.mark.archive,
@@ -35,44 +21,10 @@ pytestmark = [
 ]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """A running Orthanc: its DICOMweb root, its one user, and a client."""
-    folder, port = tmp_path_factory.mktemp("orthanc"), free_port()
-    user, password = "rater", secrets.token_urlsafe(12)
-    config = {
-        "Name": "manymask-test", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
-        "HttpPort": port, "HttpServerEnabled": True, "DicomServerEnabled": False, "DicomPort": free_port(),
-        "RemoteAccessAllowed": False, "AuthenticationEnabled": True, "RegisteredUsers": {user: password},
-        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(config))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log)
-    session = Session()
-    session.auth, session.trust_env = (user, password), False
-    root = f"http://127.0.0.1:{port}/dicom-web"
-    client = DICOMwebClient(root, session)
-    try:
-        for _ in range(150):
-            try:
-                client.search_for_studies()
-                break
-            except RequestException:
-                assert process.poll() is None, (folder / "log").read_text()[-2000:]
-                time.sleep(0.2)
-        else:
-            pytest.fail((folder / "log").read_text()[-2000:])
-        yield SimpleNamespace(root=root, user=user, password=password, client=client)
-    finally:
-        process.terminate()
-        process.wait(20)
+    with orthanc(tmp_path_factory.mktemp("orthanc")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -95,6 +95,8 @@ def segmentation(source: SegSource, kind: Kind, facts: Mapping[str, Any], findin
         omit_empty_frames=bool(kind.values.any()),  # an object has one frame at least
         **identity(source, kind.label, facts, kind.values, instance),
     )
+    # highdicom describes 0, the background of a LABELMAP, first: viewers that count items (OHIF 3.13) are then one colour off
+    seg.SegmentSequence = sorted(seg.SegmentSequence, key=lambda item: item.SegmentNumber or kind.values.size)
     return finish(seg, source, facts)
 
 
