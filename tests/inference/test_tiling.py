@@ -219,3 +219,15 @@ def test_model_that_was_trained_on_windows_is_warned_about_smaller_ones_alone(dr
     small, large = (" ".join(segmenter.segment(MOSAIC, 1, tile=tile).warnings) for tile in (64, 128))
     assert "25 % of its side" in small
     assert "drawn in windows" not in large
+
+
+def test_volume_is_drawn_in_windows_slice_by_slice(monkeypatch, drawing_model, tmp_path):
+    nib = pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
+    volume = np.stack([MOSAIC[:128, :128], MOSAIC[64:, :128]], axis=2).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "v.nii.gz")
+    call = ("segment", tmp_path / "v.nii.gz", "-m", drawing_model, "-o", tmp_path / "out", "-n", 2, "--tile", 64)
+    assert run(monkeypatch, *call) == 0
+    for name in ("v", "v-slice-0001", "v-slice-0002"):
+        facts = json.loads((tmp_path / "out" / name / "result.json").read_text())
+        assert (facts["tile"], facts["noise"]) == (64, "volume")
+    assert nib.load(tmp_path / "out/v/consensus.nii.gz").shape == (128, 128, 2)
