@@ -17,6 +17,14 @@ from manymask.recipes import Recipe
 from tests.factories import perturb, shortened, tiny_recipe
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """Graphs that tests build are kept apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANYMASK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return tiny_recipe()

@@ -37,7 +37,7 @@ def segment(
     store: bool = False,
     fractional: bool = False,
     alpha: float | None = None,
-    engine: Engine = "torch",
+    engine: Engine = "auto",
     form: tyro.conf.UseAppendAction[tuple[Form, ...]] = (),
     slices: Annotated[str | None, tyro.conf.arg(metavar="FIRST-LAST")] = None,
     resume: Annotated[bool, tyro.conf.arg(name="continue")] = False,
@@ -63,7 +63,7 @@ def segment(
         store: put the DICOM objects of a DICOMweb series into its study; without it the archive is only read.
         fractional: write the confidence map of DICOM as a FRACTIONAL SEG too, which some viewers refuse or hang on.
         alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
-        engine: what runs the networks; onnx and openvino are compiled at the start, and worth it for many images.
+        engine: what runs the networks; auto is onnx where it is faster, and is kept for this model or built for many images.
         form: what is written, repeat it for several: png is a folder of pictures for each image, nifti and dicom are one
             folder for each series or volume. Without it png, and the form of the input.
         slices: FIRST-LAST, the slices of series and volumes that are segmented, by the numbers in the names of results.
@@ -95,6 +95,7 @@ def _segmented(
     from manymask.inference.asked import one_pass
     from manymask.inference.batch import segment_all
     from manymask.inference.entries import between
+    from manymask.inference.jobs import count_of
     from manymask.inference.segmenter import Segmenter
 
     entries, tally = found_entries(inputs, segment)
@@ -104,7 +105,7 @@ def _segmented(
         entries = between(entries, *numbers, tally)
     if not entries:
         return 2
-    segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine)
+    segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine, images=count_of(entries) or 1)
     if fast:
         request = replace(request, sampling=one_pass(segmenter.model))
     segmenter.model.resolve(request.sampling)

@@ -47,6 +47,7 @@ def triage(
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.hub.model_folder import load_model
     from manymask.inference.batch import carry_out
+    from manymask.inference.jobs import count_of
     from manymask.inference.labelling import export_labelling
     from manymask.inference.request import Request
     from manymask.inference.review import parse_budget
@@ -58,7 +59,8 @@ def triage(
     entries, tally = found_entries(inputs, triage)
     if not entries:
         return 2
-    segmenter, sampling = Segmenter(load_model(chosen_model(model, entries))), SamplingConfig(sampler, steps)
+    segmenter = Segmenter(load_model(chosen_model(model, entries)), images=count_of(entries) or 1)
+    sampling = SamplingConfig(sampler, steps)
     segmenter.model.resolve(sampling)
     run = TriageRun(segmenter, Request(out, samples, seed, sampling), tally, budget=allowed, find=find)
     carry_out(run, entries)

@@ -20,6 +20,8 @@ from manymask.models.autoencoder import Coder
 from manymask.models.base import MaskSampler
 from manymask.models.latent_diffusion import DiffusionSegmenter
 
+GRAPHS = ("encode", "denoise", "decode")
+
 
 class CompiledSegmenter(DiffusionSegmenter):
     """A diffusion segmenter on the CPU whose networks are sessions; it shares the weights of the original.
@@ -39,6 +41,14 @@ class CompiledSegmenter(DiffusionSegmenter):
         self.mask_codec = _CompiledDecoder(model.mask_codec, decode)  # type: ignore[assignment]
         self._sessions = {"encode": encode, "denoise": denoise}
         self.eval()
+
+    @classmethod
+    def load(
+        cls, model: DiffusionSegmenter, folder: Path, engine: ExportedEngine, threads: int | None = None
+    ) -> "CompiledSegmenter":
+        """From the files of `write_graphs`."""
+        encode, denoise, decode = (session_of(folder / f"{name}.onnx", engine, threads) for name in GRAPHS)
+        return cls(model, encode, denoise, decode)
 
     def condition(self, image: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
         """See `DiffusionSegmenter`; hidden images are encoded by torch."""
@@ -97,7 +107,9 @@ class _Decode(nn.Module):
         return self.codec.decode(z)
 
 
-def compiled(model: MaskSampler, engine: ExportedEngine, channels: int, size: int) -> CompiledSegmenter:
+def compiled(
+    model: MaskSampler, engine: ExportedEngine, channels: int, size: int, threads: int | None = None
+) -> CompiledSegmenter:
     """Compile the networks of a segmenter.
 
     Args:
@@ -105,6 +117,7 @@ def compiled(model: MaskSampler, engine: ExportedEngine, channels: int, size: in
         engine: "onnx" or "openvino".
         channels: C of the images.
         size: S of the images.
+        threads: of the processor for one draw; as many as torch uses if None.
 
     Returns:
         A segmenter that draws the same masks.
@@ -116,24 +129,27 @@ def compiled(model: MaskSampler, engine: ExportedEngine, channels: int, size: in
         raise ConfigError(f"the engine {engine} runs diffusion segmenters, and this is a {type(model).__name__}",
                           parameter="engine")  # fmt: skip
     require_engine(engine)
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        write_graphs(model, Path(folder), channels, size)
+        return CompiledSegmenter.load(model, Path(folder), engine, threads)
+
+
+def write_graphs(model: DiffusionSegmenter, folder: Path, channels: int, size: int) -> None:
+    """Write the three networks as ONNX files; see `compiled` for the arguments."""
+    require_engine("onnx")
+    with torch.no_grad():
         image = torch.zeros(2, channels, size, size)
         maps = [x.clone() for x in model.condition(image)]
         side = size // model.mask_codec.factor
         z = torch.zeros(2, model.mask_codec.latent_channels, side, side)
-
-        def session(name: str, module: nn.Module, inputs: Sequence[Tensor], results: int = 1) -> Session:
-            path = Path(folder) / f"{name}.onnx"
-            outputs = [f"out{i}" for i in range(results)]
-            write_onnx(module, {f"in{i}": x for i, x in enumerate(inputs)}, outputs, path)
-            return session_of(path, engine=engine)
-
-        return CompiledSegmenter(
-            model,
-            session("encode", _Condition(model), [image], len(maps)),
-            session("denoise", _Network(model), [z, torch.full((2,), 500.0), *maps]),
-            session("decode", _Decode(model), [z]),
-        )
+        networks: dict[str, tuple[nn.Module, Sequence[Tensor], int]] = {
+            "encode": (_Condition(model), [image], len(maps)),
+            "denoise": (_Network(model), [z, torch.full((2,), 500.0), *maps], 1),
+            "decode": (_Decode(model), [z], 1),
+        }
+        for name, (module, inputs, results) in networks.items():
+            named = {f"in{i}": x for i, x in enumerate(inputs)}
+            write_onnx(module, named, [f"out{i}" for i in range(results)], folder / f"{name}.onnx")
 
 
 def _run(session: Session, arguments: Sequence[Tensor]) -> list[Tensor]:

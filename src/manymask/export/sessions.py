@@ -1,5 +1,6 @@
 """Graphs that an engine runs: the only place that calls onnxruntime and openvino."""
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,12 @@ def _openvino(path: Path, threads: int) -> Session:
     }
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
 
+    own = threading.local()  # a request serves one thread at a time
+
     def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        results = compiled(dict(inputs))
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        results = own.request.infer(dict(inputs))
         return [results[port].copy() for port in compiled.outputs]
 
     return run

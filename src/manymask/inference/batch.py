@@ -298,7 +298,7 @@ class Run:
             "input": self.named(entry) or picture.name, **record.facts(), "output": self.request.output(),
             "warnings": list(result.warnings),
             "width": width, "height": height, "mean_entropy_bits": float(result.entropy.mean()),
-            "seconds": result.seconds,
+            "seconds": result.seconds, "engine": self.segmenter.engine,
         }  # fmt: skip
         image = to_channels(picture.pixels, self.segmenter.recipe.channels)
         return Output(result, image, facts, picture.spacing, self.request.alpha, show=self.request.anonymiser is None)

@@ -16,7 +16,7 @@ from manymask.diffusion.samplers import Sampler
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import fuse_each
 from manymask.errors import ConfigError
-from manymask.export.compiled import compiled
+from manymask.export.kept import with_engine
 from manymask.hub.model_folder import TrainedModel, load_model, write_model
 from manymask.inference import asked
 from manymask.inference.cautions import cautions, doubts
@@ -38,35 +38,38 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     Args:
         trained: the model with its recipe and provenance.
         device: where it runs, "cpu" or "cuda:0" for example; an accelerator if there is one by default.
-        engine: what runs the networks, "torch", "onnx" or "openvino"; the latter two run on the CPU.
+        engine: what runs the networks, "torch", "onnx" or "openvino"; the latter two run on the CPU. "auto" is onnx where
+            its graphs of exactly this model are in the cache and draw faster, else torch.
+        images: about how many will be drawn. For many, "auto" builds the graphs, and each draw has its share of the cores.
 
     Raises:
         ManymaskError: the model is a codec, torch cannot use the device, or the engine is missing or cannot run it.
     """
 
-    def __init__(self, trained: TrainedModel, device: str | None = None, engine: Engine = "torch") -> None:
+    def __init__(
+        self, trained: TrainedModel, device: str | None = None, engine: Engine = "auto", images: int = 1
+    ) -> None:
         self.trained = trained
-        self.recipe, self.engine = trained.recipe, engine
-        if engine != "torch" and device not in (None, "cpu"):
+        self.recipe = trained.recipe
+        if engine not in ("auto", "torch") and device not in (None, "cpu"):
             raise ConfigError(f"the engine {engine} runs on the CPU, not on {device}", parameter="engine")
-        self.device = usable_device(device) if device else default_device() if engine == "torch" else "cpu"
-        self.model = trained.segmenter.to(self.device).eval()
-        if engine != "torch":
-            self.model = compiled(self.model, engine, self.recipe.channels, self.recipe.size)
+        on_cpu = engine not in ("auto", "torch")
+        self.device = usable_device(device) if device else "cpu" if on_cpu else default_device()
+        self.model, self.engine = with_engine(trained, self.device, engine, images)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(self.trained, save_directory)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, model: Path | str, *, device: str | None = None, engine: Engine = "torch", **download: Any
+        cls, model: Path | str, *, device: str | None = None, engine: Engine = "auto", **download: Any
     ) -> "Segmenter":
         """Load a trained segmenter. A local path never leaves the machine.
 
         Args:
             model: a model folder, a run folder, or `hf://ORG/NAME` of the Hugging Face Hub; see `find_model`.
             device: where it runs; an accelerator if there is one by default.
-            engine: what runs the networks, "torch", "onnx" or "openvino".
+            engine: as in the class.
             **download: `revision`, `token`, `cache_dir`, `force_download` or `local_files_only`, for the Hub alone.
 
         Returns:
@@ -90,7 +93,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Raises:
             ConfigError: torch cannot use the device, or another engine runs the networks.
         """
-        if self.engine != "torch":
+        if self.engine != "torch" and str(device) != "cpu":
             raise ConfigError(f"the engine {self.engine} runs on the CPU alone", parameter="device")
         self.device = usable_device(str(device))
         self.model.to(self.device)
