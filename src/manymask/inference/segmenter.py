@@ -38,23 +38,19 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     Args:
         trained: the model with its recipe and provenance.
         device: where it runs, "cpu" or "cuda:0" for example; an accelerator if there is one by default.
-        engine: what runs the networks, "torch", "onnx" or "openvino"; the latter two run on the CPU. "auto" is onnx where
-            its graphs of exactly this model are in the cache and draw faster, else torch.
-        images: about how many will be drawn. For many, "auto" builds the graphs, and each draw has its share of the cores.
+        engine: what runs the networks: "torch", or on the CPU "onnx" or "openvino"; "auto" as in `export.kept.fastest`.
+        images: about how many will be drawn. For many, "auto" builds graphs, and each draw has its share of the cores.
 
     Raises:
         ManymaskError: the model is a codec, torch cannot use the device, or the engine is missing or cannot run it.
     """
 
-    def __init__(
-        self, trained: TrainedModel, device: str | None = None, engine: Engine = "auto", images: int = 1
-    ) -> None:
-        self.trained = trained
-        self.recipe = trained.recipe
-        if engine not in ("auto", "torch") and device not in (None, "cpu"):
+    def __init__(self, trained: TrainedModel, device: str | None = None, engine: Engine = "auto", images: int = 1):
+        self.trained, self.recipe = trained, trained.recipe
+        own = engine in ("auto", "torch")
+        if not own and device not in (None, "cpu"):
             raise ConfigError(f"the engine {engine} runs on the CPU, not on {device}", parameter="engine")
-        on_cpu = engine not in ("auto", "torch")
-        self.device = usable_device(device) if device else "cpu" if on_cpu else default_device()
+        self.device = usable_device(device) if device else default_device() if own else "cpu"
         self.model, self.engine = with_engine(trained, self.device, engine, images)
 
     def _save_pretrained(self, save_directory: Path) -> None:
