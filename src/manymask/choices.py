@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 Precision = Literal["auto", "fp32", "bf16"]
 DEVICES = ("cpu", "cuda", "mps")
 Engine = Literal["auto", "torch", "onnx", "openvino"]
+Place = Literal["here", "ray"]
 ExportedEngine = Literal["onnx", "openvino"]
 Form = Literal["png", "nifti", "dicom"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]

@@ -93,21 +93,33 @@ os._exit(0)  # the claim is about losses, not about how gloo's threads end
 """
 
 
-def test_two_processes_lose_what_one_loses(store, tmp_path):
-    """Two gloo processes with half the batch each against one with all of it."""
-    losses = {}
-    for world in (1, 2):
-        script = tmp_path / f"worker{world}.py"
-        run = str(tmp_path / f"run{world}")
-        script.write_text(WORKER.format(tests=str(Path(__file__).parents[2]), store=str(store.folder), run=run))
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        port = str(29500 + os.getpid() % 400 + world)
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(world), "--master-port", port]
-        command = [sys.executable, *(launch if world > 1 else []), str(script)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-2000:]
-        losses[world] = json.loads(done.stdout.strip().splitlines()[-1])
-    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_lose_what_one_loses(store, tmp_path, nodes):
+    """Two gloo processes with half the batch each against one with all of it; on two nodes, each has its own launcher."""
+    launch = ["-m", "torch.distributed.run", "--nnodes", str(nodes), "--nproc-per-node", str(2 // nodes)]
+    launch += ["--master-addr", "127.0.0.1", "--master-port", str(29500 + os.getpid() % 400 + nodes)]
+    alone = losses_of([[]], store, tmp_path / "alone")
+    together = losses_of([[*launch, "--node-rank", str(rank)] for rank in range(nodes)], store, tmp_path / "together")
+    assert alone == pytest.approx(together, rel=1e-4)
+
+
+def losses_of(launches, store, place):
+    """What the main process prints of a run; its nodes share the run folder."""
+    place.mkdir()
+    (place / "worker.py").write_text(
+        WORKER.format(tests=str(Path(__file__).parents[2]), store=str(store.folder), run=str(place / "run"))
+    )
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    commands = [[sys.executable, *launch, str(place / "worker.py")] for launch in launches]
+    nodes = [subprocess.Popen(command, env=environment, **streams) for command in commands]
+    try:
+        said = [node.communicate(timeout=240) for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0] * len(nodes), said
+    return json.loads(said[0][0].strip().splitlines()[-1])
 
 
 def test_changed_recipe_in_an_old_run_folder_is_refused(store, tmp_path):

@@ -1,14 +1,15 @@
 """`segment`, `serve` and `demo`: what a trained model is for."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from manymask.choices import Engine, Form, SamplerName
+from manymask.choices import Engine, Form, Place, SamplerName
 from manymask.cli import flags
 from manymask.cli.inputs import chosen_model, found_entries
 from manymask.cli.wording import at_least_one, in_range
@@ -23,7 +24,7 @@ def segment(
     /,
     *,
     model: Annotated[str | None, flags.MODEL] = None,
-    out: Annotated[Path, flags.OUT] = Path("out"),
+    out: Annotated[str, flags.OUT] = "out",
     samples: Annotated[int, flags.SAMPLES] = 5,
     sampler: SamplerName | None = None,
     steps: int | None = None,
@@ -41,14 +42,13 @@ def segment(
     form: tyro.conf.UseAppendAction[tuple[Form, ...]] = (),
     slices: Annotated[str | None, tyro.conf.arg(metavar="FIRST-LAST")] = None,
     resume: Annotated[bool, tyro.conf.arg(name="continue")] = False,
+    on: Place = "here",
 ) -> int:
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as DICOM too.
 
     Args:
-        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series
-            (https://HOST/dicom-web/studies/UID/series/UID). `-i IMAGE` is the same.
-        model: a name of `manymask models`, a model folder or run folder, or hf://ORG/NAME. Needed unless there is but
-            one model for such images: DICOM tells that it is a CT, a photograph does not tell what it shows.
+        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series (https://…).
+        model: a name of `manymask models`, a model or run folder, or hf://ORG/NAME. Needed unless one model alone fits.
         out: gets one folder for each image, and one for each series or volume.
         samples: how many masks are drawn.
         sampler: the model's own if not given.
@@ -64,21 +64,22 @@ def segment(
         fractional: write the confidence map of DICOM as a FRACTIONAL SEG too, which some viewers refuse or hang on.
         alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
         engine: what runs the networks; auto is onnx where it is faster, and is kept for this model or built for many images.
-        form: what is written, repeat it for several: png is a folder of pictures for each image, nifti and dicom are one
-            folder for each series or volume. Without it png, and the form of the input.
+        form: what is written, for each image (png) or series (nifti, dicom); repeat it. Without it png and that of the input.
         slices: FIRST-LAST, the slices of series and volumes that are segmented, by the numbers in the names of results.
         resume: keep the results in OUT that would be drawn again in the same way, and draw the others.
+        on: ray takes a Ray cluster for folders and buckets (s3://…) of single images, and writes OUT as a table.
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.inference.request import Request
     from manymask.io.dicom.deidentify import Anonymiser
     from manymask.io.window import parse_window
 
-    _check_segment(model, out, samples, threshold)
-    samples = _one_mask(samples, sampler, steps, alpha) if fast else samples
-    rois, shown = [parse_roi(text) for text in roi], parse_window(window) if window else None
-    request = Request(out, samples, seed, SamplingConfig(sampler, steps), threshold, rois, shown,
-                      Anonymiser() if anonymise else None, store, fractional, alpha, form, resume, tile=tile)  # fmt: skip
+    _check_segment(model, None if on == "ray" else Path(out), samples, threshold)
+    request = Request(Path(out), _one_mask(samples, sampler, steps, alpha) if fast else samples, seed,
+        SamplingConfig(sampler, steps), threshold, [parse_roi(text) for text in roi], parse_window(window) if window else None,
+        Anonymiser() if anonymise else None, store, fractional, alpha, form, resume, tile=tile)  # fmt: skip
+    if on == "ray":
+        return _on_ray(inputs, model, request, out, engine, {"--slices": slices, "--fast": fast})
     return _segmented(inputs, model, request, engine, parse_slices(slices) if slices else None, fast)
 
 
@@ -123,6 +124,33 @@ def _one_mask(samples: int, sampler: str | None, steps: int | None, alpha: float
     return 1
 
 
+def _on_ray(
+    inputs: tuple[str, ...],
+    model: str | None,
+    request: "Request",
+    out: str,
+    engine: Engine,
+    other: Mapping[str, object],
+) -> int:
+    """Carries out a request on a Ray cluster; returns the exit status."""
+    from manymask.extras import require
+
+    flags = {"--window": request.window, "--anonymise": request.anonymiser, "--store": request.store,
+             "--fractional": request.fractional, "--form": request.forms, "--tile": request.tile, **other}  # fmt: skip
+    refused = [flag for flag, value in flags.items() if value]
+    if refused:
+        raise ConfigError(f"on Ray there is no {', no '.join(refused)}: each file is one image, and a row of a table")
+    if model is None:
+        raise ConfigError("on Ray the model must be named", parameter="model")
+    require("ray", "a Ray cluster", "ray.data")
+    from manymask.inference.cluster import segment_on_ray
+
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    tally = segment_on_ray(inputs, model, request, out, engine, cores=int(threads) if threads.isdigit() else 1)
+    print("\n".join(tally.lines(out)))
+    return 2 if tally.failed else 0
+
+
 def _check_no_archive(entries: Sequence[object]) -> None:
     from manymask.io.dicom.web import ArchiveSeries
 
@@ -147,7 +175,7 @@ def parse_slices(text: str) -> tuple[int, int]:
     return first, last
 
 
-def _check_segment(model: str | None, out: Path, samples: int, threshold: float) -> None:
+def _check_segment(model: str | None, out: Path | None, samples: int, threshold: float) -> None:
     from manymask.hub.catalogue import find_model
 
     at_least_one("--samples", samples)
@@ -155,7 +183,7 @@ def _check_segment(model: str | None, out: Path, samples: int, threshold: float)
         raise ConfigError(f"--threshold must lie between 0 and 1, not {threshold}")
     if model is not None:
         find_model(model)
-    if out.exists() and not out.is_dir():
+    if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out names a folder")
 
 

@@ -56,7 +56,7 @@ class RunSummary:
         for text, first, count in self.warned.values():
             say(f"warning: {first}: {text}" if count == 1 else f"warning: {text} ({count} images: {first}, …)")
 
-    def lines(self, out: Path) -> list[str]:
+    def lines(self, out: Path | str) -> list[str]:
         """The lines for stdout at the end."""
         said = [f"{self.done} of {self.done + self.failed} image(s) segmented → {out}"]
         if self.reused:

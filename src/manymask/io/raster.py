@@ -3,6 +3,7 @@ known."""
 
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +105,16 @@ def _is_tiff(path: Path) -> bool:
 
 def write_png(path: Path, pixels: np.ndarray, text: Mapping[str, str] | None = None) -> None:
     """bool (as 0/255), uint8 or uint16 pixels (H, W) or (H, W, 3); `text` goes into chunks of that name."""
+    with atomic_file(path) as beside:
+        beside.write_bytes(png_bytes(pixels, text))
+
+
+def png_bytes(pixels: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
+    """The same as the content of a file."""
     image = Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else np.ascontiguousarray(pixels))
     chunks = PngInfo()
     for name, content in (text or {}).items():
         chunks.add_text(name, content)
-    with atomic_file(path) as beside:
-        image.save(beside, format="PNG", compress_level=4, pnginfo=chunks)
+    file = BytesIO()
+    image.save(file, format="PNG", compress_level=4, pnginfo=chunks)
+    return file.getvalue()
