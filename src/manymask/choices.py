@@ -8,6 +8,7 @@ DEVICES = ("cpu", "cuda", "mps")
 Engine = Literal["auto", "torch", "onnx", "openvino"]
 Place = Literal["here", "ray"]
 ExportedEngine = Literal["onnx", "openvino"]
+ExportTarget = Literal["onnx", "openvino", "bundle"]
 Form = Literal["png", "nifti", "dicom"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
