@@ -142,6 +142,22 @@ def test_prepare_own_folder_then_train_with_changed_settings(monkeypatch, tmp_pa
     assert config["recipe"]["mask_codec"]["loss"]["kind"] == "Focal"
 
 
+def test_stage_that_learns_the_consensus_of_several_raters_says_so(monkeypatch, tmp_path, capsys):
+    for i in range(10):
+        p = phantom.draw(i)
+        for name, pixels in (("images", p.image[:, :, 0]), ("masks-0", p.masks[0]), ("masks-1", p.masks[1])):
+            (tmp_path / "mine" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{i}.png")
+    assert run(monkeypatch, "prepare", "folder", "--source", tmp_path / "mine", "--out", tmp_path / "store") == 0
+    monkeypatch.setattr("manymask.training.trainer.fit", lambda job, minutes: job.run)
+    flags = ["--data", tmp_path / "store", "--run", tmp_path / "run"]
+    said = "2 raters marked these images; this recipe learns their consensus"
+    assert run(monkeypatch, "train", "folder", "segmenter", *flags) == 0 and said in capsys.readouterr().err
+    assert run(monkeypatch, "train", "folder", "mask-codec", *flags) == 0 and said not in capsys.readouterr().err
+    one = ["--recipe.segmenter.target", "rater"]
+    assert run(monkeypatch, "train", "folder", "segmenter", *flags, *one) == 0 and said not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("width", ["50", "80", "200"])
 def test_recipes_are_listed_by_their_whole_names_at_any_width(monkeypatch, capsys, width):
     monkeypatch.setenv("COLUMNS", width)

@@ -1,6 +1,7 @@
 """`train`: a folder with a plan of its own, or a stage of a recipe, whose flags depend on that recipe."""
 
 import inspect
+import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -145,7 +146,14 @@ def _train_stage(arguments: list[str]) -> None:
         config=(tyro.conf.CascadeSubcommandArgs,),
         default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
     )
-    print(f"model → {fit(options.job(recipes.Stage(stage)), options.max_minutes)}")
+    job = options.job(recipes.Stage(stage))
+    if job.stage == recipes.Stage.SEGMENTER and job.recipe.segmenter.target == "consensus" and job.store.raters > 1:
+        print(
+            f"manymask: {job.store.raters} raters marked these images; this recipe learns their consensus, so its masks "
+            "will differ less than the raters do (--recipe.segmenter.target rater learns one at random)",
+            file=sys.stderr,
+        )
+    print(f"model → {fit(job, options.max_minutes)}")
 
 
 def parameters() -> tuple[str, ...]:
