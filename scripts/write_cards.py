@@ -14,7 +14,7 @@ from manymask.hub import model_card as card
 from manymask.hub.model_folder import TrainedModel, load_model
 
 ROOT = Path(__file__).parent.parent
-OBJECT = {"lidc_idri": "nodule", "cvc_clinicdb": "polyp", "isic2018": "lesion"}
+OBJECT = {"lidc_idri": "nodule", "cvc_clinicdb": "polyp", "polyps": "polyp", "isic2018": "lesion"}
 
 
 def text(model: Path) -> str:
@@ -43,6 +43,8 @@ def _worth(results: Path, trained: TrainedModel) -> str:
         *_earlier_noise(results),
         *_off_centre(results, trained),
         *_by_raters(results),
+        *_by_test_set(results),
+        *_nothing(results),
         *_level_sets(results),
         *_one_step(results),
     ]
@@ -123,6 +125,24 @@ def _by_raters(results: Path) -> Iterator[tuple[str, str, str]]:
         means = [fmean(case[metric] for case in scored if case["raters"] == count) for count in raters]
         found = ", ".join(f"{mean:.3f}" for mean in means)
         yield f"{name} where {', '.join(map(str, raters))} raters marked", found, "results.json"
+
+
+def _by_test_set(results: Path) -> Iterator[tuple[str, str, str]]:
+    """The same weights on each test set of a data set that has several, as `evaluate --scheme NAME` leaves them."""
+    own = _json(results / "results.json")
+    for path in sorted(results.glob("*/results.json")):
+        scored, name = _json(path), path.parent.name
+        if scored["data"]["scheme"] == name and scored["model"]["weights_sha256"] == own["model"]["weights_sha256"]:
+            dice = scored["metrics"]["dice"]
+            found = f"**{dice['mean']:.3f}** ({dice['low']:.3f} – {dice['high']:.3f})"
+            yield f"Dice of the consensus on {name}, {dice['n']} images", found, f"{name}/results.json"
+
+
+def _nothing(results: Path) -> Iterator[tuple[str, str, str]]:
+    found = _json(results / "nothing.json")
+    if found is not None:
+        drawn = f"**{found['drawn']:.0%}**".replace("%", " %")
+        yield f"of {found['windows']} windows without anything to find, so many get a mask", drawn, "nothing.json"
 
 
 def _one_step(results: Path) -> Iterator[tuple[str, str, str]]:

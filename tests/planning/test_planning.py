@@ -178,6 +178,14 @@ def test_folder_becomes_a_model_with_a_verdict(mine, trained_run, capsys):
     begun = load_model(place).provenance.steps
     again = train_planned(ask(mine, trained_run))
     assert again.text == done.text and load_model(place).provenance.steps == begun, "the same command trains no further"
+    assert "since this run began" not in capsys.readouterr().err
+    first, *_, last = sorted((mine / "images").iterdir())
+    for folder in ("images", "masks"):
+        (mine / folder / first.name).rename(mine / folder / f"new-{first.name}")
+        (mine / folder / f"newer-{last.name}").write_bytes((mine / folder / last.name).read_bytes())
+    train_planned(ask(mine, trained_run))
+    said = capsys.readouterr().err
+    assert f"2 images were added to {mine} since this run began" in said and "1 image was taken out of" in said
 
 
 def test_more_minutes_go_on_and_other_wishes_are_refused(mine, trained_run):

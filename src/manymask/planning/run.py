@@ -271,7 +271,24 @@ def _prepared_as_before(request: Request, plan: Plan) -> Store:
                 f"{request.run / FILE} asks for {plan.size}² with {plan.channels} channel(s), but training began at "
                 f"{old.stored[0]}² with {old.channels}: name another run folder", parameter="run", path=request.run,
             )  # fmt: skip
-    return _prepared(request, plan)
+    store = _prepared(request, plan)
+    _tell_changes(request, store)
+    return store
+
+
+def _tell_changes(request: Request, store: Store) -> None:
+    """Says which images came or went since the store was prepared; with `skip_bad` it left some out by itself."""
+    if request.skip_bad or not request.data.is_dir():
+        return
+    source = DATASETS["folder"].read(request.data, 3, request.reading, **request.options)
+    now, then = {case.id for case in source.cases}, set(store.ids)
+    for count, what in ((len(now - then), "added to"), (len(then - now), "taken out of")):
+        were = "image was" if count == 1 else "images were"
+        if count:
+            say(
+                f"manymask: {count} {were} {what} {request.data} since this run began; it goes on with those of then: "
+                "name another run folder to train on those of now"
+            )
 
 
 def _trained(plan: Plan, recipe: Recipe, store: Store, request: Request, run: Path, scheme: str) -> Path:
