@@ -129,10 +129,10 @@ def _by_raters(results: Path) -> Iterator[tuple[str, str, str]]:
 
 def _by_test_set(results: Path) -> Iterator[tuple[str, str, str]]:
     """The same weights on each test set of a data set that has several, as `evaluate --scheme NAME` leaves them."""
-    own = _json(results / "results.json")
+    weights = _json(results / "results.json")["model"].get("weights_sha256")  # earlier records have none
     for path in sorted(results.glob("*/results.json")):
         scored, name = _json(path), path.parent.name
-        if scored["data"]["scheme"] == name and scored["model"]["weights_sha256"] == own["model"]["weights_sha256"]:
+        if scored["data"]["scheme"] == name and weights and scored["model"].get("weights_sha256") == weights:
             dice = scored["metrics"]["dice"]
             found = f"**{dice['mean']:.3f}** ({dice['low']:.3f} – {dice['high']:.3f})"
             yield f"Dice of the consensus on {name}, {dice['n']} images", found, f"{name}/results.json"

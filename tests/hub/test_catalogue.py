@@ -18,7 +18,7 @@ from manymask.serving.server import load_segmenters
 from tests.factories import run
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = {"cvc_clinicdb", "isic2018", "lidc_idri", "lidc_idri_readers"}
+SHIPPED = {"cvc_clinicdb", "isic2018", "lidc_idri", "lidc_idri_readers", "polyps"}
 EXAMPLE = ROOT / "src/manymask/serving/static/examples/ISIC_0010249.jpg"
 
 
