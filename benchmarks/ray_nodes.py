@@ -29,6 +29,7 @@ from manymask.inference.table import result_row, write_rows
 
 def draw(images: Path, model: str, nodes: int, samples: int, out: Path) -> dict[str, float]:
     """Seconds of a run in all, and seconds from its first file to its last with the images of these."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(nodes - 1):
         cluster.add_node(num_cpus=1)

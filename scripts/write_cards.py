@@ -135,7 +135,9 @@ def _by_test_set(results: Path) -> Iterator[tuple[str, str, str]]:
         if scored["data"]["scheme"] == name and weights and scored["model"].get("weights_sha256") == weights:
             dice = scored["metrics"]["dice"]
             found = f"**{dice['mean']:.3f}** ({dice['low']:.3f} – {dice['high']:.3f})"
-            yield f"Dice of the consensus on {name}, {dice['n']} images", found, f"{name}/results.json"
+            alike = len(scored["leak"]["cases"])
+            seen = f" ({alike} of them look like training images)" if alike else ""
+            yield f"Dice of the consensus on {name}, {dice['n']} images{seen}", found, f"{name}/results.json"
 
 
 def _nothing(results: Path) -> Iterator[tuple[str, str, str]]:

@@ -116,7 +116,7 @@ def test_entries_tell_purpose_licence_dice_and_size():
         draw["metrics"]["dice"]["mean"] for draw in json.loads((isic.folder / "metrics.json").read_text())["segmenter"]
     ]
     assert isic.dice == pytest.approx(sum(scores) / len(scores)) and len(scores) == 3
-    assert (isic.size, isic.crop, lidc.crop, lidc.modality) == (128, False, True, ("CT",))
+    assert (isic.size, isic.crop, lidc.crop, lidc.modality) == (256, False, True, ("CT",))
     assert "CC0" in isic.licence and "skin lesion" in isic.purpose
     assert isic.bytes == sum(file.stat().st_size for file in isic.folder.iterdir())
     assert entries["lidc_idri_readers"].purpose != lidc.purpose

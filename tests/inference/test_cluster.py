@@ -51,6 +51,7 @@ def cluster():
     """Two nodes with one core each: the driver's, and one that a test kills."""
     from ray.cluster_utils import Cluster
 
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  else they starve beside other tests
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000})
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")

@@ -216,6 +216,7 @@ def _draw(images: Sequence[str], job: Job, tally: RunSummary) -> None:
     """Runs the job on the cluster."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
