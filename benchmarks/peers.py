@@ -37,6 +37,7 @@ EXAMPLE = ROOT / "src/manymask/serving/static/examples/ISIC_0010249.jpg"
 RECIPES = {128: "isic2018", 256: "isic2018-256"}
 MASKS = 5
 BASE = "DynUNet"
+FLOW_STEPS = 10  # of Euler's method, for Flow-SSN
 STEPS = 50  # of DDIM, for MONAI's latent diffusion
 T = 1000  # of DDPM in pixels
 Run = Callable[[], Any]
@@ -62,7 +63,7 @@ class Options:
     rounds: int = 9
     quick: bool = False
     entrants: tuple[str, ...] = ()
-    worker: tuple[str, int, int] | None = None
+    worker: tuple[str, int, int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,33 +71,44 @@ class Entrant:
     """What is timed.
 
     Attributes:
-        build: from the side of the image to a function that is run once per round.
+        build: from the side of the image and the device to a function that is run once per round.
         times: by how much a run is multiplied.
         rounds: at most so many runs.
         what: in words.
     """
 
-    build: Callable[[int], Run]
+    build: Callable[[int, str], Run]
     times: int = 1
     rounds: int = 100
     what: str = ""
 
 
-def ours(engine: str) -> Callable[[int], Run]:
+def on_device(build: Callable[[int], Run]) -> Callable[[int, str], Run]:
+    """What `build` makes, made on a device."""
+
+    def made(size: int, device: str) -> Run:
+        with torch.device(device):
+            return build(size)
+
+    return made
+
+
+def ours(engine: str) -> Callable[[int, str], Run]:
     """Five masks of one image by a model of the recipe, whose time does not depend on its weights, from the pixels to the
     probabilities."""
 
-    def build(size: int) -> Run:
+    def build(size: int, device: str) -> Run:
         torch.manual_seed(0)
-        model = get_recipe(RECIPES[size]).build(Stage.SEGMENTER).eval()
+        model = get_recipe(RECIPES[size]).build(Stage.SEGMENTER).eval().to(device)
         if engine != "torch":
             model = compiled(model, engine, 3, size)
-        batch = Batch(["a"], torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+        batch = Batch(["a"], torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))).to(device)
         return lambda: model.sample_all(batch, MASKS, 0)
 
     return build
 
 
+@on_device
 def dynunet(size: int) -> Run:
     """The network that nnU-Net plans for 256²: seven resolutions, 33.5 million parameters, one forward pass."""
     from monai.networks.nets import DynUNet
@@ -115,12 +127,14 @@ def _denoiser(channels: int, latent: int) -> torch.nn.Module:
     return DiffusionModelUNet(2, channels, latent, [2] * 3, levels, (False, False, True), num_head_channels=32).eval()
 
 
+@on_device
 def latent_step(size: int) -> Run:
     """One step of MONAI's latent diffusion U-Net at f = 4, all masks in one batch."""
     network, z, t = _denoiser(4, 1), torch.randn(MASKS, 4, size // 4, size // 4), torch.full((MASKS,), 500)
     return lambda: network(z, t)
 
 
+@on_device
 def latent_codecs(size: int) -> Run:
     """MONAI's VQ-VAEs at f = 4: encode one image, decode all masks."""
     from monai.networks.nets import VQVAE
@@ -134,10 +148,35 @@ def latent_codecs(size: int) -> Run:
     return lambda: (image.encode(x), mask.decode(z))
 
 
+@on_device
 def pixel_step(size: int) -> Run:
     """One step of the same U-Net on pixels, all masks in one batch."""
     network, z, t = _denoiser(4, 1), torch.randn(MASKS, 4, size, size), torch.full((MASKS,), 500)
     return lambda: network(z, t)
+
+
+@on_device
+def flow_ssn(size: int) -> Run:
+    """Flow-SSN's division of labour at its sizes for LIDC: a large network once, a tiny flow on pixels ten times, all masks
+    in one batch."""
+    from monai.networks.nets import DiffusionModelUNet
+
+    def network(channels: int, classes: int, levels: tuple[int, ...]) -> torch.nn.Module:
+        plain = [False] * len(levels)
+        return DiffusionModelUNet(2, channels, classes, 1, levels, plain, 16, num_head_channels=16).eval()
+
+    base, flow = network(3, 2, (32, 64, 128, 256)), network(2, 2, (16, 16, 16))
+    image, start = torch.rand(1, 3, size, size), torch.randn(MASKS, 2, size, size)
+    times = torch.arange(FLOW_STEPS).float().div(FLOW_STEPS).expand(MASKS, -1).contiguous()
+
+    def run() -> torch.Tensor:
+        z = base(image, times[:1, 0]) + start
+        for k in range(FLOW_STEPS):
+            t = times[:, k]
+            z = z + (flow(z, t).softmax(1) - z) / (1 - t[:, None, None, None]) / FLOW_STEPS
+        return z
+
+    return run
 
 
 ENTRANTS = {
@@ -149,26 +188,36 @@ ENTRANTS = {
         latent_codecs, rounds=3, what="MONAI at the paper's sizes: encode, decode five"
     ),
     "latent diffusion, DDIM-50": Entrant(latent_step, STEPS, 3, f"its U-Net, five masks: one step × {STEPS}"),
+    "Flow-SSN-like": Entrant(flow_ssn, what=f"five masks, a U-Net once and a tiny flow on pixels {FLOW_STEPS} times"),
     "pixel-space DDPM": Entrant(pixel_step, T, 1, f"the same U-Net on pixels, five masks: one step × {T}"),
 }
 
 
-def serve(name: str, size: int, threads: int) -> None:
-    """Be an entrant: a line in, a run, seconds out; at the end the peak memory."""
+def waited(run: Run, device: str) -> Any:
+    """Run, and wait until an accelerator has done its work."""
+    result = run()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+    return result
+
+
+def serve(name: str, size: int, threads: int, device: str) -> None:
+    """Be an entrant: a line in, a run, seconds out; at the end the peak memory, the GPU's where it runs there."""
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        run = ENTRANTS[name].build(size)
-        if ENTRANTS[name].rounds > 1:
-            run()
+        run = ENTRANTS[name].build(size, device)
+        if ENTRANTS[name].rounds > 1 or device != "cpu":
+            waited(run, device)
         print("ready", flush=True)
         for _ in sys.stdin:
             wall, cpu = time.perf_counter(), time.process_time()
-            run()
+            waited(run, device)
             print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
-    print(peak_memory()["process"] / 1e6, flush=True)
+    peak = peak_memory()
+    print(peak.get("gpu", peak["process"]) / 1e6 if device != "cpu" else peak["process"] / 1e6, flush=True)
 
 
-def compare(size: int, threads: int, rounds: int, names: list[str]) -> dict[str, Any]:
+def compare(size: int, threads: int, rounds: int, names: list[str], device: str = "cpu") -> dict[str, Any]:
     """Time entrants in turn.
 
     Args:
@@ -176,6 +225,7 @@ def compare(size: int, threads: int, rounds: int, names: list[str]) -> dict[str,
         threads: of every entrant.
         rounds: runs of each.
         names: the entrants.
+        device: that torch runs on.
 
     Returns:
         For each entrant its seconds (median, least, most), processor seconds, ratio to the base, and peak memory in MB.
@@ -184,7 +234,7 @@ def compare(size: int, threads: int, rounds: int, names: list[str]) -> dict[str,
     command = [sys.executable, __file__, "--worker"]
     running = {}
     for name in names:
-        process = subprocess.Popen([*command, name, str(size), str(threads)], env=environment, text=True,
+        process = subprocess.Popen([*command, name, str(size), str(threads), device], env=environment, text=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
         if process.stdout.readline().strip() == "ready":
             running[name] = process

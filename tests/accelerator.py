@@ -5,6 +5,7 @@ refuses operands on different devices, generators of the CPU, and operations tha
 not cast under autocast. Registration lasts as long as the process: tests use the device in a process of their own.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import resources
@@ -96,6 +97,13 @@ def register() -> None:
     backends._setup_privateuseone_for_python_backend(rename=NAME, backend_module=BackendModule())
     torch._C._set_only_lift_cpu_tensors(True)  # so that `torch.tensor(…, device=…)` is dispatched
     torch.__future__.set_swap_module_params_on_conversion(True)  # so that `module.to` keeps its parameters, as for CUDA
+    run = threading.Thread.run
+
+    def run_on_device(thread: threading.Thread) -> None:
+        with SimulatedAccelerator():  # which is of one thread
+            run(thread)
+
+    threading.Thread.run = run_on_device  # type: ignore[method-assign]
 
 
 @cache

@@ -1,11 +1,13 @@
 """The scripts behind the figures: what they compare, by value."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from manymask.calibration.confidence import PixelCounts
@@ -17,6 +19,7 @@ from tests.evaluation.test_promises import exchangeable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import fresh_sets
+import gpu
 import nearest
 import off_centre
 import peers
@@ -151,6 +154,48 @@ def test_entrants_run_in_turn_in_processes_of_their_own():
     found = peers.compare(128, 1, 2, names)
     assert list(found) == names and found[peers.BASE]["ratio"] == 1.0
     assert all(row["runs"] == 2 and row["peak_mb"] > 50 and row["seconds"] > 0 for row in found.values())
+
+
+def test_check_of_a_gpu_keeps_what_each_part_found(tmp_path, monkeypatch):
+    """Rehearsed on the CPU in processes of their own: one part draws and compares, one has no time left."""
+    options = gpu.Options(tmp_path, "cpu", 1.0, quick=True, only=("masks as on the CPU", "tests"))
+    monkeypatch.setitem(gpu.PARTS, "tests", gpu.Part(gpu.tests, 1, "tests"))
+    gpu.main(options)
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert [part["status"] for part in parts.values()] == ["done", "not run"]
+    (row,) = parts["masks as on the CPU"]["rows"]
+    assert row["max_difference"] <= row["limit"] == 2e-3 and row["consensus_dice"] == 1.0
+
+
+def test_part_that_fails_or_hangs_ends_no_check(tmp_path):
+    options = gpu.Options(tmp_path, "nowhere", quick=True)
+    failed = gpu.ran("export", 60, options)
+    assert failed["status"] == "failed" and "nowhere" in failed["end"] and failed["rows"] == []
+    cut = gpu.ran("export", 0.3, options)
+    assert cut["status"] == "cut off" and cut["seconds"] < 30
+
+
+def test_masks_of_a_device_are_held_against_the_cpus():
+    here = torch.zeros(2, 5, 8, 8)
+    here[:, :, 2:4] = 0.9
+    there = here.clone()
+    there[1, :, 2] -= 0.7
+    assert gpu.against(here, here) == {"max_difference": 0.0, "consensus_dice": 1.0}
+    found = gpu.against(here, there)
+    assert found["max_difference"] == pytest.approx(0.7)
+    assert found["consensus_dice"] == pytest.approx(2 / 3)  # 8 of 16 pixels are left
+
+
+def test_variants_set_precision_and_layout_of_a_model():
+    model = torch.nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last)
+    with gpu.variant(model, "bf16, contiguous", "cpu"):
+        assert model(torch.zeros(1, 8, 4, 4)).dtype == torch.bfloat16
+        assert model.weight.is_contiguous()
+    with gpu.variant(model, "tf32", "cpu"):
+        assert torch.backends.cudnn.allow_tf32
+    with gpu.variant(model, "fp32", "cpu"):
+        assert not torch.backends.cudnn.allow_tf32
+        assert model(torch.zeros(1, 8, 4, 4)).dtype == torch.float32
 
 
 def arm(dice: list[float], doubt: list[float], confidence: float) -> twin.Arm:

@@ -247,3 +247,35 @@ def test_damaged_result_is_named_and_the_other_rows_are_there(run, tmp_path, key
     text = write_report([run], tmp_path / "out").read_text()
     assert "0.700 (0.690 – 0.720)" in text and "| damaged |" in text
     assert f"- `cvc_clinicdb/ours`: {path}: {message}" in text
+
+
+def gpu_check():
+    row = {"model": "a", "max_difference": 0.001, "limit": 0.002}
+    parts = {
+        "masks": {"kind": "compare", "status": "done", "seconds": 9.0, "rows": [row, row | {"max_difference": 0.003}], "end": ""},
+        "speed": {"kind": "speed", "status": "cut off", "seconds": 90.0, "end": "x\nlast `line`",
+                  "rows": [{"batch": 64, "images_per_s": 12345.6}, {"batch": 64, "consensus_dice": 0.5}]},
+        "tests": {"kind": "tests", "status": "not run", "seconds": 0.0, "rows": [], "end": ""},
+    }  # fmt: skip
+    hardware = {"device": "cuda", "torch": "2.11", "gpu": "H100"}
+    return {"revision": "abc", "created": "2026-11-26T20:00:00Z", "quick": False, "hardware": hardware, "parts": parts}
+
+
+def test_check_of_a_gpu_is_a_section_beside_the_tables_or_alone(run, tmp_path):
+    put(tmp_path / "gpu/gpu.json", gpu_check())
+    alone = write_report([tmp_path / "gpu"], tmp_path / "alone").read_text(encoding="utf-8")
+    assert "## GPU check: H100, torch 2.11" in alone and "within the limit for 1 of 2 models" in alone
+    assert "| 64 | 12,346 | – |" in alone and "| 64 | – | 0.5 |" in alone
+    assert (
+        "- speed: cut off after 90 s. `last 'line'`" in alone
+        and "- tests: not run after 0 s. `no time was left`" in alone
+    )
+    assert "## Figures" not in alone
+    both = write_report([run, tmp_path / "gpu"], tmp_path / "both").read_text(encoding="utf-8")
+    assert "## Figures" in both and both.endswith(alone.removeprefix("# Report\n\n"))
+
+
+def test_damaged_check_of_a_gpu_is_named(tmp_path):
+    put(tmp_path / "gpu/gpu.json", gpu_check() | {"parts": {"a": {"kind": "speed"}}})
+    with pytest.raises(InputError, match=r"gpu\.json.* lacks status"):
+        write_report([tmp_path / "gpu"], tmp_path / "out")

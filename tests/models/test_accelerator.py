@@ -1,6 +1,7 @@
 """Every model trains and draws masks on an accelerator, a simulated one, and gives there what it gives on the CPU."""
 
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -18,12 +19,14 @@ from manymask.training.trainer import TrainConfig, fit
 from tests.accelerator import AVAILABLE, NAME, DeviceTensor, SimulatedAccelerator, register
 from tests.factories import MODELS, answer, batch, build, shortened, tiny_recipe
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch cannot simulate a device")
+DEVICE = os.environ.get("MANYMASK_TEST_DEVICE", "cuda")
 
 
 @pytest.fixture(scope="module")
 def elsewhere():
     """Runs a function of this file in a process of its own that has a simulated accelerator."""
+    if not AVAILABLE:
+        pytest.skip("this torch cannot simulate a device")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=register) as process:
         yield lambda function, *args: process.submit(function, *args).result()
 
@@ -58,6 +61,24 @@ def test_model_trains_and_answers_as_on_the_cpu(name, elsewhere):
     elsewhere(agrees_with_the_cpu, name)
 
 
+def usable(device):
+    """Whether torch has this device."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
+@pytest.mark.skipif(not usable(DEVICE), reason=f"no {DEVICE} here")
+@pytest.mark.parametrize("name", MODELS)
+def test_model_trains_and_answers_on_this_device(name, monkeypatch):
+    """A real accelerator, in single precision; `MANYMASK_TEST_DEVICE` names another than CUDA."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    there = [tensor.cpu() for tensor in trained_and_asked(name, DEVICE)]
+    torch.testing.assert_close(there, trained_and_asked(name, "cpu"), rtol=1e-3, atol=2e-3)
+
+
 def fitted(store, run):
     os.environ["ACCELERATE_TORCH_DEVICE"] = NAME
     with SimulatedAccelerator():
@@ -85,6 +106,23 @@ def segmented(folder):
 
 def test_segmenter_gives_the_masks_of_the_cpu(elsewhere, drawing_model):
     elsewhere(segmented, Path(drawing_model))
+
+
+def checked():
+    """What `benchmarks/gpu.py` does there: masks of a shipped model against the CPU's, training and the masks after it."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import gpu
+
+    os.environ["ACCELERATE_TORCH_DEVICE"] = NAME
+    options = gpu.Options(device=NAME, quick=True)
+    with SimulatedAccelerator():
+        rows = [*gpu.compare(options), *gpu.train("phantom-prob-unet", gpu.Stage.SEGMENTER)(options)]
+    assert [row.get("stage") for row in rows] == [None, "segmenter"]
+    assert all(row["max_difference"] <= row["limit"] for row in rows)
+
+
+def test_check_of_a_gpu_runs_on_the_simulated_one(elsewhere):
+    elsewhere(checked)
 
 
 class Wrong(torch.nn.Module):

@@ -69,7 +69,7 @@ def report(
     """Write the paper's tables and figures from what `reproduce` left: Markdown, CSV and PNG.
 
     Args:
-        runs: folders that `reproduce` wrote to.
+        runs: folders that `reproduce` wrote to; that of a GPU check (`gpu.json`) adds its section.
         out: gets report.md with tables and figures.
         model: a model that Figures 1, 2 and 4 are drawn from, instead of those of the runs.
         data: the prepared store for `model`.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from manymask.errors import InputError, ManymaskError
+from manymask.experiments.report.gpu import FILE as GPU_FILE
 from manymask.experiments.report.shape import EXPERIMENT, FAILED, RESULT, check
 from manymask.experiments.report.table import NOT_RUN
 from manymask.io.atomic import read_object
@@ -102,12 +103,14 @@ def _read(path: Path, form: dict[str, Any]) -> dict[str, Any]:
 def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: None) -> list[Experiment]:
     """The experiments in these folders, in their order. An experiment.json that cannot be read is told and passed over.
 
-    Raises `InputError` for a folder that holds none, and where none can be read.
+    Raises `InputError` for a folder that holds neither one nor the check of a GPU, and where none can be read.
     """
     found: dict[Path, Experiment] = {}
     wrong: list[str] = []
     for run in runs:
         places = sorted(p.parent for p in (run / "experiment.json", *run.glob("*/experiment.json")) if p.exists())
+        if not places and (run / GPU_FILE).exists():
+            continue
         if not places:
             raise InputError(
                 f"{run} holds no results of `manymask reproduce`: there is no experiment.json in it", path=run
@@ -119,7 +122,7 @@ def collect(runs: Sequence[Path], tell: Callable[[str], None] = lambda line: Non
                 wrong.append(str(error))
     for line in wrong if found else wrong[1:]:
         tell(line)
-    if not found:
+    if wrong and not found:
         raise InputError(wrong[0])
     return _told_apart(list(found.values()))
 

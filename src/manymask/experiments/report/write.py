@@ -12,6 +12,8 @@ from manymask.experiments.figures import FIGURES, draw_figures
 from manymask.experiments.matrix import SHARES
 from manymask.experiments.report import paper
 from manymask.experiments.report.collect import Experiment, collect
+from manymask.experiments.report.gpu import FILE as GPU_FILE
+from manymask.experiments.report.gpu import gpu_section
 from manymask.experiments.report.plots import all_plots
 from manymask.experiments.report.promises import draw_promises
 from manymask.experiments.report.tables import all_tables
@@ -29,11 +31,20 @@ CAPTIONS = (
 
 def write_report(runs: Sequence[Path], out: Path, model: Path | str | None = None, data: Path | None = None) -> Path:
     """Fills `out` from what `reproduce` left in `runs` and returns report.md. Figures 1, 2 and 4 are drawn from `model` on
-    `data` where given, else taken from the runs; never from data whose licence forbids it."""
+    `data` where given, else taken from the runs; never from data whose licence forbids it. A folder that holds the check
+    of a GPU adds its section."""
     require_figures()
     experiments = collect(runs, lambda line: print(f"manymask: {line}", file=sys.stderr))
+    checks = [line for run in runs if (run / GPU_FILE).exists() for line in gpu_section(run / GPU_FILE)]
     out.mkdir(parents=True, exist_ok=True)
-    parts = ["# Report", "", *[line for e in experiments for line in _setting(e)], *_failures(experiments)]
+    parts = ["# Report", "", *(_experiments(experiments, out, model, data) if experiments else []), *checks]
+    _write(out / "report.md", "\n".join(parts))
+    return out / "report.md"
+
+
+def _experiments(experiments: list[Experiment], out: Path, model: Path | str | None, data: Path | None) -> list[str]:
+    """Settings, failures, tables, figures and notes."""
+    parts = [*[line for e in experiments for line in _setting(e)], *_failures(experiments)]
     tables = all_tables(experiments)
     for table in tables:
         if not table.blank:
@@ -50,9 +61,7 @@ def write_report(runs: Sequence[Path], out: Path, model: Path | str | None = Non
         parts += ["Figures 1, 2 and 4: not run (or of data whose licence forbids passing pictures on).", ""]
     for name, title in {**drawn, **all_plots(experiments, out), **_promises(experiments, out)}.items():
         parts += [f"![{title}]({name})", "", f"*{title}.*", ""]
-    parts += ["## Notes", "", *[f"- {note}" for note in paper.NOTES], ""]
-    _write(out / "report.md", "\n".join(parts))
-    return out / "report.md"
+    return [*parts, "## Notes", "", *[f"- {note}" for note in paper.NOTES], ""]
 
 
 def _write(path: Path, content: str) -> None:
