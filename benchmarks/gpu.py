@@ -305,7 +305,7 @@ PARTS = {
     "beside others, 256²": Part(beside(256), 90, "beside"),
     "beside others, 128²": Part(beside(128), 60, "beside"),
     "speed, 128²": Part(draw("isic2018"), 90, "speed"),
-    "speed, 256²": Part(draw("cvc_clinicdb"), 90, "speed"),
+    "speed, 256²": Part(draw("polyps"), 90, "speed"),
     "export": Part(export, 60, "export"),
     "tests": Part(tests, 600, "tests"),
 }
