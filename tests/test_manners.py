@@ -46,7 +46,8 @@ def state():
 matplotlib.use("svg")
 before = state()
 import manymask
-programs = ("__main__", "export.runner")  # the latter is copied beside an exported model, and reads what is there
+# the runner is copied beside an exported model, and reads what is there; napari alone imports its widget
+programs = ("__main__", "export.runner", "serving.napari_widget")
 names = [m.name for m in pkgutil.walk_packages(manymask.__path__, "manymask.") if not m.name.endswith(programs)]
 for name in names:
     importlib.import_module(name)
