@@ -279,7 +279,7 @@ def tests(options: Options) -> Iterator[Row]:
     paths = [f"tests/{name}" for name in ("models", "training", "evaluation", "inference")]
     chosen = ["tests/models/test_accelerator.py", "-k", "on_this_device and nnunet"] if options.quick else paths
     workers = ["-n", "8"] if importlib.util.find_spec("xdist") and not options.quick else []
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=line", "-p", "no:cacheprovider", *workers, *chosen]
+    command = [sys.executable, "-m", "pytest", "-vv", "--tb=line", "-p", "no:cacheprovider", *workers, *chosen]
     environment = os.environ | {"MANYMASK_TEST_DEVICE": options.device}
     counts: Row = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
     with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE) as process:
