@@ -28,6 +28,7 @@ import peers
 import torch
 import tyro
 
+from manymask.choices import Precision
 from manymask.data.case import Batch, Source, random_scheme
 from manymask.data.datasets import phantom
 from manymask.data.store import Store, prepare
@@ -194,7 +195,8 @@ def train(recipe: str, *stages: Stage) -> Callable[[Options], Iterator[Row]]:
                     short["batch_size"] = 2
                 row = replace(row, training=replace(row.training, **short),
                               codec_training=replace(row.codec_training, **short))  # fmt: skip
-                found, folder = trained(TrainConfig(row, stage, store, Path(place) / "run"))
+                precision: Precision = "auto" if options.device == "cuda" else "fp32"  # elsewhere it may not exist
+                found, folder = trained(TrainConfig(row, stage, store, Path(place) / "run", precision=precision))
                 if stage == Stage.SEGMENTER:
                     batch = store.batch(store.part(None, "test")[: 1 if options.quick else COMPARED])
                     found |= drawn_like_the_cpu(load_model(folder).segmenter, batch, options.device) | {"limit": LIMIT}
