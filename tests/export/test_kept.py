@@ -54,7 +54,13 @@ def test_graphs_of_anything_else_are_never_taken(cache, drawing_model, tmp_path,
     trained = load_model(drawing_model)
     folder = kept.build_kept(trained).folder
     faster(cache)
-    assert Segmenter(trained, "cpu").engine == "onnx"
+    taken = Segmenter(trained, "cpu")
+    assert taken.engine == "onnx"
+    with pytest.raises(
+        ConfigError, match="'gpu' is no device"
+    ):  # not that the engine runs on the CPU: nobody asked for it
+        taken.to("gpu")
+    assert taken.to("cpu").engine == "onnx"
     model = drawing_model
     if what == "weights":
         with torch.no_grad():
@@ -71,7 +77,10 @@ def test_graphs_of_anything_else_are_never_taken(cache, drawing_model, tmp_path,
 
 
 def test_engine_by_name_keeps_its_graphs_and_refuses_wrong_ones(cache, drawing_model):
-    assert Segmenter(load_model(drawing_model), engine="onnx").engine == "onnx"
+    asked = Segmenter(load_model(drawing_model), engine="onnx")
+    assert asked.engine == "onnx"
+    with pytest.raises(ConfigError, match="the engine onnx runs on the CPU alone"):
+        asked.to("cuda")
     path = faster(cache, ratio=2.0)
     before = path.stat().st_mtime_ns
     assert Segmenter(load_model(drawing_model), engine="onnx").engine == "onnx"

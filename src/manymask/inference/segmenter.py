@@ -46,7 +46,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
     """
 
     def __init__(self, trained: TrainedModel, device: str | None = None, engine: Engine = "auto", images: int = 1):
-        self.trained, self.recipe = trained, trained.recipe
+        self.trained, self.recipe, self._asked = trained, trained.recipe, engine
         own = engine in ("auto", "torch")
         if not own and device not in (None, "cpu"):
             raise ConfigError(f"the engine {engine} runs on the CPU, not on {device}", parameter="engine")
@@ -87,12 +87,12 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
             This segmenter.
 
         Raises:
-            ConfigError: torch cannot use the device, or another engine runs the networks.
+            ConfigError: torch cannot use the device, or another engine was asked for.
         """
-        if self.engine != "torch" and str(device) != "cpu":
+        if self._asked not in ("auto", "torch") and str(device) != "cpu":
             raise ConfigError(f"the engine {self.engine} runs on the CPU alone", parameter="device")
         self.device = usable_device(str(device))
-        self.model.to(self.device)
+        self.model, self.engine = with_engine(self.trained, self.device, self._asked, images=1)
         return self
 
     def __repr__(self) -> str:
