@@ -38,11 +38,15 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(segmenter, photographs):
-    """The result of each image by itself."""
-    return [segmenter.segment(photographs / f"{k}.png", SAMPLES, 7) for k in range(COUNT)]
+    """The result of each image by itself, on one thread: how a sum is split among threads moves its last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [segmenter.segment(photographs / f"{k}.png", SAMPLES, 7) for k in range(COUNT)]
+    finally:
+        torch.set_num_threads(threads)
 
 
-@pytest.mark.slow  # failed once on a busy machine; cause unknown
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(-1, COUNT - 1), min_size=1, max_size=8), st.integers(1, 6), st.integers(1, 3))
 def test_masks_do_not_depend_on_order_number_batch_or_cores(segmenter, photographs, alone, numbers, batch, cores):

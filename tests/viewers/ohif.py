@@ -149,4 +149,5 @@ class Viewer:
         return screen[y.clip(0, screen.shape[0] - 1), x.clip(0, screen.shape[1] - 1)]
 
     def _canvas(self) -> Any:
-        return self._page.locator("canvas.cornerstone-canvas").bounding_box()
+        """That of the viewport: thumbnails are drawn on such a canvas too, for a moment."""
+        return self._page.locator("#viewerLayoutResizableViewportGridPanel canvas.cornerstone-canvas").bounding_box()

@@ -79,7 +79,6 @@ def plain(browser, address, study):
     return found
 
 
-@pytest.mark.slow  # failed once on a busy machine; cause unknown
 @pytest.mark.parametrize("series", ["masks", "consensus", "levels"])
 def test_segments_lie_on_the_nodule_in_their_colours(viewer, plain, study, series):
     viewer.open(f"lidc_idri: {series}")
@@ -99,7 +98,6 @@ def test_segments_lie_on_the_nodule_in_their_colours(viewer, plain, study, serie
             assert colourfulness(shown, agreed) > 30
 
 
-@pytest.mark.slow  # failed once on a busy machine; cause unknown
 def test_confidence_map_lies_on_the_nodule_and_has_other_colours_in_doubt(viewer, plain, study):
     viewer.open("lidc_idri: confidence")
     viewer.wait_for_map()
