@@ -23,7 +23,7 @@ from manymask.metrics import summary
 from manymask.planning.run import Request, train_planned
 from manymask.recipes import STAGES, Stage, get_recipe
 from manymask.runtime import git_revision, hardware
-from manymask.training.checkpoint import saved_progress
+from manymask.training.checkpoint import progress_of
 
 SHARES = {Stage.IMAGE_CODEC: 1 / 8, Stage.MASK_CODEC: 1 / 8, Stage.SEGMENTER: 6 / 8}
 
@@ -43,7 +43,7 @@ class Options:
 
 def left(run: Path, stage: Stage, minutes: float) -> float:
     """Minutes that a stage still has."""
-    return max(0.0, minutes - saved_progress(run / stage / "checkpoints" / "last.safetensors").seconds / 60)
+    return max(0.0, minutes - progress_of(run / stage).seconds / 60)
 
 
 def by_hand(name: str, options: Options) -> tuple[Path, Path]:

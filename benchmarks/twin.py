@@ -31,7 +31,7 @@ from manymask.io.atomic import write_json
 from manymask.metrics import auroc, resamples
 from manymask.recipes import CODECS, Recipe, Stage, get_recipe
 from manymask.runtime import git_revision, hardware
-from manymask.training.checkpoint import saved_progress
+from manymask.training.checkpoint import progress_of
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def main(options: Options) -> None:
 
 def minutes(run: Path) -> float:
     """How long its segmenter was trained."""
-    return saved_progress(run / Stage.SEGMENTER / "checkpoints" / "last.safetensors").seconds / 60
+    return progress_of(run / Stage.SEGMENTER).seconds / 60
 
 
 def show(found: dict[str, Any]) -> None:

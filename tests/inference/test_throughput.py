@@ -16,6 +16,7 @@ from manymask.data.datasets import phantom
 from manymask.inference.batch import segment_all
 from manymask.inference.entries import find_entries
 from manymask.inference.request import Request
+from manymask.parallel import shared_cores
 
 COUNT, SAMPLES = 5, 3
 
@@ -39,12 +40,8 @@ def photographs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(segmenter, photographs):
     """The result of each image by itself, on one thread: how a sum is split among threads moves its last digits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with shared_cores(torch.get_num_threads()):
         return [segmenter.segment(photographs / f"{k}.png", SAMPLES, 7) for k in range(COUNT)]
-    finally:
-        torch.set_num_threads(threads)
 
 
 @settings(max_examples=12, deadline=None)

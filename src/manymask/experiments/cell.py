@@ -38,7 +38,7 @@ from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import read_json, write_json
 from manymask.recipes import Recipe, Stage
 from manymask.runtime import default_device, git_revision, hardware
-from manymask.training.checkpoint import saved_progress
+from manymask.training.checkpoint import progress_of
 from manymask.training.initialization import TrainConfig
 from manymask.training.trainer import fit
 
@@ -81,11 +81,11 @@ def train(task: RunSpec, folder: Path, store: Store) -> None:
         if not (folder / stage / "model").exists():
             shutil.copytree(folder / place / stage / "model", folder / stage / "model")
     job = TrainConfig(task.recipe, task.stage, store, folder, task.scheme, precision=task.precision)
-    done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
+    done = progress_of(job.folder)
     left = None if task.minutes is None else max(0.0, task.minutes - done.seconds / 60)
     if not (job.folder / "model").exists():
         fit(job, left)
-    done = saved_progress(job.folder / "checkpoints" / "last.safetensors")
+    done = progress_of(job.folder)
     batch = task.recipe.plan(task.stage)[0].batch_size
     write_json(folder / "training.json", {
         "steps": done.step, "images": done.step * batch, "minutes": done.seconds / 60, "precision": task.precision,

@@ -29,7 +29,7 @@ from manymask.io.atomic import write_json
 from manymask.metrics import ged, summary
 from manymask.models.base import MaskSampler
 from manymask.recipes import Recipe, Stage, get_recipe
-from manymask.training.checkpoint import saved_progress
+from manymask.training.checkpoint import progress_of
 from manymask.training.initialization import TrainConfig
 from manymask.training.trainer import fit
 
@@ -91,7 +91,7 @@ def _train(row: Recipe, stage: Stage, store: Store, run: Path, minutes: float) -
     if not (run / stage / "model").exists():
         fit(TrainConfig(row, stage, store, run), minutes)
     busy = time.process_time() - start
-    done = saved_progress(run / stage / "checkpoints" / "last.safetensors")
+    done = progress_of(run / stage)
     return {"steps": done.step, "seconds": round(done.seconds, 1), "processor_seconds": round(busy, 1)}
 
 

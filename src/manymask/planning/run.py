@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from manymask import api
 from manymask.choices import Precision, TrackerName
+from manymask.data.case import Source
 from manymask.data.datasets import DATASETS
 from manymask.data.folds import fold_name
 from manymask.data.store import Store
@@ -37,7 +38,7 @@ from manymask.planning.plan import FILE, Plan, read_plan, recipe_of, with_values
 from manymask.planning.verdict import Verdict, pass_judgement
 from manymask.recipes import ROWS, Recipe, Stage, stages_of
 from manymask.runtime import default_device
-from manymask.training.checkpoint import RunFolder, saved_progress
+from manymask.training.checkpoint import progress_of
 from manymask.training.initialization import TrainConfig
 from manymask.training.trainer import fit
 
@@ -175,7 +176,12 @@ def _planned(request: Request) -> tuple[Plan, Store]:
 
 
 def _look(request: Request) -> Found:
-    return look_at_source(DATASETS["folder"].read(request.data, 3, request.reading, **request.options))
+    return look_at_source(_source(request))
+
+
+def _source(request: Request) -> Source:
+    """The cases of the folder, whose pixels are not read yet."""
+    return DATASETS["folder"].read(request.data, 3, request.reading, **request.options)
 
 
 def _fixed(given: Store | None) -> tuple[int, int] | None:
@@ -280,8 +286,7 @@ def _tell_changes(request: Request, store: Store) -> None:
     """Says which images came or went since the store was prepared; with `skip_bad` it left some out by itself."""
     if request.skip_bad or not request.data.is_dir():
         return
-    source = DATASETS["folder"].read(request.data, 3, request.reading, **request.options)
-    now, then = {case.id for case in source.cases}, set(store.ids)
+    now, then = {case.id for case in _source(request).cases}, set(store.ids)
     for count, what in ((len(now - then), "added to"), (len(then - now), "taken out of")):
         were = "image was" if count == 1 else "images were"
         if count:
@@ -310,4 +315,4 @@ def _trained(plan: Plan, recipe: Recipe, store: Store, request: Request, run: Pa
 
 def _spent(job: TrainConfig) -> float:
     """Minutes that a stage has trained so far."""
-    return saved_progress(RunFolder(job.folder, writes=False).last).seconds / 60
+    return progress_of(job.folder).seconds / 60

@@ -205,6 +205,11 @@ def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) 
     return state
 
 
+def progress_of(stage: Path) -> Progress:
+    """How far the stage in this folder has come, as `saved_progress` tells it."""
+    return saved_progress(RunFolder(stage, writes=False).last)
+
+
 def saved_progress(path: Path) -> Progress:
     """How far the checkpoint at `path` has come; the beginning if there is none. Raises `InputError` if it is damaged."""
     if not path.exists():
