@@ -1,9 +1,12 @@
 """The three verbs of a researcher as calls: prepare data, train, evaluate. `import manymask` offers them lazily."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from manymask.calibration.calibration import Calibration
 from manymask.calibration.risk import ALPHAS
@@ -16,7 +19,7 @@ from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, guesses
 from manymask.evaluation.calibrate import CalibrationConfig, CalibrationSplit, sampling_record
 from manymask.evaluation.calibrate import calibrate as fit_calibration
-from manymask.evaluation.evaluator import EvalConfig, results
+from manymask.evaluation.evaluator import DrawCase, EvalConfig, results
 from manymask.evaluation.evaluator import evaluate as score
 from manymask.evaluation.external import FolderReading, Scored, data_to_score
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
@@ -25,6 +28,8 @@ from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.promises import kept_promises, unpromised
 from manymask.evaluation.records import EvaluationRecord
 from manymask.hub.model_folder import TrainedModel, load_model
+from manymask.inference.preprocess import check_tile
+from manymask.inference.windowed_cases import WindowedCases
 from manymask.io.masks import MaskReading
 from manymask.recipes import STAGES, Recipe, Stage, get_recipe, stages_of
 from manymask.training.initialization import TrainConfig
@@ -110,7 +115,7 @@ def train(
 
 def evaluate(
     model: TrainedModel | Path | str,
-    data: Store | Path | str,
+    data: Store | Scored | Path | str,
     *,
     split: Part | None = None,
     scheme: str | None = None,
@@ -122,6 +127,7 @@ def evaluate(
     offsets: Sequence[int] = (),
     progress: bool = True,
     reading: FolderReading | None = None,
+    tile: int | None = None,
 ) -> EvaluationRecord:
     """Score a trained codec or segmenter on a part of a prepared store, or on a folder of images and masks.
 
@@ -138,6 +144,8 @@ def evaluate(
         offsets: also score windows whose middle lies so many pixels down and right of the crop's, for models of crops.
         progress: whether a bar is shown.
         reading: how a folder that is no store is read, where that is not clear.
+        tile: draw images larger than this in overlapping windows of so many of their own pixels a side, as
+            `Segmenter.segment` does; for a folder that is no store.
 
     Returns:
         Metrics with intervals, baselines on the same cases, and everything that is needed to get them again;
@@ -154,7 +162,8 @@ def evaluate(
     if sampling is not None and not isinstance(sampling, SamplingConfig):
         raise ConfigError(f"sampling must be a SamplingConfig, not {sampling!r}", parameter="sampling")
     trained = model if isinstance(model, TrainedModel) else load_model(model)
-    protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig())
+    check_tile(tile, trained.recipe.crop)
+    protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig(), tile=tile)
     with data_to_score(data, trained.recipe, split, scheme, reading) as scored:
         return _scored(trained, scored, protocol, limit, offsets, progress)
 
@@ -174,11 +183,27 @@ def _scored(
     moved = {n: matched_store(trained.recipe, scored.store, (n, n)) for n in offsets}
     why_not = _unpromised(trained, store, ids, part, protocol)
     outcomes = Outcomes() if why_not == "" else None
-    scores = score(trained.model, store, ids, protocol, progress=progress, outcomes=outcomes)
+    windows = None if protocol.tile is None else _windows(trained, scored, ids, protocol)
+    scores = score(trained.model, store, ids, protocol, progress=progress, outcomes=outcomes, draw_case=windows)
     found = results(trained, store, part, protocol, scores, scheme)
     promises = _promises(trained, store, outcomes, why_not)
     off_centre = {n: score(trained.model, each, ids, protocol, progress=progress).metrics for n, each in moved.items()}
     return replace(found, leak=with_unseen(found, store), off_centre=off_centre, promises=promises)
+
+
+def _windows(trained: TrainedModel, scored: Scored, ids: Sequence[str], protocol: EvalConfig) -> DrawCase:
+    """Draws cases in windows of their images at native size."""
+    assert protocol.tile is not None
+    if not scored.cases:
+        raise ConfigError(
+            f"{scored.store.folder} is a prepared store, which holds images at model size alone: windows need the folder of "
+            "images and masks itself",
+            parameter="tile",
+        )
+    if all(max(scored.store.native_size(case)) <= protocol.tile for case in ids):
+        tqdm.write(f"manymask: no image is larger than {protocol.tile} pixels: all are drawn whole", file=sys.stderr)
+    return WindowedCases(trained, scored.cases, protocol.drawn(scored.store.raters), protocol.seed, protocol.sampling,
+                         protocol.tile)  # fmt: skip
 
 
 def _unpromised(
@@ -187,6 +212,8 @@ def _unpromised(
     """Why the promises of a calibration are not tested; empty if they are, None for a codec."""
     if trained.stage != Stage.SEGMENTER:
         return None
+    if protocol.tile is not None and trained.calibration is not None:
+        return "Nothing is promised for masks drawn in windows: the calibration holds for whole images."
     drawn_as = sampling_record(trained.segmenter, protocol.samples, protocol.sampling)
     return unpromised(trained, store, ids, split, drawn_as)
 

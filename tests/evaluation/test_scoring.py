@@ -20,13 +20,14 @@ from manymask.data.store import Store, prepare
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ManymaskError
-from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, resize_map, results, validation_score
+from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, resize_map, results
 from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
 from manymask.evaluation.plots import metrics_table
 from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance
 from manymask.inference.preprocess import View
 from manymask.metrics import summary
+from manymask.training.validation import validation_score
 
 RATERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
 SIDE, NATIVE = 4, 8

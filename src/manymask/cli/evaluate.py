@@ -1,5 +1,6 @@
 """`evaluate`, `curves` and `publish`: what a model is worth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +12,11 @@ from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from manymask.data.case import Part
-    from manymask.data.store import Store
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.evaluation.external import FolderReading
+    from manymask.evaluation.external import FolderReading, Scored
     from manymask.evaluation.records import EvaluationRecord
     from manymask.hub.model_folder import TrainedModel
 
@@ -36,6 +38,7 @@ def evaluate(
     orientations: int | None = None,
     seed: int = 0,
     limit: int | None = None,
+    tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None,
     mask_threshold: float | None = None,
     mask_labels: tuple[str, ...] = (),
     invert: bool = False,
@@ -63,6 +66,7 @@ def evaluate(
         orientations: number of flipped or rotated views of the image used for sampling (default: the model's setting).
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
+        tile: of a folder: side of the windows, in pixels of the image, that larger images are drawn in.
         mask_threshold: of a folder: foreground is what reaches this value, in masks that are not black and white.
         mask_labels: of a folder: foreground is what holds one of these values or names.
         invert: of a folder: foreground and background are exchanged in the mask files.
@@ -78,7 +82,7 @@ def evaluate(
 
     if out is not None:
         require_figures()
-    protocol = _Protocol(samples, ged_samples, seed, limit, offsets, SamplingConfig(sampler, steps, orientations))
+    protocol = _Protocol(samples, ged_samples, seed, limit, offsets, SamplingConfig(sampler, steps, orientations), tile)
     how = FolderReading(MaskReading(mask_threshold, labels_of(mask_labels), invert), masks, parts, skip_bad)
     _score(model, _Asked(data, split, scheme, how), protocol, out)
 
@@ -103,6 +107,7 @@ class _Protocol:
     limit: int | None
     offsets: tuple[int, ...]
     sampling: "SamplingConfig"
+    tile: int | None
 
     def __post_init__(self) -> None:
         for flag, value in (("--samples", self.samples), ("--ged-samples", self.ged_samples), ("--limit", self.limit)):
@@ -120,13 +125,12 @@ def _score(model: str, what: _Asked, asked: _Protocol, out: Path | None) -> None
         if scored.temporary:
             print_survey(scored.store)
         found = api.evaluate(
-            trained, scored.store, split=scored.part, scheme=scored.scheme, samples=asked.samples,
-            ged_samples=asked.ged_samples, seed=asked.seed, limit=asked.limit, sampling=asked.sampling,
-            offsets=asked.offsets,
+            trained, scored, samples=asked.samples, ged_samples=asked.ged_samples, seed=asked.seed, limit=asked.limit,
+            sampling=asked.sampling, offsets=asked.offsets, tile=asked.tile,
         )  # fmt: skip
         _print_tables(found)
         if out is not None:
-            _write(out, found, trained, scored.store, asked.sampling)
+            _write(out, found, trained, scored, asked)
 
 
 def _print_tables(found: "EvaluationRecord") -> None:
@@ -185,9 +189,7 @@ def _print_promises(promises: "dict[str, Any] | None") -> None:
         print("The promises hold for images like those of the calibration; these are of another data set.")
 
 
-def _write(
-    out: Path, found: "EvaluationRecord", trained: "TrainedModel", store: "Store", sampling: "SamplingConfig"
-) -> None:
+def _write(out: Path, found: "EvaluationRecord", trained: "TrainedModel", scored: "Scored", asked: _Protocol) -> None:
     from manymask.evaluation.held_out import evenly_spaced, matched_store
     from manymask.evaluation.plots import draw_batch
     from manymask.experiments.report.promises import draw_promises
@@ -195,14 +197,29 @@ def _write(
 
     write_json(out / "results.json", found.to_dict())
     few = evenly_spaced([case["id"] for case in found.cases], 6)
-    batch = matched_store(trained.recipe, store).batch(few)
-    samples, seed = found.protocol["samples"], found.protocol["seed"]
-    draw_batch(trained.model, batch, out / "figure.png", min(samples, 8), seed, sampling)
+    batch = matched_store(trained.recipe, scored.store).batch(few)
+    samples = min(asked.samples, 8)
+    drawn = None if asked.tile is None else _in_windows(trained, scored, asked, few, samples)
+    draw_batch(trained.model, batch, out / "figure.png", samples, asked.seed, asked.sampling, drawn)
     if found.promises is None or "why_not" in found.promises:
         print(f"results.json and figure.png → {out}")
         return
     draw_promises(found.promises, out / "promises.png")
     print(f"results.json, figure.png and promises.png → {out}")
+
+
+def _in_windows(
+    trained: "TrainedModel", scored: "Scored", asked: _Protocol, few: Sequence[str], samples: int
+) -> "Tensor":
+    """The masks of a few cases (B, n, S, S), drawn in windows."""
+    import torch
+
+    from manymask.data.resize import enlarge
+    from manymask.inference.windowed_cases import WindowedCases
+
+    assert asked.tile is not None
+    draw = WindowedCases(trained, scored.cases, samples, asked.seed, asked.sampling, asked.tile)
+    return torch.stack([enlarge(torch.from_numpy(draw(case)), scored.store.stored) for case in few])
 
 
 def curves(

@@ -43,9 +43,7 @@ def scale_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Scale a mask to a square; a pixel is set where the mask covers half of it or more.
-
-    A mask too small for that keeps its densest pixel, so that no lesion vanishes.
+    """Scale a mask to a square; see `scale_mask`.
 
     Args:
         mask: bool (H, W).
@@ -54,10 +52,26 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     Returns:
         uint8 (size, size) in {0, 1}.
     """
-    if mask.shape == (size, size):
+    return scale_mask(mask, (size, size))
+
+
+def scale_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Scale a mask; a pixel is set where the mask covers half of it or more.
+
+    A mask too small for that keeps its densest pixel, so that no lesion vanishes.
+
+    Args:
+        mask: bool (H, W).
+        shape: (h, w) in pixels.
+
+    Returns:
+        uint8 (h, w) in {0, 1}.
+    """
+    if mask.shape == shape:
         return mask.astype(np.uint8)
-    method = Image.Resampling.BOX if min(mask.shape) > size else Image.Resampling.BILINEAR
-    cover = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((size, size), method))
+    shrinks = min(mask.shape[0] / shape[0], mask.shape[1] / shape[1]) > 1
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    cover = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(shape[::-1], method))
     level = min(0.5, float(cover.max())) if mask.any() else 2.0
     return (cover >= level).astype(np.uint8)
 

@@ -307,6 +307,11 @@ class Store:
         inner.stretched = stretched
         return inner
 
+    def native_size(self, case: str) -> tuple[int, int]:
+        """Height and width of an image before it was scaled to model size."""
+        _, _, height, width = self.manifest["native"][self.index[case]]
+        return height, width
+
     def native_masks(self, case: str) -> np.ndarray:
         """The masks of a case at native size.
 

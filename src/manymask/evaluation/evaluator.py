@@ -1,7 +1,7 @@
 """One evaluator for every model: segmenters by `MaskSampler.sample_all`, codecs by `Codec.reconstruct`."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor
 from manymask.config import to_dict
 from manymask.data.case import Batch, Part
 from manymask.data.raters import consensus_mask, majority_mask
-from manymask.data.resize import resize_map
+from manymask.data.resize import resize_map, scale_mask
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.held_out import split_of
@@ -34,6 +34,7 @@ from manymask.recipes import Stage
 from manymask.runtime import default_device, git_revision, hardware
 
 THRESHOLD = 0.5
+DrawCase = Callable[[str], np.ndarray]  # id of a case → its masks, probabilities (n, h, w)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class EvalConfig:
         batch_size: images at a time. On a CPU, more masks exceed the cache (8 images take 1.2 times as long per image).
         native: whether scores are against masks at native size, with surface distances. At model size they are faster.
         bf16: whether the model runs in half precision.
+        tile: side of the windows that larger images are drawn in, in their own pixels; None if all are drawn whole. It needs
+            `evaluate(…, draw_case=…)`.
     """
 
     samples: int = 5
@@ -57,6 +60,7 @@ class EvalConfig:
     batch_size: int = 4
     native: bool = True
     bf16: bool = False
+    tile: int | None = None
 
     def drawn(self, raters: int) -> int:
         """The number of masks that are drawn per image with so many raters."""
@@ -90,6 +94,7 @@ def evaluate(
     device: str | None = None,
     progress: bool = True,
     outcomes: Outcomes | None = None,
+    draw_case: DrawCase | None = None,
 ) -> Scores:
     """Score a codec or a segmenter.
 
@@ -101,6 +106,7 @@ def evaluate(
         device: where it runs; an accelerator if there is one by default.
         progress: whether a progress bar is shown.
         outcomes: of a segmenter; gets a row per case, from the masks that are scored.
+        draw_case: of a segmenter; draws the masks of a case where that takes more than its image at model size.
 
     Returns:
         The scores.
@@ -114,7 +120,7 @@ def evaluate(
             return _codec_scores(model, store, _counted(batches, bar), protocol)
         segmenter = cast(MaskSampler, model)
         draws = draws_at_once(device)
-        draw_some = partial(_draw, segmenter, store, protocol, device, outcomes is not None)
+        draw_some = partial(_draw, segmenter, store, protocol, device, outcomes is not None, draw_case)
         with shared_cores(draws), closing(in_order(draw_some, groups, draws)) as batches_drawn:
             return _segmenter_scores(segmenter, store, batches_drawn, protocol, outcomes, bar)
 
@@ -201,8 +207,14 @@ class _Segmentations:
         self.near_lesion = Reliability()
 
     def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
-        """Score one case: drawn probabilities (n, S, S), and the masks (R, S, S) at model size of raters who read it."""
+        """Score one case: drawn probabilities (n, h, w), and the masks (R, S, S) at model size of raters who read it.
+
+        Masks drawn in windows are larger than S × S: "model size" is then the scale of the windows.
+        """
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
+        small = masks.numpy() > 0
+        if drawn.shape[1:] != small.shape[1:]:
+            small = np.stack([scale_mask(mask, drawn.shape[1:]) > 0 for mask in native])
         few = drawn[: self.protocol.samples]
         confidence = few.mean(axis=0)
         truth = consensus_mask(native)
@@ -214,13 +226,13 @@ class _Segmentations:
         self.left_out["false"] += bool(answer.any() and not truth.any())
         frequency = native.mean(axis=0)
         self._calibrate(upscaled, frequency, near_lesion(native))
-        model_dice, model_iou = overlap(confidence >= THRESHOLD, consensus_mask(masks.numpy() > 0))
+        model_dice, model_iou = overlap(confidence >= THRESHOLD, consensus_mask(small))
         distance = hd95(answer, truth) if self.protocol.native else None
         row = {"id": case, "dice": dice, "iou": iou, "threshold_jaccard": threshold_jaccard(iou),
                "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
                "relative_std": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
-        return row | (self._several_raters(answer, native, drawn, masks.numpy() > 0) if self.store.raters > 1 else {})
+        return row | (self._several_raters(answer, native, drawn, small) if self.store.raters > 1 else {})
 
     def _several_raters(
         self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
@@ -269,14 +281,22 @@ class _Batch:
 
 @torch.inference_mode()
 def _draw(
-    model: MaskSampler, store: Store, protocol: EvalConfig, device: str, traits: bool, ids: Sequence[str]
+    model: MaskSampler,
+    store: Store,
+    protocol: EvalConfig,
+    device: str,
+    traits: bool,
+    draw_case: DrawCase | None,
+    ids: Sequence[str],
 ) -> _Batch:
     """Read and draw some cases, in a thread."""
     batch = store.batch(ids).to(device)
     count = protocol.drawn(store.raters)
     start = time.perf_counter()
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=protocol.bf16):
-        if traits:
+        if draw_case is not None:
+            found = [Drawn(draw_case(case), None, None) for case in ids]
+        elif traits:
             found = list(draw(model, batch, count, protocol.seed, protocol.sampling))
         else:
             drawn = model.sample_all(batch, count, protocol.seed, protocol.sampling)
@@ -323,21 +343,6 @@ def _observe(
     for case, each, entropy in zip(batch.ids, drawn, entropies, strict=True):
         few = replace(each, masks=each.masks[: protocol.samples])
         outcomes.add(case, store.groups[case], few, store.native_masks(case), every_rater, entropy)
-
-
-def validation_score(scores: Scores, metric: str) -> float:
-    """The score by which checkpoints are compared; higher is better.
-
-    Args:
-        scores: as returned by `evaluate`.
-        metric: as named by `TrainableModel.validation_metric`: a name of `scores.metrics`, or "1 - " and such a name.
-
-    Returns:
-        The mean over cases, or 1 minus that mean.
-    """
-    name = metric.removeprefix("1 - ")
-    value = float(scores.metrics[name]["mean"])
-    return 1 - value if metric.startswith("1 - ") else value
 
 
 def _protocol_record(trained: TrainedModel, protocol: EvalConfig) -> dict[str, Any]:

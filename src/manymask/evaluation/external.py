@@ -47,18 +47,23 @@ class Scored:
         store: the images and masks.
         part: of the split.
         scheme: the split; as `held_out.split_of` chooses it if None.
-        temporary: whether the store was made of a plain folder, and is removed afterwards.
+        cases: what the store was made of, where that is a plain folder; the store is then removed afterwards.
     """
 
     store: Store
     part: Part
     scheme: str | None
-    temporary: bool = False
+    cases: Sequence[Case] = ()
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the store was made of a plain folder, and is removed afterwards."""
+        return bool(self.cases)
 
 
 @contextmanager
 def data_to_score(
-    data: Store | Path | str,
+    data: Store | Scored | Path | str,
     recipe: Recipe,
     part: Part | None = None,
     scheme: str | None = None,
@@ -69,7 +74,8 @@ def data_to_score(
     Of a plain folder all images are scored, unless a part of its owner's split is named.
 
     Args:
-        data: a store, its folder, or a folder of images and masks as `data.datasets.layout` understands it.
+        data: a store, its folder, or a folder of images and masks as `data.datasets.layout` understands it; or what this
+            function opened, which stays as it is.
         recipe: of the model, which decides size, channels and window of the images.
         part: of the split; "test" of a store if None.
         scheme: of a store.
@@ -81,6 +87,9 @@ def data_to_score(
     Raises:
         ManymaskError: the folder cannot be read, or has no such part.
     """
+    if isinstance(data, Scored):
+        yield data
+        return
     if isinstance(data, Store) or (Path(data) / "manifest.json").is_file():
         if reading not in (None, FolderReading()):
             raise ConfigError(
@@ -98,7 +107,7 @@ def data_to_score(
         source = about_lesions(source, recipe.stored)
     with TemporaryDirectory(prefix="manymask-") as place:
         store = prepare(source, Path(place) / "store", recipe.stored, recipe.channels, how.skip_bad)
-        yield Scored(store, part or "test", scheme or ("all" if part is None else "given"), True)
+        yield Scored(store, part or "test", scheme or ("all" if part is None else "given"), source.cases)
 
 
 def about_lesions(source: Source, side: int) -> Source:

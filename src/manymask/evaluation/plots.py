@@ -104,6 +104,7 @@ def draw_batch(
     samples: int = 5,
     seed: int = 0,
     sampling: SamplingConfig | None = None,
+    drawn: torch.Tensor | None = None,
 ) -> None:
     """Write a picture of a model's output: reconstructions of a codec, drawn masks of a segmenter.
 
@@ -114,13 +115,14 @@ def draw_batch(
         samples: number of masks per image.
         seed: of the random numbers.
         sampling: how masks are drawn; the model's default if None.
+        drawn: masks (B, n, H, W) to show in place of those that the model would draw.
     """
     if isinstance(model, Codec):
         pairs = zip(*model.reconstruct(batch), strict=True)
         draw_grid([[Panel("original", picture(x)), Panel("reconstruction", picture(y))] for x, y in pairs], path)
         return
     assert isinstance(model, MaskSampler)
-    drawn = model.sample_all(batch, samples, seed, sampling)
+    drawn = model.sample_all(batch, samples, seed, sampling) if drawn is None else drawn
     rows = [segmentation_row(batch.image[i], batch.truth()[i], drawn[i]) for i in range(len(batch.ids))]
     draw_grid(rows, path)
 

@@ -8,7 +8,7 @@ from torch import nn
 from manymask.data.store import Store
 from manymask.diffusion.samplers import DDIM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.evaluation.evaluator import EvalConfig, evaluate, quick_score, validation_score
+from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, quick_score
 from manymask.evaluation.held_out import evenly_spaced
 from manymask.evaluation.plots import draw_batch
 from manymask.models.base import MaskSampler, TrainableModel
@@ -65,3 +65,18 @@ def validated(
     draw_batch(model, store.batch(val_ids[:SHOWN]).to(device), picture, sampling=sampling)
     means = {f"val/{name}": value["mean"] for name, value in scores.metrics.items() if "mean" in value}
     return Validated(means, validation_score(scores, metric), train_score)
+
+
+def validation_score(scores: Scores, metric: str) -> float:
+    """The score by which checkpoints are compared; higher is better.
+
+    Args:
+        scores: as returned by `evaluate`.
+        metric: as named by `TrainableModel.validation_metric`: a name of `scores.metrics`, or "1 - " and such a name.
+
+    Returns:
+        The mean over cases, or 1 minus that mean.
+    """
+    name = metric.removeprefix("1 - ")
+    value = float(scores.metrics[name]["mean"])
+    return 1 - value if metric.startswith("1 - ") else value
