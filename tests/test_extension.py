@@ -121,7 +121,7 @@ assert "FirstOrder" in _compared(GaussianDiffusion) and _sampler_title("FirstOrd
 
 assert (row.size, row.channels, row.mask_codec.loss.weight) == (64, 1, 3)
 assert {"ours", "unet", "segdiff", "loss-focal"} <= {line.name for line in matrix("diamonds", raters=1)}
-assert licence("diamonds").tag == "cc0-1.0" and intended("diamonds").purpose == "Outlines a diamond."
+assert licence("diamonds").tag == "cc0-1.0" and intended(row).purpose == "Outlines a diamond."
 assert finding("diamonds").finding == ("1234", "Diamond")
 """
 

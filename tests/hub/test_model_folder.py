@@ -16,7 +16,7 @@ from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.hub.intended_use import Intended, intended
 from manymask.hub.model_folder import load_model, save_model
-from manymask.recipes import RECIPES, name_of
+from manymask.recipes import RECIPES, get_recipe, name_of
 
 IMAGE = phantom.draw(1).image[:, :, 0]
 
@@ -139,10 +139,16 @@ def test_config_tells_what_a_model_is_for_and_an_older_one_without_it_loads(trai
     for name in ("purpose", "modality", "trained_on", "spacing_mm"):
         del config[name]
     path.write_text(json.dumps(config))
-    assert load_model(tmp_path / "m").intended == intended("phantom")
+    assert load_model(tmp_path / "m").intended == intended(get_recipe("phantom"))
     path.write_text(json.dumps(config | {"modality": "MR"}))
     with pytest.raises(ConfigError, match=r"config\.json: purpose and trained_on must be texts, modality a list"):
         load_model(tmp_path / "m")
+
+
+def test_model_that_learns_single_raters_says_so_in_its_purpose():
+    whole, single = (intended(get_recipe(name)).purpose for name in ("lidc_idri", "lidc_idri_readers"))
+    assert single == whole.removesuffix(".") + ", as single raters would."
+    assert intended(replace(get_recipe("folder"), dataset="unknown")).purpose == ""
 
 
 def test_every_shipped_model_tells_its_purpose_and_modality():

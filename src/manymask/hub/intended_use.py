@@ -1,17 +1,23 @@
 """What models of each data set are for: `purpose`, `modality` and `trained_on` in a model's config.json."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from manymask.data.datasets import DATASETS
 from manymask.data.datasets.base import Intended
 from manymask.errors import ConfigError
 from manymask.io.dicom.finding import Finding
+from manymask.recipes import Recipe
 
 
-def intended(dataset: str) -> Intended:
-    """What a model of this data set is for; of an unknown one, nothing is known."""
-    return DATASETS[dataset].use if dataset in DATASETS else Intended()
+def intended(recipe: Recipe) -> Intended:
+    """What a model of this recipe is for, by its data set and by whether it learns single raters; of an unknown data set,
+    nothing is known."""
+    use = DATASETS[recipe.dataset].use if recipe.dataset in DATASETS else Intended()
+    if use.purpose and recipe.segmenter.target == "rater":
+        return replace(use, purpose=use.purpose.removesuffix(".") + ", as single raters would.")
+    return use
 
 
 def finding(dataset: str) -> Finding:
@@ -19,9 +25,9 @@ def finding(dataset: str) -> Finding:
     return DATASETS[dataset].finding if dataset in DATASETS else Finding()
 
 
-def read_intended(config: Mapping[str, Any], dataset: str, where: str) -> Intended:
-    """The fields of a config.json; those that it lacks are the data set's."""
-    known = intended(dataset)
+def read_intended(config: Mapping[str, Any], recipe: Recipe, where: str) -> Intended:
+    """The fields of a config.json; those that it lacks are those of its recipe."""
+    known = intended(recipe)
     texts = {name: config.get(name, getattr(known, name)) for name in ("purpose", "trained_on")}
     modality = config.get("modality", known.modality)
     spacing = config.get("spacing_mm", known.spacing_mm)

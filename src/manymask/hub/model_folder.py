@@ -79,7 +79,7 @@ class TrainedModel:
 
     @property
     def intended(self) -> Intended:
-        return intended(self.recipe.dataset) if self.use is None else self.use
+        return intended(self.recipe) if self.use is None else self.use
 
     @property
     def record(self) -> ModelRecord:
@@ -154,7 +154,7 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     model = recipe.build(stage)
     for part_name, part in _parts(model, stage).items():
         part.load_state_dict(weights.get(part_name, {}))
-    use = read_intended(config, recipe.dataset, str(place))
+    use = read_intended(config, recipe, str(place))
     hashes = _read_hashes(folder / "training_hashes.txt")
     trained = TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
     trained.calibration = _read_calibration(folder / calibration.FILE, trained)
