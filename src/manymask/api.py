@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from manymask.calibration.calibration import Calibration
 from manymask.calibration.risk import ALPHAS
-from manymask.choices import Precision
+from manymask.choices import Engine, Precision
 from manymask.data.case import Part
 from manymask.data.datasets import DATASETS
 from manymask.data.store import Store
@@ -27,6 +27,7 @@ from manymask.evaluation.leakage import with_unseen
 from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.promises import kept_promises, unpromised
 from manymask.evaluation.records import EvaluationRecord
+from manymask.export.kept import engine_for
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.inference.preprocess import check_tile
 from manymask.inference.windowed_cases import WindowedCases
@@ -128,6 +129,7 @@ def evaluate(
     progress: bool = True,
     reading: FolderReading | None = None,
     tile: int | None = None,
+    engine: Engine = "torch",
 ) -> EvaluationRecord:
     """Score a trained codec or segmenter on a part of a prepared store, or on a folder of images and masks.
 
@@ -146,6 +148,8 @@ def evaluate(
         reading: how a folder that is no store is read, where that is not clear.
         tile: draw images larger than this in overlapping windows of so many of their own pixels a side, as
             `Segmenter.segment` does; for a folder that is no store.
+        engine: what runs the networks, as `Segmenter` takes it. Torch, by which all published figures were measured, unless
+            another is asked for; its probabilities differ from torch's by at most 0.001.
 
     Returns:
         Metrics with intervals, baselines on the same cases, and everything that is needed to get them again;
@@ -165,7 +169,7 @@ def evaluate(
     check_tile(tile, trained.recipe.crop)
     protocol = EvalConfig(samples, ged_samples, seed, sampling or SamplingConfig(), tile=tile)
     with data_to_score(data, trained.recipe, split, scheme, reading) as scored:
-        return _scored(trained, scored, protocol, limit, offsets, progress)
+        return _scored(trained, scored, protocol, limit, offsets, progress, engine)
 
 
 def _scored(
@@ -175,6 +179,7 @@ def _scored(
     limit: int | None,
     offsets: Sequence[int],
     progress: bool,
+    engine: Engine,
 ) -> EvaluationRecord:
     """The record of a model on opened data."""
     part, scheme = scored.part, scored.scheme
@@ -183,15 +188,18 @@ def _scored(
     moved = {n: matched_store(trained.recipe, scored.store, (n, n)) for n in offsets}
     why_not = _unpromised(trained, store, ids, part, protocol)
     outcomes = Outcomes() if why_not == "" else None
-    windows = None if protocol.tile is None else _windows(trained, scored, ids, protocol)
-    scores = score(trained.model, store, ids, protocol, progress=progress, outcomes=outcomes, draw_case=windows)
+    model, device, used = engine_for(trained, engine, len(ids) * (1 + len(moved)))
+    windows = None if protocol.tile is None else _windows(trained, scored, ids, protocol, used)
+    scores = score(model, store, ids, protocol, device, progress=progress, outcomes=outcomes, draw_case=windows)
     found = results(trained, store, part, protocol, scores, scheme)
     promises = _promises(trained, store, outcomes, why_not)
-    off_centre = {n: score(trained.model, each, ids, protocol, progress=progress).metrics for n, each in moved.items()}
-    return replace(found, leak=with_unseen(found, store), off_centre=off_centre, promises=promises)
+    off_centre = {n: score(model, each, ids, protocol, device, progress=progress).metrics for n, each in moved.items()}
+    return replace(found, leak=with_unseen(found, store), off_centre=off_centre, promises=promises, engine=used)
 
 
-def _windows(trained: TrainedModel, scored: Scored, ids: Sequence[str], protocol: EvalConfig) -> DrawCase:
+def _windows(
+    trained: TrainedModel, scored: Scored, ids: Sequence[str], protocol: EvalConfig, engine: Engine
+) -> DrawCase:
     """Draws cases in windows of their images at native size."""
     assert protocol.tile is not None
     if not scored.cases:
@@ -203,7 +211,7 @@ def _windows(trained: TrainedModel, scored: Scored, ids: Sequence[str], protocol
     if all(max(scored.store.native_size(case)) <= protocol.tile for case in ids):
         tqdm.write(f"manymask: no image is larger than {protocol.tile} pixels: all are drawn whole", file=sys.stderr)
     return WindowedCases(trained, scored.cases, protocol.drawn(scored.store.raters), protocol.seed, protocol.sampling,
-                         protocol.tile)  # fmt: skip
+                         protocol.tile, engine)  # fmt: skip
 
 
 def _unpromised(

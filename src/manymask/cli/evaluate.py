@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from manymask.choices import SamplerName
+from manymask.choices import Engine, SamplerName
 from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 
@@ -45,12 +45,12 @@ def evaluate(
     masks: tuple[str, ...] = (),
     parts: bool = False,
     skip_bad: bool = False,
+    engine: Engine = "torch",
 ) -> None:
     """Score a model on a part of the split it was trained with, or on all images of any folder of images and masks.
 
     Prints a table and the failures; leaves results.json and a figure. Of a calibrated model a second table holds what is
-    promised against what happened, unless the masks are drawn unlike the calibration's, or the cases are those that it
-    was fitted on.
+    promised against what happened, unless masks are drawn unlike the calibration's, or it was fitted on the same cases.
 
     Args:
         model: a name of `manymask models`, a model folder or run folder, or hf://ORG/NAME.
@@ -73,18 +73,17 @@ def evaluate(
         masks: of a folder: where several could be meant, the folders, COCO files or endings of masks to take.
         parts: of a folder: several masks of one image are parts of one mask.
         skip_bad: of a folder: leave out what cannot be used, and name it.
+        engine: what runs the networks, as in `segment`; published figures are torch's.
     """
     from manymask.cli.data import labels_of
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.evaluation.external import FolderReading
-    from manymask.extras import require_figures
     from manymask.io.masks import MaskReading
 
-    if out is not None:
-        require_figures()
-    protocol = _Protocol(samples, ged_samples, seed, limit, offsets, SamplingConfig(sampler, steps, orientations), tile)
-    how = FolderReading(MaskReading(mask_threshold, labels_of(mask_labels), invert), masks, parts, skip_bad)
-    _score(model, _Asked(data, split, scheme, how), protocol, out)
+    sampling = SamplingConfig(sampler, steps, orientations)
+    protocol = _Protocol(samples, ged_samples, seed, limit, offsets, sampling, tile, engine)
+    reading = MaskReading(mask_threshold, labels_of(mask_labels), invert)
+    _score(model, _Asked(data, split, scheme, FolderReading(reading, masks, parts, skip_bad)), protocol, out)
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,7 @@ class _Protocol:
     offsets: tuple[int, ...]
     sampling: "SamplingConfig"
     tile: int | None
+    engine: Engine
 
     def __post_init__(self) -> None:
         for flag, value in (("--samples", self.samples), ("--ged-samples", self.ged_samples), ("--limit", self.limit)):
@@ -118,15 +118,18 @@ def _score(model: str, what: _Asked, asked: _Protocol, out: Path | None) -> None
     from manymask import api
     from manymask.cli.data import print_survey
     from manymask.evaluation.external import data_to_score
+    from manymask.extras import require_figures
     from manymask.hub.model_folder import load_model
 
+    if out is not None:
+        require_figures()
     trained = load_model(model)
     with data_to_score(what.data, trained.recipe, what.split, what.scheme, what.how) as scored:
         if scored.temporary:
             print_survey(scored.store)
         found = api.evaluate(
             trained, scored, samples=asked.samples, ged_samples=asked.ged_samples, seed=asked.seed, limit=asked.limit,
-            sampling=asked.sampling, offsets=asked.offsets, tile=asked.tile,
+            sampling=asked.sampling, offsets=asked.offsets, tile=asked.tile, engine=asked.engine,
         )  # fmt: skip
         _print_tables(found)
         if out is not None:

@@ -47,6 +47,7 @@ class EvaluationRecord:
         cases: scores of each case.
         off_centre: metrics of windows so many pixels off the middle, for models of crops.
         promises: what the model's calibration promises against what happened, or why that was not tested; None for codecs.
+        engine: what ran the networks: "torch", "onnx" or "openvino".
     """
 
     metrics: dict[str, Any]
@@ -63,6 +64,7 @@ class EvaluationRecord:
     cases: list[dict[str, Any]]
     off_centre: dict[int, Any] | None = field(default=None)
     promises: dict[str, Any] | None = field(default=None)
+    engine: str = "torch"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, as results.json holds it."""
@@ -80,6 +82,7 @@ class EvaluationRecord:
             "data",
             "git",
             "hardware",
+            "engine",
             "throughput_s_per_image",
             "masks_per_image",
         )

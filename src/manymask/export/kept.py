@@ -29,10 +29,10 @@ from manymask.export.convert import require_engine
 from manymask.export.folder import MOST_DIFFERENCE
 from manymask.hub.model_folder import TrainedModel
 from manymask.io.atomic import atomic_folder, read_object, write_json
-from manymask.models.base import MaskSampler
+from manymask.models.base import MaskSampler, TrainableModel
 from manymask.models.latent_diffusion import DiffusionSegmenter
 from manymask.parallel import draws_at_once
-from manymask.runtime import git_revision
+from manymask.runtime import default_device, git_revision
 
 FACTS = "graphs.json"
 MANY = 32  # images for which it is worth building graphs: that takes about as long as it saves on so many
@@ -142,6 +142,24 @@ def with_engine(trained: TrainedModel, device: str, engine: Engine, images: int)
                 )
             return CompiledSegmenter.load(model, kept.folder, "onnx", threads), "onnx"
     return compiled(model, engine, trained.recipe.channels, trained.recipe.size, threads), engine
+
+
+def engine_for(trained: TrainedModel, engine: Engine, images: int) -> tuple[TrainableModel, str, Engine]:
+    """A model of any stage on an engine, for a run over many images.
+
+    Args:
+        trained: the model; only torch runs codecs.
+        engine: as `Segmenter` takes it.
+        images: about how many there are.
+
+    Returns:
+        The model, the device where it runs, and the engine.
+    """
+    device = default_device() if engine in ("auto", "torch") else "cpu"
+    if engine == "torch" or (engine == "auto" and not isinstance(trained.model, MaskSampler)):
+        return trained.model, device, "torch"
+    model, used = with_engine(trained, device, engine, images)
+    return model, device, used
 
 
 def _timed(model: MaskSampler, images: Tensor) -> tuple[Tensor, float]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from manymask.choices import Engine
 from manymask.data.case import Case
 from manymask.data.datasets.pairs import Pair
 from manymask.diffusion.sampling import SamplingConfig
@@ -23,16 +24,18 @@ class WindowedCases:
         seed: of the random numbers.
         sampling: how masks are drawn.
         tile: side of the windows in pixels of the image.
+        engine: what runs the networks, as `Segmenter` takes it.
 
     Raises:
         ManymaskError: the model is a codec or segments regions, or the side is out of range.
     """
 
     def __init__(
-        self, trained: TrainedModel, cases: Iterable[Case], samples: int, seed: int, sampling: SamplingConfig, tile: int
-    ) -> None:
+        self, trained: TrainedModel, cases: Iterable[Case], samples: int, seed: int, sampling: SamplingConfig, tile: int,
+        engine: Engine = "torch",
+    ) -> None:  # fmt: skip
         check_tile(tile, trained.recipe.crop)
-        self._segmenter = Segmenter(trained, engine="torch")
+        self._segmenter = Segmenter(trained, engine=engine)
         self._reads = {case.id: case.read for case in cases}
         self._samples, self._seed, self._sampling, self._tile = samples, seed, sampling, tile
 
