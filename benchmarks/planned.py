@@ -88,7 +88,7 @@ def difference(
 
 
 def main(options: Options) -> None:
-    """Trains and scores all of them, prints the table and writes OUT/planned.json."""
+    """Trains and scores all of them, prints the table and writes OUT/comparison.json."""
     from manymask.data.store import Store
 
     run, store = planned(options)
@@ -100,7 +100,7 @@ def main(options: Options) -> None:
         own = difference(ours["cases"], theirs["cases"], groups) | {"dice": theirs["metrics"]["dice"]}
         found["differences"][name] = own
     about = {"data": options.data.name, "minutes": options.minutes, "cases": len(ours["cases"])}
-    write_json(options.out / "planned.json", {**about, **found, "git": git_revision(), "hardware": hardware()})
+    write_json(options.out / "comparison.json", {**about, **found, "git": git_revision(), "hardware": hardware()})
     best = max(found["differences"], key=lambda name: found["differences"][name]["dice"]["mean"], default=None)
     dice = found["planned"]
     print(f"{options.data.name}, {options.minutes:g} minutes, {len(ours['cases'])} test images")
