@@ -34,6 +34,11 @@ $(VENV)/.test: $(VENV)/.base
 	$(PIP) -e '.[test]'
 	@touch $@
 
+# an S3 server for tests/inference/test_buckets.py: its packages do not fit to those of the extras
+$(VENV)/s3/bin/moto_server: | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/s3
+	$(VENV)/s3/bin/python -m pip install -q 'moto[server,s3]==5.2.5'
+
 $(VENV)/.docs: $(VENV)/.base
 	$(PIP) -e '.[docs]'
 	@touch $@
@@ -61,14 +66,14 @@ unit: $(VENV)/.test  ## the fast tests: no browser, no archive, no npm, no lint
 	$(PYTEST) -m '$(FAST)' $(ARGS)
 
 # signals act on the whole process, so their tests have one of their own, without what all others have loaded
-test: lint  ## lint, then all tests except the slow ones
+test: lint $(VENV)/s3/bin/moto_server  ## lint, then all tests except the slow ones
 	$(PYTEST) --ignore=tests/test_signals.py --ignore=tests/training $(ARGS)
 	$(PYTEST) tests/test_signals.py tests/training $(ARGS)
 
-test-all: lint  ## lint, then all tests, slow ones included
+test-all: lint $(VENV)/s3/bin/moto_server  ## lint, then all tests, slow ones included
 	$(PYTEST) -m '' $(ARGS)
 
-coverage: $(VENV)/.test  ## tests with coverage, which must not fall below the floor
+coverage: $(VENV)/.test $(VENV)/s3/bin/moto_server  ## tests with coverage, which must not fall below the floor
 	$(PYTEST) --cov=manymask --cov-report=term:skip-covered --cov-report=html:build/coverage --cov-fail-under=$(COVERAGE) $(ARGS)
 
 docs: $(VENV)/.docs  ## the documentation site in build/site; warnings are errors

@@ -13,20 +13,25 @@ if TYPE_CHECKING:
     from manymask.inference.tally import RunSummary
 
 
-def found_entries(inputs: Sequence[str], verb: Callable[..., Any]) -> "tuple[list[Entry], RunSummary]":
-    """What there is to segment, and the counts to go on with; what cannot be segmented is printed.
+def tally_of(verb: Callable[..., Any]) -> "RunSummary":
+    """Counts of a run, whose errors name the flags of a verb."""
+    from manymask.inference.tally import RunSummary
+
+    return RunSummary(worded=partial(worded, accepted=inspect.signature(verb).parameters))
+
+
+def found_entries(inputs: Sequence[str], tally: "RunSummary") -> "list[Entry]":
+    """What there is to segment; what cannot be segmented is printed and counted.
 
     Args:
         inputs: as the user named them.
-        verb: whose flags errors may name.
+        tally: the counts.
     """
     from manymask.inference.entries import announce, find_entries
-    from manymask.inference.tally import RunSummary
 
     entries, found = find_entries(inputs)
-    tally = RunSummary(worded=partial(worded, accepted=inspect.signature(verb).parameters))
     announce(found, tally)
-    return entries, tally
+    return entries
 
 
 def chosen_model(model: str | None, entries: "Sequence[Entry]") -> str:

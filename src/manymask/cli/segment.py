@@ -11,7 +11,7 @@ import tyro
 
 from manymask.choices import Engine, Form, Place, SamplerName
 from manymask.cli import flags
-from manymask.cli.inputs import chosen_model, found_entries
+from manymask.cli.inputs import chosen_model, found_entries, tally_of
 from manymask.cli.wording import at_least_one, in_range
 from manymask.errors import ConfigError
 
@@ -47,9 +47,9 @@ def segment(
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as DICOM too.
 
     Args:
-        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders of them, or the DICOMweb address of a series (https://…).
+        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders (s3://… too), or the DICOMweb address of a series (https://…).
         model: a name of `manymask models`, a model or run folder, or hf://ORG/NAME. Needed unless one model alone fits.
-        out: gets one folder for each image, and one for each series or volume.
+        out: gets one folder for each image, and one for each series or volume; s3://… too.
         samples: how many masks are drawn.
         sampler: the model's own if not given.
         steps: of the sampler, 1 … 1000; the model's own number if not given.
@@ -74,19 +74,20 @@ def segment(
     from manymask.io.dicom.deidentify import Anonymiser
     from manymask.io.window import parse_window
 
-    _check_segment(model, None if on == "ray" else Path(out), samples, threshold)
+    _check_segment(model, None if on == "ray" else out, samples, threshold)
     request = Request(Path(out), _one_mask(samples, sampler, steps, alpha) if fast else samples, seed,
         SamplingConfig(sampler, steps), threshold, [parse_roi(text) for text in roi], parse_window(window) if window else None,
         Anonymiser() if anonymise else None, store, fractional, alpha, form, resume, tile=tile)  # fmt: skip
     if on == "ray":
         return _on_ray(inputs, model, request, out, engine, {"--slices": slices, "--fast": fast})
-    return _segmented(inputs, model, request, engine, parse_slices(slices) if slices else None, fast)
+    return _segmented(inputs, model, request, out, engine, parse_slices(slices) if slices else None, fast)
 
 
 def _segmented(
     inputs: tuple[str, ...],
     model: str | None,
     request: "Request",
+    out: str,
     engine: Engine,
     numbers: tuple[int, int] | None,
     fast: bool,
@@ -98,20 +99,24 @@ def _segmented(
     from manymask.inference.entries import between
     from manymask.inference.jobs import count_of
     from manymask.inference.segmenter import Segmenter
+    from manymask.inference.staging import staged
 
-    entries, tally = found_entries(inputs, segment)
-    if request.anonymiser is not None and request.store:
-        _check_no_archive(entries)
-    if numbers is not None and entries:
-        entries = between(entries, *numbers, tally)
-    if not entries:
-        return 2
-    segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine, images=count_of(entries) or 1)
-    if fast:
-        request = replace(request, sampling=one_pass(segmenter.model))
-    segmenter.model.resolve(request.sampling)
-    segment_all(segmenter, entries, request, tally)
-    print("\n".join(tally.lines(request.out)))
+    tally = tally_of(segment)
+    with staged(inputs, out, tally) as here:
+        request = replace(request, out=here.out, publish=here.publish)
+        entries = found_entries(here.inputs, tally) if here.inputs else []
+        if request.anonymiser is not None and request.store:
+            _check_no_archive(entries)
+        if numbers is not None and entries:
+            entries = between(entries, *numbers, tally)
+        if not entries:
+            return 2
+        segmenter = Segmenter(load_model(chosen_model(model, entries)), engine=engine, images=count_of(entries) or 1)
+        if fast:
+            request = replace(request, sampling=one_pass(segmenter.model))
+        segmenter.model.resolve(request.sampling)
+        segment_all(segmenter, entries, request, tally)
+    print("\n".join(tally.lines(out)))
     return 2 if tally.failed or tally.incomplete else 0
 
 
@@ -145,10 +150,15 @@ def _on_ray(
     require("ray", "a Ray cluster", "ray.data")
     from manymask.inference.cluster import segment_on_ray
 
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    tally = segment_on_ray(inputs, model, request, out, engine, cores=int(threads) if threads.isdigit() else 1)
+    tally = segment_on_ray(inputs, model, request, out, engine, cores=cores_of_each())
     print("\n".join(tally.lines(out)))
     return 2 if tally.failed else 0
+
+
+def cores_of_each() -> int:
+    """Cores of each actor on Ray: OMP_NUM_THREADS, or 1."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(threads)) if threads.isdigit() else 1
 
 
 def _check_no_archive(entries: Sequence[object]) -> None:
@@ -175,15 +185,16 @@ def parse_slices(text: str) -> tuple[int, int]:
     return first, last
 
 
-def _check_segment(model: str | None, out: Path | None, samples: int, threshold: float) -> None:
+def _check_segment(model: str | None, out: str | None, samples: int, threshold: float) -> None:
     from manymask.hub.catalogue import find_model
+    from manymask.io.remote import is_bucket
 
     at_least_one("--samples", samples)
     if not 0 < threshold < 1:
         raise ConfigError(f"--threshold must lie between 0 and 1, not {threshold}")
     if model is not None:
         find_model(model)
-    if out is not None and out.exists() and not out.is_dir():
+    if out is not None and not is_bucket(out) and Path(out).exists() and not Path(out).is_dir():
         raise ConfigError(f"{out} is a file; --out names a folder")
 
 
@@ -201,6 +212,7 @@ def serve(
     max_files_each: int = 3000,
     grace_seconds: int = 20,
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    replicas: int | None = None,
 ) -> None:
     """The web page, and the same over HTTP: drop an image, watch the masks come, move the threshold, download.
 
@@ -218,14 +230,16 @@ def serve(
         grace_seconds: that the drawing in progress may still take when the server is to end.
         allow_host: a further name that browsers may call this server by, such as the one of a proxy before it; give it
             several times for several names.
+        replicas: so many servers behind the one address, on the Ray cluster that RAY_ADDRESS names or on this computer.
     """
+    from manymask.extras import require
     from manymask.hub.catalogue import find_model, list_models
     from manymask.serving.server import serve as serve_page
     from manymask.serving.service import Limits
 
     in_range("--port", port, 1, 65535)
     for flag, value in (("--max-megabytes", max_megabytes), ("--max-waiting", max_waiting),
-                        ("--grace-seconds", grace_seconds)):  # fmt: skip
+                        ("--grace-seconds", grace_seconds), ("--replicas", 1 if replicas is None else replicas)):  # fmt: skip
         at_least_one(flag, value)
     models = model or tuple(list_models())
     if not models:
@@ -236,7 +250,12 @@ def serve(
         max_megabytes, max_megabytes_at_once, megapixels=max_megapixels, waiting=max_waiting,
         waiting_each=max_waiting_each, kept=max_megabytes_kept, kept_files=max_files_each,
     )  # fmt: skip
-    serve_page(models, host, port, limits, allow_host, grace_seconds)
+    if replicas is None:
+        return serve_page(models, host, port, limits, allow_host, grace_seconds)
+    require("ray", "a server of several replicas", "ray.serve")
+    from manymask.serving.replicas import serve_replicas
+
+    serve_replicas(models, replicas, host, port, limits, allow_host, grace_seconds, cores_of_each())
 
 
 def demo(*, out: Annotated[Path, flags.OUT] = Path("demo"), minutes: float = 4.0, seed: int = 0) -> None:

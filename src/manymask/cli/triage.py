@@ -7,7 +7,7 @@ import tyro
 
 from manymask.choices import SamplerName
 from manymask.cli import flags
-from manymask.cli.inputs import chosen_model, found_entries
+from manymask.cli.inputs import chosen_model, found_entries, tally_of
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
@@ -56,7 +56,8 @@ def triage(
 
     _check(model, out, samples, find, export)
     allowed = parse_budget(budget)
-    entries, tally = found_entries(inputs, triage)
+    tally = tally_of(triage)
+    entries = found_entries(inputs, tally)
     if not entries:
         return 2
     segmenter = Segmenter(load_model(chosen_model(model, entries)), images=count_of(entries) or 1)

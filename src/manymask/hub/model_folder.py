@@ -11,6 +11,7 @@ MODEL/LICENSE              the terms of the data it was trained on
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -159,6 +160,19 @@ def load_model(name: Path | str, **download: Any) -> TrainedModel:
     trained = TrainedModel(model.eval(), recipe, stage, provenance, training_ids, title, use, hashes)
     trained.calibration = _read_calibration(folder / calibration.FILE, trained)
     return trained
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The files of a model folder by their names in it, for machines that do not have it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> Path:
+    """Writes what `read_files` gave; returns the folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def read_settings(name: Path | str) -> tuple[Recipe, Stage, Provenance]:

@@ -86,9 +86,8 @@ def segment_all(
 def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
     """Segment every picture of every entry, as `segment_all` says."""
     ask = run.request
-    record = run.segmenter.record(
-        SourceRecord(), ask.samples, ask.seed, ask.sampling, ask.threshold, ask.rois, ask.tile
-    )
+    settings = ask.samples, ask.seed, ask.sampling, ask.threshold, ask.rois, ask.tile
+    record = run.segmenter.record(SourceRecord(), *settings)
     run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
     with working_folder(run.request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
@@ -244,6 +243,7 @@ class Run:
                     self.bar.update()
                 if outcome.job.last:
                     self.end(underway)
+                    self.request.publish(self.taken)
         finally:
             discard(group)
 

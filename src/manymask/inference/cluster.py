@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import fsspec
 import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
@@ -24,7 +23,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from manymask.choices import Engine
 from manymask.errors import InputError, ManymaskError
 from manymask.hub.catalogue import find_model
-from manymask.hub.model_folder import load_model
+from manymask.hub.model_folder import load_model, read_files, write_files
 from manymask.inference.failures import FullError, reported
 from manymask.inference.request import Request
 from manymask.inference.segmenter import Segmenter
@@ -32,6 +31,7 @@ from manymask.inference.table import open_table, result_row, write_rows
 from manymask.inference.tally import RunSummary, say
 from manymask.io.raster import SUFFIXES
 from manymask.io.record import SourceRecord
+from manymask.io.remote import files_below, open_system, why
 from manymask.progress import Progress
 
 PART = 256  # images at most of a file of the table, and of what a lost machine draws again
@@ -71,10 +71,7 @@ class PartDrawer:
         self.job: Job = ray.get(job)
         torch.set_num_threads(self.job.cores)
         with TemporaryDirectory(prefix="manymask-") as place:
-            folder = Path(place) / self.job.name
-            for name, content in self.job.model.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(content)
+            folder = write_files(self.job.model, Path(place) / self.job.name)
             self.segmenter = Segmenter(load_model(folder), engine=self.job.engine)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +117,7 @@ def _ahead(pool: ThreadPoolExecutor, inputs: Sequence[str]) -> Iterator[Any]:
 
 
 def _content(address: str) -> bytes:
-    system, path = fsspec.url_to_fs(address)
+    system, path = open_system(address)
     content: bytes = system.cat_file(path)
     return content
 
@@ -139,8 +136,11 @@ def list_images(inputs: Sequence[str]) -> tuple[list[str], int]:
     """
     found, others = set[str](), 0
     for address in inputs:
-        system, path = fsspec.url_to_fs(address)
-        files = [path] if system.isfile(path) else system.find(path)
+        system, path = open_system(address)
+        try:
+            files = files_below(system, path)
+        except OSError as error:
+            raise InputError(f"{address}: {why(error)}") from None
         if not files:
             raise InputError(f"{address}: no such file or folder")
         named = {system.unstrip_protocol(file) for file in files if _is_image(file) or file == path}
@@ -204,27 +204,43 @@ def segment_on_ray(
     tally.reused += len(images) - len(waiting)
     tally.done += tally.reused
     if waiting:
-        content = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         asked = Request(
             Path(), request.samples, request.seed, request.sampling, request.threshold, request.rois, alpha=alpha
         )
-        _draw(waiting, Job(content, folder.resolve().name, engine, asked, out, cores), tally)
+        _draw(waiting, Job(read_files(folder), folder.resolve().name, engine, asked, out, cores), tally)
     return tally
+
+
+def join_cluster() -> None:
+    """Join the Ray cluster that `RAY_ADDRESS` names, or start one on this machine, unless that was done before."""
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+
+
+def room_for_actors(cores: int) -> tuple[int, dict[str, float]]:
+    """How many actors the cluster has room for, and what each needs: a GPU where there are some, else cores.
+
+    Args:
+        cores: of each actor.
+
+    Returns:
+        The number, at least 1, and the options of Ray.
+    """
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    needed: dict[str, float] = {"num_gpus": 1} if gpus else {"num_cpus": cores}
+    return max(1, gpus or int(resources.get("CPU", 1)) // cores), needed
 
 
 def _draw(images: Sequence[str], job: Job, tally: RunSummary) -> None:
     """Runs the job on the cluster."""
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    join_cluster()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    actors = max(1, gpus or int(resources.get("CPU", 1)) // job.cores)
-    needed: dict[str, float] = {"num_gpus": 1} if gpus else {"num_cpus": job.cores}
+    actors, needed = room_for_actors(job.cores)
     size = max(1, min(PART, len(images) // (4 * actors)))
     run = uuid.uuid4().hex[:8]
     parts = [

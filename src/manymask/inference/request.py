@@ -1,6 +1,6 @@
 """What a run of `segment` or `triage` is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from manymask.diffusion.sampling import SamplingConfig
 from manymask.inference.preprocess import Point
 from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.window import Window
+
+
+def unpublished(names: Collection[str]) -> None:
+    """Results stay where they are."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Request:
         batch: images that are drawn in one pass. If None, 1 on the CPU, where more save nothing, and 16 on an accelerator.
             Masks do not depend on it.
         tile: side of the windows that larger images are drawn in; see `Segmenter.segment`.
+        publish: called after each image and series with the names of all results of the run in `out`.
     """
 
     out: Path
@@ -50,6 +55,7 @@ class Request:
     resume: bool = False
     batch: int | None = None
     tile: int | None = None
+    publish: Callable[[Collection[str]], None] = unpublished
 
     def output(self) -> dict[str, Any]:
         """What was requested beside the settings of `Record`, as in result.json."""

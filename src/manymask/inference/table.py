@@ -12,7 +12,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -25,6 +24,7 @@ from manymask.inference.segmentation import Segmentation
 from manymask.inference.summary import COLUMNS, row
 from manymask.io.atomic import atomic_file
 from manymask.io.raster import png_bytes
+from manymask.io.remote import open_system
 
 _TEXT = ("unit", "foreign", "warnings")
 SCHEMA = pa.schema(
@@ -90,7 +90,7 @@ def write_rows(out: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _put(out: str, name: str, content: bytes) -> None:
-    system, folder = fsspec.url_to_fs(out)
+    system, folder = open_system(out)
     if isinstance(system, LocalFileSystem):
         with atomic_file(Path(folder) / name) as beside:
             beside.write_bytes(content)
@@ -111,7 +111,7 @@ def open_table(out: str, settings: Mapping[str, Any]) -> set[str]:
     Raises:
         ConfigError: the table was made with other settings.
     """
-    system, folder = fsspec.url_to_fs(out)
+    system, folder = open_system(out)
     wanted = json.loads(json.dumps(settings))
     if system.exists(f"{folder}/job.json"):
         found = json.loads(system.cat_file(f"{folder}/job.json"))

@@ -1,7 +1,8 @@
 """What a run says of itself: how many images are done, what failed, and each kind of warning once."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +71,30 @@ class RunSummary:
         return said
 
 
+_SHOWN: dict[str, str] = {}
+
+
+@contextmanager
+def shown_as(addresses: Mapping[str, str]) -> Iterator[None]:
+    """Inside, `say` shows addresses in place of the local copies of their files.
+
+    Args:
+        addresses: by the paths of the copies.
+
+    Yields:
+        Nothing.
+    """
+    _SHOWN.update(addresses)
+    try:
+        yield
+    finally:
+        for local in addresses:
+            _SHOWN.pop(local)
+
+
 def say(line: object) -> None:
     """Print one line on stderr without breaking the progress bar."""
-    tqdm.write(f"manymask: {line}", file=sys.stderr)
+    text = str(line)
+    for local, address in _SHOWN.items():
+        text = text.replace(local, address)
+    tqdm.write(f"manymask: {text}", file=sys.stderr)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+CLIENT = b"x-client"  # names a client, who stays with one replica
 LOCAL = ("localhost", "127.0.0.1", "::1")
 # Gradio's page runs inline scripts and compiles templates; nothing comes from elsewhere, and nobody frames the page
 POLICY = (
@@ -123,3 +124,22 @@ class Departures:
             await self.app(scope, receive, send)
         finally:
             self.left(found[1])
+
+
+class NamedVisitor:
+    """Middleware of the proxies: who names no client is the client of this address."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope.get("client") and all(name != CLIENT for name, _ in scope["headers"]):
+            scope = {**scope, "headers": [*scope["headers"], (CLIENT, scope["client"][0].encode())]}
+        await self.app(scope, receive, send)
+
+
+def proxy_middleware() -> list[Any]:
+    """What the proxies of Ray Serve put before each request."""
+    from starlette.middleware import Middleware
+
+    return [Middleware(NamedVisitor)]

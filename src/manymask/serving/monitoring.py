@@ -2,10 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from manymask._version import __version__
 from manymask.serving.guard import answer
@@ -93,19 +96,47 @@ class Monitor:
             time.sleep(0.05)
 
 
-class Monitoring:
-    """Answers `/healthz` and `/metrics`; counts all other requests."""
+def merged(texts: Mapping[str, str]) -> str:
+    """The metrics of several servers as those of one, each with the label `replica`. texts: by the name of the server."""
+    families = dict[str, Metric]()
+    for replica, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                whole.add_sample(sample.name, {**sample.labels, "replica": replica}, sample.value)
+    registry = CollectorRegistry()
+    registry.register(_Collected(list(families.values())))
+    return generate_latest(registry).decode()
 
-    def __init__(self, app: Any, monitor: Monitor) -> None:
-        self.app, self.monitor = app, monitor
+
+class _Collected(Collector):
+    """Metrics that were read elsewhere."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self.families
+
+
+class Monitoring:
+    """Answers `/healthz` and `/metrics`; counts all other requests.
+
+    metrics: gives the text in place of the monitor's own, if this server is one of several.
+    """
+
+    def __init__(self, app: Any, monitor: Monitor, metrics: Callable[[], Awaitable[str]] | None = None) -> None:
+        self.app, self.monitor, self.metrics = app, monitor, metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         if scope["path"] in (HEALTH, METRICS) and scope["method"] in ("GET", "HEAD"):
-            told = self.monitor.health() if scope["path"] == HEALTH else (200, self.monitor.metrics())
-            await answer(send, *told)
+            if scope["path"] == HEALTH:
+                await answer(send, *self.monitor.health())
+            else:
+                await answer(send, 200, await self.metrics() if self.metrics else self.monitor.metrics())
             return
 
         async def watched(message: Any) -> None:
