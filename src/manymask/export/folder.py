@@ -7,6 +7,7 @@ DIR/LICENSE               the terms of the data that the model was trained on
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from manymask._version import __version__
 from manymask.choices import ExportedEngine
+from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, InputError
 from manymask.export.convert import BATCH, OPSET, require_engine, write_onnx
 from manymask.export.graph import MaskGraph, example
+from manymask.export.int8 import examples, quantise, require_int8
 from manymask.export.sessions import Session, session_of
 from manymask.hub.model_folder import TrainedModel
 from manymask.io.atomic import atomic_folder, write_json
@@ -55,7 +58,8 @@ def export_model(
     engine: ExportedEngine,
     sampling: SamplingConfig | None = None,
     samples: int = 5,
-) -> Parity:
+    labelled: tuple[Store, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Write a segmenter as one graph for another engine, once its masks were compared with torch's.
 
     Args:
@@ -64,14 +68,19 @@ def export_model(
         engine: "onnx" or "openvino".
         sampling: how masks are drawn; the model's default if None.
         samples: number of masks per image.
+        labelled: for 8 bits: a store, as `matched_store` returns it, and cases of it that the model was not trained on.
 
     Returns:
-        How far the engine is from torch.
+        The content of export.json: `parity` says how far the engine is from torch in single precision, `int8` how far 8 bits
+        are from that.
 
     Raises:
-        ManymaskError: the model cannot be exported, an extra is missing, or the engine's masks differ from torch's.
+        ManymaskError: the model cannot be exported, an extra is missing, the engine's masks differ from torch's, or the Dice
+            in 8 bits from that in single precision.
     """
     require_engine(engine)
+    if labelled is not None:
+        require_int8(engine)
     graph = graph_of(trained, sampling, samples)
     inputs = example(graph, trained.recipe.channels, trained.recipe.size)
     with atomic_folder(out, ours="export.json") as folder:
@@ -81,10 +90,14 @@ def export_model(
             path = _as_openvino(path)
         found = compare(graph, session_of(path), inputs)
         _check(found, engine)
-        write_json(folder / "export.json", facts(trained, graph, engine, inputs, found))
+        content = facts(trained, graph, engine, inputs, found)
+        if labelled is not None:
+            made, failed = quantise(path, engine, examples(graph, *labelled))
+            content["int8"] = asdict(made) | {"failed": [asdict(each) for each in failed]}
+        write_json(folder / "export.json", content)
         shutil.copyfile(Path(__file__).with_name("runner.py"), folder / "runner.py")
         (folder / "LICENSE").write_text(trained.licence.text, encoding="utf-8")
-    return found
+    return content
 
 
 def graph_of(trained: TrainedModel, sampling: SamplingConfig | None, samples: int) -> MaskGraph:
