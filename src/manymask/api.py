@@ -237,9 +237,9 @@ def _promises(
 
 def calibrate(
     model: TrainedModel | Path | str,
-    data: Store | Path | str,
+    data: Store | Scored | Path | str,
     *,
-    split: CalibrationSplit = "val",
+    split: CalibrationSplit | None = None,
     scheme: str | None = None,
     samples: int = 5,
     seed: int = 0,
@@ -252,8 +252,9 @@ def calibrate(
 
     Args:
         model: a loaded model, which gets the calibration; or a model folder, which is left as it is.
-        data: a store, or its folder.
-        split: which of its images; cases that the model was trained on are refused.
+        data: a store, its folder, or any folder of images and masks.
+        split: which of its images, "val" of a store and all of a folder if None; cases that the model was trained on are
+            refused.
         scheme: split scheme of the store; the one that the model was trained with if None.
         samples: masks per image; the calibration holds for this number alone.
         seed: of the drawn masks.
@@ -276,8 +277,11 @@ def calibrate(
         raise ConfigError(f"alphas must be shares between 0 and 1, not {alphas!r}", parameter="alphas")
     trained = model if isinstance(model, TrainedModel) else load_model(model)
     config = CalibrationConfig(samples, seed, sampling or SamplingConfig(), tuple(sorted(set(alphas))))
-    store = matched_store(trained.recipe, _store(data))
-    trained.calibration = fit_calibration(trained, store, config, split, scheme, limit, progress)
+    with data_to_score(data, trained.recipe, None if split == "all" else split, scheme) as scored:
+        store = matched_store(trained.recipe, scored.store)
+        whole = scored.temporary and scored.scheme == "all"
+        of = split or ("all" if whole else "val")
+        trained.calibration = fit_calibration(trained, store, config, of, scored.scheme, limit, progress)
     return trained.calibration
 
 

@@ -18,6 +18,7 @@ class ManymaskError(Exception):
         path: the file or folder that is meant, if there is one.
         parameter: the name of the argument or setting that is wrong, such as `steps`.
         remedies: names of parameters of which another value would help, such as `mask_labels`.
+        details: a line for each of several problems, where the message announces them.
     """
 
     def __init__(
@@ -27,16 +28,22 @@ class ManymaskError(Exception):
         path: os.PathLike[str] | str | None = None,
         parameter: str | None = None,
         remedies: Iterable[str] = (),
+        details: Iterable[str] = (),
     ) -> None:
         super().__init__(message)
         self.path = path
         self.parameter = parameter
         self.remedies = tuple(remedies)
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"  {line}" for line in self.details)])
 
     def reworded(self, message: str) -> Self:
         """The same error, of the same type and with the same fields, with another message."""
         other = copy.copy(self)
         other.args = (message,)
+        other.details = ()
         return other
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from manymask.cli.wording import worded
 from manymask.data import store as stores
 from manymask.data.case import Source, random_scheme
 from manymask.data.datasets import folder, sections
@@ -372,6 +373,9 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once_and_can_be_left_out(tmp
     assert first == "8 of 20 cases cannot be used; mend them, or leave them out:"
     assert len(kinds) == 5 and "p1.png" in kinds[0] and "(and 3 more like it: p2, p3, p4)" in kinds[0]
     assert not (tmp_path / "store").exists()
+    said = worded(caught.value, {"skip_bad"}).splitlines()
+    assert said[0] == "8 of 20 cases cannot be used; mend them, or leave them out (--skip-bad):"
+    assert said[1:] == kinds
     store = prepare(source, tmp_path / "store", 32, 3, skip_bad=True)
     assert set(store.ids) == {f"p{k}" for k in (0, *range(9, 20))}
     assert store.warnings[0].startswith("8 left out: ") and "p6.png has no mask" in store.warnings[0]

@@ -162,6 +162,18 @@ def test_wrong_layout_says_what_was_expected_and_found(tmp_path):
             read(tmp_path)
 
 
+def test_images_whose_masks_have_another_name_hear_what_lies_beside_them(tmp_path):
+    for name in ("images/a.png", "reader_A/a.png", "reader_B/a.png"):
+        save(tmp_path / name, photo())
+    with pytest.raises(InputError) as caught:
+        folder.read(tmp_path)
+    said = str(caught.value).removeprefix(f"{tmp_path}: ")
+    assert said == (
+        "expected a folder masks beside images (several raters' folders are called masks-0, masks-1 …), masks beside their "
+        "images (NAME_mask), or a COCO or labelme file, found reader_A, reader_B"
+    )
+
+
 def test_names_of_two_kinds_are_refused_lest_a_patient_cross_the_split(tmp_path):
     for name in ("a__1", "a__2", "b__1", "lone"):
         save(tmp_path / "images" / f"{name}.png", photo())

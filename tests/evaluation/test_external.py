@@ -43,6 +43,24 @@ def test_a_folder_gives_the_numbers_of_a_store(drawing_model, tmp_path):
     assert found.data.scheme == "all" and found.metrics["ged"]["n"] == 5 and found.baselines == kept.baselines
 
 
+def test_a_folder_calibrates_as_a_store_of_it_does(drawing_model, tmp_path, monkeypatch, capsys):
+    cases = phantoms().cases[:20]
+    source = lay_out(tmp_path / "in", cases)
+    store = prepare(Source("p", cases, {"all": {"train": [], "val": [], "test": []}}, ""), tmp_path / "store", 64, 1)
+    kept = api.calibrate(drawing_model, store, split="all", samples=2, alphas=(0.2,), progress=False)
+    flags = ("calibrate", "--model", drawing_model, "--data", source, "--samples", 2, "--alphas", 0.2)
+    assert run(monkeypatch, *flags, "--out", tmp_path / "calibrated") == 0
+    found = load_model(tmp_path / "calibrated").calibration
+    assert (found.risks[0].outer, found.risks[0].inner) == pytest.approx(
+        (kept.risks[0].outer, kept.risks[0].inner), 1e-5
+    )
+    assert found.origin.cases == kept.origin.cases and len(found.origin.cases) == 20
+    assert (found.origin.split, found.origin.scheme) == ("all", "all")
+    assert "layout: images in images" in capsys.readouterr().out
+    assert run(monkeypatch, *flags, "--out", tmp_path / "other", "--split", "val") == 2
+    assert "not split into train, val and test" in capsys.readouterr().err
+
+
 def test_nothing_is_left_behind_and_what_was_found_is_printed(drawing_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
     (tmp_path / "t").mkdir()

@@ -34,7 +34,7 @@ def warned(recipe, picture, rois=(), consensus=None, masks=None, use=None):
     shape = view.image.shape[:2]
     found = disk(shape, (shape[1] // 2, shape[0] // 2)) if consensus is None else consensus
     drawn = found.float()[None].repeat(3, 1, 1) if masks is None else masks
-    return cautions(use or intended(recipe.dataset), recipe, picture, view, rois, drawn, found)
+    return cautions(use or intended(recipe), recipe, picture, view, rois, drawn, found)
 
 
 def dicom(pixels, modality):

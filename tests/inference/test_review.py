@@ -1,12 +1,14 @@
 """What a review of the most doubtful images is expected to find, by value."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manymask.errors import ConfigError
-from manymask.inference.review import POINTS, Review, parse_budget, unlike
+from manymask.inference.review import POINTS, Review, parse_budget, promised, unlike
 
 EXAMPLE = Review(np.array([0.5, 0.25, 0.125, 0.125]))
 PROBABILITIES = st.lists(st.floats(1e-4, 1), min_size=1, max_size=300)
@@ -53,6 +55,16 @@ def test_the_promise_holds_on_average_when_the_probabilities_are_right():
     fails = rng.random((4000, 200)) < p
     assert fails[:, :20].sum(axis=1).mean() == pytest.approx(review.found(20), rel=0.02)
     assert fails[:, :20].sum() / fails.sum() == pytest.approx(review.share(20), abs=0.01)
+
+
+def test_small_numbers_of_failures_are_not_said_to_be_none():
+    origin = SimpleNamespace(cases=range(260), data="isic2018", failures=20)
+    calibration = SimpleNamespace(origin=origin, foreign=object())
+    one, *rest = promised(Review(np.array([0.0096, 0.0057, 0.0057, 0.0057])), 1, calibration, 0)
+    assert one.startswith("Review this 1 of 4 images: it is expected to hold 0.01 of 0.03 failures (36 %).")
+    assert rest[0] == "Less than one failure is expected in all of them."
+    two, *_ = promised(Review(np.array([0.75, 0.5, 0.25])), 2, calibration, 0)
+    assert two.startswith("Review these 2 of 3 images: they are expected to hold 1.2 of 1.5 failures (83 %).")
 
 
 def test_no_images_need_no_review():

@@ -114,6 +114,10 @@ def test_table_holds_what_the_library_predicts_the_most_doubtful_first(triage, c
     assert float(rows[made["find"]["images"] - 1]["expected_found"]) >= 0.9 - 1e-4
     assert made["curve"][0] == [0, 0] and made["curve"][-1] == [1, 1] and made["complete"]
     assert made["calibration"]["cases"] == 40
+    assert triage(calibrated, "--find", 0.9) == 0
+    again, needed = facts(tmp_path / "out"), made["find"]["images"]
+    assert again["budget"]["images"] == needed and again["budget"]["expected_share"] >= 0.9
+    assert [row["review"] for row in table(tmp_path / "out")].count("yes") == needed
 
 
 def test_without_a_calibration_agreement_sorts_and_nothing_is_promised(triage, drawing_model, tmp_path, capsys):

@@ -32,7 +32,7 @@ def test_list_of_dropped_images_is_sorted_by_headings_and_shows_a_picture_by_its
         "document.querySelector('.mm-list-status').textContent.startsWith('4 of 4 images segmented')"
     )
     assert not page.locator(".mm-list-stop").is_visible()
-    assert page.inner_text(".mm-promise p >> nth=0").startswith("Review these 1 of 4 images: they are expected to hold")
+    assert page.inner_text(".mm-promise p >> nth=0").startswith("Review this 1 of 4 images: it is expected to hold")
     failures = [float(text.split()[0]) for text in page.locator(".mm-scroll td.mm-failure").all_inner_texts()]
     assert failures == sorted(failures, reverse=True)
     assert page.locator(".mm-scroll td.mm-order").all_inner_texts() == ["1 · review", "2", "3", "4"]

@@ -59,7 +59,8 @@ def test_rows_are_what_segment_gives_the_most_doubtful_first(client, page_server
     held = Review(np.array([row["failure"] for row in found["rows"]]))
     assert found["review"] == 1 and found["calibrated"] and found["ended"] == "whole"
     first, *_, last = found["promise"]
-    assert first.startswith(f"Review these 1 of 4 images: they are expected to hold {held.found(1):.1f} of")
+    hold = f"{held.found(1):{'.1f' if held.expected >= 1 else '.1g'}}"
+    assert first.startswith(f"Review this 1 of 4 images: it is expected to hold {hold} of")
     assert last.startswith("4 of 4 images are unlike the training images")
 
 
@@ -98,7 +99,7 @@ def test_picture_that_cannot_be_segmented_is_a_row_with_the_reason_and_counts_fo
     found = triage(client, images, model="calibrated")
     assert found["rows"][-1]["name"] == "phantom-0" and "flat" in found["rows"][-1]["error"]
     assert str(page_server.folder) not in found["rows"][-1]["error"] and found["rows"][-1]["doubt"] is None
-    assert found["failed"] == 1 and found["promise"][0].startswith("Review these 1 of 3 images")
+    assert found["failed"] == 1 and found["promise"][0].startswith("Review this 1 of 3 images")
 
 
 def test_rows_without_a_doubt_come_last_and_equals_stay_in_order():
@@ -113,7 +114,7 @@ def test_stopped_list_keeps_its_rows_and_speaks_of_them_alone(page_server, image
             if len(listing.rows) == 2:
                 line.stop("me")
     assert listing.ended == "stopped" and len(listing.rows) == 2
-    assert listing.value()["promise"][0].startswith("Review these 1 of 2 images")
+    assert listing.value()["promise"][0].startswith("Review this 1 of 2 images")
 
 
 def test_list_of_a_visitor_who_left_ends_at_once(page_server, images):

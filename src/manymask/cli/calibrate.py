@@ -16,7 +16,7 @@ def calibrate(
     model: Annotated[str, flags.MODEL],
     data: Annotated[Path, flags.DATA],
     out: Annotated[Path | None, flags.OUT] = None,
-    split: Literal["val", "test", "all"] = "val",
+    split: Literal["val", "test", "all"] | None = None,
     scheme: str | None = None,
     samples: Annotated[int, flags.SAMPLES] = 5,
     seed: int = 0,
@@ -30,9 +30,9 @@ def calibrate(
 
     Args:
         model: a model folder, which gets calibration.json and a section in its card; or a model as `evaluate` takes it.
-        data: the prepared store.
+        data: the prepared store; or a folder of images and masks, which is read as `prepare folder` reads it.
         out: gets a calibrated copy of the model, which itself stays as it is. Needed for a model by name.
-        split: which of its images; `all` is for a folder of one's own. Images that the model was trained on are refused.
+        split: which of its images: val of a store, all of a folder. Images that the model was trained on are refused.
         scheme: the split of the store; by default the one that the model was trained with.
         samples: how many masks are drawn for each image. The calibration holds for this number alone.
         seed: of the drawn masks.
@@ -40,7 +40,8 @@ def calibrate(
         limit: use so many cases only, evenly spaced.
     """
     from manymask import api
-    from manymask.data.store import Store
+    from manymask.cli.data import print_survey
+    from manymask.evaluation.external import data_to_score
     from manymask.hub.catalogue import find_model, is_shared
     from manymask.hub.model_folder import load_model, save_calibration
     from manymask.io.atomic import check_replaceable
@@ -52,9 +53,12 @@ def calibrate(
     if out is not None:
         check_replaceable(out, "config.json")
     trained = load_model(model)
-    found = api.calibrate(
-        trained, Store(data), split=split, scheme=scheme, samples=samples, seed=seed, alphas=alphas, limit=limit
-    )
+    with data_to_score(data, trained.recipe, None if split == "all" else split, scheme) as scored:
+        if scored.temporary:
+            print_survey(scored.store)
+        found = api.calibrate(
+            trained, scored, split=split, scheme=scheme, samples=samples, seed=seed, alphas=alphas, limit=limit
+        )
     folder = out or find_model(model)
     save_calibration(trained, folder, found, find_model(model))
     _print(found)

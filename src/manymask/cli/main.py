@@ -97,7 +97,7 @@ def main() -> None:
         if os.environ.get("MANYMASK_DEBUG", "0") not in ("", "0"):
             raise
         said, code = explain(error, parameters_of(sys.argv[1:]))
-        print(f"manymask: {' '.join(said.splitlines())}", file=sys.stderr)
+        print(f"manymask: {said}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -175,11 +175,16 @@ def parameters_of(arguments: list[str]) -> Collection[str]:
 
 def explain(error: BaseException, accepted: Collection[str] = ()) -> tuple[str, int]:
     """What is said of an error, with the flags among `accepted` parameters that it is about; and the exit status."""
+    if isinstance(error, ManymaskError):
+        return worded(error, accepted), 2
+    said, code = _explain(error)
+    return " ".join(said.splitlines()), code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
     match error:
         case KeyboardInterrupt():
             return str(error) or "interrupted", getattr(error, "status", 130)
-        case ManymaskError():
-            return worded(error, accepted), 2
         case OSError() if error.filename is not None:  # a full disk, a place that cannot be written: theirs to mend too
             return f"{os.fsdecode(error.filename)}: {error.strerror}", 2
         case OSError():

@@ -18,7 +18,7 @@ def triage(
     *,
     model: Annotated[str | None, flags.MODEL] = None,
     out: Annotated[Path, flags.OUT] = Path("review"),
-    budget: str = "0.1",
+    budget: str | None = None,
     find: float | None = None,
     export: int = 0,
     samples: Annotated[int, flags.SAMPLES] = 5,
@@ -35,7 +35,7 @@ def triage(
         inputs: a folder of images, or what else `segment` takes.
         model: as `segment` takes it.
         out: gets triage.html, triage.csv and triage.json, and one folder for each image.
-        budget: how many images can be reviewed: a number (12), or a share of all (0.1).
+        budget: how many images can be reviewed: a number (12), or a share of all (0.1); a tenth unless `find` says more.
         find: the share of the failures to find, such as 0.9: says how many images must be reviewed for it.
         export: write so many of the most doubtful images with proposed masks to OUT/labelling, which `prepare folder` reads
             once the masks are corrected.
@@ -55,7 +55,7 @@ def triage(
     from manymask.inference.triage import CSV, PAGE, TriageRun
 
     _check(model, out, samples, find, export)
-    allowed = parse_budget(budget)
+    allowed = None if budget is None else parse_budget(budget)
     tally = tally_of(triage)
     entries = found_entries(inputs, tally)
     if not entries:

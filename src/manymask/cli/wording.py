@@ -15,15 +15,22 @@ def flag(parameter: str) -> str:
 
 
 def worded(error: ManymaskError, accepted: Collection[str]) -> str:
-    """What an error says, followed by those of its parameters that the verb accepts, as flags.
+    """What an error says on one line, followed by those of its parameters that the verb accepts, as flags.
 
     Args:
         error: the error to show.
         accepted: the names of the verb's parameters.
+
+    Returns:
+        The line; below it one for each of its details.
     """
     parameters = ([error.parameter] if error.parameter else []) + list(error.remedies)
     flags = [flag(name) for name in parameters if _NAMES.get(name, name) in accepted]
-    return f"{error} ({', '.join(dict.fromkeys(flags))})" if flags else str(error)
+    said = str(error.reworded(*error.args))  # without the details
+    if flags:
+        colon = ":" if said.endswith(":") else ""
+        said = f"{said.removesuffix(colon)} ({', '.join(dict.fromkeys(flags))}){colon}"
+    return "\n  ".join(" ".join(line.splitlines()) for line in (said, *error.details))
 
 
 def at_least_one(flag: str, value: int | None) -> None:

@@ -131,13 +131,14 @@ def report(problems: Mapping[str, ManymaskError], total: int) -> InputError:
     kinds: dict[str, list[str]] = {}
     for case, error in problems.items():
         kinds.setdefault(_kind(str(error), case), []).append(case)
-    lines = [f"{len(problems)} of {total} cases cannot be used; mend them, or leave them out:"]
+    lines = []
     for cases in list(kinds.values())[:MOST_KINDS]:
         rest = f" (and {len(cases) - 1} more like it: {listed(cases[1:])})" if len(cases) > 1 else ""
-        lines.append(f"  {problems[cases[0]]}{rest}")
+        lines.append(f"{problems[cases[0]]}{rest}")
     if len(kinds) > MOST_KINDS:
-        lines.append(f"  … and {len(kinds) - MOST_KINDS} kinds more")
-    return InputError("\n".join(lines), remedies=dict.fromkeys(remedies))
+        lines.append(f"… and {len(kinds) - MOST_KINDS} kinds more")
+    said = f"{len(problems)} of {total} cases cannot be used; mend them, or leave them out:"
+    return InputError(said, remedies=dict.fromkeys(remedies), details=lines)
 
 
 def _kind(message: str, case: str) -> str:

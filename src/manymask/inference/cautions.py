@@ -100,7 +100,8 @@ def doubts(
                 "off. What is predicted of its masks may not hold."
             )
         if each.presence is not None and each.presence < DOUBTFUL:
-            found.append(f"Nothing may be here{where}: the probability of a lesion is {100 * each.presence:.0f} %.")
+            few = 1 if 0 < each.presence < 0.01 else 0  # decimals, as on the page
+            found.append(f"Nothing may be here{where}: the probability of a lesion is {100 * each.presence:.{few}f} %.")
         elif each.failure >= PROBABLY:
             found.append(
                 f"The consensus{at} is probably wrong{where}: its predicted Dice is {each.dice:.2f} "

@@ -144,10 +144,11 @@ def promised(review: Review, k: int, calibration: Calibration, foreign: int, fin
         Sentences, the promise first.
     """
     n, origin = review.count, calibration.origin
-    failures = f"{review.found(k):.1f} of {review.expected:.1f} failures"
+    form = ".1f" if review.expected >= 1 else ".1g"
+    failures = f"{review.found(k):{form}} of {review.expected:{form}} failures"
+    first = f"this 1 of {n} images: it is" if k == 1 else f"these {k} of {n} images: they are"
     said = [
-        f"Review these {k} of {n} images: they are expected to hold {failures} ({100 * review.share(k):.0f} %). A failure "
-        f"is a Dice below {FAILURE:g}."
+        f"Review {first} expected to hold {failures} ({100 * review.share(k):.0f} %). A failure is a Dice below {FAILURE:g}."
     ]
     if find is not None:
         share = f"{100 * find:g} % of the failures"

@@ -62,14 +62,14 @@ class TriageRun(Run):
     """One call of `manymask triage`.
 
     Attributes:
-        budget: how many images can be reviewed.
+        budget: how many images can be reviewed; None for as many as `find` takes, or else a tenth.
         find: the share of the failures that should be found; None if no number of images is requested for one.
         ranked: the pictures that are done.
         why_not: why results are not calibrated; empty if they are.
         reused: how many results were there already.
     """
 
-    budget: Budget = BUDGET
+    budget: Budget | None = None
     find: float | None = None
     ranked: list[Ranked] = field(default_factory=list)
     why_not: str = ""
@@ -144,8 +144,11 @@ class TriageRun(Run):
 
     @property
     def reviewed(self) -> int:
-        """How many images the budget allows."""
-        return Review(np.zeros(len(self.ranked))).within(self.budget)
+        """How many images are to be reviewed."""
+        if self.budget is None and self.find is not None and self.review is not None:
+            return self.review.needed(self.find)
+        budget = BUDGET if self.budget is None else self.budget
+        return Review(np.zeros(len(self.ranked))).within(budget)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The lines of triage.csv in the order of review, read from the results one by one."""

@@ -40,7 +40,8 @@ from manymask.data.datasets.sections import (
 from manymask.errors import InputError
 from manymask.io.coco import CocoFile
 
-EXPECTED = "a folder images in it with a folder masks, masks beside their images (NAME_mask), or a COCO or labelme file"
+OTHERS = "masks beside their images (NAME_mask), or a COCO or labelme file"
+RATERS = "several raters' folders are called masks-0, masks-1 …"
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,14 @@ def _folder_sections(source: Path, found: _Found, choice: Choice) -> tuple[list[
         notes = [f"passed over: {path} (it holds no masks)" for path in without]
         return sections, notes + (_strays(source, found.strays) if images else [])
     if images and found.of_kind("images"):
-        raise InputError(
-            f"{images[0].path.parent}: expected a folder masks beside {images[0].path.name}, {EXPECTED[34:]}"
-        )
+        place, name = images[0].path.parent, images[0].path.name
+        others = listed(sorted(path.name for path in place.iterdir() if path.name != name), 8)
+        found = f", found {others}" if others else ""
+        raise InputError(f"{place}: expected a folder masks beside {name} ({RATERS}), {OTHERS}{found}", path=place)
     inside = listed(sorted(path.name for path in source.iterdir()), 8) or "nothing"
-    raise InputError(f"{source}: expected {EXPECTED}, found {inside}", path=source)
+    raise InputError(
+        f"{source}: expected a folder images in it with a folder masks, {OTHERS}, found {inside}", path=source
+    )
 
 
 def _strays(source: Path, strays: Sequence[Path]) -> list[str]:
