@@ -163,8 +163,8 @@ def _folder_sections(source: Path, found: _Found, choice: Choice) -> tuple[list[
     if images and found.of_kind("images"):
         place, name = images[0].path.parent, images[0].path.name
         others = listed(sorted(path.name for path in place.iterdir() if path.name != name), 8)
-        found = f", found {others}" if others else ""
-        raise InputError(f"{place}: expected a folder masks beside {name} ({RATERS}), {OTHERS}{found}", path=place)
+        inside = f", found {others}" if others else ""
+        raise InputError(f"{place}: expected a folder masks beside {name} ({RATERS}), {OTHERS}{inside}", path=place)
     inside = listed(sorted(path.name for path in source.iterdir()), 8) or "nothing"
     raise InputError(
         f"{source}: expected a folder images in it with a folder masks, {OTHERS}, found {inside}", path=source
