@@ -1,6 +1,7 @@
 """`manymask export`: the graph draws torch's masks, and the runner beside it those of manymask, without torch."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -208,3 +209,29 @@ def test_missing_engine_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"manymask\[openvino\]"):
         exports.export_model(trained, tmp_path / "made", "openvino")
+
+
+def test_openvino_sends_nothing(tmp_path):
+    """Its telemetry is never loaded, so that its own stub stands in; even its converter opens no connection."""
+    graph, path = graph_of("ddpm"), tmp_path / "model.onnx"
+    write_onnx(graph, example(graph, 1, SIZE), graph.outputs, path)
+    script = f"""
+import socket, sys
+def refuse(*_): raise AssertionError("a connection was opened")
+socket.socket.connect = socket.getaddrinfo = refuse
+from pathlib import Path
+from manymask.extras import load_openvino, require
+from manymask.export.folder import _as_openvino
+from manymask.export.sessions import session_of
+require("openvino", "this test", "openvino")
+session_of(_as_openvino(Path({str(path)!r})))
+from openvino.tools.ovc import convert_impl
+from openvino import convert_model
+import torch
+convert_model(torch.nn.Linear(2, 2), example_input=torch.zeros(1, 2))
+assert convert_impl.tm.__name__ == "openvino.tools.ovc.telemetry_stub", convert_impl.tm
+assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+"""
+    home = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    subprocess.run([sys.executable, "-c", script], env=home, check=True, timeout=200)
+    assert not (tmp_path / "intel").exists(), "nothing is kept of who it is"

@@ -15,6 +15,7 @@ from manymask.data.resize import enlarge
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import load_model
+from manymask.inference import tiling
 from manymask.inference.segmenter import Segmenter
 from manymask.models.sample_noise import FieldNoise
 from tests.factories import run, save_calibrated
@@ -89,6 +90,21 @@ def test_masks_do_not_depend_on_how_they_are_requested(segmenter):
     fewer = segmenter.segment([MOSAIC, MOSAIC.T.copy()], 2, 7, tile=64)
     assert torch.allclose(fewer[0].masks, together.masks[:2], atol=1e-5)
     assert fewer[1].masks.shape == (2, 256, 192)
+
+
+@pytest.mark.parametrize(("kept", "times"), [(tiling.MOST_KEPT, 1), (0, 3)])
+def test_each_window_is_encoded_once_for_all_masks_as_far_as_there_is_room(segmenter, monkeypatch, kept, times):
+    seen, original = [], type(segmenter.model).prepare
+
+    def counted(self, batch, *rest):
+        seen.extend(batch.places)
+        return original(self, batch, *rest)
+
+    monkeypatch.setattr(type(segmenter.model), "prepare", counted)
+    monkeypatch.setattr(tiling, "MOST_KEPT", kept)
+    masks = torch.cat(list(segmenter.stream(MOSAIC, 3, 7, tile=64)))
+    assert len(set(seen)) == 5 * 7 and len(seen) == times * 5 * 7
+    assert torch.allclose(masks, segmenter.segment(MOSAIC, 3, 7, tile=64).masks, atol=1e-5)
 
 
 def test_window_far_from_the_others_is_the_model_s_own_answer(segmenter):
@@ -198,6 +214,23 @@ def test_command_line_draws_in_windows_and_continues(monkeypatch, drawing_model,
     capsys.readouterr()
     assert run(monkeypatch, *call, "--tile", 64, "--continue") == 0
     assert "1 image(s) were segmented in the same way before" in capsys.readouterr().out
+
+
+def test_images_that_one_window_covers_stay_as_they_are(monkeypatch, drawing_model, tmp_path, capsys):
+    """Their results hold no windows, and would be the same with and without `--tile`; a volume's too."""
+    nibabel = pytest.importorskip("nibabel")
+    Image.fromarray(MOSAIC[:64, :64]).save(tmp_path / "small.png")
+    nibabel.save(nibabel.Nifti1Image(np.stack([MOSAIC[:60, :50]] * 2, 2).astype(np.int16), None), tmp_path / "v.nii")
+    for name, count, forms in (("small.png", 1, ()), ("v.nii", 2, ()), ("v.nii", 2, ("--form", "nifti"))):
+        out = tmp_path / f"out-{name}-{len(forms)}"
+        call = ("segment", tmp_path / name, "-m", drawing_model, "-o", out, "-n", 2, *forms)
+        assert run(monkeypatch, *call, "--tile", 64) == 0
+        for again in (("--tile", 64), ("--tile", 80), ()):
+            capsys.readouterr()
+            assert run(monkeypatch, *call, *again, "--continue") == 0
+            assert f"{count} image(s) were segmented in the same way before" in capsys.readouterr().out
+        assert run(monkeypatch, *call, "--tile", 48, "--continue") == 0
+        assert "in the same way before" not in capsys.readouterr().out
 
 
 def test_calibration_does_not_hold_in_windows(drawing_model, store, tmp_path):

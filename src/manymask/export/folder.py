@@ -25,6 +25,7 @@ from manymask.export.convert import BATCH, OPSET, require_engine, write_onnx
 from manymask.export.graph import MaskGraph, example
 from manymask.export.int8 import examples, quantise, require_int8
 from manymask.export.sessions import Session, session_of
+from manymask.extras import load_openvino
 from manymask.hub.model_folder import TrainedModel
 from manymask.io.atomic import atomic_folder, write_json
 from manymask.io.record import now
@@ -198,8 +199,7 @@ def facts(
 
 def _as_openvino(path: Path) -> Path:
     """The same graph as model.xml and model.bin, in place of the ONNX file."""
-    import openvino
-
+    openvino = load_openvino()
     place = path.with_suffix(".xml")
     openvino.save_model(openvino.Core().read_model(path), place, compress_to_fp16=False)
     path.unlink()

@@ -10,6 +10,7 @@ import torch
 
 from manymask.choices import ExportedEngine
 from manymask.errors import ConfigError
+from manymask.extras import load_openvino
 
 Session = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 """Runs a graph: arrays by the names of its inputs → its outputs, in their order."""
@@ -67,8 +68,7 @@ def _onnxruntime(path: Path, threads: int, device: str) -> Session:
 
 
 def _openvino(path: Path, threads: int) -> Session:
-    import openvino
-
+    openvino = load_openvino()
     core = openvino.Core()
     settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,

@@ -11,7 +11,7 @@ from manymask.errors import ManymaskError
 from manymask.io.atomic import read_object
 from manymask.io.record import Record, SourceRecord
 
-_SETTINGS = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "rois", "left_out", "tile")
+_SETTINGS = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "rois", "left_out")
 
 
 class EarlierResults:
@@ -98,7 +98,15 @@ def _drawn_alike(found: Mapping[str, Any], record: Record) -> bool:
         and value_at(found, "model", "weights_sha256") == record.model.weights_sha256
         and value_at(found, "manymask", "version") == record.version
         and "noise" in found
+        and found.get("tile") == _tile(found, record.tile)
     )
+
+
+def _tile(found: Mapping[str, Any], tile: int | None) -> int | None:
+    """The windows that an image of this size is drawn in; None of one that a single window covers."""
+    sides = [found.get(name) for name in ("width", "height")]
+    covered = tile is not None and all(isinstance(side, int) and side <= tile for side in sides)
+    return None if covered else tile
 
 
 def _promises_alike(found: Mapping[str, Any], calibration: Calibration | None) -> bool:

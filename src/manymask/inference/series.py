@@ -153,6 +153,7 @@ class Whole:
         ]
         return {
             "input": self.record.source.file or name, **self.record.facts(), "output": output,
-            "warnings": list(warnings), "images": names, "volumes": volumes, "slices": slices,
-            "promises": series_promises(names, self.results, calibration),
+            "warnings": list(warnings), "width": max(result.masks.shape[2] for result in self.results),
+            "height": max(result.masks.shape[1] for result in self.results), "images": names,
+            "volumes": volumes, "slices": slices, "promises": series_promises(names, self.results, calibration),
         }, remarks  # fmt: skip

@@ -236,10 +236,25 @@ def _fits(found: Mapping[str, Any], folder: Path) -> bool:
 
 def _ranked(name: str, entry: int, result: Mapping[str, Any]) -> Ranked:
     worst = _worst(result)
+    told = (float("nan"), None) if worst is None else (worst.failure, worst.foreign)
+    return Ranked(name, entry, doubt_of(result), *told)
+
+
+def doubt_of(result: Mapping[str, Any]) -> float:
+    """How early a result is to be reviewed.
+
+    Args:
+        result: content of its result.json.
+
+    Returns:
+        The doubt of a calibrated result, that of its most doubtful slice or region; else 1 − agreement of the masks, of
+        those of a volume in three dimensions; 1 if neither is known.
+    """
+    worst = _worst(result)
     if worst is not None:
-        return Ranked(name, entry, worst.doubt, worst.failure, worst.foreign)
-    agreement = result.get("pairwise_iou")
-    return Ranked(name, entry, 1.0 if agreement is None else 1 - agreement, float("nan"), None)
+        return worst.doubt
+    agreements = [value_at(each, "pairwise_iou") for each in (result, *result.get("volumes", ()))]
+    return 1 - min((each for each in agreements if each is not None), default=0.0)
 
 
 def _worst(result: Mapping[str, Any]) -> Assessment | None:
