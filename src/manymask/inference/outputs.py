@@ -15,7 +15,7 @@ from manymask.inference.correction import AcceptedMask
 from manymask.inference.result import Result
 from manymask.io.atomic import atomic_folder, write_json
 from manymask.io.image import PromisedOutlines
-from manymask.io.palette import PALETTE
+from manymask.io.palette import colour_of
 from manymask.io.raster import write_png
 from manymask.io.record import Record
 
@@ -51,7 +51,7 @@ def overlay(
     canvas = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image.copy()
     thick = max(1, round(min(canvas.shape[:2]) / 256))
     for number, mask in zip(numbers or range(1, len(masks) + 1), masks, strict=True):
-        canvas[outline(mask, thick)] = PALETTE[(number - 1) % len(PALETTE)]
+        canvas[outline(mask, thick)] = colour_of(number)
     line = outline(consensus, thick)
     canvas[binary_dilation(line, iterations=thick) & ~line] = 0
     canvas[line] = 255

@@ -17,7 +17,7 @@ from manymask.hub.catalogue import list_models
 from manymask.inference.preprocess import Point
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
-from manymask.io.palette import PALETTE
+from manymask.io.palette import colour_of
 
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
@@ -102,8 +102,8 @@ class MaskWidget(Container):  # type: ignore[misc]
         self._add_map("confidence", done.confidence, "viridis", 1.0, place)
         self._consensus = self._add_labels("consensus", done.consensus, WHITE, 0, place)
         for number, mask in zip(done.numbers, done.drawn.cuts, strict=True):
-            colour = PALETTE[(number - 1) % len(PALETTE)]
-            self._add_labels(f"mask {number}", torch.as_tensor(mask), (*(c / 255 for c in colour), 1.0), 1, place)
+            colour = (*(level / 255 for level in colour_of(number)), 1.0)
+            self._add_labels(f"mask {number}", torch.as_tensor(mask), colour, 1, place)
         self.cut(self.threshold.value)
         self.viewer.layers.selection.active = image
         expected = done.expected

@@ -16,7 +16,7 @@ from manymask.inference.outputs import pairwise_agreement
 from manymask.inference.preprocess import Region
 from manymask.inference.segmentation import Segmentation
 from manymask.io.image import Picture
-from manymask.io.palette import PALETTE
+from manymask.io.palette import colours
 from manymask.io.raster import to_channels
 
 SHOWN = 1024  # pixels along the longer side of the picture as shown
@@ -136,5 +136,5 @@ class Scene:
             "curve": self.curve, "agreement": self.agreement, "seconds": self.seconds, "forms": self.forms,
             "promises": self.promises, "promised": self.promised,
             "regions": [[r.left, r.top, r.right, r.bottom] for r in self.regions], "marks": self.marks,
-            "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE],
+            "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours(self.total)],
         }  # fmt: skip

@@ -18,7 +18,7 @@ from manymask.io.dicom.derived import RESEARCH, finish, identity, parameters_of,
 from manymask.io.dicom.finding import Finding
 from manymask.io.dicom.seg_source import SegSource
 from manymask.io.image import Drawn, PromisedOutlines
-from manymask.io.palette import PALETTE
+from manymask.io.palette import PALETTE, colour_of
 
 LEVELS = (0.25, 0.5, 0.75)
 _WHITE = (255, 255, 255)
@@ -52,7 +52,7 @@ def kinds(results: Sequence[Drawn], facts: Mapping[str, Any], fractional: bool =
     left_out = facts.get("left_out", ())
     n = masks.shape[1] + len(left_out)
     threshold = facts.get("threshold", 0.5)
-    drawn = [(f"Mask {k + 1} of {n}", PALETTE[k % len(PALETTE)]) for k in range(n) if k + 1 not in left_out]
+    drawn = [(f"Mask {k + 1} of {n}", colour_of(k + 1)) for k in range(n) if k + 1 not in left_out]
     levels = [(f"Confidence >= {level:g}", PALETTE[c]) for level, c in zip(LEVELS, (3, 0, 5), strict=True)]
     agreed = (f"Consensus (confidence >= {threshold:g})", _WHITE)
     planes, segments, remarks = _outlined([r.outlines for r in results if r.outlines is not None], masks.shape[1] + 2)

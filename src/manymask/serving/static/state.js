@@ -10,7 +10,7 @@ const LUTS = { confidence: colours(CONFIDENCE), disagreement: colours(DISAGREEME
 find(".mm-confidence .mm-scale i").style.background = "linear-gradient(90deg," + CONFIDENCE.join(",") + ")";
 find(".mm-disagreement .mm-scale i").style.background = "linear-gradient(90deg," + DISAGREEMENT.join(",") + ")";
 
-const colour = (k) => view.scene.palette[k % view.scene.palette.length];
+const colour = (k) => view.scene.palette[k];
 const counted = () => view.grids.filter((_, k) => !view.leftOut.has(k));
 
 // confidence and disagreement, in [0, 255], from the masks that count so far
