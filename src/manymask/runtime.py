@@ -43,11 +43,17 @@ _chosen: list[str] = []  # the device of this process, if one was chosen
 
 def default_device() -> str:
     """The device chosen by `use_device`; else CUDA, else Apple's MPS, else the CPU, whichever is there."""
-    if _chosen:
-        return _chosen[0]
+    chosen = chosen_device()
+    if chosen is not None:
+        return chosen
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def chosen_device() -> str | None:
+    """The device chosen by `use_device`, if any."""
+    return _chosen[0] if _chosen else None
 
 
 def use_device(name: str) -> None:

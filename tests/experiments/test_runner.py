@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from manymask import runtime
 from manymask.config import from_dict, to_dict
 from manymask.diffusion.process import RectifiedFlow
 from manymask.errors import ManymaskError
 from manymask.evaluation.held_out import evenly_spaced
 from manymask.experiments import matrix as experiments
+from manymask.experiments import runner
 from manymask.experiments.cell import RunSpec, begin
 from manymask.experiments.matrix import Budget, matrix, minutes, resized, selected
 from manymask.experiments.runner import ReproduceConfig, codec_names, plan_pieces, reproduce, run_task
@@ -216,3 +218,21 @@ def test_every_cell_of_a_one_minute_matrix_is_filled(monkeypatch, tmp_path):
         "figure-1-forward-phantom.png", "figure-2-pipeline-phantom.png", "figure-3-samples.png", "figure-4-samples-phantom.png",
         "reliability-phantom.png", "steps-phantom.png", "front-phantom.png", "guidance-phantom.png",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("chosen", [[], ["cpu"]])
+def test_the_processes_of_tasks_run_on_the_chosen_device(store, tmp_path, monkeypatch, chosen):
+    begun = []
+
+    class Context:
+        def set_forkserver_preload(self, names):
+            pass
+
+        def Process(self, target, args):  # noqa: N802
+            begun.append(args)
+            return type("Child", (), {"start": int, "join": int, "is_alive": bool, "exitcode": 0})
+
+    monkeypatch.setattr(runtime, "_chosen", chosen)
+    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda start: Context())
+    assert runner._process("train", tmp_path, store) == 0
+    assert begun == [("train", tmp_path.resolve(), store.folder.resolve(), *(chosen or [None]))]

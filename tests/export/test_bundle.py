@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from manymask import Segmenter
+from manymask import Segmenter, runtime
 from manymask.errors import ConfigError
 from manymask.export.bundle import export_bundle
 from manymask.hub.model_folder import load_model
@@ -99,9 +99,15 @@ def test_bundle_holds_the_model_as_it_is_and_its_licence(bundle, drawing_model):
 
 def test_command_line_writes_settings_into_the_bundle(drawing_model, tmp_path, monkeypatch):
     flags = ("--samples", 2, "--sampler", "ddim", "--steps", 4, "--out", tmp_path / "made")
+    monkeypatch.setattr(runtime, "_chosen", [])
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")  # is set, and restored
     assert run(monkeypatch, "export", drawing_model, "--to", "bundle", *flags) == 0
     config = json.loads((tmp_path / "made/configs/inference.json").read_text())
     assert (config["samples"], config["sampler"], config["steps"]) == (2, "ddim", 4)
+    assert "cuda.is_available" in config["device"]
+    assert run(monkeypatch, "export", drawing_model, "--to", "bundle", *flags, "--device", "cpu") == 0
+    config = json.loads((tmp_path / "made/configs/inference.json").read_text())
+    assert config["device"] == "$torch.device('cpu')"
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
     assert run(monkeypatch, "export", drawing_model, "--to", "bundle", "--out", tmp_path / "other") != 0

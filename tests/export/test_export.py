@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from manymask import Segmenter
+from manymask import Segmenter, runtime
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, InputError, MissingExtraError
@@ -182,9 +182,32 @@ def test_folder_states_shapes_sampling_weights_and_parity(tmp_path, monkeypatch,
     assert "torch's" in capsys.readouterr().out
 
 
+def test_engine_is_compared_on_the_device_that_was_chosen(tmp_path, monkeypatch, capsys):
+    model, places = saved("ddpm", tmp_path / "model"), []
+    monkeypatch.setattr(runtime, "_chosen", [])
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")  # is set, and restored
+    monkeypatch.setattr(exports, "session_of", lambda path, device: (places.append(device), session_of(path))[1])
+    exports.export_model(load_model(model), tmp_path / "made", "onnx", device="cuda")
+    call = ("export", model, "--to", "onnx", "--out", tmp_path / "made", "--device", "cpu")
+    assert run(monkeypatch, *call) == 0 and "probabilities on cpu differ" in capsys.readouterr().out
+    assert places == ["cuda", "cpu"]
+    assert json.loads((tmp_path / "made/export.json").read_text())["parity"]["device"] == "cpu"
+
+
+def test_device_that_the_engine_lacks_is_one_line_and_nothing_is_written(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(ConfigError, match="no provider for cuda"):
+        exports.export_model(load_model(saved("ddpm", tmp_path / "model")), tmp_path / "made", "onnx", device="cuda")
+    assert not (tmp_path / "made").exists()
+
+
 def test_export_that_draws_other_masks_is_not_kept(tmp_path, monkeypatch):
     trained = load_model(saved("ddpm", tmp_path / "model"))
-    monkeypatch.setattr(exports, "session_of", lambda path: lambda inputs: [1 - x for x in session_of(path)(inputs)])
+    monkeypatch.setattr(
+        exports, "session_of", lambda path, **_: lambda inputs: [1 - x for x in session_of(path)(inputs)]
+    )
     with pytest.raises(InputError, match="other masks than torch"):
         exports.export_model(trained, tmp_path / "made", "onnx")
     assert not (tmp_path / "made").exists()

@@ -32,7 +32,7 @@ def export(
     """Write a segmenter for ONNX Runtime or OpenVINO, with a runner that needs no torch, or as a MONAI bundle.
 
     For the engines, encoder, sampler and decoder are one graph with the noise as an input. It is compared with torch before
-    it is kept.
+    it is kept, on --device if that is given, else on the CPU. A bundle runs on --device unless that is overridden.
 
     Args:
         model: a name of `manymask models`, a model folder or run folder, or hf://ORG/NAME.
@@ -45,6 +45,7 @@ def export(
         data: for `--int8`: images with masks that the model was not trained on, a prepared store (its part val) or a folder.
     """
     from manymask.diffusion.sampling import SamplingConfig
+    from manymask.runtime import chosen_device
 
     at_least_one("--samples", samples)
     if int8 != (data is not None) or (int8 and to == "bundle"):
@@ -54,7 +55,7 @@ def export(
     if to == "bundle":
         from manymask.export.bundle import export_bundle
 
-        export_bundle(model, out, sampling, samples)
+        export_bundle(model, out, sampling, samples, chosen_device())
         print(f"bundle → {out}: python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES")
         return
     from manymask.export.folder import export_model
@@ -62,9 +63,12 @@ def export(
 
     trained = load_model(model)
     with _labelled(trained, data) as labelled:
-        content = export_model(trained, out, to, sampling, samples, labelled)
-    difference = content["parity"]["max_abs_difference"]
-    print(f"{to} → {out}: from the same noise, probabilities differ from torch's by {difference:.1g} at most")
+        content = export_model(trained, out, to, sampling, samples, labelled, chosen_device() or "cpu")
+    found = content["parity"]
+    print(
+        f"{to} → {out}: from the same noise, probabilities on {found['device']} differ from torch's on the CPU by "
+        f"{found['max_abs_difference']:.1g} at most"
+    )
     if int8:
         print(_comparison(content["int8"]))
 

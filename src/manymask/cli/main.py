@@ -67,7 +67,10 @@ OWN_FLAGS: dict[str, tuple[Callable[[list[str]], None], Callable[[], tuple[str, 
     "train": (train, train_parameters),
 }
 # verbs that run a model, so that `--device` is a flag of theirs
-COMPUTING = {"segment", "triage", "serve", "train", "evaluate", "calibrate", "curves", "publish", "demo", "report"}
+COMPUTING = {
+    *("segment", "triage", "serve", "train", "evaluate", "calibrate", "curves", "publish", "export", "demo"),
+    *("reproduce", "report"),
+}
 WITH_IMAGES = {"segment", "triage"}  # verbs whose images may follow `-i`
 BROKEN_PIPE = 141
 

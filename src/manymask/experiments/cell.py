@@ -37,7 +37,7 @@ from manymask.experiments.sweeps import codec_variants, oriented, sample_curve, 
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import read_json, write_json
 from manymask.recipes import Recipe, Stage
-from manymask.runtime import default_device, git_revision, hardware
+from manymask.runtime import default_device, git_revision, hardware, use_device
 from manymask.training.checkpoint import progress_of
 from manymask.training.initialization import TrainConfig
 from manymask.training.trainer import fit
@@ -150,7 +150,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def run_phase(phase: str, folder: Path, place: Path) -> None:
+def run_phase(phase: str, folder: Path, place: Path, device: str | None = None) -> None:
     """The life of a task's process: all output to log.txt, one line and exit status 2 for a user's mistake."""
     with (folder / "log.txt").open("ab") as log:
         for stream in (1, 2):
@@ -159,6 +159,8 @@ def run_phase(phase: str, folder: Path, place: Path) -> None:
     if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # more threads than cores spin
     task: Any = from_dict(RunSpec, read_json(folder / "task.json"), "task")
+    if device is not None:
+        use_device(device)
     try:
         (train if phase == "train" else score)(task, folder, Store(place))
     except ManymaskError as error:

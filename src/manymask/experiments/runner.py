@@ -27,7 +27,7 @@ from manymask.experiments.report.write import write_report
 from manymask.extras import require_training
 from manymask.io.atomic import read_json, write_json
 from manymask.recipes import Recipe, Stage, get_recipe, stages_of
-from manymask.runtime import faster_precision, git_revision
+from manymask.runtime import chosen_device, faster_precision, git_revision
 
 ERROR_LENGTH = 300
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -213,7 +213,7 @@ def _process(phase: str, folder: Path, store: Store) -> int:
     """The exit status of a task's own process, forked from a server that has all imported but done nothing yet."""
     context: Any = multiprocessing.get_context(START)
     context.set_forkserver_preload(["manymask.experiments.cell"])
-    child = context.Process(target=run_phase, args=(phase, folder.resolve(), store.folder.resolve()))
+    child = context.Process(target=run_phase, args=(phase, folder.resolve(), store.folder.resolve(), chosen_device()))
     child.start()
     try:
         child.join()

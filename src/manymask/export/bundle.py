@@ -21,10 +21,17 @@ from manymask.io.atomic import atomic_folder, write_json
 from manymask.io.text import read_text
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_ANY_DEVICE = "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')"
 PAPER = "Trinh et al., Diffusion Model in Latent Space for Medical Image Segmentation Task, arXiv 2512.01292"
 
 
-def export_bundle(model: Path | str, out: Path, sampling: SamplingConfig | None = None, samples: int = 5) -> None:
+def export_bundle(
+    model: Path | str,
+    out: Path,
+    sampling: SamplingConfig | None = None,
+    samples: int = 5,
+    device: str | None = None,
+) -> None:
     """Write a segmenter as a MONAI bundle.
 
     Args:
@@ -32,6 +39,7 @@ def export_bundle(model: Path | str, out: Path, sampling: SamplingConfig | None 
         out: gets the bundle; an earlier one there is replaced.
         sampling: how masks are drawn, with a sampler by name; the model's default if None.
         samples: number of masks per image.
+        device: that the bundle runs on unless its `device` is overridden; a GPU if there is one then if None.
 
     Raises:
         ManymaskError: there is no such model, it is a codec, or a setting is out of range.
@@ -46,25 +54,26 @@ def export_bundle(model: Path | str, out: Path, sampling: SamplingConfig | None 
             (bundle / name).mkdir()
         shutil.copytree(folder, bundle / "models")
         write_json(bundle / "configs" / "metadata.json", metadata(trained, samples))
-        write_json(bundle / "configs" / "inference.json", inference(sampling or SamplingConfig(), samples))
+        write_json(bundle / "configs" / "inference.json", inference(sampling or SamplingConfig(), samples, device))
         card = read_text(folder / "README.md") if (folder / "README.md").exists() else ""
         (bundle / "docs" / "README.md").write_text(_readme(trained) + _body(card), encoding="utf-8")
         (bundle / "LICENSE").write_text(trained.licence.text, encoding="utf-8")
 
 
-def inference(sampling: SamplingConfig, samples: int) -> dict[str, Any]:
+def inference(sampling: SamplingConfig, samples: int, device: str | None = None) -> dict[str, Any]:
     """What inference.json says.
 
     Args:
         sampling: how masks are drawn, with a sampler by name.
         samples: number of masks per image.
+        device: as in `export_bundle`.
 
     Returns:
         The configuration, with the names that MONAI expects of inference.
     """
     return {
         "bundle_root": ".",
-        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "device": f"$torch.device({device!r})" if device else _ANY_DEVICE,
         "dataset_dir": "$@bundle_root + '/input'",
         "output_dir": "$@bundle_root + '/eval'",
         "samples": samples,

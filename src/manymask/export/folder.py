@@ -8,7 +8,7 @@ DIR/LICENSE               the terms of the data that the model was trained on
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,13 @@ class Parity:
         max_abs_difference: largest difference of a probability.
         dice_difference: largest 1 − Dice between both engines' consensus of an image.
         images: number of images compared.
+        device: that the engine ran on; torch runs on the CPU.
     """
 
     max_abs_difference: float
     dice_difference: float
     images: int
+    device: str = "cpu"
 
 
 def export_model(
@@ -60,6 +62,7 @@ def export_model(
     sampling: SamplingConfig | None = None,
     samples: int = 5,
     labelled: tuple[Store, Sequence[str]] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Write a segmenter as one graph for another engine, once its masks were compared with torch's.
 
@@ -70,6 +73,7 @@ def export_model(
         sampling: how masks are drawn; the model's default if None.
         samples: number of masks per image.
         labelled: for 8 bits: a store, as `matched_store` returns it, and cases of it that the model was not trained on.
+        device: that the engine runs on to be compared in single precision. The graph is the same for all.
 
     Returns:
         The content of export.json: `parity` says how far the engine is from torch in single precision, `int8` how far 8 bits
@@ -89,7 +93,7 @@ def export_model(
         write_onnx(graph, inputs, graph.outputs, path)
         if engine == "openvino":
             path = _as_openvino(path)
-        found = compare(graph, session_of(path), inputs)
+        found = replace(compare(graph, session_of(path, device=device), inputs), device=device)
         _check(found, engine)
         content = facts(trained, graph, engine, inputs, found)
         if labelled is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from manymask.serving import service
-from manymask.serving.events import Events
+from manymask.serving.events import Events, detail_choices
 from manymask.serving.examples import about, cards, label
 from manymask.serving.session import OWN_SAMPLER, SessionManager, sampler_labels
 from manymask.serving.uploads import KEPT
@@ -23,6 +23,7 @@ ENDED = "() => { window.dispatchEvent(new Event('manymask-ended')); }"
 STYLES = ("layout.css", "viewer.css", "result.css", "strip.css", "list.css")
 VIEWER = ("ink.js", "state.js", "camera.js", "paint.js", "regions.js", "brush.js", "promises.js", "areas.js", "edits.js",
           "save.js", "page.js", "files.js")  # fmt: skip
+CAUTION = "Windows show small things. But the model may find a lesion in each, and nothing is promised."
 LIST_ENDED = ENDED.replace("ended", "list-ended")
 
 
@@ -53,6 +54,9 @@ def _controls(sessions: SessionManager) -> SimpleNamespace:
     c.about = gr.HTML(about(models[first]), elem_id="mm-about")
     c.regions = gr.Textbox("", label="Where to look", info="Click on the image, × removes; or type X,Y; X,Y … in pixels.",
                            visible=models[first].recipe.crop, interactive=True, max_length=200, elem_id="mm-regions")  # fmt: skip
+    c.tile = gr.Dropdown(
+        detail_choices(), value=0, label="Detail", visible=False, interactive=True, elem_id="mm-detail", info=CAUTION
+    )
     c.samples = gr.Slider(1, limits.masks, 5, step=1, label="Masks", info=f"At most {limits.masks}.", interactive=True)
     c.go = gr.Button("Draw masks", variant="primary", elem_id="mm-draw")
     with gr.Accordion("More settings", open=False):
@@ -84,7 +88,7 @@ def _asked_by_programs(sessions: SessionManager) -> list[Any]:
     the page shows, and what they refuse they refuse with a stack trace in the log."""
     first = {"model": next(iter(sessions.segmenters)), "samples": 5, "seed": 0, "sampler": OWN_SAMPLER, "steps": 0,
              "regions": "", "window": service.WINDOWS[0], "slice_number": 1, "threshold": 0.5, "form": "PNG",
-             "left_out": "", "accepted": ""}  # fmt: skip
+             "left_out": "", "accepted": "", "tile": 0}  # fmt: skip
     return [
         gr.Textbox(value, visible=False) if isinstance(value, str) else gr.Number(value, visible=False)
         for value in first.values()
@@ -99,25 +103,29 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", **private}
     opened, drawing = gr.State(None, time_to_live=KEPT), gr.State(None, time_to_live=KEPT)
     counts: dict[str, Any] = {**light, "concurrency_id": "counting", "trigger_mode": "always_last"}
-    archive, scene = gr.File(visible=False), [opened, c.viewer, drawing, c.number, c.regions]
+    archive, scene = gr.File(visible=False), [opened, c.viewer, drawing, c.number, c.regions, c.tile]
     everything = [*scene, c.list, c.strip]
-    inputs = [opened, c.number, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.regions]
+    inputs = [opened, c.number, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.regions, c.tile]
 
     dropped = c.dropped.upload(events.drop, [c.dropped, c.window, c.model], everything, **light, **private)
     for ended in (dropped.success, dropped.failure):  # refused or not: the next drop replaces
         ended(None, None, c.dropped, js="() => null", **private)
     chosen = c.viewer.example(events.example, c.window, [*everything, c.model], **light, **private)
-    one_of = {"inputs": [opened, c.window, c.model], "outputs": scene, "trigger_mode": "always_last"} | light | private
+    one_of = (
+        {"inputs": [opened, c.window, c.model, c.tile], "outputs": scene, "trigger_mode": "always_last"}
+        | light
+        | private
+    )
     rows, thumbnails = c.list.choose(events.choose, **one_of), c.strip.choose(events.choose, **one_of)
     c.strip.thumbnails(events.thumbnails, [opened, c.window], c.strip, **light, **private)
     for begun in (dropped.success, chosen.success, rows.success, thumbnails.success):
         begun(events.draw_at_once, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
-    c.number.input(events.turn, inputs[:4], scene, trigger_mode="always_last", **light, **private)
+    c.number.input(events.turn, [*inputs[:4], c.tile], scene, trigger_mode="always_last", **light, **private)
     for changed in (c.window.input, c.model.input):
         changed(events.change, inputs[:4], [*scene, c.list], trigger_mode="always_last", **light, **private)
     c.model.change(events.about, c.model, c.about, **at_once)
     c.viewer.remove(events.remove, c.model, everything, **at_once)
-    settings = [opened, c.window, c.model, c.samples, c.seed, c.sampler, c.steps]
+    settings = [opened, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.tile]
     c.list.all(events.draw_all, settings, c.list, **heavy, **private).then(None, js=LIST_ENDED, **private)
     c.list.stop(events.stop_all, None, None, **at_once)
     c.viewer.pick(events.pick, None, c.regions, trigger_mode="multiple", **at_once)
@@ -132,6 +140,6 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
     told = [gr.JSON(visible=False), gr.File(visible=False)]
     gr.Button(visible=False).click(events.segment, asked, told, api_name="segment", **heavy)
     gr.Button(visible=False).click(
-        events.triage, [*asked[:6], asked[7]], gr.JSON(visible=False), api_name="triage", **heavy
+        events.triage, [*asked[:6], asked[7], asked[-1]], gr.JSON(visible=False), api_name="triage", **heavy
     )
     gr.api(events.models, api_name="models", queue=False)

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from manymask.errors import InputError
+from manymask.inference.segmenter import Segmenter
 from manymask.io.image import Picture
 from manymask.serving import service
 from manymask.serving.examples import about
@@ -38,6 +39,19 @@ def place_label(found: OpenedInput | Picture, number: int) -> str:
     return f"{found.kind.lower()} {number} of {len(found)}"
 
 
+def detail_choices(
+    model: Segmenter | None = None, picture: Picture | None = None, sides: Sequence[int] = ()
+) -> list[tuple[str, int]]:
+    """How an image can be drawn, in words, with the side of the windows; 0 is the whole image."""
+
+    def smaller(side: int) -> str:
+        share = side / model.recipe.size if model else 1
+        return "at full size" if share <= 1 else f"{share:.1f} times smaller".replace(".0 ", " ")
+
+    whole = f", {smaller(max(picture.pixels.shape[:2]))}" if picture else ""
+    return [(f"Whole image{whole}", 0), *((f"Windows of {side} px, {smaller(side)}", side) for side in sides)]
+
+
 class Events:
     """What happens on the page. Every method answers with the values of the components that it is wired to.
 
@@ -48,12 +62,12 @@ class Events:
         self.sessions = sessions
         self.stamps = itertools.count(1)
 
-    def _show(
-        self, found: OpenedInput | Picture, place: int, window: str, name: str, rois: tuple[tuple[int, int], ...] = ()
-    ) -> Any:
-        """The image alone; what was drawn before is gone."""
+    def _show(self, found: OpenedInput | Picture, place: int, window: str, name: str, tile: Any = 0,
+              rois: tuple[tuple[int, int], ...] = ()) -> Any:  # fmt: skip
+        """The image alone; what was drawn before is gone. tile: side of the windows that stay chosen."""
         model = self.sessions.segmenter(name)
-        scene = service.preview(model, self.sessions.shown(found, place, window))
+        picture = self.sessions.shown(found, place, window)
+        scene = service.preview(model, picture)
         count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
         scene.place, scene.number = place_label(found, place), place
         scene.warnings = (*self.sessions.notices(found), *scene.warnings)
@@ -61,7 +75,14 @@ class Events:
         sliced = count > 1 and kind == "Slice"  # images have the strip
         slider = gr.update(maximum=max(2, count), value=place, visible=sliced, label=kind)
         regions = gr.update(value="; ".join(f"{x},{y}" for x, y in rois), visible=model.recipe.crop)
-        return found, scene.value(stamp=next(self.stamps)), None, slider, regions
+        return found, scene.value(stamp=next(self.stamps)), None, slider, regions, self._detail(model, picture, tile)
+
+    def _detail(self, model: Segmenter | None = None, picture: Picture | None = None, tile: Any = 0) -> Any:
+        """The choice of windows, which is there for images much larger than the model's scale, or once it was made."""
+        sides = service.tiles(model, picture) if model and picture else ()
+        tile = 0 if model is None or model.recipe.crop else int(tile or 0)
+        sides = sides if tile in (0, *sides) else (*sides, tile)
+        return gr.update(choices=detail_choices(model, picture, sides), value=tile, visible=bool(sides))
 
     def _offer(self, found: OpenedInput | Picture | None, name: str, visit: str | None) -> dict[str, Any]:
         """The list in place of an earlier one, which ends: empty, with how many pictures there are to be listed."""
@@ -93,7 +114,7 @@ class Events:
             self.sessions.line.leave(request.session_hash or "")
             chosen = self.sessions.examples[int(event.number) % len(self.sessions.examples)]
             offer = self._offer(chosen.picture, chosen.model, request.session_hash)
-            shown = self._show(chosen.picture, 1, window, chosen.model, chosen.rois)
+            shown = self._show(chosen.picture, 1, window, chosen.model, rois=chosen.rois)
             return (*shown, offer, self._strip(None), chosen.model)
 
     def change(
@@ -102,21 +123,21 @@ class Events:
         """Another window or model: what is listed was drawn with the old one."""
         with user_facing_errors(self.sessions.folder):
             offer = self._offer(found, name, request.session_hash)
-        return (*self.turn(found, place, window, name, request), offer)
+        return (*self.turn(found, place, window, name, 0, request), offer)
 
     def turn(
-        self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
+        self, found: OpenedInput | Picture | None, place: float, window: str, name: str, tile: Any, request: gr.Request
     ) -> Any:
         """Another slice."""
         with user_facing_errors(self.sessions.folder):
             self.sessions.line.leave(request.session_hash or "")
             if found is None:
-                return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name)
-            return self._show(found, int(place), window, name)
+                return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._regions(name), self._detail()
+            return self._show(found, int(place), window, name, tile)
 
-    def choose(self, found: Any, window: str, name: str, request: gr.Request, event: gr.EventData) -> Any:
+    def choose(self, found: Any, window: str, name: str, tile: Any, request: gr.Request, event: gr.EventData) -> Any:
         """The picture of a row of the list, or of a thumbnail."""
-        return self.turn(found, event.number, window, name, request)
+        return self.turn(found, event.number, window, name, tile, request)
 
     def thumbnails(self, found: Any, window: str, event: gr.EventData) -> Any:
         """Pictures of the strip, as many as the browser asks for."""
@@ -142,7 +163,7 @@ class Events:
         self.sessions.forget(request.session_hash)
         offer = self._offer(None, name, request.session_hash)
         viewer, slider = {"stamp": next(self.stamps)}, gr.update(visible=False)
-        return None, viewer, None, slider, self._regions(name), offer, self._strip(None)
+        return None, viewer, None, slider, self._regions(name), self._detail(), offer, self._strip(None)
 
     def _regions(self, name: str) -> Any:
         """The box of regions: empty, and only there for a model that has regions."""
@@ -153,16 +174,16 @@ class Events:
         return str(event.regions)[:200]
 
     def draw(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
-             regions: Any, request: gr.Request) -> Any:  # fmt: skip
+             regions: Any, tile: Any, request: gr.Request) -> Any:  # fmt: skip
         """The masks as they come."""
         with user_facing_errors(self.sessions.folder):
             if found is None:
                 raise InputError("choose an image first: drop one, or pick an example")
-            order = segment_request_of(self.sessions.limits, samples, seed, sampler, steps, regions)
+            order = segment_request_of(self.sessions.limits, samples, seed, sampler, steps, regions, tile)
             yield from self._drawn(found, int(place), window, name, order, request)
 
     def draw_at_once(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any,
-                     steps: Any, regions: Any, request: gr.Request) -> Any:  # fmt: skip
+                     steps: Any, regions: Any, tile: Any, request: gr.Request) -> Any:  # fmt: skip
         """The same without a click, unless the model must first be shown where to look."""
         with user_facing_errors(self.sessions.folder):
             recipe = self.sessions.segmenter(name).recipe
@@ -170,7 +191,7 @@ class Events:
             if found is not None and not whole:
                 whole = max(self.sessions.shown(found, int(place), window).pixels.shape[:2]) <= recipe.size
         if found is not None and whole:
-            yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, request)
+            yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, tile, request)
 
     def _drawn(self, found: Any, place: int, window: str, name: str, order: SegmentRequest, request: gr.Request) -> Any:
         visit, stamp = request.session_hash or "", next(self.stamps)
@@ -194,14 +215,14 @@ class Events:
     def stop(self, request: gr.Request) -> None:
         self.sessions.line.stop(request.session_hash or "")
 
-    def draw_all(self, found: Any, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any,
+    def draw_all(self, found: Any, window: str, name: str, samples: Any, seed: Any, sampler: Any, steps: Any, tile: Any,
                  request: gr.Request) -> Any:  # fmt: skip
         """The list of all pictures as it is filled. Single pictures can be drawn meanwhile."""
         sessions, visit, stamp = self.sessions, list_of(request.session_hash), next(self.stamps)
         with user_facing_errors(sessions.folder), suppress(LeftError):
             if not isinstance(found, OpenedInput):
                 raise InputError("there is nothing to list: drop several images first")
-            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "")
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "", tile)
             listing = sessions.listing(found, window, name, order)
             sessions.line.leave(visit)
             sessions.renew(request.session_hash)
@@ -236,14 +257,14 @@ class Events:
         self.sessions.forget(request.session_hash)
 
     def segment(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any,
-                window: Any, slice_number: Any, threshold: Any, form: Any, left_out: Any, accepted: Any,
+                window: Any, slice_number: Any, threshold: Any, form: Any, left_out: Any, accepted: Any, tile: Any,
                 request: gr.Request) -> Any:  # fmt: skip
         """Draws masks of an image (a list of files: one image, or the slices of a series); returns facts and a ZIP."""
         sessions, visit = self.sessions, request.session_hash or ""
         with user_facing_errors(sessions.folder):
             mine = [Path(path) for path in paths or []]
             sessions.remember(visit, mine)
-            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, regions)
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, regions, tile)
             threshold = service.check_threshold(threshold)
             try:
                 with sessions.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
@@ -262,13 +283,13 @@ class Events:
             return {**facts, "agreement": facts["pairwise_iou"], "saved_as": form}, str(archive)
 
     def triage(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, window: Any,
-               request: gr.Request) -> Any:  # fmt: skip
+               tile: Any, request: gr.Request) -> Any:  # fmt: skip
         """Draws masks of every image; returns a row of numbers for each, the most doubtful first, and what is promised."""
         sessions, visit = self.sessions, request.session_hash or ""
         with user_facing_errors(sessions.folder):
             mine = [Path(path) for path in paths or []]
             sessions.remember(visit, mine)
-            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "")
+            order = segment_request_of(sessions.limits, samples, seed, sampler, steps, "", tile)
             try:
                 with sessions.line.place(visit, client_of(request), heard=not EVENT.fullmatch(visit)) as ticket:
                     listing = sessions.listing(service.open_files(mine, sessions.limits), window or "", model, order)

@@ -55,10 +55,10 @@ class Row:
     like_training: float | None = None
 
 
-def row_of(number: int, name: str, found: Segmentation) -> Row:
-    """The row of a result: the numbers of its result.json."""
+def row_of(number: int, name: str, found: Segmentation, calibrated: bool = True) -> Row:
+    """The row of a result: the numbers of its result.json. calibrated: whether all results of the list are."""
     agreement = pairwise_agreement((found.masks >= 0.5).numpy())
-    worst = found.expected
+    worst = found.expected if calibrated else None
     if worst is None:
         return Row(number, name, doubt=1.0 if agreement is None else 1 - agreement, agreement=agreement)
     told = {key: value for key, value in asdict(worst).items() if key != "distance"}
@@ -98,7 +98,9 @@ class Listing:
         if self.segmenter.recipe.crop:
             raise InputError("a model of regions needs a click in each image, so there is no list of them")
         sampling = service.check_samples(self.order, self.segmenter, self.limits)
-        record = self.segmenter.record(SourceRecord(), self.order.samples, self.order.seed, sampling)
+        record = self.segmenter.record(
+            SourceRecord(), self.order.samples, self.order.seed, sampling, tile=self.order.tile
+        )
         self.why_not = self.segmenter.uncalibrated(record)
         if self.why_not and self.order.samples < 2:
             raise InputError(f"one mask has no other to agree with, draw several: {self.why_not.rstrip('.')}")
@@ -124,6 +126,7 @@ class Listing:
         """The settings in words."""
         ask = self.order
         own = [f"sampler {ask.sampler}"] * bool(ask.sampler) + [f"{ask.steps} steps"] * bool(ask.steps)
+        own += [f"windows of {ask.tile} pixels"] * bool(ask.tile)
         return ", ".join([f"{ask.samples} mask{'s' * (ask.samples > 1)} per image", f"seed {ask.seed}", *own])
 
     def value(self, rows: Sequence[Row] | None = None) -> dict[str, Any]:
@@ -174,7 +177,7 @@ def _row(listing: Listing, number: int, ticket: Ticket, said: Callable[[Manymask
         subject = listing.subject(number)
         name = subject.shown.name if kind == "Image" else f"{subject.shown.name}, {kind.lower()} {number}"
         found = service.draw_result(listing.segmenter, subject, listing.order, listing.limits, ticket.check)
-        return row_of(number, name, found)
+        return row_of(number, name, found, not listing.why_not)
     except ManymaskError as error:
         ticket.check()
         return Row(number, name, error=said(error))

@@ -14,7 +14,7 @@ from torch import Tensor
 from manymask.choices import SamplerName
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import InputError
-from manymask.inference.preprocess import Point, View
+from manymask.inference.preprocess import Point, View, check_tile
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
 from manymask.io.image import DicomFrame, NiftiSlice, Picture
@@ -28,6 +28,7 @@ from manymask.serving.request_queue import StoppedError
 from manymask.serving.view_model import Scene
 
 Form = Literal["PNG", "DICOM SEG", "NIfTI"]
+MUCH_LARGER = 4  # times the side of the model: from here on, an image may be drawn in windows of its own
 WINDOWS = ("as the file says", *NAMED, "full")
 
 
@@ -59,6 +60,7 @@ class SegmentRequest:
     sampler: SamplerName | None = None
     steps: int | None = None
     rois: tuple[Point, ...] = ()
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,18 @@ def preview(segmenter: Segmenter, picture: Picture) -> Scene:
     return Scene(to_channels(picture.pixels, colour), picture.name, picture.spacing, crop, warnings=picture.notes)
 
 
+def tiles(segmenter: Segmenter, picture: Picture) -> tuple[int, ...]:
+    """The sides of windows that are worth trying, the largest first; none of an image that the model sees well as a whole.
+
+    Windows of the model's own scale or of a power of two of it, at most 15 along the longer side.
+    """
+    longest, size = max(picture.pixels.shape[:2]), segmenter.recipe.size
+    if segmenter.recipe.crop or longest < MUCH_LARGER * size:
+        return ()
+    sides = (size << power for power in range(longest.bit_length(), -1, -1))
+    return tuple(side for side in sides if longest <= 8 * side and 2 * side <= longest)
+
+
 def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
     """`120,80; 40,200` as centres of regions of interest."""
     points = []
@@ -198,7 +212,10 @@ def read_points(text: str, limits: Limits) -> tuple[Point, ...]:
 def check_request(order: SegmentRequest, picture: Picture, segmenter: Segmenter, limits: Limits) -> SamplingConfig:
     """How masks are drawn; `InputError` for more than this server does for one visitor."""
     sampling = check_samples(order, segmenter, limits)
-    if order.samples * picture.pixels.shape[0] * picture.pixels.shape[1] > 1 << 28:
+    height, width = picture.pixels.shape[:2]
+    if order.tile is not None and order.tile < segmenter.recipe.size:  # the image is enlarged
+        height, width = (side * segmenter.recipe.size // order.tile for side in (height, width))
+    if order.samples * height * width > 1 << 28:
         raise InputError("so many masks of so large an image do not fit into memory: choose fewer, or scale it down")
     return sampling
 
@@ -207,6 +224,7 @@ def check_samples(order: SegmentRequest, segmenter: Segmenter, limits: Limits) -
     """The same, whatever the picture."""
     if not 1 <= order.samples <= limits.masks:
         raise InputError(f"choose 1 to {limits.masks} masks, not {order.samples}")
+    check_tile(order.tile, segmenter.recipe.crop)
     sampling = SamplingConfig(order.sampler, order.steps)
     segmenter.model.resolve(sampling)
     return sampling
@@ -226,7 +244,7 @@ def draw_scene(
     """
     sampling = check_request(order, subject.seen, segmenter, limits)
     start = time.monotonic()
-    view = segmenter.look(subject.seen, order.rois)
+    view = segmenter.look(subject.seen, order.rois, order.tile)
     scene = replace(preview(segmenter, subject.shown), total=order.samples, regions=view.regions)
     scene.warnings = (*subject.notices, *subject.seen.notes)
     yield scene, 0.0, None
@@ -258,7 +276,7 @@ def draw_result(
     of what it ends."""
     sampling = check_request(order, subject.seen, segmenter, limits)
     start = time.monotonic()
-    view = segmenter.look(subject.seen, order.rois)
+    view = segmenter.look(subject.seen, order.rois, order.tile)
     callback = _watched(check, start, limits)
     drawing = segmenter.draw(view, order.samples, order.seed, sampling, every=order.samples, callback=callback)
     drawn, record = torch.cat(list(drawing), dim=1), _record(segmenter, subject, order, sampling)
@@ -280,7 +298,7 @@ def _watched(check: Callable[[], None], start: float, limits: Limits) -> Callabl
 
 def _record(segmenter: Segmenter, subject: Subject, order: SegmentRequest, sampling: SamplingConfig) -> Record:
     source = source_of(subject.shown, subject.file)
-    return segmenter.record(source, order.samples, order.seed, sampling, rois=order.rois)
+    return segmenter.record(source, order.samples, order.seed, sampling, rois=order.rois, tile=order.tile)
 
 
 def check_number(number: Any) -> int:

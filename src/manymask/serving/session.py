@@ -185,18 +185,17 @@ def user_facing_errors(folder: Path) -> Iterator[None]:
 
 
 def segment_request_of(
-    limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any
+    limits: Limits, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any, tile: Any = None
 ) -> SegmentRequest:
     """What is to be drawn, from what a visitor or a program gave. `InputError` for what makes no sense."""
     try:
         if not 0 <= int(seed or 0) < 2**63:
             raise InputError("the seed must lie between 0 and 2^63 - 1")
-        count = int(steps or 0) or None
-        return SegmentRequest(
-            int(samples), int(seed or 0), _sampler(sampler), count, service.read_points(regions or "", limits)
-        )
+        count, points = int(steps or 0) or None, service.read_points(regions or "", limits)
+        side = int(tile or 0) or None
+        return SegmentRequest(int(samples), int(seed or 0), _sampler(sampler), count, points, side)
     except (TypeError, ValueError, OverflowError):
-        raise InputError("masks, seed and steps must be whole numbers") from None
+        raise InputError("masks, seed, steps and the side of windows must be whole numbers") from None
 
 
 def _sampler(name: Any) -> SamplerName | None:
