@@ -15,6 +15,7 @@ from manymask.rng import TrainingNoise
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 Scheme = Mapping[Part, list[str]]
+MaskValues = dict[tuple[int, str], frozenset[float | str]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Case:
     `read` gives the image, uint8 (H, W, C), and the masks, bool (R, H, W), at native size. `group` is what must not
     cross a split: the patient, the video sequence, or the image itself. `read_by` says for each of the R slots whether
     its rater read the image (empty: all did); the mask of one who did not is empty and counts for nothing. `notes` holds
-    what is to be said of the image once it was read.
+    what is to be said of the image once it was read; `values`, by rater and file, what its mask files hold then
+    (`io.masks.values_of`).
     """
 
     id: str
@@ -32,6 +34,7 @@ class Case:
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
     read_by: tuple[bool, ...] = ()
     notes: list[str] = field(default_factory=list, compare=False)
+    values: MaskValues = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

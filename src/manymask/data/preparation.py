@@ -49,7 +49,7 @@ def describe(
     equal = twins.equal_images({case: looks[case].pixels for case in ids})
     groups = twins.joined_groups({case.id: case.group for case in cases}, equal)
     schemes: dict[str, Scheme] = {}
-    said = [*source.notes, *survey.noted(cases), *survey.warnings(ids, found, size)]
+    said = [*source.notes, *survey.noted(cases), *survey.kinds_of_masks(cases), *survey.warnings(ids, found, size)]
     if equal:
         said.append(f"{len(equal)} image(s) are there several times: " + listed([" = ".join(e) for e in equal]))
     for name, whole in source.schemes.items():

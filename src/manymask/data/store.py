@@ -57,7 +57,7 @@ def prepare(source: Source, out: Path, size: int, channels: int, skip_bad: bool 
         with Writer(folder, channels, size) as writer:
             looks, problems = write_cases(source, writer, size)
             if problems and not (skip_bad and looks):
-                raise survey.report(problems, len(source.cases))
+                raise survey.report(problems, source.cases)
             survey.refuse_useless(list(looks.values()))
             kept = [case for case in source.cases if case.id in looks]
             about = describe(source, kept, looks, writer.image_hashes(), size)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import PurePath
 
 import numpy as np
 from scipy.ndimage import label
@@ -11,9 +12,11 @@ from scipy.ndimage import label
 from manymask.data.case import Case
 from manymask.data.datasets.pairs import listed
 from manymask.errors import InputError, ManymaskError
+from manymask.io.masks import SHADES
 
 SMALL_MEDIAN = 12  # px at model size
 TINY, TINY_SHARE = 4, 0.1  # px; so many objects may be smaller
+MOST_GROUPS = 4  # of mask files by their values, that are named
 MOST_KINDS = 12  # of refusals that are printed
 
 
@@ -92,6 +95,54 @@ def noted(cases: Sequence[Case]) -> list[str]:
     return [f"{len(found)} of {len(cases)} images, such as {found[0][0]}: {found[0][1]}" for found in kinds.values()]
 
 
+def kinds_of_masks(cases: Sequence[Case], chained: bool = True) -> list[str]:
+    """A line for each rater whose mask files hold different values, so that some may be of another kind.
+
+    Label images need not hold every label: files are of one kind if they share a value other than 0, or if other files lie
+    between them that do. chained: else they must hold the very same.
+    """
+    held: dict[int, dict[str, frozenset[float | str]]] = {}
+    for case in cases:
+        for (rater, path), values in case.values.items():
+            known = held.setdefault(rater, {})
+            known[path] = known.get(path, frozenset()) | values
+    lines = []
+    for rater, files in sorted(held.items()):
+        groups = _kinds({path: values for path, values in files.items() if values - {0.0}}, chained)
+        if len(groups) < 2:
+            continue
+        who = f"the masks of rater {rater}" if len(held) > 1 else "the masks"
+        said = [f"{len(names)} hold{'s' * (len(names) == 1)} {_held(values)}" for values, names in groups[:MOST_GROUPS]]
+        fewest = listed([PurePath(name).name for name in groups[-1][1]])
+        lines.append(
+            f"{who} differ in the values that they hold: {'; '.join(said)}; are some of another kind, such as {fewest}?"
+        )
+    return lines
+
+
+def _kinds(
+    files: Mapping[str, frozenset[float | str]], chained: bool
+) -> list[tuple[frozenset[float | str], list[str]]]:
+    """Values and names of each kind, the most frequent first."""
+    groups: list[tuple[frozenset[float | str], list[str]]] = []
+    for name, values in files.items():
+        shared = values - {0.0, SHADES}
+        same = [group for group in groups if (group[0] & shared if chained else group[0] == values)]
+        groups = [group for group in groups if group not in same]
+        names = [each for group in same for each in group[1]]
+        groups.append((values.union(*(group[0] for group in same)), [*names, name]))
+    return sorted(groups, key=lambda group: -len(group[1]))
+
+
+def _held(values: frozenset[float | str]) -> str:
+    """Values in words: `0, 1, 2`; `shades between 0 and 255`."""
+    numbers = sorted(value for value in values if isinstance(value, float))
+    if SHADES in values:
+        return f"{SHADES} 0 and {numbers[-1]:g}"
+    words = [str(value) for value in values if isinstance(value, str)]
+    return ", ".join([*(f"{value:g}" for value in numbers[:6]), *(["…"] if len(numbers) > 6 else []), *words])
+
+
 def warnings(ids: Sequence[str], looks: Sequence[Look], size: int) -> list[str]:
     """What of the masks is worth a look, a line each."""
     filled = sum(int((each.shares > 0).sum()) for each in looks)
@@ -122,23 +173,27 @@ def _small_objects(looks: Sequence[Look], size: int) -> list[str]:
             "prepare the images larger, or give crops"]  # fmt: skip
 
 
-def report(problems: Mapping[str, ManymaskError], total: int) -> InputError:
-    """All cases that cannot be used as one error: a single one in its own words, else a line for each kind."""
+def report(problems: Mapping[str, ManymaskError], cases: Sequence[Case]) -> InputError:
+    """All cases that cannot be used as one error: a single one in its own words, else a line for each kind. Where labels must
+    be chosen, it says which values the masks hold: one of them may be of another kind."""
+    total = len(cases)
     remedies = [*(name for error in problems.values() for name in error.remedies), "skip_bad"]
+    kinds_held = kinds_of_masks(cases, chained=False) if "mask_labels" in remedies else []
     if len(problems) == 1:
         error = next(iter(problems.values()))
-        return InputError(f"{error}; or leave it out", path=error.path, remedies=remedies)
+        said = "; or leave it out" + "".join(f". {line[0].upper()}{line[1:]}" for line in kinds_held)
+        return InputError(f"{error}{said}", path=error.path, remedies=remedies)
     kinds: dict[str, list[str]] = {}
     for case, error in problems.items():
         kinds.setdefault(_kind(str(error), case), []).append(case)
     lines = []
-    for cases in list(kinds.values())[:MOST_KINDS]:
-        rest = f" (and {len(cases) - 1} more like it: {listed(cases[1:])})" if len(cases) > 1 else ""
-        lines.append(f"{problems[cases[0]]}{rest}")
+    for ids in list(kinds.values())[:MOST_KINDS]:
+        rest = f" (and {len(ids) - 1} more like it: {listed(ids[1:])})" if len(ids) > 1 else ""
+        lines.append(f"{problems[ids[0]]}{rest}")
     if len(kinds) > MOST_KINDS:
         lines.append(f"… and {len(kinds) - MOST_KINDS} kinds more")
     said = f"{len(problems)} of {total} cases cannot be used; mend them, or leave them out:"
-    return InputError(said, remedies=dict.fromkeys(remedies), details=lines)
+    return InputError(said, remedies=dict.fromkeys(remedies), details=[*lines, *kinds_held])
 
 
 def _kind(message: str, case: str) -> str:

@@ -8,7 +8,7 @@ Indexed              index 0 is background, unless the palette has nothing but g
 Transparent          the opaque part is the mask where it has one colour; else refused
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from manymask.io.raster import read_samples
 from manymask.io.samples import Samples, full
 
 _FEW_LABELS = 32  # a mask that stays below holds labels, no shades
+SHADES, COLOUR, OPACITY = "shades between", "one colour", "transparency"  # what is said of masks without labels
 _NEARLY_GREY = 16  # how far the channels of a JPEG may lie apart
 
 
@@ -27,11 +28,40 @@ class MaskReading:
 
     threshold: foreground is what reaches this value, in soft masks; labels: foreground is what holds one of these
     values, in label images, or one of these names, in polygons; invert: foreground and background are exchanged.
+    held: gets what each file of pixels holds, as `values_of` says it; nothing of files of one bit.
     """
 
     threshold: float | None = None
     labels: tuple[int | str, ...] = ()
     invert: bool = False
+    held: dict[Path, frozenset[float | str]] | None = field(default=None, compare=False, repr=False)
+
+    def note(self, path: Path, values: frozenset[float | str]) -> None:
+        """Records what a file holds."""
+        if self.held is not None:
+            self.held[path] = values
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """The values in order; of bytes without sorting."""
+    if values.dtype != np.uint8:
+        return np.unique(values)
+    return np.flatnonzero(np.bincount(values.ravel(), minlength=256)).astype(np.uint8)
+
+
+def values_of(values: np.ndarray, held: np.ndarray | None = None) -> frozenset[float | str]:
+    """The values of a mask (H, W); of one with more values than a label image has, its full scale and a word that says so."""
+    held = _distinct(values) if held is None else held
+    if len(held) <= _FEW_LABELS and not (values.dtype.kind == "f" and (held % 1).any()):
+        return frozenset(float(value) for value in held)
+    scale = (
+        1.0
+        if values.dtype.kind == "f" and held.max() <= 1
+        else float(full(values))
+        if values.dtype.kind in "iu"
+        else 255.0
+    )
+    return frozenset({0.0, scale, SHADES})
 
 
 def read_mask(path: Path, reading: MaskReading | None = None) -> np.ndarray:
@@ -80,7 +110,8 @@ def _is_indexed(found: Samples) -> bool:
 def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     """Index 0 is background; where it has a colour and another index is black, nobody can tell."""
     assert found.palette is not None
-    used = np.unique(found.values)
+    used = _distinct(found.values)
+    reading.note(path, values_of(found.values, used))
     if reading.labels:
         return np.isin(found.values, reading.labels)
     black = [int(index) for index in used[used > 0] if not found.palette[index].any()]
@@ -103,6 +134,7 @@ def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
 def _of_opacity(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     """The shape in the alpha channel, cut at half, where all that can be seen has one colour."""
     assert found.alpha is not None
+    reading.note(path, frozenset({OPACITY}))
     seen = found.alpha > 0
     colours = found.colours()[seen]
     if len(colours) and (colours != colours[0]).any():
@@ -124,6 +156,7 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
     codes = sum(colours[:, :, k] * 65537.0**k for k in range(3))  # one number for each colour of up to 16 bits
     kinds = np.count_nonzero(np.unique(codes))
     if kinds == 1:
+        reading.note(path, frozenset({COLOUR}))
         result: np.ndarray = np.any(colours, axis=2)
         return result
     if reading.threshold is not None and int(np.ptp(colours, axis=2).max()) <= _NEARLY_GREY:
@@ -141,11 +174,12 @@ def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarr
         return values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path}: the mask holds values that are not numbers (NaN or infinite)", path=path)
+    held = _distinct(values)
+    reading.note(path, values_of(values, held))
     if reading.labels:
         return np.isin(values, reading.labels)
     if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
         return _of_shares(path, values, reading.threshold)
-    held = np.unique(values)
     if _is_black_and_white(held, reading.threshold):
         return values > 0
     if reading.threshold is not None:

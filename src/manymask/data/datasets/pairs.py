@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manymask.data.case import Case
+from manymask.data.case import Case, MaskValues
 from manymask.data.datasets.annotations import Mask, MaskFile
 from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.file import patient_of
@@ -212,9 +212,9 @@ def _cases_of(name: str, group: str, pair: "Pair") -> list[Case]:
         return [Case(name, group, partial(refused, message), read_by)]
     group = patient_of(pair.image) or group
     if count == 1:
-        return [Case(name, group, pair, read_by, pair.notes)]
-    slices = [replace(pair, index=index, notes=[]) for index in range(count)]
-    return [Case(f"{name}-slice-{each.index + 1:04}", group, each, read_by, each.notes) for each in slices]
+        return [Case(name, group, pair, read_by, pair.notes, pair.values)]
+    slices = [replace(pair, index=index, notes=[], values={}) for index in range(count)]
+    return [Case(f"{name}-slice-{each.index + 1:04}", group, each, read_by, each.notes, each.values) for each in slices]
 
 
 def _complaint(images: Images, name: str, masks: Sequence[Sequence[Mask]], raters: Sequence[Rater]) -> str:
@@ -241,7 +241,7 @@ def refused(message: str) -> tuple[np.ndarray, np.ndarray]:
 class Pair:
     """An image with the masks of its raters, none where a rater did not read it; called, it reads them as a `Case` does.
 
-    index: of the slice of a volume; notes: gets what reading the image leaves to be said.
+    index: of the slice of a volume; notes: gets what reading the image leaves to be said; values: gets what mask files hold.
     """
 
     image: Path
@@ -251,6 +251,7 @@ class Pair:
     window: str = "header"
     index: int = 0
     notes: list[str] = field(default_factory=list, compare=False)
+    values: MaskValues = field(default_factory=dict, compare=False)
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray]:
         pixels, drawn = self.at_full_depth()
@@ -264,20 +265,27 @@ class Pair:
         picture = self._picture()
         self.notes[:] = picture.notes
         height, width = picture.pixels.shape[:2]
-        drawn = [self._read(mask, picture) if mask else np.zeros((height, width), bool) for mask in self.masks]
+        drawn = [
+            self._read(k, mask, picture) if mask else np.zeros((height, width), bool)
+            for k, mask in enumerate(self.masks)
+        ]
         return picture.pixels, np.stack(drawn)
 
     def _picture(self) -> Picture:
         found = picture_at(self.image, self.index)
         return seen_through(found, self.window)
 
-    def _read(self, mask: Mask, picture: Picture) -> np.ndarray:
+    def _read(self, rater: int, mask: Mask, picture: Picture) -> np.ndarray:
         height, width = picture.pixels.shape[:2]
         if isinstance(picture.origin, NiftiSlice) and is_nifti(mask.path):
             place = affine_of(mask.path)
             if not np.allclose(place, picture.origin.affine, atol=1e-2):
                 raise InputError(f"{mask.path} lies on another grid than its image {self.image.name}", path=mask.path)
-        found = mask.read((height, width), self.reading, self.index)
+        reading = replace(self.reading, held={})
+        try:
+            found = mask.read((height, width), reading, self.index)
+        finally:  # also of a mask that is refused
+            self.values.update({(rater, str(path)): values for path, values in (reading.held or {}).items()})
         if found.shape != (height, width):
             raise InputError(
                 f"{mask.path} is {found.shape[1]}×{found.shape[0]} but its image {self.image.name} is {width}×{height}; "
