@@ -16,7 +16,7 @@ COPY constraints.txt ./
 # torch comes first and alone: then nothing that follows can ask for another build of it
 RUN pip install -c constraints.txt --index-url "https://download.pytorch.org/whl/${TORCH_BUILD}" torch
 COPY . .
-RUN pip install -c constraints.txt '.[app,dicom,nifti]' ./models
+RUN pip install -c constraints.txt '.[app,dicom,nifti,heif]' ./models
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/manymask /opt/manymask

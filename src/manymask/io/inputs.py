@@ -1,4 +1,4 @@
-"""One door for all that can be segmented: PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM and NIfTI files, and folders of them."""
+"""One door for all that can be segmented: pictures as `raster` reads them, DICOM and NIfTI files, and folders of them."""
 
 import os
 import re
@@ -7,18 +7,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from manymask.errors import InputError
+from manymask.errors import InputError, MissingExtraError
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.file import is_dicomdir
 from manymask.io.dicom.series import Series, dicom_series, is_dicom
+from manymask.io.heif import check_readable, is_heif
 from manymask.io.image import Failed, Picture
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices, slice_size, slices_per_volume
 from manymask.io.raster import claimed_size, holds_raster, is_raster, read_noted
 from manymask.io.window import Window
 
-_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, DICOM or NIfTI"
+_KINDS = "PNG, JPEG, TIFF, BMP, WebP, GIF, HEIC, AVIF, DICOM or NIfTI"
 # images, by the names of their files, that nothing here reads
-_FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".heic", ".heif", ".avif", ".jp2",
+_FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".mnc", ".jp2",
             ".j2k", ".jxl", ".psd", ".svs", ".ndpi", ".czi", ".mrxs", ".vsi", ".lif", ".nd2")  # fmt: skip
 _CONVERT = "convert it to PNG, TIFF or NIfTI (.nii.gz)"
 _RESULTS = {"result.json", "triage.json"}  # what `segment` and `triage` leave in folders: their output is no input
@@ -224,6 +225,7 @@ def _take_folder(folder: Path, files: _Files, found: FoundInputs) -> None:
             files.single.append(_file(path, folder))
         elif not seen and not is_dicomdir(path):
             files.lying.append(path)
+    _leave_out_undecoded(folder, files, found)
     foreign = [path for path in others if path.suffix.lower() in _FOREIGN]
     others = [path for path in others if path not in foreign]
     if foreign:
@@ -233,6 +235,20 @@ def _take_folder(folder: Path, files: _Files, found: FoundInputs) -> None:
         found.problems.append(f"{folder} holds no image ({_KINDS})")
     elif others:
         found.remarks.append(f"{folder}: {len(others)} file(s) passed over, no images: {_by_kind(others)}")
+
+
+def _leave_out_undecoded(folder: Path, files: _Files, found: FoundInputs) -> None:
+    """Photographs of a folder whose decoder is not installed, in one line for all of them."""
+    missing: dict[str, list[Input]] = {}
+    for entry in files.single:
+        if isinstance(entry, Raster) and entry.under == folder and is_heif(entry.path):
+            try:
+                check_readable(entry.path)
+            except MissingExtraError as error:
+                missing.setdefault(str(error), []).append(entry)
+    for said, entries in missing.items():
+        files.single = [entry for entry in files.single if entry not in entries]
+        found.problems.append(f"{folder}: {len(entries)} photograph(s) left out: {said}")
 
 
 def _may_be_dicom(path: Path) -> bool:

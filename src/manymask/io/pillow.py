@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP, WebP and GIF through Pillow, which is offered these formats and no other."""
+"""PNG, JPEG, BMP, WebP, GIF, HEIC and AVIF through Pillow, which is offered these formats and no other."""
 
 import re
 import struct
@@ -14,9 +14,11 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from manymask.errors import InputError, decoding, one_line
+from manymask.io.heif import check_readable, frames_note
 from manymask.io.samples import PIXEL_LIMIT, Claim, Samples, check_claim
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "AVIF")
+_HEIF = "HEIF"  # once its decoder is there
 _MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F")
 _ORIENTATION = 274
 _PNG_PARTS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
@@ -86,7 +88,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with decoding(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(path, formats=FORMATS)
+            check_readable(path)
+            image = Image.open(path, formats=[*FORMATS, *([_HEIF] if _HEIF in Image.OPEN else [])])
         except UnidentifiedImageError:
             raise InputError(_not_identified(path)) from None
         except Image.DecompressionBombError:  # twice Image.MAX_IMAGE_PIXELS; `check_claim` holds what is below
@@ -102,7 +105,7 @@ def _not_identified(path: Path) -> str:
     with path.open("rb") as file:
         if file.read(3) == b"\xff\xd8\xff":
             return f"{path} is a JPEG that is not supported (more than 8 bits per sample, lossless) or damaged; save it as PNG"
-    return f"{path} is not an image that can be read (PNG, JPEG, TIFF, BMP, WebP or GIF)"
+    return f"{path} is not an image that can be read (PNG, JPEG, TIFF, BMP, WebP, GIF, HEIC or AVIF)"
 
 
 def _claim(image: Image.Image) -> Claim:
@@ -114,6 +117,8 @@ def _check_frames(path: Path, image: Image.Image) -> tuple[str, ...]:
     frames = getattr(image, "n_frames", 1)
     if image.format == "MPO":  # the first is the picture, the others are views and previews of it
         return (f"The file holds {frames} pictures; the first was read.",) if frames > 1 else ()
+    if image.format == _HEIF:
+        return frames_note(image)
     if frames > 1:
         raise InputError(f"{path} is an animation of {frames} frames; give one image per file", path=path)
     return ()

@@ -1,5 +1,5 @@
-"""PNG, JPEG, TIFF, BMP, WebP and GIF in, PNG out. Images are (H, W) or (H, W, 3); nothing is decoded before its size is
-known."""
+"""PNG, JPEG, TIFF, BMP, WebP, GIF, HEIC and AVIF in, PNG out. Images are (H, W) or (H, W, 3); nothing is decoded before its
+size is known."""
 
 import re
 from collections.abc import Mapping
@@ -11,14 +11,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from manymask.errors import InputError, decoding
+from manymask.io import heif
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import to_bytes
 from manymask.io.pillow import claimed_pillow, from_pillow, read_pillow
 from manymask.io.samples import Claim, Samples, check_claim
 from manymask.io.tiff import claimed_tiff, read_tiff
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif")
-_HEADS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF.{4}WEBP", re.DOTALL)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", *heif.SUFFIXES)
+_HEADS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF.{4}WEBP|" + heif.HEAD, re.DOTALL)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
