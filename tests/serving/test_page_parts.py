@@ -303,7 +303,7 @@ def test_stopped_drawing_keeps_the_masks_that_are_there(drawing_model):
     *_, (scene, share, done) = service.draw_scene(
         segmenter, service.Subject(picture, picture), service.SegmentRequest(samples=5), service.Limits(), check
     )
-    assert done.record.samples == len(scene.areas) == 1 and share == 1 and scene.forms == ("PNG",)
+    assert done.record.samples == len(scene.areas) == 1 and share == 1 and scene.forms[0] == "PNG"
     assert torch.equal(done.drawn, torch.cat(list(segmenter.draw(done.view, 1)), dim=1))
 
 

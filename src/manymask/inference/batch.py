@@ -19,6 +19,7 @@ from typing import Any
 from manymask.choices import Form
 from manymask.errors import InputError, ManymaskError
 from manymask.hub.intended_use import finding
+from manymask.inference import series
 from manymask.inference.earlier import EarlierResults, read_result
 from manymask.inference.entries import Entry
 from manymask.inference.failures import FullError, reported
@@ -35,13 +36,12 @@ from manymask.inference.jobs import (
     named_pictures,
     pixels_of,
 )
-from manymask.inference.outputs import Output, SeriesResult, fill_result
+from manymask.inference.outputs import Output, SeriesResult
 from manymask.inference.pictures import ImageLike
 from manymask.inference.placing import Filled, fill_aside
 from manymask.inference.request import Request
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
-from manymask.inference.series import Whole, complete, forms_of, series_name, together, whole_source
 from manymask.inference.summary import write_summary
 from manymask.inference.tally import RunSummary, say
 from manymask.inference.volumes import volume_records
@@ -137,7 +137,7 @@ class Run:
     def results_of_before(self, record: Record) -> EarlierResults:
         """The results in OUT that this run would draw again in the same way."""
         calibration = None if self.segmenter.uncalibrated(record) else self.segmenter.trained.calibration
-        asked, png = self.request.output(), self.pictures_written
+        asked, png = self.request.output(), not self.request.forms or "png" in self.request.forms
 
         def fits(found: Mapping[str, Any], folder: Path) -> bool:
             masks = range(1, len(found.get("areas", ())) + 1 if png else 1)
@@ -221,14 +221,16 @@ class Run:
         output = self.output(entry, picture, result)
         if picture.origin is not None:
             outcome.kept = SeriesResult.of(output)
-        if "png" in forms_of(picture, self.request.forms):
+        if series.on_its_own(picture, series.forms_of(picture, self.request.forms)):
             outcome.filled = fill_aside(self.request.out, picture.name, partial(self.fill, output, outcome))
         elif outcome.kept is not None:  # written with its series, or as a whole at the end
             outcome.kept = replace(outcome.kept, folder=Path(picture.name), content=output.content())
 
     def fill(self, output: Output, outcome: Outcome, folder: Path) -> None:
         """Write the files of one picture."""
-        fill_result(folder, output)
+        assert outcome.picture is not None
+        forms = series.on_its_own(outcome.picture, series.forms_of(outcome.picture, self.request.forms))
+        series.fill_picture(folder, output, outcome.picture, forms)
 
     def take(self, group: Sequence[Outcome]) -> None:
         """Count some outcomes in their turn, and give each result its place."""
@@ -299,6 +301,7 @@ class Run:
             "warnings": list(result.warnings),
             "width": width, "height": height, "mean_entropy_bits": float(result.entropy.mean()),
             "seconds": result.seconds, "engine": self.segmenter.engine,
+            **series.geometry_facts(picture, series.forms_of(picture, self.request.forms)),
         }  # fmt: skip
         image = to_channels(picture.pixels, self.segmenter.recipe.channels)
         return Output(result, image, facts, picture.spacing, self.request.alpha, show=self.request.anonymiser is None)
@@ -318,14 +321,15 @@ class Run:
 
     def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[SeriesResult]) -> None:
         """Write SEG or NIfTI of a series, beside its only picture or in a separate folder, and store it in the archive."""
-        record = together([r.record for r in results if r.record is not None])
-        forms = forms_of(pictures[0], self.request.forms)
+        record = series.together([r.record for r in results if r.record is not None])
+        forms = series.forms_of(pictures[0], self.request.forms)
+        alone = series.on_its_own(pictures[0], forms)
         stored = isinstance(entry, ArchiveSeries) and self.request.store
         made = self.dicom_objects(pictures, results, record) if stored or "dicom" in forms else []
-        whole = Whole(pictures, results, record, made, forms)
+        whole = series.Whole(pictures, results, record, made, forms - (alone - {"png"}))
         if len(pictures) > 1:
             self.put_series(whole)
-        elif "png" in forms:
+        elif alone:
             whole.fill(results[0].folder)
         else:
             content = results[0].content
@@ -349,9 +353,9 @@ class Run:
         whole = volumes[0] if len(volumes) == 1 else None
         return derived_objects(pictures, results, facts, request.anonymiser, request.fractional, shown, volume=whole)
 
-    def put_series(self, whole: Whole) -> None:
+    def put_series(self, whole: series.Whole) -> None:
         """Put the folder of a series in OUT."""
-        name = series_name(whole.pictures[0].name)
+        name = series.series_name(whole.pictures[0].name)
         content, remarks = whole.facts(name, self.segmenter.trained.calibration, self.request.output())
 
         def fill(folder: Path) -> None:
@@ -367,20 +371,21 @@ class Run:
         if self.earlier is None or isinstance(entry, ArchiveSeries):
             return False
         sources: list[SourceRecord] = []
-        forms: frozenset[Form] = frozenset()
+        forms = alone = frozenset[Form]()
         failed: list[ManymaskError] = []
         with reported(failed.append, None):
             for picture in named_pictures(entry, self.request, failed.append):
                 windowed = seen_through(picture, self.segmenter.recipe.window)
                 if picture.origin is None or windowed.pixels.min() < windowed.pixels.max():
                     sources.append(self.source(entry, source_of(windowed)))
-                    forms = forms_of(picture, self.request.forms)
+                    forms = series.forms_of(picture, self.request.forms)
+                    alone = series.on_its_own(picture, forms)
         if failed or not sources:  # reported when they are drawn
             return False
         several = len(sources) > 1 and not isinstance(entry, Raster)
-        pictures = sources if self.pictures_written or not several else []
-        names = self.earlier.take_all([*pictures, *([whole_source(sources)] if several else [])])
-        if not names or not complete(self.request.out / names[-1], forms):
+        pictures = sources if alone or not several else []
+        names = self.earlier.take_all([*pictures, *([series.whole_source(sources)] if several else [])])
+        if not names or not series.complete(self.request.out / names[-1], forms - alone if several else forms):
             return False
         self.taken |= set(names)
         self.tally.done += len(sources)
@@ -389,11 +394,6 @@ class Run:
         for name in names:
             self.tally.warn(name, read_result(self.request.out / name).get("warnings", ()))
         return True
-
-    @property
-    def pictures_written(self) -> bool:
-        """Whether each picture of a series has its own folder."""
-        return not self.request.forms or "png" in self.request.forms
 
     def source(self, entry: Entry, source: SourceRecord) -> SourceRecord:
         """A source as it is recorded: with the name of its file, or without all that tells who the patient is."""

@@ -10,11 +10,13 @@ from typing import Any
 from manymask.calibration.calibration import Calibration
 from manymask.choices import Form
 from manymask.errors import InputError
-from manymask.inference.outputs import SeriesResult, series_promises
+from manymask.inference.outputs import Output, SeriesResult, fill_result, series_promises
 from manymask.inference.volumes import volume_records
+from manymask.io.atomic import write_json
 from manymask.io.dicom.objects import write_objects
 from manymask.io.image import DicomFrame, NiftiSlice, Picture
 from manymask.io.nifti import write_nifti
+from manymask.io.nifti_grid import geometry_of, is_flat
 from manymask.io.record import Record, SourceRecord
 
 
@@ -35,17 +37,57 @@ def forms_of(picture: Picture, asked: Sequence[Form]) -> frozenset[Form]:
     own: frozenset[Form] = frozenset(("dicom",) if frame else ("nifti",) if volume else ())
     if not asked:
         return own | {"png"}
-    possible = own | {"png"} | ({"nifti"} if frame and picture.slice is not None else frozenset())
-    found = frozenset(asked) & possible
+    found = frozenset(asked) & (own | {"png", "nifti"})
     if not found:
-        what = " or ".join(sorted(asked))
         raise InputError(
-            f"{picture.name}: {what} needs an image with a place in the patient, from DICOM"
-            f"{' or NIfTI' if 'nifti' in asked else ''}",
+            f"{picture.name}: dicom needs an image with a place in the patient, from DICOM",
             path=picture.name,
             parameter="form",
         )
     return found
+
+
+def on_its_own(picture: Picture, forms: frozenset[Form]) -> frozenset[Form]:
+    """The forms that are written for each picture, not for the series that it belongs to.
+
+    Args:
+        picture: the image.
+        forms: as returned by `forms_of`.
+
+    Returns:
+        PNG; and NIfTI of what is no slice of a volume.
+    """
+    return forms & (frozenset(("png", "nifti")) if is_flat(picture) else frozenset(("png",)))
+
+
+def geometry_facts(picture: Picture, forms: frozenset[Form]) -> dict[str, str]:
+    """What result.json says of the geometry of NIfTI files.
+
+    Args:
+        picture: the image.
+        forms: in which it is written.
+
+    Returns:
+        An entry if NIfTI is among them.
+    """
+    return {"nifti_geometry": geometry_of(picture)} if "nifti" in forms else {}
+
+
+def fill_picture(folder: Path, output: Output, picture: Picture, forms: frozenset[Form]) -> None:
+    """Write what `on_its_own` says of a picture, and result.json.
+
+    Args:
+        folder: an existing folder.
+        output: what is written.
+        picture: the image.
+        forms: as returned by `on_its_own`.
+    """
+    if "png" in forms:
+        fill_result(folder, output)
+    else:
+        write_json(folder / "result.json", output.content())
+    if "nifti" in forms:
+        write_nifti(folder, [picture], [SeriesResult.of(output)])
 
 
 def together(records: Sequence[Record]) -> Record:
@@ -151,8 +193,9 @@ class Whole:
             }
             for name, result in zip(names, self.results, strict=True)
         ]
+        nifti = geometry_facts(self.pictures[0], self.forms)
         return {
-            "input": self.record.source.file or name, **self.record.facts(), "output": output,
+            "input": self.record.source.file or name, **self.record.facts(), "output": output, **nifti,
             "warnings": list(warnings), "width": max(result.masks.shape[2] for result in self.results),
             "height": max(result.masks.shape[1] for result in self.results), "images": names,
             "volumes": volumes, "slices": slices, "promises": series_promises(names, self.results, calibration),

@@ -24,14 +24,15 @@ import numpy as np
 from manymask.errors import InputError, ManymaskError, MissingExtraError, decoding
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import stretch_note
-from manymask.io.dicom.grid import dicom_grid
 from manymask.io.dicom.header import SMALLEST_SIDE, VOLUME_LIMIT
-from manymask.io.image import DicomFrame, Drawn, NiftiSlice, Picture, VolumeSlice
+from manymask.io.image import Drawn, NiftiSlice, Picture, VolumeSlice
+from manymask.io.nifti_grid import VoxelGrid, grid_of
 from manymask.io.samples import PIXEL_LIMIT
 from manymask.io.window import Window, fixed
 
 SUFFIXES = (".nii", ".nii.gz")
 _OFFSET_LIMIT = 1 << 26  # bytes of header and extensions that stand before the voxels
+_LONGEST = 32767  # voxels along an axis of NIfTI-1
 _LEAST_STEPS = 256  # of single precision, from the darkest to the brightest
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code: unknown, metre, millimetre, micrometre
 _GEOMETRY = ("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
@@ -117,20 +118,21 @@ def write_nifti(
     """mask-01.nii.gz … and consensus.nii.gz (uint8, 0 or 1) and confidence.nii.gz (float32), on the source's grid; of
     calibrated results inner.nii.gz and outer.nii.gz too, with the share that they hold for in the header's description.
 
-    pictures: slices of one NIfTI file or of one DICOM series, with a result each; slices that are not among them stay 0.
+    pictures: slices of one NIfTI file or of one DICOM series, with a result each; slices that are not among them stay 0. Or
+    a single picture of another kind, see `grid_of`.
     numbers: of the masks, from 1; without gaps if not given. accepted: of each picture, the mask that a person accepted
     (H, W), in accepted.nii.gz. Raises `InputError` for other pictures, and for a series that lies on no regular grid.
     """
-    affine, shape, indices, header = _target(pictures)
+    grid = grid_of(pictures)
     turned = isinstance(pictures[0].origin, NiftiSlice)
 
     def write(name: str, planes: list[np.ndarray], description: str = "") -> Path:
-        volume = np.zeros((*shape[:2], int(np.prod(shape[2:]))), planes[0].dtype)
-        for index, plane in zip(indices, planes, strict=True):
-            volume[:, :, index] = to_plane(plane, affine) if turned else plane.T
+        volume = np.zeros((*grid.shape[:2], int(np.prod(grid.shape[2:]))), planes[0].dtype)
+        for index, plane in zip(grid.indices, planes, strict=True):
+            volume[:, :, index] = to_plane(plane, grid.affine) if turned else plane.T
         path = folder / f"{name}.nii.gz"
         with atomic_file(path) as beside:
-            image = _like(header, volume.reshape(shape, order="F"), affine)
+            image = _on_grid(volume.reshape(grid.shape, order="F"), grid)
             image.header["descrip"] = description
             beside.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))  # equal masks, equal bytes
         return path
@@ -149,16 +151,6 @@ def write_nifti(
     if accepted:
         paths.append(write("accepted", [mask.astype(np.uint8) for mask in accepted], "accepted by a person"))
     return paths
-
-
-def _target(pictures: Sequence[Picture]) -> tuple[np.ndarray, tuple[int, ...], list[int], Any]:
-    """Affine and shape of the volume, the place of each picture in it, and the header of the source if it is a NIfTI."""
-    if pictures and all(isinstance(p.origin, DicomFrame) for p in pictures):
-        return *dicom_grid(pictures), None
-    slices = [p.origin for p in pictures if isinstance(p.origin, NiftiSlice)]
-    if not slices or len(slices) < len(pictures) or len({(s.shape, s.affine.tobytes()) for s in slices}) > 1:
-        raise InputError("these pictures are not slices of one NIfTI file: no volume can be made of them")
-    return slices[0].affine, slices[0].shape, [each.index for each in slices], slices[0].header
 
 
 @dataclass(frozen=True)
@@ -233,15 +225,17 @@ def _notes(header: Any, shape: tuple[int, ...], affine: np.ndarray) -> tuple[str
     return tuple(notes)
 
 
-def _like(header: Any, volume: np.ndarray, affine: np.ndarray) -> Any:
-    """An image of `volume` on the grid of `header`: sform, qform, their codes and the units are those of the source.
+def _on_grid(volume: np.ndarray, grid: VoxelGrid) -> Any:
+    """An image of `volume`: sform, qform, their codes and the units are those of the source, if that is a NIfTI.
     Names and comments, which may tell of the patient, are not copied."""
     nibabel = _nibabel()
-    wide = isinstance(header, nibabel.Nifti2Header)
-    image = (nibabel.Nifti2Image if wide else nibabel.Nifti1Image)(volume, affine)
-    if header is not None:
+    wide = isinstance(grid.header, nibabel.Nifti2Header) or max(volume.shape) > _LONGEST
+    image = (nibabel.Nifti2Image if wide else nibabel.Nifti1Image)(volume, grid.affine)
+    if grid.header is None:
+        image.header.set_xyzt_units(grid.unit)
+    else:
         for name in _GEOMETRY:
-            image.header[name] = header[name]
+            image.header[name] = grid.header[name]
     return image
 
 

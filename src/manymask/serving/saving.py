@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from manymask.errors import InputError
+from manymask.extras import require
 from manymask.hub.intended_use import finding
 from manymask.inference.correction import AcceptedMask, Stroke, read_strokes
 from manymask.inference.outputs import Output, SeriesResult, write_result
 from manymask.io.atomic import read_json
 from manymask.io.dicom.objects import derived_objects, write_objects
 from manymask.io.nifti import write_nifti
+from manymask.io.nifti_grid import geometry_of
 from manymask.io.raster import to_channels
 from manymask.serving.service import FinishedDrawing, Form, check_threshold
 from manymask.serving.view_model import measured
@@ -120,12 +122,14 @@ def pack(
         InputError: the drawing cannot be saved so.
     """
     threshold = check_threshold(threshold)
+    if form == "NIfTI":
+        require("nifti", "NIfTI", "nibabel")
     if form not in drawing.forms():
         raise InputError(f"{form} needs another source; this one is saved as {' or '.join(drawing.forms())}")
     found, shown = drawing.result(threshold, edit.left_out), drawing.subject.shown
     assert found.record is not None
     share = drawing.segmenter.outline_alpha(alpha, found.record)
-    facts = drawing.facts(found)
+    facts = drawing.facts(found) | ({"nifti_geometry": geometry_of(shown)} if form == "NIfTI" else {})
     accepted = AcceptedMask.of(found.consensus.numpy(), edit.strokes) if edit.accepted else None
     name = re.sub(r"[^\w.-]+", "_", shown.name)[:80].strip("._") or "image"
     with tempfile.TemporaryDirectory(dir=folder) as work:

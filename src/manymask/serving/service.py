@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,9 +140,10 @@ class FinishedDrawing:
 
     def forms(self) -> tuple[Form, ...]:
         """What it can be saved as, the most fitting first."""
+        nifti: tuple[Form, ...] = ("NIfTI",) if find_spec("nibabel") else ()
         if isinstance(self.subject.shown.origin, DicomFrame):
-            return ("DICOM SEG", "PNG")
-        return ("NIfTI", "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG",)
+            return ("DICOM SEG", "PNG", *nifti)
+        return (*nifti, "PNG") if isinstance(self.subject.shown.origin, NiftiSlice) else ("PNG", *nifti)
 
 
 def open_files(paths: Sequence[Path], limits: Limits) -> OpenedInput:
