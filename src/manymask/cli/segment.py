@@ -64,7 +64,7 @@ def segment(
         fractional: write the confidence map of DICOM as a FRACTIONAL SEG too, which some viewers refuse or hang on.
         alpha: share of the inner and outer outline, one that the model is calibrated for; 0.1 if not given.
         engine: what runs the networks; auto is onnx where it is faster, and is kept for this model or built for many images.
-        form: what is written, for each image (png, nifti) or series (nifti, dicom); repeat it. Without it png and that of the input.
+        form: what is written, for each image (png) or series (nifti, dicom); repeat it. Without it png and that of the input.
         slices: FIRST-LAST, the slices of series and volumes that are segmented, by the numbers in the names of results.
         resume: keep the results in OUT that would be drawn again in the same way, and draw the others.
         on: ray takes a Ray cluster for folders and buckets (s3://…) of single images, and writes OUT as a table.
