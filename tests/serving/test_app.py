@@ -175,7 +175,7 @@ def test_what_cannot_be_done_is_one_clear_message(client, page_server, image, tm
 
 def test_server_fetches_nothing_from_an_address(client, page_server):
     far = {"path": "http://example.org/lesion.png", "meta": {"_type": "gradio.FileData"}}
-    data = [[far], "whole", 1, 0, "the model's own", 0, "", "", 1, 0.5, "PNG", "", ""]
+    data = [[far], "whole", 1, 0, "the model's own", 0, "", "", 1, 0.5, "PNG", "", "", 0]
     asked = httpx.post(f"{page_server.url}/gradio_api/call/segment", json={"data": data})
     told = httpx.get(f"{page_server.url}/gradio_api/call/segment/{asked.json()['event_id']}", timeout=60).text
     assert "event: error" in told and "example.org" not in told

@@ -1,7 +1,7 @@
 """One rater's mask of one image, however it is kept: an image file, polygons of labelme, objects of COCO, several parts."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,6 @@ from manymask.errors import ConfigError, InputError, ManymaskError, decoding, gu
 from manymask.io.atomic import read_object
 from manymask.io.coco import MOST_BYTES, CocoFile, CocoImage, coco_mask, is_coco, read_coco
 from manymask.io.dicom.file import load_dicom
-from manymask.io.dicom.rtstruct import StructureSet
 from manymask.io.labelme import LabelmeFile, is_labelme, labelme_file
 from manymask.io.masks import MaskReading, mask_of_values, read_mask
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices
@@ -89,17 +88,33 @@ class CocoMask:
         return ~mask if reading.invert else mask
 
 
+class PatientMasks(Protocol):
+    """A file of DICOM that marks regions of a series: contours of a structure set, or frames of a segmentation."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def regions(self) -> list[str]:
+        """The names of what it marks."""
+
+    def covers(self, header: Any) -> bool:
+        """Whether an image belongs to it."""
+
+    def mask(self, header: Any, label: str, regions: Collection[str] = ()) -> np.ndarray:
+        """bool (H, W), the union of the regions of these names, or of all, on an image."""
+
+
 @dataclass(frozen=True)
 class StructureMask:
-    """The contours of a structure set on one DICOM slice."""
+    """What a structure set or a segmentation marks on one DICOM slice."""
 
-    file: StructureSet
+    file: PatientMasks
     image: Path
     slices: int = 1
 
     @property
     def path(self) -> Path:
-        """Of the structure set."""
+        """Of the structure set or segmentation."""
         return self.file.path
 
     def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
@@ -176,7 +191,7 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
     """
     single = list(_single(masks))
     counts: Counter[str] = Counter()
-    structures: dict[Path, StructureSet] = {}
+    structures: dict[Path, PatientMasks] = {}
     known = dict(names.values) if names else {}
     for mask in single:
         if isinstance(mask, LabelmeMask):

@@ -7,7 +7,7 @@
    masks-3` are all read. One other folder with images, or the source itself, stands in for a folder called images.
 3. Images and masks share a folder: `a.jpg` with `a_mask.png`, `a_seg-1.png`, `a.png` or labelme's `a.json`; or they are
    alone in the folder of a case.
-4. Masks of DICOM slices may be RT Structure Sets, in a folder of masks.
+4. Masks of DICOM slices may be RT Structure Sets or Segmentations, in a folder of masks.
 
 Nothing is taken because it comes first. What was recognised is said, what could be meant in several ways is refused.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 from manymask.data.case import Part
 from manymask.data.datasets.annotations import Annotation, LabelmeMask, LabelNames, read_annotation
 from manymask.data.datasets.layout_coco import coco_sections
+from manymask.data.datasets.layout_dicom import dicom_raters
 from manymask.data.datasets.layout_flat import flat_section
-from manymask.data.datasets.layout_rtstruct import structure_raters
 from manymask.data.datasets.pairs import Images, Rater, is_image, listed, walk
 from manymask.data.datasets.sections import (
     Choice,
@@ -233,7 +233,7 @@ def _beside(source: Path, images: Folder, folders: Sequence[Folder], found: _Fou
     ending = replace(ending, parts=choice.parts)
     raters: list[Rater] = []
     for folder in folders:
-        own = structure_raters(folder.path, pictures) or raters_of(
+        own = dicom_raters(folder.path, pictures, choice.parts) or raters_of(
             folder.path, masks_below(folder.path, found.annotations), pictures, ending
         )
         if ending.names and not any(rater.masks for rater in own):
