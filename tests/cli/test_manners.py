@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 
 from manymask import runtime
+from manymask.cli import train as train_flags
 from manymask.cli.main import COMPUTING, VERBS, on_device
+from manymask.cli.parsing import BRIEF, parse
+from manymask.cli.train import planned_flags
 from manymask.data.datasets import phantom
 from manymask.errors import ConfigError
 from manymask.hub import catalogue
@@ -99,13 +102,21 @@ def test_every_mistake_is_one_line(monkeypatch, capsys, tmp_path, device, argume
     assert said in shown.err and shown.err.startswith("manymask: ") and shown.err.count("\n") == 1 and not shown.out
 
 
-@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train"}))
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_help_of_a_verb_offers_no_none(monkeypatch, capsys, verb):
     monkeypatch.setenv("COLUMNS", "100")
     assert run(monkeypatch, verb, "--help") == 0
     shown = capsys.readouterr().out
     assert "None" not in shown and "(default: )" not in shown
+    assert (
+        "--no-" not in shown and "(default: False)" not in shown and "..." not in shown
+    )  # of switches, and [STR [STR ...]]
     assert ("--device" in shown) == (verb in COMPUTING)
+
+
+def test_labels_of_a_folder_to_train_on_are_names_or_numbers():
+    flags = parse(planned_flags(), "manymask train", ["mine", "--mask-labels", "Nodule", "2", "--invert"], BRIEF)
+    assert train_flags._reading(flags).labels == ("Nodule", 2) and train_flags._reading(flags).invert
 
 
 def test_help_is_the_same_at_every_call_and_by_every_name():

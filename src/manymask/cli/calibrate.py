@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
+
 from manymask.cli import flags
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
@@ -20,7 +22,7 @@ def calibrate(
     scheme: str | None = None,
     samples: Annotated[int, flags.SAMPLES] = 5,
     seed: int = 0,
-    alphas: tuple[float, ...] = (0.05, 0.1, 0.2),
+    alphas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE…")] = (0.05, 0.1, 0.2),
     limit: int | None = None,
 ) -> None:
     """Measure on labelled images what a model's masks promise, and keep it with the model.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from manymask.cli import flags as shared
-from manymask.cli.parsing import NO_DEFAULT, parse
+from manymask.cli.parsing import BRIEF, NO_DEFAULT, parse
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
@@ -37,9 +37,9 @@ class PrepareFlags:
     out: Annotated[Path, shared.OUT]
     source: Annotated[Path | None, NO_DEFAULT, tyro.conf.arg(metavar="DIR")] = None
     mask_threshold: Annotated[float | None, NO_DEFAULT] = None
-    mask_labels: Annotated[tuple[str, ...], NO_DEFAULT] = ()
-    invert: bool = False
-    skip_bad: bool = False
+    mask_labels: Annotated[tuple[str, ...], shared.LABELS] = ()
+    invert: Annotated[bool, NO_DEFAULT] = False
+    skip_bad: Annotated[bool, NO_DEFAULT] = False
     size: Annotated[int | None, NO_DEFAULT] = None
 
 
@@ -87,7 +87,7 @@ def labels_of(words: Sequence[str]) -> tuple[int | str, ...]:
 
 def prepare_arguments(arguments: list[str]) -> None:
     """`manymask prepare RECIPE --out DIR …`."""
-    given = vars(parse(all_flags(), "manymask prepare", arguments, description=prepare_help.__doc__))
+    given = vars(parse(all_flags(), "manymask prepare", arguments, BRIEF, description=prepare_help.__doc__))
     common = {each.name: given[each.name] for each in fields(PrepareFlags)}
     defaults = {option.name: option.default for _, option in _options()}
     options = {name: given[name] for name, default in defaults.items() if given[name] != default}
@@ -126,10 +126,15 @@ def all_flags() -> type[PrepareFlags]:
 
 
 def _annotated(option: "Option", owners: list[str]) -> Any:
-    """The type of an option with its help; an empty default is not shown."""
-    notes = [tyro.conf.arg(help=f"({', '.join(owners)}) {option.help}")]
-    notes += [NO_DEFAULT] if option.default in (None, ()) else []
-    return Annotated[option.kind, *notes]
+    """The type of an option with its help."""
+    return Annotated[option.kind, shown(option, f"({', '.join(owners)}) {option.help}")]
+
+
+def shown(option: "Option", text: str) -> Any:
+    """How an option stands in the help; an empty default is not shown."""
+    metavar = "NAME…" if option.kind == tuple[str, ...] else None
+    hint = "" if option.default in (None, (), False) else None
+    return tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint=hint)
 
 
 def _check_options(dataset: str, options: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def reproduce(
     budget_minutes: float | None = None,
     cases: int | None = None,
     sweep_cases: int = 32,
-    only: tuple[str, ...] = (),
+    only: Annotated[tuple[str, ...], flags.NAMES] = (),
     codecs_only: bool = False,
     precision: Precision = "auto",
 ) -> None:

@@ -13,3 +13,6 @@ DEVICE = tyro.conf.arg(
     help="where to compute; if not given, an accelerator if there is one.",
     help_behavior_hint="",
 )
+# several values after one flag; tyro would show [STR [STR ...]]
+LABELS = tyro.conf.arg(metavar="LABEL…", help_behavior_hint="")
+NAMES = tyro.conf.arg(metavar="NAME…", help_behavior_hint="")

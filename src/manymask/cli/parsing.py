@@ -20,6 +20,7 @@ from manymask.errors import ConfigError, guesses
 _CONFIG = (tyro.conf.DisallowNone,)
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
 _REPEATED = get_args(tyro.conf.UseAppendAction[int])[1]
+BRIEF = (tyro.conf.FlagCreatePairsOff,)  # a switch has no --no-SWITCH beside it in the help
 NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
 
 
@@ -60,16 +61,20 @@ def parse(target: Any, prog: str, arguments: Sequence[str], config: Iterable[Any
 
 def parse_call(verb: Callable[..., Any], prog: str, arguments: Sequence[str], computes: bool) -> Callable[[], Any]:
     """A verb with its arguments, ready to be called. computes: whether its help lists `--device`."""
-    call: Callable[[], Any] = parse(_bound_later(verb, computes), prog, arguments)
+    call: Callable[[], Any] = parse(_bound_later(verb, computes), prog, arguments, BRIEF)
     return call
 
 
 def _bound_later(verb: Callable[..., Any], computes: bool) -> Callable[..., Any]:
-    """A function with the verb's flags that returns the call; a flag whose default is None shows none."""
+    """A function with the verb's flags that returns the call; a flag whose default is None or False shows none."""
     signature, hints = inspect.signature(verb), get_type_hints(verb, include_extras=True)
     for name, each in signature.parameters.items():
         notes = getattr(hints[name], "__metadata__", ())
-        if each.default is None or (each.default == () and not any(note is _REPEATED for note in notes)):
+        if (
+            each.default is None
+            or each.default is False
+            or (each.default == () and not any(note is _REPEATED for note in notes))
+        ):
             hints[name] = Annotated[hints[name], NO_DEFAULT]
 
     def later(*values: Any, device: str | None = None, **given: Any) -> Callable[[], Any]:
@@ -108,7 +113,7 @@ def flags_of(target: Any, default: Any = None, prefix: str = "--") -> dict[str, 
         for note in notes:
             found |= dict.fromkeys(getattr(note, "aliases", None) or (), words)
         found[flag] = words
-        if each.default is True or each.default is False:
+        if prefix != "--" and (each.default is True or each.default is False):
             found[f"{prefix}no-{flag.removeprefix(prefix)}"] = ()
     return found
 

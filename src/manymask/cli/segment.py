@@ -47,7 +47,7 @@ def segment(
     """Draw several masks for each image; write them with confidence, consensus and overlay, for DICOM as DICOM too.
 
     Args:
-        inputs: PNG, JPEG, TIFF, BMP, DICOM or NIfTI files, folders (s3://… too), or the DICOMweb address of a series (https://…).
+        inputs: PNG, JPEG, TIFF, WebP, HEIC …, DICOM or NIfTI files, folders (s3://… too), or a series of DICOMweb (https://…).
         model: a name of `manymask models`, a model or run folder, or hf://ORG/NAME. Needed unless one model alone fits.
         out: gets one folder for each image, and one for each series or volume; s3://… too.
         samples: how many masks are drawn.

@@ -4,12 +4,14 @@ import inspect
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import tyro
 
 from manymask.choices import Precision, TrackerName
-from manymask.cli.parsing import NO_DEFAULT, parse
+from manymask.cli import flags as shared
+from manymask.cli.data import labels_of, shown
+from manymask.cli.parsing import BRIEF, NO_DEFAULT, parse
 from manymask.cli.wording import in_range
 from manymask.errors import ConfigError, guesses
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from manymask.data.datasets.base import Option
     from manymask.io.masks import MaskReading
 
+TRACKERS = f"{{{','.join(get_args(TrackerName))}}}…"
 USAGE = (
     "usage: manymask train FOLDER [--minutes 30]   or, for each stage by itself, "
     "manymask train RECIPE {image-codec|mask-codec|segmenter} --data DIR --run DIR (add --help to either for every setting)"
@@ -40,9 +43,10 @@ class PlannedFlags:
         track: also follow the run with wandb or mlflow (extra `track`); TensorBoard always does.
         plan_only: stop when plan.yaml is written.
         mask_threshold: foreground is what reaches this value, in masks that are not black and white.
-        mask_labels: foreground is what holds one of these values, in masks that number several things.
+        mask_labels: foreground is what holds one of these values or names, in masks of several things.
         invert: foreground and background are exchanged in the mask files.
         skip_bad: leave out what cannot be read or has no partner, and name it.
+        device: taken out of the arguments before, as the device of the process.
     """
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
@@ -52,12 +56,13 @@ class PlannedFlags:
     folds: Annotated[int | None, NO_DEFAULT] = None
     scheme: Annotated[str | None, NO_DEFAULT] = None
     precision: Precision = "auto"
-    track: Annotated[tuple[TrackerName, ...], NO_DEFAULT] = ()
-    plan_only: bool = False
+    track: Annotated[tuple[TrackerName, ...], tyro.conf.arg(metavar=TRACKERS, help_behavior_hint="")] = ()
+    plan_only: Annotated[bool, NO_DEFAULT] = False
     mask_threshold: Annotated[float | None, NO_DEFAULT] = None
-    mask_labels: Annotated[tuple[int, ...], NO_DEFAULT] = ()
-    invert: bool = False
-    skip_bad: bool = False
+    mask_labels: Annotated[tuple[str, ...], shared.LABELS] = ()
+    invert: Annotated[bool, NO_DEFAULT] = False
+    skip_bad: Annotated[bool, NO_DEFAULT] = False
+    device: Annotated[str | None, shared.DEVICE] = None
 
 
 def planned_flags() -> type[PlannedFlags]:
@@ -65,7 +70,7 @@ def planned_flags() -> type[PlannedFlags]:
     extra = [
         (
             option.name,
-            Annotated[option.kind, tyro.conf.arg(help=option.help, help_behavior_hint="")],
+            Annotated[option.kind, shown(option, option.help)],
             field(default=option.default),
         )
         for option in _folder_options()
@@ -88,7 +93,7 @@ def train(arguments: list[str]) -> None:
     """`manymask train FOLDER …` or `manymask train RECIPE STAGE --data DIR --run DIR …`."""
     if {"-h", "--help"} & set(arguments[:1]):
         print(USAGE, end="\n\n")
-        parse(planned_flags(), "manymask train", ["--help"], description=_description())
+        parse(planned_flags(), "manymask train", ["--help"], BRIEF, description=_description())
     if not arguments:
         raise ConfigError(USAGE)
     if _names_stage(arguments):
@@ -110,12 +115,12 @@ def _train_folder(arguments: list[str]) -> None:
     first = next((word for word in arguments if not word.startswith("-")), "")
     if first in recipes.RECIPES and not Path(first).is_dir():
         raise ConfigError(f"{first} is a recipe: name its stage too; {USAGE}")
-    flags = parse(planned_flags(), "manymask train", arguments, description=_description())
+    flags = parse(planned_flags(), "manymask train", arguments, BRIEF, description=_description())
     in_range("--minutes", flags.minutes, 0.01, 10**6)
     run = flags.run or Path("runs") / flags.folder.resolve().name
     given = {each.name: getattr(flags, each.name) for each in fields(PlannedFlags)}
     reading = _reading(flags)
-    for name in ("folder", "mask_threshold", "mask_labels", "invert"):
+    for name in ("folder", "mask_threshold", "mask_labels", "invert", "device"):
         del given[name]
     options = {
         option.name: value for option in _folder_options() if (value := getattr(flags, option.name)) != option.default
@@ -126,7 +131,7 @@ def _train_folder(arguments: list[str]) -> None:
 def _reading(flags: PlannedFlags) -> "MaskReading":
     from manymask.io.masks import MaskReading
 
-    return MaskReading(flags.mask_threshold, flags.mask_labels, flags.invert)
+    return MaskReading(flags.mask_threshold, labels_of(flags.mask_labels), flags.invert)
 
 
 def _train_stage(arguments: list[str]) -> None:
