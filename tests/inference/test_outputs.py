@@ -25,6 +25,7 @@ from manymask.evaluation.evaluator import EvalConfig, evaluate, results
 from manymask.hub.intended_use import intended
 from manymask.hub.model_folder import load_model
 from manymask.inference import batch as inference
+from manymask.inference import series
 from manymask.inference.outputs import Output, pairwise_agreement, write_result
 from manymask.inference.placing import put_result
 from manymask.inference.summary import write_summary
@@ -226,14 +227,14 @@ def test_one_failing_image_never_ends_the_run_of_the_others(monkeypatch, drawing
 def test_full_disk_stops_and_tells_how_many_are_written(monkeypatch, drawing_model, tmp_path, capsys):
     for k in (1, 2, 3):
         photograph(tmp_path / f"in/{k}.png", k)
-    real = inference.fill_result
+    real = series.fill_result
 
     def full(folder, output):
         real(folder, output)
         if output.facts["input"] == "2.png":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(inference, "fill_result", full)
+    monkeypatch.setattr(series, "fill_result", full)
     segmented(monkeypatch, drawing_model, tmp_path / "out", tmp_path / "in", code=2)
     said = capsys.readouterr()
     line = f"manymask: {tmp_path / 'out' / '2'}: No space left on device: stopped, 1 of 3 image(s) written"

@@ -19,7 +19,7 @@ from manymask.cli.segment import parse_slices
 from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import load_model
-from manymask.inference import batch as inference
+from manymask.inference import series
 from manymask.inference.outputs import SeriesResult
 from manymask.inference.volumes import volume_records
 from manymask.io.dicom.grid import dicom_grid
@@ -272,14 +272,14 @@ def test_table_is_written_for_one_image_and_again_when_a_run_is_stopped(monkeypa
         Image.fromarray(phantom.draw(k).image[:, :, 0]).save(tmp_path / f"{k}.png")
     segment(monkeypatch, drawing_model, tmp_path / "out", tmp_path / "1.png")
     assert set(read_table(tmp_path / "out")) == {"1"}
-    real = inference.fill_result
+    real = series.fill_result
 
     def stopped(folder, output):
         if output.facts["input"] == "2.png":
             raise KeyboardInterrupt
         real(folder, output)
 
-    monkeypatch.setattr(inference, "fill_result", stopped)
+    monkeypatch.setattr(series, "fill_result", stopped)
     inputs = [tmp_path / f"{k}.png" for k in (1, 2)]
     assert run(monkeypatch, "segment", *inputs, "--model", drawing_model, "--out", tmp_path / "two") == 130
     assert set(read_table(tmp_path / "two")) == {"1"}

@@ -221,7 +221,7 @@ def test_many_files_at_once_are_refused_before_they_are_kept(page_server, announ
 def test_program_that_passes_a_path_is_answered_in_words(client, page_server):
     """Not with nothing, and its path, which may name a patient, is not logged."""
     for paths in (["/data/MUSTERFRAU_Erika.dcm"], ["MUSTERFRAU"], [{"path": "/data/MUSTERFRAU_Erika.dcm"}]):
-        data = [paths, "whole", 1, 0, "", 0, "", "", 1, 0.5, "PNG", "", ""]
+        data = [paths, "whole", 1, 0, "", 0, "", "", 1, 0.5, "PNG", "", "", 0]
         event = httpx.post(f"{page_server.url}/gradio_api/call/segment", json={"data": data}).json()["event_id"]
         told = httpx.get(f"{page_server.url}/gradio_api/call/segment/{event}", timeout=60).text
         assert "event: error" in told and "handle_file" in told
@@ -269,7 +269,7 @@ def begin(server, client, image, samples=16, steps=1000):
     file = gradio_client.handle_file(str(image))
     with image.open("rb") as content:
         path = httpx.post(f"{server.url}/gradio_api/upload", files={"files": (image.name, content)}).json()[0]
-    data = [[{**file, "path": path}], "whole", samples, 0, "DDPM", steps, "", "", 1, 0.5, "PNG", "", ""]
+    data = [[{**file, "path": path}], "whole", samples, 0, "DDPM", steps, "", "", 1, 0.5, "PNG", "", "", 0]
     return httpx.post(f"{server.url}/gradio_api/call/segment", json={"data": data}).json()["event_id"]
 
 
