@@ -1,5 +1,7 @@
 """Large images in windows: offered where they help, drawn for programs as `segment --tile` draws them."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -108,3 +110,16 @@ def test_choice_and_its_caution_fit_every_width(visit, large, width):
     assert box["width"] >= 250 and box["x"] >= 0 and box["x"] + box["width"] <= width
     assert page.is_visible("text=nothing is promised")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.browser
+def test_areas_of_millions_of_pixels_are_readable_and_their_share_is_said(visit, tmp_path):
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).resize((2600, 2600)).save(tmp_path / "wide.png")
+    page = visit(390, 844)
+    upload(page, tmp_path / "wide.png")
+    drawn(page, 5, "wide")
+    shown = page.locator(".mm-areas data").all_inner_texts()
+    assert all(re.fullmatch(r"\d+\.\d\d Mpx", text) for text in shown), shown
+    exact = page.get_attribute(".mm-areas [data-k=consensus] data", "title")
+    share = int(exact.removesuffix(" px").replace(",", "")) / 2600**2
+    assert f"The consensus covers {share * 100:.0f} % of the image" in page.inner_text(".mm-summary")

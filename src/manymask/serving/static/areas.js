@@ -1,7 +1,9 @@
 // The list of areas: the consensus, and every mask, which can be hidden from the picture and left out of the consensus.
 
+const million = () => !view.scene.spacing && Math.max(...view.scene.areas) >= 1e6; // pixels that nobody reads one by one
 function area(pixels, unit = true) {
   const { spacing } = view.scene;
+  if (million()) return (pixels / 1e6).toFixed(2) + (unit ? " Mpx" : "");
   const value = spacing ? pixels * spacing[0] * spacing[1] : pixels;
   const digits = spacing && value < 100 ? 1 : 0;
   return value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits }) + (unit ? (spacing ? " mm²" : " px") : "");
@@ -38,6 +40,7 @@ function row(k, name, swatch, pixels, widest) {
   item.querySelector("b").style.width = (100 * pixels) / Math.max(1, widest) + "%";
   item.querySelector("b").style.background = swatch;
   item.querySelector("data").textContent = area(pixels);
+  item.querySelector("data").title = million() ? Math.round(pixels).toLocaleString("en") + " px" : "";
 }
 
 // the last mask that counts stays
@@ -62,6 +65,7 @@ function count() {
   let text = (view.leftOut.size ? kept.length + " of " + scene.areas.length + " masks" : "Masks") + ": mean " + area(mean, false) + " ± " + area(deviation)
     + ", from " + area(Math.min(...kept), false) + " to " + area(Math.max(...kept));
   if (scene.agreement !== null && kept.length > 1) text += ". Two of them overlap by " + Math.round(100 * scene.agreement) + " % on average (IoU)";
+  text += ". The consensus covers " + percent((view.corrected ? mended : agreed) / (scene.width * scene.height)) + " of the image";
   find(".mm-summary").textContent = text + ".";
   const said = "Consensus at " + view.at.toFixed(2) + ": " + area(agreed) + (view.corrected ? ", corrected: " + area(mended) : "") + ". " + text;
   find(".mm-main canvas").setAttribute("aria-label", scene.name + " with the outlines of " + scene.areas.length + " masks. " + said);
