@@ -104,7 +104,7 @@ def _segmented(
     tally = tally_of(segment)
     with staged(inputs, out, tally) as here:
         request = replace(request, out=here.out, publish=here.publish)
-        entries = found_entries(here.inputs, tally) if here.inputs else []
+        entries = found_entries(here.inputs, tally) if here.inputs or not inputs else []
         if request.anonymiser is not None and request.store:
             _check_no_archive(entries)
         if numbers is not None and entries:
