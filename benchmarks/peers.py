@@ -1,6 +1,6 @@
 """How long five masks take beside what others do in their place, and how much memory.
 
-python benchmarks/peers.py                     for the record: 1 and 2 threads, 128² and 256², about an hour on a quiet machine
+python benchmarks/peers.py                     for the record: 1 and 2 threads, 128² and 256², minutes on a quiet machine
 python benchmarks/peers.py --quick --out DIR   a rehearsal in minutes: 1 thread, 128², two rounds
 
 Every entrant is a process of its own, so that its peak memory is its own. The processes wait while one of them runs; in
@@ -27,6 +27,10 @@ from manymask.data.case import Batch
 from manymask.errors import MissingExtraError
 from manymask.evaluation.profiling import peak_memory
 from manymask.export.compiled import compiled
+from manymask.export.convert import write_onnx
+from manymask.export.graph import MaskGraph, example
+from manymask.export.int8 import ALL_BUT_ENCODER, PARTS, Example, quantisable, write_quantised
+from manymask.export.sessions import session_of
 from manymask.io.atomic import write_json
 from manymask.io.record import now
 from manymask.recipes import Stage, get_recipe
@@ -108,6 +112,24 @@ def ours(engine: str) -> Callable[[int, str], Run]:
     return build
 
 
+def ours_in_8_bits(size: int, device: str) -> Run:
+    """The same as one graph in 8 bits, as `manymask export --int8` writes it; the noise is drawn before."""
+    assert device == "cpu"
+    torch.manual_seed(0)
+    model = get_recipe(RECIPES[size]).build(Stage.SEGMENTER).eval()
+    graph = MaskGraph(model, model.resolve(None), MASKS)
+    inputs = example(graph, 3, size, images=2)
+    one = {name: x[:1].numpy() for name, x in inputs.items()}
+    with tempfile.TemporaryDirectory() as place:
+        path, new = Path(place) / "model.onnx", Path(place) / "int8.onnx"
+        with torch.inference_mode(False):
+            write_onnx(graph, inputs, graph.outputs, path)
+        chosen = frozenset(filter(PARTS[ALL_BUT_ENCODER], quantisable(path)))
+        write_quantised(path, new, "onnx", chosen, [Example(one, one["image"])])
+        session = session_of(new)
+    return lambda: session(one)
+
+
 @on_device
 def dynunet(size: int) -> Run:
     """The network that nnU-Net plans for 256²: seven resolutions, 33.5 million parameters, one forward pass."""
@@ -184,11 +206,15 @@ ENTRANTS = {
     "ours, torch": Entrant(ours("torch"), what="five masks, 10 steps, five orientations"),
     "ours, onnx": Entrant(ours("onnx"), what="the same, `--engine onnx`"),
     "ours, openvino": Entrant(ours("openvino"), what="the same, `--engine openvino`"),
+    "ours, onnx, 8 bits": Entrant(ours_in_8_bits, what="the same as one graph in 8 bits, `export --int8`"),
     "latent diffusion, codecs": Entrant(
         latent_codecs, rounds=3, what="MONAI at the paper's sizes: encode, decode five"
     ),
     "latent diffusion, DDIM-50": Entrant(latent_step, STEPS, 3, f"its U-Net, five masks: one step × {STEPS}"),
-    "Flow-SSN-like": Entrant(flow_ssn, what=f"five masks, a U-Net once and a tiny flow on pixels {FLOW_STEPS} times"),
+    "Flow-SSN-like": Entrant(
+        flow_ssn, rounds=3, what=f"five masks, a U-Net once and a tiny flow on pixels {FLOW_STEPS} times"
+    ),
+    "latent diffusion, DDPM": Entrant(latent_step, T, 3, f"its U-Net, five masks: one step × {T}, extrapolated"),
     "pixel-space DDPM": Entrant(pixel_step, T, 1, f"the same U-Net on pixels, five masks: one step × {T}"),
 }
 
@@ -334,7 +360,7 @@ def page(found: dict[str, Any]) -> str:
     ]
     for key, rows in found["inference"].items():
         lines += ["", f"## {key}", "", *table(rows, "entrant")]
-    lines += ["", "## From start to files, 128²", "", *table(found["start"], "process"), ""]
+    lines += ["", "## From start to files, `models/isic2018`", "", *table(found["start"], "process"), ""]
     return "\n".join(lines)
 
 

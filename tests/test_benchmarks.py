@@ -156,6 +156,14 @@ def test_entrants_run_in_turn_in_processes_of_their_own():
     assert all(row["runs"] == 2 and row["peak_mb"] > 50 and row["seconds"] > 0 for row in found.values())
 
 
+@pytest.mark.slow
+def test_entrant_in_8_bits_draws_five_masks_beside_the_others():
+    name = "ours, onnx, 8 bits"
+    found = peers.compare(128, 1, 1, [name])
+    assert found[name]["runs"] == 1 and 0 < found[name]["seconds"] < 60
+    assert peers.ours_in_8_bits(128, "cpu")()[0].shape == (1, peers.MASKS, 128, 128)
+
+
 def test_check_of_a_gpu_keeps_what_each_part_found(tmp_path, monkeypatch):
     """Rehearsed on the CPU in processes of their own: one part draws and compares, one has no time left."""
     options = gpu.Options(tmp_path, "cpu", 1.0, quick=True, only=("masks as on the CPU", "tests"))

@@ -116,6 +116,13 @@ def _draws_between_steps(model: DiffusionSegmenter, sampling: SamplingConfig) ->
     return counted.calls
 
 
+def smooth_images(images: int, channels: int, size: int, generator: torch.Generator) -> Tensor:
+    """Images (images, channels, size, size) in [0, 1] to compare engines on, with about the contrast of photographs: harder
+    ones are unlike all training, and what little engines differ then grows from step to step."""
+    coarse = 0.25 + 0.5 * torch.rand(images, channels, 8, 8, generator=generator)
+    return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+
+
 def example(graph: MaskGraph, channels: int, size: int, images: int = 2, seed: int = 0) -> dict[str, Tensor]:
     """Smooth images with noise, to trace a graph with and to compare engines on.
 
@@ -130,12 +137,12 @@ def example(graph: MaskGraph, channels: int, size: int, images: int = 2, seed: i
         The arguments of `MaskGraph.forward` by name.
     """
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(images, channels, 8, 8, generator=generator)
+    smooth = smooth_images(images, channels, size, generator)
     codec = graph.model.mask_codec
     side = size // codec.factor
     shape = (images, graph.samples, graph.draws, codec.latent_channels, side, side)
     inputs = {
-        "image": nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1),
+        "image": smooth,
         "noise": torch.randn(shape, generator=generator),
     }
     if graph.model.presence is not None:

@@ -74,9 +74,10 @@ class Attempt:
         return f"{self.quantised}: Dice {self.full_dice:.4f} → {self.dice:.4f}, {self.time_ratio:.2f} of the time"
 
 
+ALL_BUT_ENCODER = "all but the pretrained encoder"
 PARTS: dict[str, Callable[[str], bool]] = {
     "all convolutions": lambda node: True,
-    "all but the pretrained encoder": lambda node: "/backbone/" not in node,
+    ALL_BUT_ENCODER: lambda node: "/backbone/" not in node,
     "denoiser and mask decoder": lambda node: "/denoiser/" in node or "/decoder/" in node,
 }
 
@@ -132,7 +133,7 @@ def quantise(path: Path, engine: ExportedEngine, given: Sequence[Example]) -> tu
     calibrating = given[::spacing][:CALIBRATING]
     checked = [each for i, each in enumerate(given) if i % spacing or i // spacing >= CALIBRATING]
     before, failed = _drawn(session_of(path), checked), list[Attempt]()
-    names = _names(path)
+    names = quantisable(path)
     tried: set[frozenset[str]] = set()
     for title, belongs in PARTS.items():
         chosen = frozenset(filter(belongs, names))
@@ -142,7 +143,7 @@ def quantise(path: Path, engine: ExportedEngine, given: Sequence[Example]) -> tu
         beside = path.parent / "int8"
         beside.mkdir()
         new = beside / path.name
-        _quantised(path, new, engine, chosen, calibrating)
+        write_quantised(path, new, engine, chosen, calibrating)
         after = _drawn(session_of(new), checked)
         attempt = Attempt(title, after[0], before[0], len(checked), len(calibrating), after[1] / before[1], _size(new),
                           _size(path))  # fmt: skip
@@ -174,7 +175,7 @@ def _size(path: Path) -> float:
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 1e6
 
 
-def _names(path: Path) -> list[str]:
+def quantisable(path: Path) -> list[str]:
     """The nodes of a graph that can be quantised; of an OpenVINO graph all, as its quantiser also looks at what is between."""
     if path.suffix == ".xml":
         import openvino
@@ -185,9 +186,10 @@ def _names(path: Path) -> list[str]:
     return [node.name for node in onnx.load(path).graph.node if node.op_type in QUANTISED]
 
 
-def _quantised(
+def write_quantised(
     path: Path, new: Path, engine: ExportedEngine, chosen: frozenset[str], calibrating: Sequence[Example]
 ) -> None:
+    """Write a graph with some of its nodes in 8 bits, by the quantiser of its engine."""
     if engine == "openvino":
         _by_nncf(path, new, chosen, calibrating)
     else:
@@ -230,7 +232,7 @@ def _by_nncf(path: Path, new: Path, chosen: frozenset[str], calibrating: Sequenc
 
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(path)
-    spared = [name for name in _names(path) if name not in chosen]
+    spared = [name for name in quantisable(path) if name not in chosen]
     settings: dict[str, Any] = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(calibrating)}
     if spared:
         settings["ignored_scope"] = nncf.IgnoredScope(names=spared, validate=False)

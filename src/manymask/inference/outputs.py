@@ -19,6 +19,8 @@ from manymask.io.palette import colour_of
 from manymask.io.raster import write_png
 from manymask.io.record import Record
 
+ROWS = 64  # of a map at a time
+
 
 def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
     """The inner border of a mask; the image's edge counts as outside.
@@ -78,10 +80,10 @@ _ONES = np.array([number.bit_count() for number in range(256)], dtype=np.uint8) 
 
 def sixteen_bits(confidence: np.ndarray) -> np.ndarray:
     """A map (H, W) in [0, 1] as uint16, 65535 = 1."""
-    # row by row: floats of the whole map would take four times the memory
+    # a few rows at a time: floats of the whole map would take four times the memory
     deep = np.empty(confidence.shape, np.uint16)
-    for row, values in zip(deep, confidence, strict=True):
-        row[:] = np.round(values * 65535)
+    for top in range(0, len(deep), ROWS):
+        deep[top : top + ROWS] = np.round(confidence[top : top + ROWS] * 65535)
     return deep
 
 
