@@ -206,7 +206,9 @@ ENTRANTS = {
     "ours, torch": Entrant(ours("torch"), what="five masks, 10 steps, five orientations"),
     "ours, onnx": Entrant(ours("onnx"), what="the same, `--engine onnx`"),
     "ours, openvino": Entrant(ours("openvino"), what="the same, `--engine openvino`"),
-    "ours, onnx, 8 bits": Entrant(ours_in_8_bits, what="the same as one graph in 8 bits, `export --int8`"),
+    "ours, onnx, 8 bits": Entrant(
+        ours_in_8_bits, what="the same as one graph, `export --int8`; its peak is that of quantising"
+    ),
     "latent diffusion, codecs": Entrant(
         latent_codecs, rounds=3, what="MONAI at the paper's sizes: encode, decode five"
     ),
