@@ -156,9 +156,9 @@ def test_promises_stand_beside_the_result_and_hold_at_one_threshold(visit, lesio
     page.locator(".mm-badges [role=tooltip]", has_text="The model is not calibrated").wait_for(state="visible")
     page.keyboard.press("Escape")
     page.locator(".mm-badges [role=tooltip]").wait_for(state="hidden")
-    choose_model(page, "calibrated")
-    page.wait_for_function("!document.querySelector('.mm-badges').children.length")
-    draw(page, 5)
+    choose_model(page, "calibrated")  # draws at once
+    page.locator(".mm-badges button", has_text="Predicted Dice").wait_for()
+    drawn(page, 5)
     badges = page.locator(".mm-badges button")
     said = badges.all_inner_texts()
     assert said[0].startswith("Predicted Dice 0.80 (0.") and said[1:] == [

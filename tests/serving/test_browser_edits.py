@@ -213,10 +213,19 @@ def test_accepted_mask_is_saved_as_the_server_computes_it(page, client, lesion, 
     assert facts["accepted"] == told and facts["area_consensus"] == result["area_consensus"]
 
 
+def test_tab_past_the_menu_of_models_keeps_the_drawing(page):
+    """Gradio reports a choice when the menu is only left."""
+    page.focus("input[aria-label='Model']")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(2000)
+    drawn(page, 5, "lesion")
+    assert page.inner_text("#mm-draw") == "Draw again"
+
+
 def test_consensus_is_accepted_as_it_is_and_a_calibrated_promise_ends_with_a_mask_left_out(page, tmp_path):
-    choose_model(page, "calibrated")
-    page.wait_for_function("!document.querySelector('.mm-badges').children.length")
-    draw(page, 5)
+    choose_model(page, "calibrated")  # draws at once
+    page.locator(".mm-badges button", has_text="Predicted Dice").wait_for()
+    drawn(page, 5)
     _, result = download(page, ".mm-accept", tmp_path / "all")
     assert result["accepted"]["area"] == result["area_consensus"] and not result["accepted"]["corrected"]
     assert page.inner_text(".mm-badges button >> nth=0").startswith("Predicted Dice")

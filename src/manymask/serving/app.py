@@ -9,7 +9,7 @@ import gradio as gr
 
 from manymask.serving import service
 from manymask.serving.events import Events, detail_choices
-from manymask.serving.examples import about, cards, label
+from manymask.serving.examples import about, cards, first_model, label
 from manymask.serving.session import OWN_SAMPLER, SessionManager, sampler_labels
 from manymask.serving.uploads import KEPT
 
@@ -24,6 +24,7 @@ STYLES = ("layout.css", "viewer.css", "result.css", "strip.css", "list.css")
 VIEWER = ("ink.js", "state.js", "camera.js", "paint.js", "regions.js", "brush.js", "promises.js", "areas.js", "edits.js",
           "save.js", "page.js", "files.js")  # fmt: skip
 CAUTION = "Windows show small things. But the model may find a lesion in each, and nothing is promised."
+NOT_CHOSEN = "Choose what the image shows."
 LIST_ENDED = ENDED.replace("ended", "list-ended")
 
 
@@ -44,16 +45,17 @@ def _html(name: str, template: str, *scripts: str) -> Any:
 
 def _controls(sessions: SessionManager) -> SimpleNamespace:
     models, limits = sessions.segmenters, sessions.limits
-    first = next(iter(models))
+    first = first_model(models)
     names = [(label(name, model), name) for name, model in models.items()]
     c = SimpleNamespace()
     c.dropped = gr.File(label="Image, or the files of a series", file_count="multiple", height=150, elem_id="mm-upload")
     with gr.Group(elem_id="mm-choice"):
         c.model = gr.Dropdown(names, value=first, label="Model", visible=len(names) > 1, interactive=True)
         c.number = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False, interactive=True)
-    c.about = gr.HTML(about(models[first]), elem_id="mm-about")
+    c.about = gr.HTML(about(models[first]) if first else f"<p>{NOT_CHOSEN}</p>", elem_id="mm-about")
     c.regions = gr.Textbox("", label="Where to look", info="Click on the image, × removes; or type X,Y; X,Y … in pixels.",
-                           visible=models[first].recipe.crop, interactive=True, max_length=200, elem_id="mm-regions")  # fmt: skip
+                           visible=bool(first and models[first].recipe.crop), interactive=True, max_length=200,
+                           elem_id="mm-regions")  # fmt: skip
     c.tile = gr.Dropdown(
         detail_choices(), value=0, label="Detail", visible=False, interactive=True, elem_id="mm-detail", info=CAUTION
     )
@@ -116,13 +118,15 @@ def _wire(c: SimpleNamespace, events: Events, page: Any) -> None:
         | light
         | private
     )
+    changed = {"inputs": inputs[:4], "outputs": [*scene, c.list], "trigger_mode": "always_last"} | light | private
+    c.window.input(events.change, **changed)
+    picked = c.model.input(events.change, **changed)
     rows, thumbnails = c.list.choose(events.choose, **one_of), c.strip.choose(events.choose, **one_of)
     c.strip.thumbnails(events.thumbnails, [opened, c.window], c.strip, **light, **private)
     for begun in (dropped.success, chosen.success, rows.success, thumbnails.success):
         begun(events.draw_at_once, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
+    picked.success(events.draw_chosen, inputs, [c.viewer, drawing], **heavy, **private).then(None, js=ENDED, **private)
     c.number.input(events.turn, [*inputs[:4], c.tile], scene, trigger_mode="always_last", **light, **private)
-    for changed in (c.window.input, c.model.input):
-        changed(events.change, inputs[:4], [*scene, c.list], trigger_mode="always_last", **light, **private)
     c.model.change(events.about, c.model, c.about, **at_once)
     c.viewer.remove(events.remove, c.model, everything, **at_once)
     settings = [opened, c.window, c.model, c.samples, c.seed, c.sampler, c.steps, c.tile]

@@ -20,10 +20,11 @@ from manymask.serving.listing import most_doubtful_first
 from manymask.serving.request_queue import LeftError, StoppedError
 from manymask.serving.saving import read_edit, read_edit_text, recount
 from manymask.serving.service import OpenedInput, SegmentRequest
-from manymask.serving.session import SessionManager, list_of, segment_request_of, user_facing_errors
+from manymask.serving.session import CHOOSE, SessionManager, list_of, segment_request_of, user_facing_errors
 from manymask.serving.view_model import thumbnail
 
 EVENT = re.compile("[0-9a-f]{32}")  # the visit of a caller of `/call/segment` is the event itself
+CHANGED = 7  # components that another model or window changes
 THUMBNAILS = 24  # at most at once
 
 
@@ -61,21 +62,23 @@ class Events:
     def __init__(self, sessions: SessionManager) -> None:
         self.sessions = sessions
         self.stamps = itertools.count(1)
+        self.chosen: dict[str, tuple[str, str | None]] = {}  # window and model by visit, of what the page shows
+        self.to_draw: set[str] = set()  # visits that have just chosen another model
 
     def _show(self, found: OpenedInput | Picture, place: int, window: str, name: str, tile: Any = 0,
               rois: tuple[tuple[int, int], ...] = ()) -> Any:  # fmt: skip
         """The image alone; what was drawn before is gone. tile: side of the windows that stay chosen."""
-        model = self.sessions.segmenter(name)
+        model = self._seen_by(name)
         picture = self.sessions.shown(found, place, window)
         scene = service.preview(model, picture)
         count, kind = (1, "Image") if isinstance(found, Picture) else (len(found), found.kind)
         scene.place, scene.number = place_label(found, place), place
-        scene.warnings = (*self.sessions.notices(found), *scene.warnings)
-        scene.marks = rois
+        scene.warnings = (*(() if name else (CHOOSE.capitalize(),)), *self.sessions.notices(found), *scene.warnings)
+        scene.marks, scene.crop = rois, scene.crop if name else 0
         sliced = count > 1 and kind == "Slice"  # images have the strip
         slider = gr.update(maximum=max(2, count), value=place, visible=sliced, label=kind)
-        regions = gr.update(value="; ".join(f"{x},{y}" for x, y in rois), visible=model.recipe.crop)
-        return found, scene.value(stamp=next(self.stamps)), None, slider, regions, self._detail(model, picture, tile)
+        regions = gr.update(value="; ".join(f"{x},{y}" for x, y in rois), visible=bool(name) and model.recipe.crop)
+        return found, scene.value(stamp=next(self.stamps)), None, slider, regions, self._detail(model if name else None, picture, tile)
 
     def _detail(self, model: Segmenter | None = None, picture: Picture | None = None, tile: Any = 0) -> Any:
         """The choice of windows, which is there for images much larger than the model's scale, or once it was made."""
@@ -84,11 +87,15 @@ class Events:
         sides = sides if tile in (0, *sides) else (*sides, tile)
         return gr.update(choices=detail_choices(model, picture, sides), value=tile, visible=bool(sides))
 
+    def _seen_by(self, name: str | None) -> Segmenter:
+        """The model that says how an image is shown: the first, as long as none is chosen."""
+        return self.sessions.segmenter(name or next(iter(self.sessions.segmenters)))
+
     def _offer(self, found: OpenedInput | Picture | None, name: str, visit: str | None) -> dict[str, Any]:
         """The list in place of an earlier one, which ends: empty, with how many pictures there are to be listed."""
         self.sessions.line.leave(list_of(visit))
         stamp = next(self.stamps)
-        if not isinstance(found, OpenedInput) or self.sessions.segmenter(name).recipe.crop:
+        if not isinstance(found, OpenedInput) or not name or self.sessions.segmenter(name).recipe.crop:
             return {"stamp": stamp, "images": 0}
         return {"stamp": stamp, "images": len(found), "kind": found.kind}
 
@@ -101,6 +108,7 @@ class Events:
         """New files in place of what was there."""
         with user_facing_errors(self.sessions.folder):
             mine = [Path(path) for path in paths or []]
+            self.chosen[request.session_hash or ""] = (window, name)
             self.sessions.line.leave(request.session_hash or "")
             self.sessions.remember(request.session_hash, mine)
             found = service.open_files(mine, self.sessions.limits)
@@ -113,6 +121,7 @@ class Events:
         with user_facing_errors(self.sessions.folder):
             self.sessions.line.leave(request.session_hash or "")
             chosen = self.sessions.examples[int(event.number) % len(self.sessions.examples)]
+            self.chosen[request.session_hash or ""] = (window, chosen.model)
             offer = self._offer(chosen.picture, chosen.model, request.session_hash)
             shown = self._show(chosen.picture, 1, window, chosen.model, rois=chosen.rois)
             return (*shown, offer, self._strip(None), chosen.model)
@@ -120,7 +129,14 @@ class Events:
     def change(
         self, found: OpenedInput | Picture | None, place: float, window: str, name: str, request: gr.Request
     ) -> Any:
-        """Another window or model: what is listed was drawn with the old one."""
+        """Another window or model: what is listed was drawn with the old one. A menu that is only left says so, too."""
+        visit = request.session_hash or ""
+        before = self.chosen.get(visit, (window, None))
+        if before == (window, name):
+            return (gr.skip(),) * CHANGED
+        self.chosen[visit] = (window, name)
+        if before[1] != name:
+            self.to_draw.add(visit)
         with user_facing_errors(self.sessions.folder):
             offer = self._offer(found, name, request.session_hash)
         return (*self.turn(found, place, window, name, 0, request), offer)
@@ -167,7 +183,7 @@ class Events:
 
     def _regions(self, name: str) -> Any:
         """The box of regions: empty, and only there for a model that has regions."""
-        return gr.update(value="", visible=self.sessions.segmenter(name).recipe.crop)
+        return gr.update(value="", visible=bool(name) and self.sessions.segmenter(name).recipe.crop)
 
     def pick(self, event: gr.EventData) -> str:
         """The regions as they are marked in the browser."""
@@ -185,6 +201,8 @@ class Events:
     def draw_at_once(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any,
                      steps: Any, regions: Any, tile: Any, request: gr.Request) -> Any:  # fmt: skip
         """The same without a click, unless the model must first be shown where to look."""
+        if not name:
+            return
         with user_facing_errors(self.sessions.folder):
             recipe = self.sessions.segmenter(name).recipe
             whole = not recipe.crop or regions
@@ -192,6 +210,13 @@ class Events:
                 whole = max(self.sessions.shown(found, int(place), window).pixels.shape[:2]) <= recipe.size
         if found is not None and whole:
             yield from self.draw(found, place, window, name, samples, seed, sampler, steps, regions, tile, request)
+
+    def draw_chosen(self, found: Any, place: float, window: str, name: str, samples: Any, seed: Any, sampler: Any,
+                    steps: Any, regions: Any, tile: Any, request: gr.Request) -> Any:  # fmt: skip
+        """The same with a model that was just chosen."""
+        if (request.session_hash or "") in self.to_draw:
+            self.to_draw.discard(request.session_hash or "")
+            yield from self.draw_at_once(found, place, window, name, samples, seed, sampler, steps, regions, tile, request)
 
     def _drawn(self, found: Any, place: int, window: str, name: str, order: SegmentRequest, request: gr.Request) -> Any:
         visit, stamp = request.session_hash or "", next(self.stamps)
@@ -254,6 +279,8 @@ class Events:
             return str(self.sessions.pack(done[1], float(event.threshold), event.form, visit, alpha, edit)[0])
 
     def leave(self, request: gr.Request) -> None:
+        self.chosen.pop(request.session_hash or "", None)
+        self.to_draw.discard(request.session_hash or "")
         self.sessions.forget(request.session_hash)
 
     def segment(self, paths: Any, model: Any, samples: Any, seed: Any, sampler: Any, steps: Any, regions: Any,

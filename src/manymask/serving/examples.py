@@ -88,6 +88,13 @@ def label(name: str, segmenter: Segmenter) -> str:
     return f"{what} · {name}"
 
 
+def first_model(segmenters: Mapping[str, Segmenter]) -> str | None:
+    """The model that the page begins with: the first. None where they mark different things: a photograph does not tell
+    what it shows, so that the visitor says it."""
+    marked = {label("", segmenter) for segmenter in segmenters.values()}
+    return next(iter(segmenters)) if len(marked) == 1 else None
+
+
 def licence_words(licence: Licence) -> str:
     """The terms of a model in a few words."""
     if licence.tag in _LICENCES:

@@ -28,6 +28,7 @@ from manymask.serving.saving import Edit, pack
 from manymask.serving.service import Limits, OpenedInput, SegmentRequest, Subject
 from manymask.serving.uploads import KEPT, RESULT_KEPT
 
+CHOOSE = "choose a model: what does the image show?"
 OWN_SAMPLER = "the model's own"
 
 
@@ -82,6 +83,8 @@ class SessionManager:
     # the steps of a visit ------------------------------------------------------------------------------------------
 
     def segmenter(self, name: str | None) -> Segmenter:
+        if not name:
+            raise InputError(CHOOSE)
         if name not in self.segmenters:
             raise InputError(f"there is no model of this name; choose one of {', '.join(self.segmenters)}")
         return self.segmenters[name]
