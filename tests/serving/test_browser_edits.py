@@ -12,7 +12,6 @@ from tests.serving.visitor import (
     choose_model,
     counted,
     download,
-    draw,
     drawn,
     on_picture,
     pixels,
