@@ -78,7 +78,14 @@ class Events:
         sliced = count > 1 and kind == "Slice"  # images have the strip
         slider = gr.update(maximum=max(2, count), value=place, visible=sliced, label=kind)
         regions = gr.update(value="; ".join(f"{x},{y}" for x, y in rois), visible=bool(name) and model.recipe.crop)
-        return found, scene.value(stamp=next(self.stamps)), None, slider, regions, self._detail(model if name else None, picture, tile)
+        return (
+            found,
+            scene.value(stamp=next(self.stamps)),
+            None,
+            slider,
+            regions,
+            self._detail(model if name else None, picture, tile),
+        )
 
     def _detail(self, model: Segmenter | None = None, picture: Picture | None = None, tile: Any = 0) -> Any:
         """The choice of windows, which is there for images much larger than the model's scale, or once it was made."""
@@ -216,7 +223,9 @@ class Events:
         """The same with a model that was just chosen."""
         if (request.session_hash or "") in self.to_draw:
             self.to_draw.discard(request.session_hash or "")
-            yield from self.draw_at_once(found, place, window, name, samples, seed, sampler, steps, regions, tile, request)
+            yield from self.draw_at_once(
+                found, place, window, name, samples, seed, sampler, steps, regions, tile, request
+            )
 
     def _drawn(self, found: Any, place: int, window: str, name: str, order: SegmentRequest, request: gr.Request) -> Any:
         visit, stamp = request.session_hash or "", next(self.stamps)
