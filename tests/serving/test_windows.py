@@ -13,7 +13,7 @@ from manymask.io.image import Picture
 from manymask.serving.listing import Listing
 from manymask.serving.service import Limits, SegmentRequest, Subject, check_request, open_files, tiles
 from manymask.serving.session import segment_request_of
-from tests.serving.visitor import WIDTHS, download, draw, drawn, upload
+from tests.serving.visitor import WIDTHS, choose_model, download, draw, drawn, upload
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `app` is not installed")
 
@@ -114,12 +114,13 @@ def test_choice_and_its_caution_fit_every_width(visit, large, width):
 
 @pytest.mark.browser
 def test_areas_of_millions_of_pixels_are_readable_and_their_share_is_said(visit, tmp_path):
-    Image.fromarray(phantom.draw(1).image[:, :, 0]).resize((2600, 2600)).save(tmp_path / "wide.png")
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).resize((4200, 4200)).save(tmp_path / "wide.png")
     page = visit(390, 844)
+    choose_model(page, "calibrated")
     upload(page, tmp_path / "wide.png")
     drawn(page, 5, "wide")
     shown = page.locator(".mm-areas data").all_inner_texts()
     assert all(re.fullmatch(r"\d+\.\d\d Mpx", text) for text in shown), shown
     exact = page.get_attribute(".mm-areas [data-k=consensus] data", "title")
-    share = int(exact.removesuffix(" px").replace(",", "")) / 2600**2
+    share = int(exact.removesuffix(" px").replace(",", "")) / 4200**2
     assert f"The consensus covers {share * 100:.0f} % of the image" in page.inner_text(".mm-summary")
