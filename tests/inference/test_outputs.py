@@ -31,6 +31,7 @@ from manymask.inference.placing import put_result
 from manymask.inference.summary import write_summary
 from manymask.io.atomic import write_json
 from manymask.io.record import SourceRecord, pixel_hash
+from manymask.recipes import get_recipe
 from manymask.runtime import git_revision
 from tests.factories import run
 
@@ -84,9 +85,10 @@ def test_result_tells_model_program_source_and_settings(monkeypatch, drawing_mod
     assert run(monkeypatch, "segment", image, "--model", drawing_model, "--out", out, "--samples", 4, "--seed", 7,
                "--sampler", "ddim", "--steps", 5, "--threshold", 0.4) == 0  # fmt: skip
     told, trained = result(out / "lesion"), load_model(drawing_model)
+    use = intended(get_recipe("phantom"))
     assert told["model"] == {
         "name": "model", "recipe": "phantom", "dataset": "phantom", "weights_sha256": trained.fingerprint,
-        "purpose": intended("phantom").purpose, "modality": ["simulation"], "trained_on": intended("phantom").trained_on,
+        "purpose": use.purpose, "modality": ["simulation"], "trained_on": use.trained_on,
     }  # fmt: skip
     pixels = phantom.draw(3).image[:, :, 0]
     assert told["source"] == {"file": "lesion.png", "sop_instance_uids": [], "pixels_sha256": pixel_hash(pixels)}
