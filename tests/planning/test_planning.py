@@ -173,6 +173,8 @@ def test_folder_becomes_a_model_with_a_verdict(mine, trained_run, capsys):
     mean, low, high = done.dice
     count = len(done.record.cases)
     assert f"Dice {mean:.3f} ({low:.3f} – {high:.3f}) on {count} test images" in shown
+    assert count < 10 and f"Do not rely on the interval: these images are of {count} group(s)" in shown
+    assert "--folds 5 scores nearly all" in shown
     assert "best dice" in shown and f"--model {place}" in shown and "--minutes 0.02" in shown
     assert load_model(place).provenance.parent is not None
     begun = load_model(place).provenance.steps

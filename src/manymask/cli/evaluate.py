@@ -143,7 +143,8 @@ def _print_tables(found: "EvaluationRecord") -> None:
     from manymask.evaluation.plots import metrics_table
 
     protocol = found.protocol
-    title = f"{found.data.name} · {protocol['split']} of split {found.data.scheme} · {len(found.cases)} cases"
+    part = "all images" if found.data.scheme == "all" else f"{protocol['split']} of split {found.data.scheme}"
+    title = f"{found.data.name} · {part} · {len(found.cases)} case{'s' * (len(found.cases) != 1)}"
     tables = {f"{title} · {protocol['samples']} masks": found.metrics}
     tables |= {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found.baselines.items()}
     tables |= {f"{n} pixels off the middle": each for n, each in (found.off_centre or {}).items()}
@@ -173,7 +174,7 @@ def _print_failures(found: "EvaluationRecord") -> None:
     elif leak["cases"]:
         unseen = leak.get("unseen_dice")
         rest = f"Dice of the others {unseen['mean']:.3f} ({unseen['low']:.3f} – {unseen['high']:.3f})" if unseen else ""
-        print(f"{len(leak['cases'])} of {leak['tested']} images look like training images. {rest}")
+        print(f"{len(leak['cases'])} of {leak['tested']} images look like training images." + f" {rest}".rstrip())
 
 
 def _print_promises(promises: "dict[str, Any] | None") -> None:

@@ -25,6 +25,7 @@ from manymask.training.course import Course
 SAMPLES = 5
 FAILED = 0.5  # Dice
 WIDE = 0.1  # of an interval
+FEW = 10  # groups: an interval that is drawn from fewer is by chance too narrow, or too wide
 OVERFIT = 0.1  # Dice by which training cases are better than validation cases
 TIMED = 4  # cases, by which the time for all is estimated
 SCORING_SHARE, SCORING_SECONDS = 0.1, 60.0  # of the training time, at least
@@ -64,8 +65,8 @@ def pass_judgement(plan: Plan, recipe: Recipe, store: Store, data: Path, run: Pa
     courses = tuple(_course(folder, metric) for folder in runs)
     record, of = _scored(plan, store, run)
     found = None if record is None else _interval(record.metrics["dice"])
-    lines = [*_test_lines(record, of, plan), *_fold_lines(plan, store, runs), *_course_lines(courses, plan)]
-    lines += ["To try:", *(f"  - {line}" for line in _advice(plan, record, courses, data, run))]
+    lines = [*_test_lines(record, of, plan, store), *_fold_lines(plan, store, runs), *_course_lines(courses, plan)]
+    lines += ["To try:", *(f"  - {line}" for line in _advice(plan, record, store, courses, data, run))]
     lines += [f"To segment: manymask segment IMAGE --model {run} --out masks"]
     text = "\n".join(lines)
     _keep(run / "verdict.txt", text + "\n")
@@ -107,18 +108,26 @@ def _shown(metric: dict[str, Any]) -> str:
     return f"{mean:.3f} ({low:.3f} – {high:.3f})"
 
 
-def _test_lines(record: EvaluationRecord | None, of: int, plan: Plan) -> Iterator[str]:
+def _test_lines(record: EvaluationRecord | None, of: int, plan: Plan, store: Store) -> Iterator[str]:
     if record is None:
         yield "There is no test part: only validation tells what the model is worth, and it was chosen by it."
         return
     count = len(record.cases)
     cases = f"{count} test images" if count == of else f"{count} of the {of} test images, evenly spaced"
     yield f"Dice {_shown(record.metrics['dice'])} on {cases}: the consensus of {SAMPLES} masks, 95 % interval"
+    groups = _groups(record, store)
+    if groups < FEW:
+        yield f"Do not rely on the interval: these images are of {groups} group(s), such as patients; it takes at least {FEW}"
     if "ged" in record.metrics and plan.target == "rater":
         yield (
             f"GED² {_shown(record.metrics['ged'])}: how far {record.protocol['ged_samples']} masks differ from the "
             "raters, 0 is best"
         )
+
+
+def _groups(record: EvaluationRecord, store: Store) -> int:
+    """Of how many groups the scored cases are."""
+    return len({store.groups[case["id"]] for case in record.cases})
 
 
 def _fold_lines(plan: Plan, store: Store, runs: Sequence[Path]) -> Iterator[str]:
@@ -145,7 +154,7 @@ def _course_lines(courses: Sequence[Course], plan: Plan) -> Iterator[str]:
 
 
 def _advice(
-    plan: Plan, record: EvaluationRecord | None, courses: Sequence[Course], data: Path, run: Path
+    plan: Plan, record: EvaluationRecord | None, store: Store, courses: Sequence[Course], data: Path, run: Path
 ) -> Iterator[str]:
     """What to try next, most promising first."""
     if any(course.rising is not False for course in courses):
@@ -157,8 +166,8 @@ def _advice(
             "time will not mend"
         )
     if record is not None:
-        yield from _advice_on_test(plan, record, data, run)
-    yield f"another plan: edit {run / 'plan.yaml'} into a new run folder, such as size or init"
+        yield from _advice_on_test(plan, record, store, data, run)
+    yield f"another plan: copy {run / 'plan.yaml'} to a new folder, edit it there (size or init, say), and name that with --run"
 
 
 def _gap(course: Course) -> float:
@@ -167,15 +176,15 @@ def _gap(course: Course) -> float:
     return best.train - best.score if known else 0.0  # type: ignore[union-attr, operator]
 
 
-def _advice_on_test(plan: Plan, record: EvaluationRecord, data: Path, run: Path) -> Iterator[str]:
+def _advice_on_test(plan: Plan, record: EvaluationRecord, store: Store, data: Path, run: Path) -> Iterator[str]:
     failed = [case["id"] for case in record.cases if case["dice"] < FAILED]
     if failed:
         shown = ", ".join(failed[:4]) + (", …" if len(failed) > 4 else "")
         yield f"a look at the {len(failed)} test images with Dice below {FAILED}: {shown} (scores/figure.png shows some)"
     _, low, high = _interval(record.metrics["dice"])
-    if high - low > WIDE and not plan.folds:
+    if (high - low > WIDE or _groups(record, store) < FEW) and not plan.folds:
         yield (
-            f"a better estimate: {len(record.cases)} test images leave it at {low:.2f} … {high:.2f}; "
+            f"a better estimate: {len(record.cases)} test images leave it at {low:.2f} … {high:.2f} or more; "
             f"manymask train {data} --run {run}-folds --folds 5 scores nearly all"
         )
 
