@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from requests_toolbelt.multipart.decoder import MultipartDecoder
 
 from manymask.data.datasets import phantom
 from manymask.inference.batch import segment_all
@@ -20,6 +19,7 @@ from manymask.inference.segmenter import Segmenter
 from manymask.inference.triage import doubt_of
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed, as it is in no extra")
+multipart = pytest.importorskip("requests_toolbelt.multipart.decoder")  # comes with it
 pytestmark = pytest.mark.filterwarnings("ignore")
 APP = Path(__file__).parents[1] / "deploy/monailabel"
 COUNT = 4
@@ -66,7 +66,7 @@ def expected(studies, drawing_model, tmp_path_factory):
 def parts(answer):
     """The numbers and the file of an answer."""
     assert answer.status_code == 200, answer.text
-    numbers, label = MultipartDecoder(answer.content, answer.headers["content-type"]).parts
+    numbers, label = multipart.MultipartDecoder(answer.content, answer.headers["content-type"]).parts
     return json.loads(numbers.content), label
 
 
