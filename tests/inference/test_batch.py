@@ -83,7 +83,7 @@ def test_masks_go_back_into_the_volume_they_came_from(tmp_path, affine, shape):
         assert found.shape == shape and (np.asarray(found.dataobj) == values).all(), name
         assert (found.affine == source.affine).all()
     with pytest.raises(InputError, match="not slices of one NIfTI file"):
-        write_nifti(tmp_path / "out", [replace(pictures[0], origin=None)], results[:1])
+        write_nifti(tmp_path / "out", [pictures[0], replace(pictures[0], origin=None)], [results[0], results[0]])
 
 
 def test_volume_leaves_slices_and_nifti_and_passes_over_empty_slices(monkeypatch, drawing_model, tmp_path, capsys):
