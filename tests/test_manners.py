@@ -29,7 +29,7 @@ sys.meta_path.insert(0, Blocked())
 IMPORT_ALL = """
 import importlib, json, logging, os, pkgutil, sys, warnings
 import gradio, highdicom, matplotlib, monai.losses, monai.metrics, monai.networks.nets, nibabel, PIL.Image, pydicom
-import ray.data, requests, scipy.stats, tifffile, torch, tqdm, tyro
+import ray.data, ray.serve, requests, scipy.stats, tifffile, torch, tqdm, tyro
 import matplotlib.pyplot
 
 
