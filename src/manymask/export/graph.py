@@ -1,8 +1,10 @@
 """A segmenter as one function of images and noise, which other engines can run: no loop, no generator, no branch."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from manymask.data.datasets import phantom
 from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import cut
@@ -116,15 +118,16 @@ def _draws_between_steps(model: DiffusionSegmenter, sampling: SamplingConfig) ->
     return counted.calls
 
 
-def smooth_images(images: int, channels: int, size: int, generator: torch.Generator) -> Tensor:
-    """Images (images, channels, size, size) in [0, 1] to compare engines on, with about the contrast of photographs: harder
-    ones are unlike all training, and what little engines differ then grows from step to step."""
-    coarse = 0.25 + 0.5 * torch.rand(images, channels, 8, 8, generator=generator)
-    return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+def simulated_images(images: int, channels: int, size: int, seed: int = 0) -> Tensor:
+    """Simulated lesions (images, channels, size, size) in [0, 1] to compare engines on. On images without anything to
+    outline a model is sure of nothing, and what little engines differ grows from step to step."""
+    drawn = [phantom.draw(index, seed, channels).image for index in range(images)]
+    small = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255
+    return nn.functional.interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1)
 
 
 def example(graph: MaskGraph, channels: int, size: int, images: int = 2, seed: int = 0) -> dict[str, Tensor]:
-    """Smooth images with noise, to trace a graph with and to compare engines on.
+    """Simulated lesions with noise, to trace a graph with and to compare engines on.
 
     Args:
         graph: the graph.
@@ -137,12 +140,11 @@ def example(graph: MaskGraph, channels: int, size: int, images: int = 2, seed: i
         The arguments of `MaskGraph.forward` by name.
     """
     generator = torch.Generator().manual_seed(seed)
-    smooth = smooth_images(images, channels, size, generator)
     codec = graph.model.mask_codec
     side = size // codec.factor
     shape = (images, graph.samples, graph.draws, codec.latent_channels, side, side)
     inputs = {
-        "image": smooth,
+        "image": simulated_images(images, channels, size, seed),
         "noise": torch.randn(shape, generator=generator),
     }
     if graph.model.presence is not None:

@@ -27,7 +27,7 @@ from manymask.errors import ConfigError, ManymaskError
 from manymask.export.compiled import GRAPHS, CompiledSegmenter, compiled, write_graphs
 from manymask.export.convert import require_engine
 from manymask.export.folder import MOST_DIFFERENCE
-from manymask.export.graph import smooth_images
+from manymask.export.graph import simulated_images
 from manymask.hub.model_folder import TrainedModel
 from manymask.io.atomic import atomic_folder, read_object, write_json
 from manymask.models.base import MaskSampler, TrainableModel
@@ -88,7 +88,7 @@ def build_kept(trained: TrainedModel) -> Kept:
     with atomic_folder(folder, ours=FACTS) as beside:
         write_graphs(model, beside, recipe.channels, recipe.size)
         other = CompiledSegmenter.load(model, beside, "onnx")
-        images = smooth_images(2, recipe.channels, recipe.size, torch.Generator().manual_seed(0))
+        images = simulated_images(2, recipe.channels, recipe.size)
         ours, theirs = _timed(model, images), _timed(other, images)
         difference, ratio = float((ours[0] - theirs[0]).abs().max()), theirs[1] / max(ours[1], 1e-9)
         facts: dict[str, Any] = {"model": trained.record.name, "weights_sha256": trained.fingerprint,
