@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from manymask.data.datasets import phantom
-from tests.serving.visitor import WIDTHS, choose_model, download, drawn, upload
+from tests.serving.visitor import WIDTHS, choose_model, download, drawn, set_to, upload
 
 pytestmark = pytest.mark.browser
 
@@ -80,7 +80,7 @@ def test_list_is_filled_row_by_row_and_stops_with_what_is_there(visit, tmp_path)
     upload(page, paths)
     drawn(page, 5, "phantom-0")
     page.click("text=More settings")
-    page.get_by_label("Steps").fill("300")
+    set_to(page, "Steps", "300")
     page.click(".mm-all")
     page.wait_for_function("document.querySelectorAll('.mm-scroll tbody tr').length == 1")
     assert page.inner_text(".mm-list-status") == "Segmenting image 2 of 3 …"

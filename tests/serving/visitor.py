@@ -33,9 +33,19 @@ def draw_slowly(page):
     """Begins a drawing that nobody would wait for."""
     page.locator("input[type=number][aria-label*='Masks']").fill("16")
     page.click("text=More settings")
-    page.get_by_label("Steps").fill("1000")
+    set_to(page, "Steps", "1000")
     page.click("#mm-draw")
     page.wait_for_selector("#mm-stop", state="visible")
+
+
+def set_to(page, label, value):
+    """Fills a field until it stays so: while the settings open, Gradio may set it back to what it was."""
+    field = page.get_by_label(label)
+    while True:
+        field.fill(value)
+        page.wait_for_timeout(200)
+        if field.input_value() == value:
+            return
 
 
 def consensus(page) -> str:
