@@ -13,11 +13,12 @@ import numpy as np
 import torch
 import tyro
 
+from manymask.data.case import evenly_spaced
 from manymask.data.raters import consensus_mask
 from manymask.data.resize import resize_map
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.hub.model_folder import load_model
 from manymask.metrics import overlap, summary
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import tyro
 
-from manymask.data.case import Batch
+from manymask.data.case import Batch, evenly_spaced
 from manymask.data.resize import resize_image
 from manymask.data.store import Store
 from manymask.ensemble import fuse
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
+from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.evaluation.observations import empty_window
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json

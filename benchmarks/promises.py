@@ -23,11 +23,12 @@ from manymask.calibration.calibration import Calibration
 from manymask.calibration.confidence import fit_confidence
 from manymask.calibration.quality import fit_quality
 from manymask.calibration.risk import control, needed
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.errors import ConfigError, InputError
 from manymask.evaluation.calibrate import LEAST, folds_of, sampling_record
 from manymask.evaluation.evaluator import EvalConfig, evaluate
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
+from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.evaluation.observations import Observations
 from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.promises import kept_promises, unpromised

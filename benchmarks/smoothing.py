@@ -16,11 +16,11 @@ import torch
 import tyro
 from skimage.measure import perimeter
 
-from manymask.data.case import Part
+from manymask.data.case import Part, evenly_spaced
 from manymask.data.raters import consensus_mask
 from manymask.data.resize import enlarge
 from manymask.data.store import Store
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
+from manymask.evaluation.held_out import held_out_cases, split_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import tyro
 
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store, split_of
+from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import overlap, summary

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from manymask.calibration.calibration import Calibration
 from manymask.calibration.risk import ALPHAS
 from manymask.choices import Engine, Precision
-from manymask.data.case import Part
+from manymask.data.case import Part, evenly_spaced
 from manymask.data.datasets import DATASETS
 from manymask.data.store import Store
 from manymask.data.store import prepare as write_store
@@ -22,7 +22,7 @@ from manymask.evaluation.calibrate import calibrate as fit_calibration
 from manymask.evaluation.evaluator import DrawCase, EvalConfig, results
 from manymask.evaluation.evaluator import evaluate as score
 from manymask.evaluation.external import FolderReading, Scored, data_to_score
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.leakage import with_unseen
 from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.promises import kept_promises, unpromised

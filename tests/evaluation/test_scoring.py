@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from manymask.data.case import Case, Source
+from manymask.data.case import Case, Source, evenly_spaced
 from manymask.data.store import Store, prepare
 from manymask.diffusion.samplers import DDIM, DDPM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, resize_map, results
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, split_of
+from manymask.evaluation.held_out import held_out_cases, split_of
 from manymask.evaluation.plots import metrics_table
 from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance

@@ -6,9 +6,9 @@ import pytest
 
 from manymask import runtime
 from manymask.config import from_dict, to_dict
+from manymask.data.case import evenly_spaced
 from manymask.diffusion.process import RectifiedFlow
 from manymask.errors import ManymaskError
-from manymask.evaluation.held_out import evenly_spaced
 from manymask.experiments import matrix as experiments
 from manymask.experiments import runner
 from manymask.experiments.cell import RunSpec, begin

@@ -194,7 +194,8 @@ def _print_promises(promises: "dict[str, Any] | None") -> None:
 
 
 def _write(out: Path, found: "EvaluationRecord", trained: "TrainedModel", scored: "Scored", asked: _Protocol) -> None:
-    from manymask.evaluation.held_out import evenly_spaced, matched_store
+    from manymask.data.case import evenly_spaced
+    from manymask.evaluation.held_out import matched_store
     from manymask.evaluation.plots import draw_batch
     from manymask.experiments.report.promises import draw_promises
     from manymask.io.atomic import write_json

@@ -120,6 +120,13 @@ def random_scheme(groups: Mapping[str, str], seed: int, fractions: tuple[float, 
     return {part: sorted(ids) for part, ids in scheme.items()}
 
 
+def evenly_spaced(ids: Sequence[str], count: int | None) -> list[str]:
+    """At most `count` of the ids, evenly spaced; all if it is None."""
+    if count is None or count >= len(ids):
+        return list(ids)
+    return [ids[i * len(ids) // count] for i in range(count)]
+
+
 def pixel_name(pixels: np.ndarray) -> str:
     """SHA-256 of uint8 pixels (C, S, S) as a model sees them."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()

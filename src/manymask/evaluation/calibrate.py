@@ -12,11 +12,12 @@ from manymask.calibration.foreignness import Foreignness, fit_foreignness
 from manymask.calibration.presence import PresenceMap, fit_presence
 from manymask.calibration.quality import FAILURE, fit_quality
 from manymask.calibration.risk import ALPHAS, control, needed
+from manymask.data.case import evenly_spaced
 from manymask.data.folds import dealt
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import DataLeakError, InputError
-from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, held_out_cases, split_of
+from manymask.evaluation.held_out import check_no_leakage, held_out_cases, split_of
 from manymask.evaluation.leakage import find_leak
 from manymask.evaluation.observations import Observations, draw, embeddings, learns_raters, without_lesion
 from manymask.hub.model_folder import TrainedModel

@@ -90,13 +90,6 @@ def held_out_cases(trained: TrainedModel, store: Store, part: Part, scheme: str 
     return ids
 
 
-def evenly_spaced(ids: list[str], count: int | None) -> list[str]:
-    """At most `count` of the ids, evenly spaced."""
-    if count is None or count >= len(ids):
-        return ids
-    return [ids[i * len(ids) // count] for i in range(count)]
-
-
 def matched_store(recipe: Recipe, store: Store, offset: tuple[int, int] = (0, 0)) -> Store:
     """The store as a model of the recipe receives it: through a window if the recipe has a margin.
 

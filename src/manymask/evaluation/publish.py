@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.data.twins import all_hashes
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.plots import draw_batch
 from manymask.evaluation.records import EvaluationRecord
 from manymask.extras import require_figures

@@ -22,11 +22,12 @@ import torch
 
 from manymask.choices import Precision
 from manymask.config import difference, from_dict, to_dict
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.errors import ConfigError, InputError, Interruption, ManymaskError
 from manymask.evaluation.calibrate import CalibrationConfig, calibrate
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.invariance import invariance
 from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.profiling import clear_peak, median_latency, peak_memory

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from manymask.data.case import evenly_spaced
 from manymask.data.raters import consensus_mask
 from manymask.data.resize import resize_map
 from manymask.data.store import Store
@@ -12,7 +13,6 @@ from manymask.diffusion.process import RectifiedFlow
 from manymask.diffusion.samplers import DDIM, Euler, Sampler
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.evaluator import THRESHOLD, EvalConfig, Scores, evaluate
-from manymask.evaluation.held_out import evenly_spaced
 from manymask.evaluation.profiling import median_latency
 from manymask.experiments.matrix import Budget, compared_samplers
 from manymask.metrics import overlap, summary

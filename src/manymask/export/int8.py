@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from manymask.choices import ExportedEngine
+from manymask.data.case import evenly_spaced
 from manymask.data.raters import consensus_mask
 from manymask.data.store import Store
 from manymask.errors import InputError
@@ -94,15 +95,13 @@ def examples(graph: MaskGraph, store: Store, ids: Sequence[str], seed: int = 0) 
 
     Raises InputError if there are too few.
     """
-    most = CALIBRATING + CHECKED
     if len(ids) < CALIBRATING + LEAST_CHECKED:
         raise InputError(
             f"8 bits need at least {CALIBRATING + LEAST_CHECKED} images with masks that were not trained on, "
             f"and {store.folder} has {len(ids)}",
             path=store.folder,
         )
-    some = ids if len(ids) <= most else [ids[i * len(ids) // most] for i in range(most)]
-    return [_example(graph, store, case, seed) for case in some]
+    return [_example(graph, store, case, seed) for case in evenly_spaced(ids, CALIBRATING + CHECKED)]
 
 
 def _example(graph: MaskGraph, store: Store, case: str, seed: int) -> Example:

@@ -9,7 +9,7 @@ Names never come from a patient field, and with `anonymise` not from file names 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,7 +45,7 @@ from manymask.inference.segmenter import Segmenter
 from manymask.inference.summary import write_summary
 from manymask.inference.tally import RunSummary, say
 from manymask.inference.volumes import volume_records
-from manymask.io.atomic import working_folder, write_json
+from manymask.io.atomic import working_folder
 from manymask.io.dicom.objects import derived_objects
 from manymask.io.dicom.series import Series, seen_through
 from manymask.io.dicom.web import ArchiveSeries
@@ -118,6 +118,7 @@ class Run:
         tally: the counts.
         bar: shows the progress, a tqdm.
         taken: names of folders in OUT that this run has used.
+        fresh: those of them that were written since the last entry was complete.
         complete: whether all entries were gone through.
         earlier: results that stay as they are; None if all are drawn.
         stop: set once the run ends, however it does.
@@ -129,6 +130,7 @@ class Run:
     tally: RunSummary
     bar: Any = None
     taken: set[str] = field(default_factory=set)
+    fresh: list[str] = field(default_factory=list)
     complete: bool = False
     earlier: EarlierResults | None = None
     stop: Stop = field(default_factory=Stop)
@@ -245,7 +247,8 @@ class Run:
                     self.bar.update()
                 if outcome.job.last:
                     self.end(underway)
-                    self.request.publish(self.taken)
+                    self.request.publish(self.fresh)
+                    self.fresh.clear()
         finally:
             discard(group)
 
@@ -310,14 +313,15 @@ class Run:
         """Put a result in OUT, beside those of other images."""
         place = filled.put(record.source, self.taken)
         self.taken.add(place.path.name)
+        self.fresh.append(place.path.name)
         self.tally.replaced += place.replaced
         if place.occupied is not None:
             say(f"{place.occupied} holds the result of another image, which stays; this one is in {place.path}")
         return place.path
 
-    def put(self, name: str, record: Record, fill: Callable[[Path], None]) -> Path:
-        """Write a result and put it in OUT."""
-        return self.placed(fill_aside(self.request.out, name, fill), record)
+    def put(self, whole: series.Whole, name: str, content: Mapping[str, Any] | None) -> Path:
+        """Write a series, or its only picture, to a folder of its own and put that in OUT."""
+        return self.placed(fill_aside(self.request.out, name, partial(whole.fill, content=content)), whole.record)
 
     def finish(self, entry: Entry, pictures: Sequence[Picture], results: Sequence[SeriesResult]) -> None:
         """Write SEG or NIfTI of a series, beside its only picture or in a separate folder, and store it in the archive."""
@@ -332,13 +336,7 @@ class Run:
         elif alone:
             whole.fill(results[0].folder)
         else:
-            content = results[0].content
-
-            def fill_one(folder: Path) -> None:
-                whole.fill(folder)
-                write_json(folder / "result.json", content)
-
-            self.put(pictures[0].name, record, fill_one)
+            self.put(whole, pictures[0].name, results[0].content)
         if isinstance(entry, ArchiveSeries) and stored:
             entry.store(made)
             self.tally.stored += len(made)
@@ -357,12 +355,7 @@ class Run:
         """Put the folder of a series in OUT."""
         name = series.series_name(whole.pictures[0].name)
         content, remarks = whole.facts(name, self.segmenter.trained.calibration, self.request.output())
-
-        def fill(folder: Path) -> None:
-            whole.fill(folder)
-            write_json(folder / "result.json", content)
-
-        folder = self.put(name, whole.record, fill)
+        folder = self.put(whole, name, content)
         if whole.pictures[0].slice is not None:
             self.tally.warn(folder.name, remarks)
 

@@ -1,6 +1,6 @@
 """What a run of `segment` or `triage` is asked for."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from manymask.io.dicom.deidentify import Anonymiser
 from manymask.io.window import Window
 
 
-def unpublished(names: Collection[str]) -> None:
+def unpublished(names: Sequence[str]) -> None:
     """Results stay where they are."""
 
 
@@ -37,7 +37,7 @@ class Request:
         batch: images that are drawn in one pass. If None, 1 on the CPU, where more save nothing, and 16 on an accelerator.
             Masks do not depend on it.
         tile: side of the windows that larger images are drawn in; see `Segmenter.segment`.
-        publish: called after each image and series with the names of all results of the run in `out`.
+        publish: called after each image and series with the names of its results in `out`.
     """
 
     out: Path
@@ -55,7 +55,7 @@ class Request:
     resume: bool = False
     batch: int | None = None
     tile: int | None = None
-    publish: Callable[[Collection[str]], None] = unpublished
+    publish: Callable[[Sequence[str]], None] = unpublished
 
     def output(self) -> dict[str, Any]:
         """What was requested beside the settings of `Record`, as in result.json."""

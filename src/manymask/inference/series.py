@@ -162,12 +162,14 @@ class Whole:
     objects: Sequence[Any]
     forms: frozenset[Form]
 
-    def fill(self, folder: Path) -> None:
-        """Write the three-dimensional results to a folder."""
+    def fill(self, folder: Path, content: Mapping[str, Any] | None = None) -> None:
+        """Write the three-dimensional results to a folder, and result.json if its content is given."""
         if "dicom" in self.forms:
             write_objects(folder, self.objects)
         if "nifti" in self.forms:
             write_nifti(folder, self.pictures, self.results)
+        if content is not None:
+            write_json(folder / "result.json", content)
 
     def facts(
         self, name: str, calibration: Calibration | None, output: Mapping[str, Any]

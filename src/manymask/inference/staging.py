@@ -5,7 +5,7 @@ The local copy of OUT holds the result.json of earlier results, and their other 
 place, and with `--continue` to keep them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Staged:
     Attributes:
         inputs: paths and addresses that are no buckets.
         out: a folder of this machine.
-        publish: called with the names of results in `out` that are finished; those that were called before do not count.
+        publish: called with the names of results in `out` that are finished.
     """
 
     inputs: list[str]
     out: Path
-    publish: Callable[[Collection[str]], None]
+    publish: Callable[[Sequence[str]], None]
 
 
 @contextmanager
@@ -144,7 +144,6 @@ class BucketFolder:
             names = files_below(self.system, self.path)
         except OSError as error:
             raise InputError(f"{self.address}: {why(error)}") from None
-        self._published: dict[str, int] = {}  # results as they are in the bucket, by the number of the local file
         self._files: dict[str, set[str]] = {}  # of each result that is there
         for name in names:
             result, _, file = name[len(self.path) :].lstrip("/").partition("/")
@@ -164,13 +163,9 @@ class BucketFolder:
             lambda name: self.system.get_file(f"{self.path}/{name}", str(self.folder / name)), wanted
         ):
             raise InputError(f"{self.address}/{name}: {why(error)}")
-        self._published = {result: self._number(result) for result in whole}
 
-    def _number(self, result: str) -> int:
-        return (self.folder / result / LAST).stat().st_ino
-
-    def publish(self, results: Collection[str]) -> None:
-        """Copy results to the bucket that are not there yet as they are here, each whole or without its result.json.
+    def publish(self, results: Sequence[str]) -> None:
+        """Copy results to the bucket, each whole or without its result.json.
 
         Args:
             results: names of folders of OUT.
@@ -179,8 +174,7 @@ class BucketFolder:
             FullError: the bucket takes nothing.
         """
         for result in results:
-            if self._published.get(result) != self._number(result):
-                self._replace(result)
+            self._replace(result)
 
     def _replace(self, result: str) -> None:
         folder, before = self.folder / result, self._files.get(result, set())
@@ -189,7 +183,7 @@ class BucketFolder:
         self._upload([f"{result}/{file}" for file in files - {LAST}])
         self._remove(result, before - files - {LAST})
         self._upload([f"{result}/{LAST}"])
-        self._files[result], self._published[result] = files, self._number(result)
+        self._files[result] = files
         for file in files - {LAST}:
             (folder / file).write_bytes(b"")  # its name is all that is still needed
 

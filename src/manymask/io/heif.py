@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, features
+from PIL import features
 
 from manymask.errors import MissingExtraError
 from manymask.extras import require
@@ -40,9 +40,3 @@ def _register() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False)
-
-
-def frames_note(image: Image.Image) -> tuple[str, ...]:
-    """What is to be said of several pictures in a file, of which Pillow shows the main one."""
-    frames = getattr(image, "n_frames", 1)
-    return (f"The file holds {frames} pictures; the main one was read.",) if frames > 1 else ()

@@ -239,16 +239,17 @@ def _take_folder(folder: Path, files: _Files, found: FoundInputs) -> None:
 
 def _leave_out_undecoded(folder: Path, files: _Files, found: FoundInputs) -> None:
     """Photographs of a folder whose decoder is not installed, in one line for all of them."""
-    missing: dict[str, list[Input]] = {}
+    missing, kept = Counter[str](), list[Input]()
     for entry in files.single:
-        if isinstance(entry, Raster) and entry.under == folder and is_heif(entry.path):
-            try:
+        try:
+            if isinstance(entry, Raster) and entry.under == folder and is_heif(entry.path):
                 check_readable(entry.path)
-            except MissingExtraError as error:
-                missing.setdefault(str(error), []).append(entry)
-    for said, entries in missing.items():
-        files.single = [entry for entry in files.single if entry not in entries]
-        found.problems.append(f"{folder}: {len(entries)} photograph(s) left out: {said}")
+        except MissingExtraError as error:
+            missing[str(error)] += 1
+        else:
+            kept.append(entry)
+    files.single = kept
+    found.problems += [f"{folder}: {count} photograph(s) left out: {said}" for said, count in missing.items()]
 
 
 def _may_be_dicom(path: Path) -> bool:

@@ -54,13 +54,11 @@ def values_of(values: np.ndarray, held: np.ndarray | None = None) -> frozenset[f
     held = _distinct(values) if held is None else held
     if len(held) <= _FEW_LABELS and not (values.dtype.kind == "f" and (held % 1).any()):
         return frozenset(float(value) for value in held)
-    scale = (
-        1.0
-        if values.dtype.kind == "f" and held.max() <= 1
-        else float(full(values))
-        if values.dtype.kind in "iu"
-        else 255.0
-    )
+    scale = 255.0
+    if values.dtype.kind in "iu":
+        scale = float(full(values))
+    elif values.dtype.kind == "f" and held.max() <= 1:
+        scale = 1.0
     return frozenset({0.0, scale, SHADES})
 
 

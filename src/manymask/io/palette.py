@@ -26,9 +26,8 @@ _SEEN_AS = (
     np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
     np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
 )
-_WEIGHTS = np.array(
-    [[1.0], [2.0], [2.0]]
-)  # of distances: there are fewer colours with a deficiency, so they lie closer
+# of distances: there are fewer colours with a deficiency, so they lie closer
+_WEIGHTS = np.array([1.0, 2.0, 2.0])[:, None]
 # linear sRGB to the responses of the cones, and their cube roots to Oklab (Ottosson 2020)
 _CONES = np.array(
     [[0.4122215, 0.5363325, 0.0514460], [0.2119035, 0.6806995, 0.1073970], [0.0883025, 0.2817188, 0.6299787]]

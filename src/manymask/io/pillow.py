@@ -14,11 +14,12 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from manymask.errors import InputError, decoding, one_line
-from manymask.io.heif import check_readable, frames_note
+from manymask.io.heif import check_readable
 from manymask.io.samples import PIXEL_LIMIT, Claim, Samples, check_claim
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "AVIF")
 _HEIF = "HEIF"  # once its decoder is there
+_SHOWN = {"MPO": "first", _HEIF: "main one"}  # the picture itself; the others are views and previews of it
 _MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "F")
 _ORIENTATION = 274
 _PNG_PARTS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
@@ -115,10 +116,8 @@ def _claim(image: Image.Image) -> Claim:
 
 def _check_frames(path: Path, image: Image.Image) -> tuple[str, ...]:
     frames = getattr(image, "n_frames", 1)
-    if image.format == "MPO":  # the first is the picture, the others are views and previews of it
-        return (f"The file holds {frames} pictures; the first was read.",) if frames > 1 else ()
-    if image.format == _HEIF:
-        return frames_note(image)
+    if image.format in _SHOWN:
+        return (f"The file holds {frames} pictures; the {_SHOWN[image.format]} was read.",) if frames > 1 else ()
     if frames > 1:
         raise InputError(f"{path} is an animation of {frames} frames; give one image per file", path=path)
     return ()

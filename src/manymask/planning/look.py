@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manymask.data.case import Case, Source
+from manymask.data.case import Case, Source, evenly_spaced
 from manymask.data.raters import consensus_mask
 from manymask.data.store import Store
 from manymask.errors import InputError, ManymaskError
-from manymask.evaluation.held_out import evenly_spaced
 
 LOOKED_AT = 48  # images; a folder may hold thousands of large ones
 SMALL = 0.01  # share of the image

@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from manymask import api
 from manymask.choices import Precision, TrackerName
-from manymask.data.case import Source
+from manymask.data.case import Source, evenly_spaced
 from manymask.data.datasets import DATASETS
 from manymask.data.folds import fold_name
 from manymask.data.store import Store
 from manymask.data.twins import near_pairs
 from manymask.errors import ConfigError, InputError
 from manymask.evaluation.evaluator import EvalConfig, quick_score
-from manymask.evaluation.held_out import evenly_spaced, matched_store
+from manymask.evaluation.held_out import matched_store
 from manymask.extras import require_training
 from manymask.hub.catalogue import named_models
 from manymask.hub.ensembling import ensemble

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from manymask import api
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.errors import InputError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.plots import draw_batch
 from manymask.evaluation.records import EvaluationRecord
 from manymask.hub.model_folder import load_model

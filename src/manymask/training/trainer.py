@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from manymask.data.case import Batch, Part
+from manymask.data.case import Batch, Part, evenly_spaced
 from manymask.data.twins import all_hashes
 from manymask.errors import ConfigError, Interruption
-from manymask.evaluation.held_out import check_no_leakage, evenly_spaced, matched_store
+from manymask.evaluation.held_out import check_no_leakage, matched_store
 from manymask.extras import require_training
 from manymask.hub.model_folder import TrainedModel, save_model
 from manymask.hub.provenance import Provenance

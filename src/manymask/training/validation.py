@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import nn
 
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.diffusion.samplers import DDIM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.evaluator import EvalConfig, Scores, evaluate, quick_score
-from manymask.evaluation.held_out import evenly_spaced
 from manymask.evaluation.plots import draw_batch
 from manymask.models.base import MaskSampler, TrainableModel
 

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate, results
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.plots import new_figure
 from manymask.experiments.matrix import Budget, sampling_of
 from manymask.experiments.report.plots import band, calibration_line, house_style, logarithmic, reliability_axes, save

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.errors import ConfigError
-from manymask.evaluation.held_out import evenly_spaced, held_out_cases, matched_store
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.experiments.figures import FIGURES, draw_figures
 from manymask.experiments.matrix import SHARES
 from manymask.experiments.report import paper
