@@ -25,6 +25,7 @@ import off_centre
 import peers
 import planned
 import promises
+import rivals
 import twin
 import volumes
 
@@ -101,6 +102,23 @@ def test_planned_and_hand_set_models_are_paired_by_case():
     assert found["mean"] == pytest.approx(0.05) and found["low"] == found["high"], "one group has no spread"
     with pytest.raises(SystemExit, match="different cases"):
         planned.difference(ours, theirs[:1], {"a": "p", "b": "p"})
+
+
+def test_rivals_are_scored_on_the_same_cases_and_paired():
+    cases = [
+        {"id": k, "dice": d, "brier": 0.1, "ged": g, "hm_iou": 0.5, "level_sets": {"ged": g + 0.1, "hm_iou": 0.4}}
+        for k, d, g in (("a", 0.9, 0.2), ("b", 0.5, 0.4))
+    ]
+    ours = {case["id"]: rivals.rows_of(case) for case in cases}
+    theirs = {k: row | {"ged": row["ged"] + 0.05} for k, row in reversed(ours.items())}
+    found = rivals.compared(ours, theirs, {"a": "p", "b": "q"})
+    assert found["ged"]["mean"] == pytest.approx(0.35)
+    assert found["ged"]["difference"]["mean"] == found["ged"]["difference"]["high"] == pytest.approx(-0.05)
+    assert found["ged, cut at levels"]["mean"] == pytest.approx(0.4) and found["dice"]["difference"]["mean"] == 0
+    with pytest.raises(InputError, match="different cases"):
+        rivals.compared(ours, {"a": theirs["a"]}, {"a": "p", "b": "q"})
+    one_rater = rivals.rows_of({"id": "a", "dice": 0.5, "brier": 0.1})
+    assert one_rater == {"dice": 0.5, "brier": 0.1}
 
 
 def test_fresh_sets_become_folders_of_binary_masks(tmp_path):

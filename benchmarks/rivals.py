@@ -1,0 +1,136 @@
+"""A model beside its rivals, on the same test cases in the same run, each with its paired difference from the model.
+
+python benchmarks/rivals.py --model models/lidc_idri_readers --rivals runs/lidc-random-reader runs/lidc-prob-unet \\
+    --data stores/lidc_idri --cases 731 --out docs/results/lidc_idri_readers/rivals.json
+
+A rival is the run or model folder of any segmenter that learnt the same data set. One that answers once is scored in one view,
+and in as many flips and quarter turns as masks are drawn of the model. Where there are several raters, it has all eight, and the
+answers of each model are also cut at 16 levels of their mean, which is what a single map can give. Differences are model − rival,
+with 95 % bootstrap intervals over groups. Minutes and steps of training stand beside the scores: they are rarely equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from manymask.data.case import evenly_spaced
+from manymask.data.store import Store
+from manymask.errors import InputError
+from manymask.evaluation.evaluator import EvalConfig, evaluate
+from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
+from manymask.hub.model_folder import TrainedModel, load_model
+from manymask.io.atomic import write_json
+from manymask.metrics import summary
+from manymask.models.deterministic import NetworkSegmenter
+from manymask.recipes import name_of
+from manymask.runtime import git_revision, hardware
+
+Row = dict[str, float]  # scores of a case
+
+
+@dataclass(frozen=True)
+class Options:
+    """A model, its rivals, the store that all are scored on, and where the results go."""
+
+    model: Path
+    rivals: tuple[Path, ...]
+    data: Path
+    out: Path
+    cases: int | None = None
+    samples: int = 5
+    seed: int = 0
+    split: Literal["val", "test"] = "test"
+    scheme: str | None = None
+
+
+def rows_of(case: dict[str, Any]) -> Row:
+    """What is compared of a case that was scored."""
+    row = {"dice": case["dice"], "brier": case["brier"]}
+    if "ged" in case:
+        cut = case["level_sets"]
+        row |= {"ged": case["ged"], "hm_iou": case["hm_iou"]}
+        row |= {"ged, cut at levels": cut["ged"], "hm_iou, cut at levels": cut["hm_iou"]}
+    return row
+
+
+def scored(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> dict[str, Row]:
+    """Each case as so many masks show it."""
+    store = matched_store(trained.recipe, Store(options.data))
+    found = evaluate(trained.model, store, ids, EvalConfig(samples, seed=options.seed))
+    return {case["id"]: rows_of(case) for case in found.cases}
+
+
+def compared(ours: dict[str, Row], theirs: dict[str, Row], groups: dict[str, str]) -> dict[str, Any]:
+    """Their scores, and ours − theirs of the same cases.
+
+    Raises:
+        InputError: they are not of the same cases.
+    """
+    if ours.keys() != theirs.keys():
+        raise InputError("the models were scored on different cases")
+    of = [groups[case] for case in ours]
+    names = list(next(iter(ours.values())))
+    return {
+        name: {
+            **summary([theirs[case][name] for case in ours], of),
+            "difference": dict(summary([ours[case][name] - theirs[case][name] for case in ours], of)),
+        }
+        for name in names
+    }
+
+
+def passes(trained: TrainedModel, samples: int, raters: int) -> list[int]:
+    """How many answers of a rival form its consensus: as many as of the model; of a network that answers once, also one."""
+    return [1, samples] if isinstance(trained.model, NetworkSegmenter) and raters == 1 else [samples]
+
+
+def described(trained: TrainedModel) -> dict[str, Any]:
+    """What a row says of its model."""
+    origin = trained.provenance
+    minutes = sum(each.minutes for each in origin.line)
+    size = sum(p.numel() for p in trained.model.parameters())
+    return {"recipe": name_of(trained.recipe), "minutes": minutes, "steps": origin.steps, "parameters": size,
+            "weights_sha256": trained.fingerprint}  # fmt: skip
+
+
+def main(options: Options) -> None:
+    """Scores all of them, prints the table and writes OUT."""
+    model = load_model(options.model)
+    store = matched_store(model.recipe, Store(options.data))
+    ids = evenly_spaced(held_out_cases(model, store, options.split, options.scheme), options.cases)
+    groups = {case: store.groups[case] for case in ids}
+    ours = scored(model, ids, options.samples, options)
+    found: dict[str, Any] = {"model": described(model) | {"scores": compared(ours, ours, groups)}, "rivals": {}}
+    for folder in options.rivals:
+        rival = load_model(folder)
+        held_out_cases(rival, matched_store(rival.recipe, Store(options.data)), options.split, options.scheme)
+        for samples in passes(rival, options.samples, store.raters):
+            name = f"{name_of(rival.recipe)}, {samples} " + ("answer" if samples == 1 else "answers")
+            theirs = scored(rival, ids, samples, options)
+            found["rivals"][name] = described(rival) | {"scores": compared(ours, theirs, groups)}
+            show(name, found["rivals"][name]["scores"])
+    found |= {
+        "protocol": {"samples": options.samples, "ged_samples": EvalConfig.ged_samples, "seed": options.seed,
+                     "split": options.split, "cases": len(ids)},
+        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(model, store, options.scheme)},
+        "git": git_revision(),
+        "hardware": hardware(),
+    }  # fmt: skip
+    write_json(options.out, found)
+
+
+def show(name: str, scores: dict[str, Any]) -> None:
+    """Prints a rival's rows."""
+    print(name)
+    for score, of in scores.items():
+        gap = of["difference"]
+        print(
+            f"    {score:22} {of['mean']:.4f}, model − rival {gap['mean']:+.4f} ({gap['low']:+.4f} – {gap['high']:+.4f})"
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
