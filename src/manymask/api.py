@@ -247,6 +247,7 @@ def calibrate(
     limit: int | None = None,
     sampling: SamplingConfig | None = None,
     progress: bool = True,
+    reading: FolderReading | None = None,
 ) -> Calibration:
     """Measure on labelled images what a model's masks promise; `save_model` keeps it with the model.
 
@@ -262,6 +263,7 @@ def calibrate(
         limit: use at most so many cases, evenly spaced.
         sampling: how masks are drawn; the model's default if None.
         progress: whether a bar is shown.
+        reading: how a folder is read, as in `evaluate`.
 
     Returns:
         The calibration.
@@ -277,7 +279,7 @@ def calibrate(
         raise ConfigError(f"alphas must be shares between 0 and 1, not {alphas!r}", parameter="alphas")
     trained = model if isinstance(model, TrainedModel) else load_model(model)
     config = CalibrationConfig(samples, seed, sampling or SamplingConfig(), tuple(sorted(set(alphas))))
-    with data_to_score(data, trained.recipe, None if split == "all" else split, scheme) as scored:
+    with data_to_score(data, trained.recipe, None if split == "all" else split, scheme, reading) as scored:
         store = matched_store(trained.recipe, scored.store)
         whole = scored.temporary and scored.scheme == "all"
         of = split or ("all" if whole else "val")

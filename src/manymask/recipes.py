@@ -52,7 +52,8 @@ class Training:
     it never depends on the budget, so that budgets and resuming agree.
 
     part: `decoder` trains a codec's decoder alone and leaves its latents as they were (`--init`), so that a segmenter of
-    these latents can be shipped with it (`publish --mask-codec`).
+    these latents can be shipped with it (`publish --mask-codec`); `presence` trains a segmenter's answer to whether there is
+    anything, and leaves what it draws as it was.
     """
 
     steps: int = 100_000
@@ -66,7 +67,7 @@ class Training:
     validate_every: int = 1000
     validation_cases: int = 64
     seed: int = 0
-    part: Literal["all", "decoder"] = "all"
+    part: Literal["all", "decoder", "presence"] = "all"
 
 
 @dataclass(frozen=True)
@@ -267,13 +268,13 @@ _TABLE: dict[str, Recipe] = {
     "folder":             _fast("folder"),
     "cvc_clinicdb":       _fast("cvc_clinicdb"),
     "isic2018":           _fast("isic2018"),
-    "polyps":             _fast("polyps"),
+    "polyps":             _maybe_nothing(_fast("polyps")),
     "lidc_idri":          _regions(_fast("lidc_idri")),
     "lidc_idri_readers":  _regions(_maybe_nothing(_fast("lidc_idri", target="rater", sampler=DDPM(10), orientations=8))),
     "folder-256":         _imagenet(_fast("folder", 256)),  # near the 224² of ImageNet's weights
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256)),
     "isic2018-256":       _imagenet(_fast("isic2018", 256)),
-    "polyps-256":         _imagenet(_fast("polyps", 256)),
+    "polyps-256":         _maybe_nothing(_imagenet(_fast("polyps", 256))),
     "phantom-paper":      _paper("phantom", 64, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 32),
     "isic2018-paper":     _paper("isic2018", 256, 32),

@@ -235,7 +235,7 @@ def test_every_error_is_one_line_and_a_trace_only_on_request(monkeypatch, capsys
     ],
 )
 def test_command_line_adds_the_flags_that_its_verb_has(verb, error, said):
-    assert cli.explain(error, cli.parameters_of([verb])) == (said, 2)
+    assert cli.explain(error, cli.accepted_by([verb])) == (said, 2)
 
 
 def test_module_runs_and_tells_its_version():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from manymask import api
 from manymask.data.case import Source
@@ -59,6 +60,14 @@ def test_a_folder_calibrates_as_a_store_of_it_does(drawing_model, tmp_path, monk
     assert "layout: images in images" in capsys.readouterr().out
     assert run(monkeypatch, *flags, "--out", tmp_path / "other", "--split", "val") == 2
     assert "not split into train, val and test" in capsys.readouterr().err
+    for mask in source.glob("masks*/**/*.png"):
+        Image.fromarray(~np.asarray(Image.open(mask))).save(mask)
+    assert run(monkeypatch, *flags, "--out", tmp_path / "inverted", "--invert") == 0
+    assert load_model(tmp_path / "inverted").calibration.risks == found.risks
+    read = api.calibrate(
+        drawing_model, source, samples=2, alphas=(0.2,), progress=False, reading=FolderReading(MaskReading(invert=True))
+    )
+    assert read.risks[0].outer == pytest.approx(found.risks[0].outer, 1e-5)
 
 
 def test_nothing_is_left_behind_and_what_was_found_is_printed(drawing_model, tmp_path, monkeypatch, capsys):

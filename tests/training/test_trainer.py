@@ -263,6 +263,26 @@ def test_init_brings_all_but_the_parts_that_come_and_go_with_settings(store, tra
     assert back.presence is None
 
 
+def test_presence_is_trained_alone_and_what_is_drawn_stays(store, trained_run, tmp_path):
+    plain = job(store, tmp_path, "segmenter", steps=2)
+    recipe = replace(
+        plain.recipe,
+        segmenter=replace(plain.recipe.segmenter, presence=True),
+        training=replace(plain.recipe.training, part="presence", weight_decay=0.5),
+    )
+    alone = replace(plain, recipe=recipe, init=trained_run / "segmenter" / "model")
+    begun = Trainer.start(replace(alone, run=tmp_path / "begun"))
+    assert begun.step().keys() >= {"loss", "presence"} and not begun.step().keys() & {"denoising", "dice"}
+    before, after = load_model(trained_run).model, load_model(fit(alone)).model
+    drawn = {k: v for k, v in after.state_dict().items() if not k.startswith("presence.")}
+    assert drawn.keys() == before.state_dict().keys() and after.presence is not None
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in drawn.items())
+    with pytest.raises(ConfigError, match="has no presence to train"):
+        Trainer.start(replace(alone, recipe=replace(recipe, segmenter=plain.recipe.segmenter), run=tmp_path / "no"))
+    with pytest.raises(ConfigError, match="presence is no part of a segmenter that is trained alone"):
+        replace(alone, init=None)
+
+
 def test_max_minutes_stops_and_the_next_call_goes_on(store, tmp_path):
     fit(job(store, tmp_path, steps=50), max_minutes=0.0)
     assert (tmp_path / "mask-codec/model/config.json").exists()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from manymask.cli import flags
+from manymask.cli.folder import FolderFlags
 from manymask.cli.wording import at_least_one
 from manymask.errors import ConfigError
 
@@ -24,6 +25,7 @@ def calibrate(
     seed: int = 0,
     alphas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE…")] = (0.05, 0.1, 0.2),
     limit: int | None = None,
+    folder: Annotated[FolderFlags, tyro.conf.OmitArgPrefixes] = FolderFlags(),
 ) -> None:
     """Measure on labelled images what a model's masks promise, and keep it with the model.
 
@@ -40,6 +42,7 @@ def calibrate(
         seed: of the drawn masks.
         alphas: the shares of missed and of false pixels that outlines promise.
         limit: use so many cases only, evenly spaced.
+        folder: how a folder of images and masks is read.
     """
     from manymask import api
     from manymask.cli.data import print_survey
@@ -55,16 +58,16 @@ def calibrate(
     if out is not None:
         check_replaceable(out, "config.json")
     trained = load_model(model)
-    with data_to_score(data, trained.recipe, None if split == "all" else split, scheme) as scored:
+    with data_to_score(data, trained.recipe, None if split == "all" else split, scheme, folder.reading) as scored:
         if scored.temporary:
             print_survey(scored.store)
         found = api.calibrate(
             trained, scored, split=split, scheme=scheme, samples=samples, seed=seed, alphas=alphas, limit=limit
         )
-    folder = out or find_model(model)
-    save_calibration(trained, folder, found, find_model(model))
+    kept_in = out or find_model(model)
+    save_calibration(trained, kept_in, found, find_model(model))
     _print(found)
-    print(f"calibration.json → {folder}")
+    print(f"calibration.json → {kept_in}")
 
 
 def _print(found: "Calibration") -> None:

@@ -9,6 +9,7 @@ import tyro
 
 from manymask.choices import Engine, SamplerName
 from manymask.cli import flags
+from manymask.cli.folder import FolderFlags
 from manymask.cli.wording import at_least_one
 
 if TYPE_CHECKING:
@@ -39,12 +40,7 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None,
-    mask_threshold: float | None = None,
-    mask_labels: Annotated[tuple[str, ...], flags.LABELS] = (),
-    invert: bool = False,
-    masks: Annotated[tuple[str, ...], flags.NAMES] = (),
-    parts: bool = False,
-    skip_bad: bool = False,
+    folder: Annotated[FolderFlags, tyro.conf.OmitArgPrefixes] = FolderFlags(),
     engine: Engine = "torch",
 ) -> None:
     """Score a model on a part of the split it was trained with, or on all images of any folder of images and masks.
@@ -67,23 +63,14 @@ def evaluate(
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
         tile: of a folder: side of the windows, in pixels of the image, that larger images are drawn in.
-        mask_threshold: of a folder: foreground is what reaches this value, in masks that are not black and white.
-        mask_labels: of a folder: foreground is what holds one of these values or names.
-        invert: of a folder: foreground and background are exchanged in the mask files.
-        masks: of a folder: where several could be meant, the folders, COCO files or endings of masks to take.
-        parts: of a folder: several masks of one image are parts of one mask.
-        skip_bad: of a folder: leave out what cannot be used, and name it.
+        folder: how a folder of images and masks is read.
         engine: what runs the networks, as in `segment`; published figures are torch's.
     """
-    from manymask.cli.data import labels_of
     from manymask.diffusion.sampling import SamplingConfig
-    from manymask.evaluation.external import FolderReading
-    from manymask.io.masks import MaskReading
 
     sampling = SamplingConfig(sampler, steps, orientations)
     protocol = _Protocol(samples, ged_samples, seed, limit, offsets, sampling, tile, engine)
-    reading = MaskReading(mask_threshold, labels_of(mask_labels), invert)
-    _score(model, _Asked(data, split, scheme, FolderReading(reading, masks, parts, skip_bad)), protocol, out)
+    _score(model, _Asked(data, split, scheme, folder.reading), protocol, out)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """What `segment` and `triage` start from: the images, and the model for them."""
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from manymask.cli.parsing import parameters_of
 from manymask.cli.wording import worded
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def tally_of(verb: Callable[..., Any]) -> "RunSummary":
     """Counts of a run, whose errors name the flags of a verb."""
     from manymask.inference.tally import RunSummary
 
-    return RunSummary(worded=partial(worded, accepted=inspect.signature(verb).parameters))
+    return RunSummary(worded=partial(worded, accepted=parameters_of(verb)))
 
 
 def found_entries(inputs: Sequence[str], tally: "RunSummary") -> "list[Entry]":

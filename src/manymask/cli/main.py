@@ -17,7 +17,7 @@ from manymask.cli.evaluate import curves, evaluate, publish
 from manymask.cli.experiments import report, reproduce
 from manymask.cli.export import export
 from manymask.cli.listing import columns, models, recipes
-from manymask.cli.parsing import parse_call
+from manymask.cli.parsing import parameters_of, parse_call
 from manymask.cli.renamed import renamed
 from manymask.cli.segment import demo, segment, serve
 from manymask.cli.train import parameters as train_parameters
@@ -99,7 +99,7 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("MANYMASK_DEBUG", "0") not in ("", "0"):
             raise
-        said, code = explain(error, parameters_of(sys.argv[1:]))
+        said, code = explain(error, accepted_by(sys.argv[1:]))
         print(f"manymask: {said}", file=sys.stderr)
     sys.exit(code)
 
@@ -167,13 +167,13 @@ def overview() -> str:
     return "\n".join([*lines, "manymask VERB --help describes all flags of a verb."])
 
 
-def parameters_of(arguments: list[str]) -> Collection[str]:
+def accepted_by(arguments: list[str]) -> Collection[str]:
     """The names of the parameters that the verb of these arguments accepts; none without a verb."""
     verb = arguments[0] if arguments else ""
     own = ("device",) if verb in COMPUTING else ()
     if verb in OWN_FLAGS:
         return *OWN_FLAGS[verb][1](), *own
-    return (*inspect.signature(VERBS[verb]).parameters, *own) if verb in VERBS else ()
+    return (*parameters_of(VERBS[verb]), *own) if verb in VERBS else ()
 
 
 def explain(error: BaseException, accepted: Collection[str] = ()) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from manymask.errors import ConfigError, guesses
 
 _CONFIG = (tyro.conf.DisallowNone,)
 _POSITIONAL = get_args(tyro.conf.Positional[int])[1]
+_INLINE = get_args(tyro.conf.OmitArgPrefixes[int])[1]  # a dataclass whose flags stand among those of the verb
 _REPEATED = get_args(tyro.conf.UseAppendAction[int])[1]
 BRIEF = (tyro.conf.FlagCreatePairsOff,)  # a switch has no --no-SWITCH beside it in the help
 NO_DEFAULT = tyro.conf.arg(help_behavior_hint="")
@@ -92,6 +93,15 @@ def _bound_later(verb: Callable[..., Any], computes: bool) -> Callable[..., Any]
     return later
 
 
+def parameters_of(target: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of its parameters, and of the fields of those whose flags stand among its own."""
+    hints, found = get_type_hints(target, include_extras=True), list[str]()
+    for name in inspect.signature(target).parameters:
+        inline = any(note is _INLINE for note in getattr(hints[name], "__metadata__", ()))
+        found += parameters_of(get_args(hints[name])[0]) if inline else [name]
+    return tuple(found)
+
+
 def flags_of(target: Any, default: Any = None, prefix: str = "--") -> dict[str, tuple[str, ...]]:
     """The flags of a function or dataclass, each with the words that it may be given; none where any will do.
 
@@ -104,6 +114,9 @@ def flags_of(target: Any, default: Any = None, prefix: str = "--") -> dict[str, 
     for name, each in inspect.signature(target).parameters.items():
         notes = getattr(hints[name], "__metadata__", ())
         if each.kind is each.POSITIONAL_ONLY or any(note is _POSITIONAL for note in notes):
+            continue
+        if any(note is _INLINE for note in notes):
+            found |= flags_of(get_args(hints[name])[0], prefix=prefix)
             continue
         flag, inner = prefix + name.replace("_", "-"), getattr(default, name, None)
         if is_dataclass(inner) and not isinstance(inner, type):

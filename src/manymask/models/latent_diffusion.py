@@ -19,7 +19,7 @@ from manymask.models.auxiliary import AuxiliaryHead
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
-from manymask.models.presence import Presence, mean_over_marked
+from manymask.models.presence import Presence, mean_marked_mask, mean_over_marked
 from manymask.models.sample_noise import noise_of
 from manymask.nn.losses import Loss
 from manymask.rng import strata
@@ -133,6 +133,19 @@ class DiffusionSegmenter(MaskSampler):
         self.image_codec.requires_grad_(False)
         if setting.train_image_codec and hasattr(self.image_codec, "encoder"):
             self.image_codec.encoder.requires_grad_(True)
+        self.drawing_kept = False
+
+    def keep_drawing(self) -> None:
+        """Freeze all but the presence head, so that only whether there is anything is learnt, and outlines stay the same.
+
+        Raises:
+            ConfigError: the setting has no presence.
+        """
+        if self.presence is None:
+            raise ConfigError("part: this recipe has no presence to train (`presence` of its segmenter)")
+        self.requires_grad_(False)
+        self.presence.requires_grad_(True)
+        self.drawing_kept = True
 
     def train(self, mode: bool = True) -> "DiffusionSegmenter":
         """Set the mode; both codecs stay in evaluation mode."""
@@ -152,6 +165,9 @@ class DiffusionSegmenter(MaskSampler):
         """
         setting = self.setting
         masks = self.targets(batch)
+        if self.drawing_kept and self.presence is not None:
+            loss = self.presence.loss(self.condition(batch.image)[1:], self._marked(masks).float())
+            return {"loss": loss, "presence": loss.detach()}
         per_image = len(masks) // len(batch.image)  # masks of each image: 1, or one per noise level
         hidden = batch.noise.uniform(len(batch.image)) < setting.condition_dropout if self.null else None
         condition, logits = self._encode(batch.image, hidden)
@@ -168,7 +184,7 @@ class DiffusionSegmenter(MaskSampler):
         if logits is not None:
             terms["auxiliary"] = setting.auxiliary_weight * self._auxiliary_loss(logits, masks, marked)
         if self.presence is not None:
-            terms["presence"] = self.presence.loss(condition[1:], marked.float().reshape(-1, per_image).mean(dim=1))
+            terms["presence"] = self.presence.loss(condition[1:], marked.float())
         if self.classifier is not None:
             terms["classifier"] = self._classifier_loss(noisy, batch.image)
         loss = torch.stack(list(terms.values())).sum()
@@ -235,11 +251,7 @@ class DiffusionSegmenter(MaskSampler):
     def _auxiliary_loss(self, logits: Tensor, masks: Tensor, marked: Tensor) -> Tensor:
         """Against the mean of each image's marked masks, or nothing if none is marked."""
         assert self.setting.auxiliary is not None
-        k = len(masks) // len(logits)
-        share = marked.to(masks).reshape(-1, k, 1, 1)
-        share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
-        mean = (masks.reshape(-1, k, *masks.shape[2:]) * share).sum(dim=1, keepdim=True)
-        return self.setting.auxiliary(logits.float(), mean)
+        return self.setting.auxiliary(logits.float(), mean_marked_mask(masks, marked, len(logits)))
 
     def _classifier_loss(self, noisy: _NoisyLatents, image: Tensor) -> Tensor:
         assert self.classifier is not None

@@ -35,12 +35,13 @@ class Presence(nn.Module):
 
         Args:
             features: as in `forward`.
-            marked: share of raters who marked anything, (B,) in [0, 1].
+            marked: whether each of an image's masks holds anything, or their share, (N,) in [0, 1], image by image.
 
         Returns:
             The mean over images.
         """
-        return F.binary_cross_entropy_with_logits(self(features), marked)
+        logits = self(features)
+        return F.binary_cross_entropy_with_logits(logits, marked.reshape(len(logits), -1).mean(dim=1))
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -63,3 +64,19 @@ def mean_over_marked(errors: Tensor, marked: Tensor) -> Tensor:
     """
     weight = marked.to(errors)
     return (errors * weight).sum() / weight.sum().clamp(min=1)
+
+
+def mean_marked_mask(masks: Tensor, marked: Tensor, images: int) -> Tensor:
+    """The mean of each image's masks that are not empty.
+
+    Args:
+        masks: (N, 1, H, W), image by image.
+        marked: whether each holds anything, (N,) bool.
+        images: B.
+
+    Returns:
+        (B, 1, H, W); 0 where all masks are empty.
+    """
+    share = marked.to(masks).reshape(images, -1, 1, 1)
+    share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
+    return (masks.reshape(images, -1, *masks.shape[2:]) * share).sum(dim=1, keepdim=True)

@@ -22,6 +22,9 @@ from manymask.nn.efficientnet_lite import EfficientNetLite0
 from manymask.recipes import CODECS, Recipe, Stage
 from manymask.rng import seed_of
 
+# of each stage, what can be trained alone
+PARTS = {Stage.IMAGE_CODEC: ("decoder",), Stage.MASK_CODEC: ("decoder",), Stage.SEGMENTER: ("presence",)}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -40,9 +43,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", Stage(self.stage))
-        if self.decoder_alone and (self.init is None or self.stage == Stage.SEGMENTER):
+        if self.part != "all" and (self.init is None or self.part not in PARTS[self.stage]):
             raise ConfigError(
-                "part: only a codec's decoder is trained alone, and from a trained codec", remedies=("init",)
+                f"part: {self.part} is no part of a {self.stage} that is trained alone, and from a trained one",
+                remedies=("init",),
             )
 
     @property
@@ -50,8 +54,9 @@ class TrainConfig:
         return self.run / self.stage
 
     @property
-    def decoder_alone(self) -> bool:
-        return self.recipe.plan(self.stage)[0].part == "decoder"
+    def part(self) -> str:
+        """What is trained: `all`, or one of `PARTS`."""
+        return self.recipe.plan(self.stage)[0].part
 
     def config(self) -> dict[str, Any]:
         """All that decides the result; what an old run folder is compared with."""
@@ -145,9 +150,11 @@ def _start_from(init: Path, model: TrainableModel, job: TrainConfig) -> InitialS
     elif given.stage == Stage.SEGMENTER:
         parent = getattr(parent, name) or parent
     _take_weights(model, getattr(given.model, name, given.model), init)
-    if job.decoder_alone:
+    if job.part == "decoder":
         same_codec(getattr(given.recipe, name), getattr(job.recipe, name), init)
         model.keep_latents()  # type: ignore[operator]
+    elif job.part == "presence":
+        model.keep_drawing()  # type: ignore[operator]
     start = InitialState(model, set(given.training_ids), parent, codecs, [given.training_hashes])
     own = [stage for stage in CODECS if job.stage == Stage.SEGMENTER and (job.run / stage / "model").exists()]
     for stage in own:
