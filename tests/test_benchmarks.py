@@ -18,6 +18,7 @@ from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import folds
 import fresh_sets
 import gpu
 import nearest
@@ -102,6 +103,21 @@ def test_planned_and_hand_set_models_are_paired_by_case():
     assert found["mean"] == pytest.approx(0.05) and found["low"] == found["high"], "one group has no spread"
     with pytest.raises(SystemExit, match="different cases"):
         planned.difference(ours, theirs[:1], {"a": "p", "b": "p"})
+
+
+def test_folds_are_pooled_by_case_with_intervals_over_groups():
+    data = {"hash": "h", "scheme": "video/fold-1-of-2"}
+    row = dict.fromkeys(folds.SCORES, 0.5)
+    one = {"data": data, "protocol": {}, "cases": [row | {"id": "a", "dice": 0.9}, row | {"id": "b", "dice": 0.6}]}
+    two = {"data": data | {"scheme": "video/fold-2-of-2"}, "cases": [row | {"id": "c", "dice": 0.0}]}
+    found = folds.together([one, two], {"a": "p", "b": "p", "c": "q"})
+    assert found["metrics"]["dice"]["mean"] == pytest.approx(0.5) and found["missed"] == 1
+    assert found["groups"] == {"p": {"cases": 2, "dice": pytest.approx(0.75)}, "q": {"cases": 1, "dice": 0.0}}
+    assert found["data"]["scheme"] == "video"
+    with pytest.raises(InputError, match="in two folds"):
+        folds.together([one, two], {"a": "p", "b": "p", "c": "p"})
+    with pytest.raises(InputError, match="different data"):
+        folds.together([one, two | {"data": data | {"hash": "other"}}], {"a": "p", "b": "p", "c": "q"})
 
 
 def test_rivals_are_scored_on_the_same_cases_and_paired():
