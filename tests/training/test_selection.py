@@ -58,6 +58,20 @@ def test_the_best_averaged_weights_are_exported_not_the_last_or_the_worst(store,
     assert load_model(place).provenance.steps == 4 and "dice 0.9000" in load_model(place).provenance.score
 
 
+def test_of_presence_the_last_weights_are_exported(store, trained_run, tmp_path, monkeypatch):
+    """Dice, of images that all hold something, would choose a model that always says so."""
+    seen = scored(monkeypatch, [0.9, 0.2])
+    recipe = tiny_recipe()
+    training = replace(recipe.training, validate_every=1, part="presence", learning_rate=1e-2)
+    changes = {"segmenter": replace(recipe.segmenter, presence=True, target="consensus"), "training": training}
+    start = trained_run / "segmenter" / "model"
+    alone = shortened(replace(recipe, **changes), 2)
+    exported = load_model(fit(TrainConfig(alone, "segmenter", store, tmp_path, init=start, precision="fp32")))
+    name = next(k for k in seen[0] if k.startswith("presence"))
+    assert len(seen) == 2 and not torch.equal(seen[0][name], seen[1][name])
+    assert torch.equal(exported.model.state_dict()[name], seen[1][name]) and exported.provenance.steps == 2
+
+
 def test_averaged_weights_are_validated_not_the_raw_ones(store, tmp_path, monkeypatch):
     """θ̄ after two steps by hand: d = min(0.9999, (1 + n)/(10 + n)), n counting the updates before."""
     seen = scored(monkeypatch, [0.5])
