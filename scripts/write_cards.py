@@ -64,15 +64,11 @@ def _leak(results: Path) -> Iterator[tuple[str, str, str]]:
     yield "… with a directly neighbouring frame in training", f"{near}", "nearest.json"
     copied = f"Dice {found['copied']['dice']['mean']:.3f}"
     yield "the mask of the most similar training image, copied", copied, "nearest.json"
-    apart = _json(results / "sequence/results.json")
+    apart = _json(results / "sequence/folds.json")
     if apart is not None:
-        dice, size = apart["metrics"]["dice"], apart["model"]["recipe"]["size"]
+        dice = apart["metrics"]["dice"]
         value = f"Dice **{dice['mean']:.3f}** ({dice['low']:.3f} – {dice['high']:.3f})"
-        yield (
-            f"a model of {size}², split by video: {dice['n']} frames of videos never seen",
-            value,
-            "sequence/results.json",
-        )
+        yield f"models of folds by video: {dice['n']} frames of videos never seen", value, "sequence/folds.json"
 
 
 def _earlier_noise(results: Path) -> Iterator[tuple[str, str, str]]:
