@@ -27,6 +27,7 @@ from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance
 from manymask.inference.preprocess import View
 from manymask.metrics import summary
+from manymask.models.deterministic import OneToOne
 from manymask.training.validation import validation_score
 
 RATERS = {"a": (1, 1, 0), "b": (1, 1, 1), "c": (1, 0, 0), "d": (0, 0, 0)}
@@ -236,3 +237,7 @@ def test_checkpoints_are_compared_by_what_the_model_is_for(recipe):
     for target, raters, metric in (("rater", 4, "1 - ged"), ("rater", 1, "dice"), ("consensus", 4, "dice")):
         model = replace(recipe, segmenter=replace(recipe.segmenter, target=target)).build("segmenter")
         assert model.validation_metric(raters) == metric
+    # of one network's views no masks are drawn: GED² would take them for a sample
+    for target, raters, metric in (("rater", 4, "1 - brier"), ("rater", 1, "dice"), ("consensus", 4, "dice")):
+        network = replace(recipe, segmenter=OneToOne(target=target)).build("segmenter")
+        assert network.validation_metric(raters) == metric

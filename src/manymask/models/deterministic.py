@@ -247,6 +247,10 @@ class NetworkSegmenter(MaskSampler):
         mask = training_target(batch.truth(), self.setting.target, batch.noise.uniform(len(batch.image)), batch.read_by)
         return {"loss": supervised(self.setting.loss, self.network(batch.image), mask)}
 
+    def validation_metric(self, raters: int) -> str:
+        """1 − Brier score where one rater at random is learnt: its map is the share of raters, and its views draw no masks."""
+        return "1 - brier" if raters > 1 and self.setting.target == "rater" else "dice"
+
     def prepare(self, batch: Batch, n: int, sampling: SamplingConfig) -> None:
         """Nothing: every orientation of an image is a separate pass."""
 
