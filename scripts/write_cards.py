@@ -139,8 +139,9 @@ def _by_test_set(results: Path) -> Iterator[tuple[str, str, str]]:
 def _nothing(results: Path) -> Iterator[tuple[str, str, str]]:
     found = _json(results / "nothing.json")
     if found is not None:
-        drawn = f"**{found['drawn']:.0%}**".replace("%", " %")
+        drawn, missed = (f"**{100 * found[name]:.1f} %**" for name in ("drawn", "missed"))
         yield f"of {found['windows']} windows without anything to find, so many get a mask", drawn, "nothing.json"
+        yield f"of {found['frames']} images with something to find, so many get none", missed, "nothing.json"
 
 
 def _one_step(results: Path) -> Iterator[tuple[str, str, str]]:
