@@ -279,7 +279,7 @@ def test_presence_is_trained_alone_and_what_is_drawn_stays(store, trained_run, t
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in drawn.items())
     with pytest.raises(ConfigError, match="has no presence to train"):
         Trainer.start(replace(alone, recipe=replace(recipe, segmenter=plain.recipe.segmenter), run=tmp_path / "no"))
-    with pytest.raises(ConfigError, match="presence is no part of a segmenter that is trained alone"):
+    with pytest.raises(ConfigError, match="only a codec's decoder and a segmenter's presence"):
         replace(alone, init=None)
 
 

@@ -45,7 +45,7 @@ class TrainConfig:
         object.__setattr__(self, "stage", Stage(self.stage))
         if self.part != "all" and (self.init is None or self.part not in PARTS[self.stage]):
             raise ConfigError(
-                f"part: {self.part} is no part of a {self.stage} that is trained alone, and from a trained one",
+                "part: only a codec's decoder and a segmenter's presence are trained alone, each from a trained model",
                 remedies=("init",),
             )
 
