@@ -25,6 +25,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture
+def one_thread():
+    """How a sum is split among threads moves its last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return tiny_recipe()

@@ -27,15 +27,7 @@ RECORD = Path(__file__).with_name("golden.json")
 EXAMPLE = Path(manymask.__file__).parent / "serving" / "static" / "examples" / "ISIC_0010249.jpg"
 SHIPPED = sorted(path.name for path in (ROOT / "models").iterdir() if (path / "config.json").exists())
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As it was recorded: how a sum is split among threads moves its last digits, by more than the tolerance."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as it was recorded
 
 
 def fingerprint(tensor: torch.Tensor) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from manymask.data.case import Batch
 from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.models.presence import Presence, mean_over_marked
+from manymask.recipes import ROWS
 from manymask.rng import TrainingNoise, strata
 from tests.factories import tiny_recipe
 
@@ -83,6 +84,12 @@ def test_the_share_is_the_mean_over_the_turns_of_each_image(model):
     with torch.inference_mode():
         drawn = model.sample_all(asked(None), 16, 0)
     assert (drawn.flatten(2).amax(dim=2) > 0).sum(dim=1).tolist() == [4, 16]
+
+
+def test_recipes_of_images_that_may_hold_nothing_learn_presence():
+    assert {name for name, row in ROWS.items() if getattr(row.segmenter, "presence", False)} == {
+        "lidc_idri_readers", "polyps", "polyps-256",
+    }  # fmt: skip
 
 
 def test_presence_is_learnt_from_the_mean_over_the_raters_drawn(model):
