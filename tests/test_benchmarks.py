@@ -29,6 +29,7 @@ import promises
 import rivals
 import twin
 import volumes
+import whole_slices
 
 
 @pytest.mark.parametrize("diagonal", off_centre.DIAGONALS)
@@ -135,6 +136,34 @@ def test_rivals_are_scored_on_the_same_cases_and_paired():
         rivals.compared(ours, {"a": theirs["a"]}, {"a": "p", "b": "q"})
     one_rater = rivals.rows_of({"id": "a", "dice": 0.5, "brier": 0.1})
     assert one_rater == {"dice": 0.5, "brier": 0.1}
+
+
+def test_crops_lie_in_slices_four_times_as_small():
+    """Median nodules have 55 px at native scale, and 4 in a slice of 128²."""
+
+    class Crops:
+        images, index = np.full((1, 1, 128, 128), 200, np.uint8), {"a": 0}
+
+        def native_masks(self, case):
+            masks = np.zeros((4, 128, 128), dtype=bool)
+            masks[1, 60:76, 60:76] = True
+            return masks
+
+    image, masks = whole_slices.placed(Crops(), "a")
+    assert image.shape == (128, 128, 1) and masks.shape == (4, 128, 128) and masks.dtype == bool
+    assert masks.any(axis=(1, 2)).tolist() == [False, True, False, False] and 9 <= masks.sum() <= 25
+    assert 31**2 <= (image == 200).sum() <= 32**2 and (image > 0).sum() <= 33**2
+    assert (whole_slices.placed(Crops(), "a")[1] == masks).all(), "the place is that of the name"
+
+
+def test_codecs_are_compared_slice_by_slice_over_their_seeds():
+    groups = {"a": "p", "b": "q"}
+    mse, wce = [{"a": 0.0, "b": 0.4}, {"a": 0.2, "b": 0.0}], [{"a": 0.3, "b": 0.6}, {"a": 0.5, "b": 0.2}]
+    row = whole_slices.row_of(mse, groups)
+    assert row["seeds"] == pytest.approx([0.2, 0.1]) and row["dice"]["mean"] == pytest.approx(0.15)
+    assert row["lost"] == 0.5
+    gap = whole_slices.compared(wce, mse, groups)
+    assert (gap["mean"], gap["low"], gap["high"]) == pytest.approx((0.25, 0.2, 0.3))
 
 
 def test_fresh_sets_become_folders_of_binary_masks(tmp_path):

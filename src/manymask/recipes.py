@@ -1,9 +1,8 @@
 """What can be trained: one table, a row a data set × variant. Look at `ROWS` to see what each differs in.
 
 `fast`, the default, is ours: codecs that shrink early, a trainable condition at every level, continuous latents,
-x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B; of LIDC-IDRI it takes crops, not whole
-slices). Every `fast` row brings all baselines with it (`VARIANTS`), which share its data, augmentation, training and
-target, and differ in the segmenter alone.
+x₀-prediction. `paper` is as faithful as the paper lets one be (Section IV-B). Every `fast` row brings all baselines with it
+(`VARIANTS`), which share its data, augmentation, training and target, and differ in the segmenter alone.
 """
 
 from collections.abc import Callable
@@ -278,7 +277,8 @@ _TABLE: dict[str, Recipe] = {
     "phantom-paper":      _paper("phantom", 64, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 32),
     "isic2018-paper":     _paper("isic2018", 256, 32),
-    "lidc_idri-paper":    _regions(_paper("lidc_idri", 96, 64)),
+    "lidc_idri_slices":   replace(_fast("lidc_idri_slices"), window="lung"),
+    "lidc_idri_slices-paper": replace(_paper("lidc_idri_slices", 128, 64), window="lung"),
 }  # fmt: skip
 ROWS: dict[str, Recipe] = _TABLE | {name: _fast(name) for name in DATASETS if name not in _TABLE}
 
@@ -308,6 +308,7 @@ RECIPES: dict[str, Recipe] = {
     **ROWS,
     **{f"{n}-{b}": make(row) for n, row in ROWS.items() if "-" not in n for b, make in VARIANTS.items()},
     **{f"{n}-twin": _twin(row) for n, row in ROWS.items() if n.endswith("-256")},
+    "lidc_idri-paper": ROWS["lidc_idri_slices-paper"],  # what the paper calls LIDC-IDRI
 }
 
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from manymask import api
 from manymask.cli.data import PrepareFlags, prepare
-from manymask.data.datasets import lidc_idri
+from manymask.data.datasets import lidc_idri, lidc_idri_slices
 from manymask.data.datasets.lidc_tcia import read_tcia
 from manymask.data.datasets.lidc_xml import Contour, match_raters, rasterise_contours, read_xml
 from manymask.data.store import Store
 from manymask.errors import ConfigError, InputError
 from manymask.io.window import fixed
+from manymask.recipes import get_recipe
 from tests.dicom_files import PATIENT, save, slice_at
 
 NAMESPACE = "http://www.nih.gov"
@@ -228,16 +230,24 @@ def test_whole_slices_hold_every_pixel_of_their_file_in_the_lung_window_and_all_
         assert image.shape == (*SHAPE, 1) and masks.shape == (4, *SHAPE)
         assert (image[:, :, 0] == fixed(pixels - 1024.0, -600, 1500)).all()  # whatever the file is called
         assert (masks == [truth_at(level, rater) for rater in range(4)]).all()
-    prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tmp_path / "whole"), whole_slices=True)
-    assert Store(tmp_path / "whole").native_masks("LIDC-IDRI-0001/scan-0/slice-004").shape == (4, *SHAPE)
+    prepare(PrepareFlags(recipe="lidc_idri-paper", source=tcia, out=tmp_path / "whole"))
+    store = Store(tmp_path / "whole")
+    assert store.name == "lidc_idri_slices" and store.stored == (128, 128)
+    assert store.native_masks("LIDC-IDRI-0001/scan-0/slice-004").shape == (4, *SHAPE)
 
 
-def test_whole_slices_of_what_has_none_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="--whole-slices is for lidc_idri"):
-        prepare(PrepareFlags(recipe="isic2018", source=tmp_path, out=tmp_path / "out"), whole_slices=True)
-    (tmp_path / "LIDC-IDRI-0001/nodule-0/images").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds crops; whole slices are made from the DICOM"):
-        lidc_idri.read(tmp_path, whole_slices=True)
+def test_crops_and_whole_slices_are_not_taken_for_each_other(tcia, tmp_path):
+    """Both are 128² in a store: the paper's recipe takes whole slices, ours of LIDC-IDRI crops."""
+    (tmp_path / "copy/LIDC-IDRI-0001/nodule-0/images").mkdir(parents=True)
+    with pytest.raises(InputError, match="whole slices are made from the DICOM"):
+        lidc_idri_slices.read(tmp_path / "copy")
+    with pytest.raises(InputError, match="is no folder"):
+        lidc_idri_slices.read(tmp_path / "none")
+    prepare(PrepareFlags(recipe="lidc_idri", source=tcia, out=tmp_path / "crops"))
+    paper = get_recipe("lidc_idri-paper")
+    assert (paper.size, paper.crop, paper.margin, paper.window) == (128, False, 0, "lung")
+    with pytest.raises(ConfigError, match="holds lidc_idri, the recipe takes lidc_idri_slices"):
+        api.train(paper, tmp_path / "crops", tmp_path / "run", stage="mask-codec")
 
 
 def test_readings_may_lie_far_from_their_series(tcia):

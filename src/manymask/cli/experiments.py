@@ -40,7 +40,7 @@ def reproduce(
         budget_minutes: of wall time to train each model, its codecs included; all steps of the recipes if not given.
         cases: how many test cases are scored; all if not given.
         sweep_cases: how many of them under every sampler, step count and guidance scale.
-        only: tables or rows to run, e.g. `models`, `factor-8`; all if not given. The report says `not run` of the rest.
+        only: tables or rows to run, e.g. `models`, `factor-8`; all if not given. The report names what was not run.
         codecs_only: train and score codecs alone (Table I).
         precision: of training, one for all models; `auto` takes what is faster here.
     """

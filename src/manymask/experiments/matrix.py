@@ -184,7 +184,8 @@ def matrix(name: str, raters: int, size: int | None = None, budget: Budget = Bud
     main = get_recipe(name)
     if "-" in name:  # a variant is a row of the matrix, not its start
         raise ConfigError(f"the matrix starts from a main recipe such as {name.partition('-')[0]!r}, not {name!r}")
-    asked = [("models", n, label, RECIPES[name + end]) for n, label, end in MODELS if name + end in RECIPES]
+    models = ((n, label, RECIPES.get(name + end)) for n, label, end in MODELS)
+    asked = [("models", n, label, row) for n, label, row in models if row is not None and row.dataset == main.dataset]
     asked += [
         (table, n, label, change(main)) for table, n, label, change in ABLATIONS if table != "target" or raters > 1
     ]

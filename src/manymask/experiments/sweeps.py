@@ -111,13 +111,22 @@ def _shown(scores: Scores) -> dict[str, Any]:
 def codec_variants(
     model: TrainableModel, store: Store, ids: Sequence[str], protocol: EvalConfig, scores: Scores
 ) -> dict[str, Any]:
-    """A mask codec trained with a weight, scored both ways: cut where the weighted loss has its ½, and with ln w taken
-    off the logits (the same weights; nothing is trained)."""
+    """A mask codec trained with a weight, scored at both cuts; nothing for another."""
+    codecs = cuts(model)
+    if len(codecs) == 1:
+        return {}
+    found = {way: scores if codec is model else evaluate(codec, store, ids, protocol, progress=False)
+             for way, codec in codecs.items()}  # fmt: skip
+    return {"threshold": {way: each.metrics for way, each in found.items()}}
+
+
+def cuts(model: TrainableModel) -> dict[str, TrainableModel]:
+    """A mask codec trained with a weight in both readings: cut where the weighted loss has its ½ (`biased`), and with ln w
+    taken off the logits (`unbiased`; the same weights, nothing is trained). Another model alone (`""`)."""
     setting = model.setting
     if not isinstance(model, Codec) or not isinstance(setting.loss, WeightedCE):
-        return {}
+        return {"": model}
     names = ("unbiased", "biased") if setting.loss.unbias else ("biased", "unbiased")
     changed = replace(setting, loss=replace(setting.loss, unbias=not setting.loss.unbias)).build()
     changed.load_state_dict(model.state_dict())
-    other = evaluate(changed, store, ids, protocol, progress=False)
-    return {"threshold": dict(zip(names, (scores.metrics, other.metrics), strict=True))}
+    return dict(zip(names, (model, changed.eval()), strict=True))

@@ -1,5 +1,7 @@
 """LIDC-IDRI (Armato et al. 2011) as nodule slices: 128×128 crops of CT at native scale, four raters' masks each.
 
+Whole slices, as the paper has them, are a data set of their own (`lidc_idri_slices.py`).
+
 From the source, the distribution of The Cancer Imaging Archive (`lidc_tcia.py`), or from the copy cut into slices:
 DIR[/LIDC-IDRI-slices]/LIDC-IDRI-pppp/nodule-n/{images, mask-0 … mask-3}/slice-s.png. A slot that no rater
 filled holds an empty mask, and a slot is not a rater's identity.
@@ -11,7 +13,7 @@ from pathlib import Path
 from manymask.data.augment import Augment
 from manymask.data.case import Case, Source, random_scheme
 from manymask.data.datasets.annotations import MaskFile
-from manymask.data.datasets.base import NO_WARRANTY, Dataset, Intended, Licence, Option
+from manymask.data.datasets.base import NO_WARRANTY, Dataset, Intended, Licence
 from manymask.data.datasets.lidc_tcia import LICENCE, is_tcia, read_tcia
 from manymask.data.datasets.lidc_xml import RATERS
 from manymask.data.datasets.pairs import Pair, refused
@@ -20,22 +22,18 @@ from manymask.io.dicom.finding import Finding
 from manymask.io.masks import MaskReading
 
 
-def read(source: Path, channels: int = 1, reading: MaskReading | None = None, whole_slices: bool = False) -> Source:
-    """Either layout; `whole_slices` only from the archive's. Scheme `patient`: whole patients, 8:1:1, seed 42."""
+def read(source: Path, channels: int = 1, reading: MaskReading | None = None) -> Source:
+    """Either layout. Scheme `patient`: whole patients, 8:1:1, seed 42."""
     if not source.is_dir():
         raise InputError(f"{source} is no folder", path=source)
     root = next((p for p in (source, source / "LIDC-IDRI-slices") if any(p.glob("LIDC-IDRI-*/nodule-*"))), None)
     if root is None and is_tcia(source):
-        return read_tcia(source, channels, whole_slices)
+        return read_tcia(source, channels)
     if root is None:
         inside = ", ".join(sorted(p.name for p in source.iterdir())[:8]) or "nothing"
         raise InputError(
             f"{source}: expected CT series with the raters' XML, or LIDC-IDRI-pppp/nodule-n/, found {inside}",
             path=source,
-        )
-    if whole_slices:
-        raise InputError(
-            f"{root} holds crops; whole slices are made from the DICOM of The Cancer Imaging Archive", path=root
         )
     cases = [_case(image, channels, reading) for image in sorted(root.glob("LIDC-IDRI-*/nodule-*/images/*.png"))]
     for mask in sorted(root.glob("LIDC-IDRI-*/nodule-*/mask-0/*.png")):
@@ -61,7 +59,7 @@ def _name(image: Path) -> str:
     return f"{image.parents[2].name}/{image.parents[1].name}/{image.stem}"
 
 
-_TERMS = """The weights in this folder were trained on LIDC-IDRI (https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX), which is
+TERMS = """The weights in this folder were trained on LIDC-IDRI (https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX), which is
 released under CC BY 3.0. The weights are released under the same terms:
 
 Creative Commons Attribution 3.0 Unported, https://creativecommons.org/licenses/by/3.0/
@@ -70,20 +68,19 @@ Whoever uses them cites Armato SG III et al., The Lung Image Database Consortium
 Initiative (IDRI), Medical Physics 38: 915-931, 2011.
 """
 
+FINDING = Finding(("27925004", "Nodule"), ("39607008", "Lung"))
+
 DATASET = Dataset(
     "lidc_idri",
     read,
-    licence=Licence("cc-by-3.0", _TERMS + NO_WARRANTY, pictures=True),
+    licence=Licence("cc-by-3.0", TERMS + NO_WARRANTY, pictures=True),
     use=Intended(
         "Outlines a lung nodule in a region of an axial CT slice, at the slice's own scale.",
         ("CT",),
         "LIDC-IDRI: regions of chest CT slices about nodules that up to four radiologists marked",
         (0.46, 0.98),
     ),
-    finding=Finding(("27925004", "Nodule"), ("39607008", "Lung")),
-    options=(
-        Option("whole_slices", bool, False, "of the DICOM files, whole slices in place of a crop around each nodule."),
-    ),
+    finding=FINDING,
     size=96,
     channels=1,
     positive_weight=50,

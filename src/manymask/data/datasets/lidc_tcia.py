@@ -89,7 +89,7 @@ def read_tcia(source: Path, channels: int = 1, whole: bool = False) -> Source:
     missing = len(readings) - len(series)
     remark = f"{missing} of {len(readings)} readings have no CT series here" if missing else ""
     schemes = {"patient": random_scheme({case.id: case.group for case in cases}, 42)}
-    return Source("lidc_idri", [*cases, *broken], schemes, LICENCE, remark)
+    return Source("lidc_idri_slices" if whole else "lidc_idri", [*cases, *broken], schemes, LICENCE, remark)
 
 
 @contextmanager

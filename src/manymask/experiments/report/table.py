@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` hold a value for each column: a number, {mean, low, high}, or a word (`not run`), which stays as it is."""
+    """`rows` hold a value for each column: a number, {mean, low, high}, or a word (`failed`), which stays as it is. A row
+    with `not run` in it is no row of the table; it is named below."""
 
     name: str
     title: str
@@ -80,24 +81,43 @@ class Table:
     note: str = ""
 
     @property
+    def ran(self) -> list[Sequence[Any]]:
+        """The rows that were run."""
+        return [row for row in self.rows if NOT_RUN not in row]
+
+    @property
     def blank(self) -> bool:
         """No row was run in full."""
-        return all(NOT_RUN in row for row in self.rows)
+        return not self.ran
+
+    @property
+    def remarks(self) -> list[str]:
+        """What stands below the table: which rows were not run, and the note. Rows that share their first cell, none of
+        which was run, are named by it."""
+        shown = {row[0] for row in self.ran}
+        missing = dict.fromkeys(_label(row, shown) for row in self.rows if NOT_RUN in row)
+        return [*([f"Not run: {'; '.join(missing)}."] if missing else []), *([self.note] if self.note else [])]
 
     def markdown(self) -> str:
         """With a heading, and the note below."""
         lines = [f"### {self.title}", "", _row([c.title for c in self.columns])]
         lines.append(_row(["---" if i == 0 else "---:" for i in range(len(self.columns))]))
-        lines += [_row([c.show(v) for c, v in zip(self.columns, row, strict=True)]) for row in self.rows]
-        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+        lines += [_row([c.show(v) for c, v in zip(self.columns, row, strict=True)]) for row in self.ran]
+        return "\n".join([*lines, "", *(line for remark in self.remarks for line in (remark, ""))])
 
     def csv(self) -> str:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([title for c in self.columns for title in c.titles()])
-        for row in self.rows:
+        for row in self.ran:
             writer.writerow([v for c, value in zip(self.columns, row, strict=True) for v in c.values(value)])
         return file.getvalue()
+
+
+def _label(row: Sequence[Any], shown: Container[Any]) -> str:
+    """The cells before the first `not run`, or the first alone where no row with it is shown."""
+    cells = row[: row.index(NOT_RUN)] if row[0] in shown else row[:1]
+    return ", ".join(str(cell) for cell in cells)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ _CALIBRATION = (Column("ECE", format_share), Column("ECE near the lesion", forma
 
 
 def all_tables(experiments: list[Experiment]) -> list[Table]:
-    """Every table; what was not run says so."""
+    """Every table, with the rows that were not run."""
     tables = [table_1(experiments)]
     for e in experiments:
         tables += [table_2(e), table_3(e), budget(e)]

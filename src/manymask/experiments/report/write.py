@@ -88,7 +88,7 @@ def _setting(e: Experiment) -> list[str]:
         "95 % intervals from 2,000 bootstrap draws of whole groups",
         f"- {where if done else 'nothing was run'}; {e.facts['precision']} in training, "
         f"{_revisions(e)}",
-        "- `not run`: not run; `failed`, `damaged`: see below; `–`: there is no such figure", "",
+        "- `failed`, `damaged`: see below; `–`: there is no such figure; what was not run is named below its table", "",
     ]  # fmt: skip
 
 
