@@ -19,7 +19,7 @@ import tyro
 from manymask import api
 from manymask.hub.catalogue import find_model
 from manymask.io.atomic import read_object, write_json
-from manymask.metrics import summary
+from manymask.metrics import difference
 from manymask.planning.run import Request, train_planned
 from manymask.recipes import STAGES, Stage, get_recipe
 from manymask.runtime import git_revision, hardware
@@ -77,14 +77,9 @@ def scored(name: str, run: Path, store: Path, options: Options) -> dict[str, Any
     return read_object(place)
 
 
-def difference(
-    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], groups: dict[str, str]
-) -> dict[str, Any]:
-    """Dice of ours − theirs, case by case: mean and interval over groups."""
-    other = {case["id"]: case["dice"] for case in theirs}
-    if {case["id"] for case in ours} != other.keys():
-        raise SystemExit("the two were scored on different cases")
-    return dict(summary([case["dice"] - other[case["id"]] for case in ours], [groups[case["id"]] for case in ours]))
+def dice_of(cases: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The Dice of each case."""
+    return {case["id"]: case["dice"] for case in cases}
 
 
 def main(options: Options) -> None:
@@ -97,8 +92,8 @@ def main(options: Options) -> None:
     found: dict[str, Any] = {"planned": ours["metrics"]["dice"], "differences": {}}
     for name in options.hand:
         theirs = scored(name, *by_hand(name, options), options)
-        own = difference(ours["cases"], theirs["cases"], groups) | {"dice": theirs["metrics"]["dice"]}
-        found["differences"][name] = own
+        own = difference(dice_of(ours["cases"]), dice_of(theirs["cases"]), groups)
+        found["differences"][name] = {**own, "dice": theirs["metrics"]["dice"]}
     about = {"data": options.data.name, "minutes": options.minutes, "cases": len(ours["cases"])}
     write_json(options.out / "comparison.json", {**about, **found, "git": git_revision(), "hardware": hardware()})
     best = max(found["differences"], key=lambda name: found["differences"][name]["dice"]["mean"], default=None)

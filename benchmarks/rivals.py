@@ -18,12 +18,11 @@ import tyro
 
 from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
-from manymask.errors import InputError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import write_json
-from manymask.metrics import summary
+from manymask.metrics import difference, summary
 from manymask.models.deterministic import NetworkSegmenter
 from manymask.recipes import name_of
 from manymask.runtime import git_revision, hardware
@@ -64,22 +63,13 @@ def scored(trained: TrainedModel, ids: Sequence[str], samples: int, options: Opt
 
 
 def compared(ours: dict[str, Row], theirs: dict[str, Row], groups: dict[str, str]) -> dict[str, Any]:
-    """Their scores, and ours − theirs of the same cases.
-
-    Raises:
-        InputError: they are not of the same cases.
-    """
-    if ours.keys() != theirs.keys():
-        raise InputError("the models were scored on different cases")
-    of = [groups[case] for case in ours]
-    names = list(next(iter(ours.values())))
-    return {
-        name: {
-            **summary([theirs[case][name] for case in ours], of),
-            "difference": dict(summary([ours[case][name] - theirs[case][name] for case in ours], of)),
-        }
-        for name in names
-    }
+    """Their scores, and ours − theirs of the same cases; `InputError` if they are not of the same."""
+    found = {}
+    for name in next(iter(ours.values())):
+        a, b = ({case: row[name] for case, row in rows.items()} for rows in (ours, theirs))
+        gap = dict(difference(a, b, groups))
+        found[name] = {**summary(list(b.values()), [groups[case] for case in b]), "difference": gap}
+    return found
 
 
 def passes(trained: TrainedModel, samples: int, raters: int) -> list[int]:

@@ -29,7 +29,7 @@ from manymask.experiments.matrix import matrix
 from manymask.experiments.sweeps import cuts
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
-from manymask.metrics import summary
+from manymask.metrics import difference, summary
 from manymask.recipes import Recipe, Stage, get_recipe
 from manymask.rng import seed_of
 from manymask.runtime import git_revision, hardware
@@ -98,25 +98,21 @@ def scored(folder: Path, store: Store, cases: int) -> Iterator[tuple[str, dict[s
         yield way, {case["id"]: case["dice"] for case in found.cases}
 
 
-def row_of(dice: Sequence[dict[str, float]], groups: dict[str, str]) -> dict[str, Any]:
-    """Scores of one number of steps over the seeds: the mean Dice of each seed, that of all with the interval over patients,
-    and the share of nodules that are lost, of which the answer covers no pixel."""
-    cases = list(dice[0])
-    means = [float(np.mean([seed[case] for seed in dice])) for case in cases]
-    lost = float(np.mean([[seed[case] == 0 for case in cases] for seed in dice]))
+def over_seeds(dice: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each slice."""
+    return {case: float(np.mean([seed[case] for seed in dice])) for case in dice[0]}
+
+
+def row_of(dice: Sequence[dict[str, float]], mse: Sequence[dict[str, float]], groups: dict[str, str]) -> dict[str, Any]:
+    """Scores of one number of steps: the mean Dice of each seed, that of all, and the paired difference from the codec with
+    MSE, with intervals over patients; and the share of slices that are lost, where the answer meets no pixel of the nodule."""
+    mean = over_seeds(dice)
     return {
         "seeds": [float(np.mean(list(seed.values()))) for seed in dice],
-        "dice": dict(summary(means, [groups[case] for case in cases])),
-        "lost": lost,
+        "dice": dict(summary(list(mean.values()), [groups[case] for case in mean])),
+        "lost": float(np.mean([[score == 0 for score in seed.values()] for seed in dice])),
+        "minus_mse": dict(difference(mean, over_seeds(mse), groups)),
     }
-
-
-def compared(
-    ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]], groups: dict[str, str]
-) -> dict[str, Any]:
-    """The Dice of one codec minus that of another, of the same slices, each the mean over the seeds."""
-    gaps = {case: np.mean([a[case] - b[case] for a, b in zip(ours, theirs, strict=True)]) for case in ours[0]}
-    return dict(summary(list(map(float, gaps.values())), [groups[case] for case in gaps]))
 
 
 def main(options: Options) -> None:
@@ -133,11 +129,7 @@ def main(options: Options) -> None:
                 folder = trained(rows[name], steps, seed, store, options.work / f"{name}-{steps}-{seed}")
                 for way, scores in scored(folder, store, options.cases):
                     dice.setdefault(f"{label} {way}".strip(), []).append(scores)
-        mse = dice["MSE"]
-        found["steps"][str(steps)] = {
-            label: row_of(each, store.groups) | {"minus_mse": compared(each, mse, store.groups)}
-            for label, each in dice.items()
-        }
+        found["steps"][str(steps)] = {label: row_of(each, dice["MSE"], store.groups) for label, each in dice.items()}
         for label, row in found["steps"][str(steps)].items():
             gap = row["minus_mse"]
             print(f"{steps:5} steps  {label:22} Dice {row['dice']['mean']:.3f}, lost {row['lost']:.2f}, "

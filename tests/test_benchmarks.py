@@ -24,7 +24,6 @@ import gpu
 import nearest
 import off_centre
 import peers
-import planned
 import promises
 import rivals
 import twin
@@ -97,15 +96,6 @@ def test_tables_name_every_store_and_number_of_local_images():
     assert next(line for line in tables if "≤ 2 %" in line and line.endswith("– |"))  # too few for 0.02
 
 
-def test_planned_and_hand_set_models_are_paired_by_case():
-    ours = [{"id": "a", "dice": 0.9}, {"id": "b", "dice": 0.5}]
-    theirs = [{"id": "b", "dice": 0.7}, {"id": "a", "dice": 0.6}]
-    found = planned.difference(ours, theirs, {"a": "p", "b": "p"})
-    assert found["mean"] == pytest.approx(0.05) and found["low"] == found["high"], "one group has no spread"
-    with pytest.raises(SystemExit, match="different cases"):
-        planned.difference(ours, theirs[:1], {"a": "p", "b": "p"})
-
-
 def test_folds_are_pooled_by_case_with_intervals_over_groups():
     data = {"hash": "h", "scheme": "video/fold-1-of-2"}
     row = dict.fromkeys(folds.SCORES, 0.5)
@@ -119,6 +109,17 @@ def test_folds_are_pooled_by_case_with_intervals_over_groups():
         folds.together([one, two], {"a": "p", "b": "p", "c": "p"})
     with pytest.raises(InputError, match="different data"):
         folds.together([one, two | {"data": data | {"hash": "other"}}], {"a": "p", "b": "p", "c": "q"})
+
+
+def test_another_model_on_the_same_folds_is_paired_by_case():
+    groups = {"a": "p", "b": "q"}
+    ours = [{"cases": [{"id": "a", "dice": 0.9, "brier": 0.1}]}, {"cases": [{"id": "b", "dice": 0.5, "brier": 0.2}]}]
+    theirs = [{"cases": [{"id": "b", "dice": 0.4, "brier": 0.2}, {"id": "a", "dice": 0.7, "brier": 0.3}]}]
+    found = folds.differences(ours, theirs, groups)
+    assert (found["dice"]["mean"], found["dice"]["low"], found["dice"]["high"]) == pytest.approx((0.15, 0.1, 0.2))
+    assert found["brier"]["mean"] == pytest.approx(-0.1)
+    with pytest.raises(InputError, match="different cases"):
+        folds.differences(ours, [{"cases": theirs[0]["cases"][:1]}], groups)
 
 
 def test_rivals_are_scored_on_the_same_cases_and_paired():
@@ -159,10 +160,10 @@ def test_crops_lie_in_slices_four_times_as_small():
 def test_codecs_are_compared_slice_by_slice_over_their_seeds():
     groups = {"a": "p", "b": "q"}
     mse, wce = [{"a": 0.0, "b": 0.4}, {"a": 0.2, "b": 0.0}], [{"a": 0.3, "b": 0.6}, {"a": 0.5, "b": 0.2}]
-    row = whole_slices.row_of(mse, groups)
+    row = whole_slices.row_of(mse, mse, groups)
     assert row["seeds"] == pytest.approx([0.2, 0.1]) and row["dice"]["mean"] == pytest.approx(0.15)
     assert row["lost"] == 0.5
-    gap = whole_slices.compared(wce, mse, groups)
+    gap = whole_slices.row_of(wce, mse, groups)["minus_mse"]
     assert (gap["mean"], gap["low"], gap["high"]) == pytest.approx((0.25, 0.2, 0.3))
 
 

@@ -13,11 +13,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from manymask import metrics
+from manymask.errors import InputError
 from manymask.metrics import (
     Reliability,
     aurc,
     bootstrap,
     clopper_pearson,
+    difference,
     ged,
     hd95,
     hungarian_iou,
@@ -236,3 +238,14 @@ def test_a_random_order_has_the_mean_risk_as_its_area():
     risk = rng.random(40)
     areas = [aurc(rng.random(40), risk)[0] for _ in range(4000)]
     assert np.mean(areas) == pytest.approx(risk.mean(), abs=4 * np.std(areas) / np.sqrt(4000))
+
+
+def test_scores_are_compared_case_by_case():
+    groups = {"a": "p", "b": "p", "c": "q"}
+    ours, theirs = {"a": 0.9, "b": 0.5, "c": 0.7}, {"c": 0.6, "b": 0.7, "a": 0.6}
+    found = difference(ours, theirs, groups)
+    assert found["mean"] == pytest.approx((0.3 - 0.2 + 0.1) / 3) and found["n"] == 3
+    one = difference(ours, theirs, dict.fromkeys(groups, "p"))
+    assert one["low"] == one["high"] == one["mean"], "one group has no spread"
+    with pytest.raises(InputError, match="of different cases"):
+        difference(ours, {"a": 0.6}, groups)

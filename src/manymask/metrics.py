@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import betaincinv
 from torch import Tensor
 
+from manymask.errors import InputError
+
 _BLOCK = 1 << 18  # pixels that are compared at once
 
 
@@ -321,3 +323,24 @@ def summary(values: Sequence[float | None], groups: Sequence[str]) -> Mapping[st
     mean, low, high = bootstrap([v for v, _ in kept], [g for _, g in kept])
     skipped = {"skipped": len(values) - len(kept)} if len(kept) < len(values) else {}
     return {"mean": mean, "low": low, "high": high, "n": len(kept), **skipped}
+
+
+def difference(
+    ours: Mapping[str, float], theirs: Mapping[str, float], groups: Mapping[str, str]
+) -> Mapping[str, float | int]:
+    """Summarise ours − theirs, case by case.
+
+    Args:
+        ours: a score of each case, by id.
+        theirs: of the same cases, in any order.
+        groups: the patient or sequence of each case.
+
+    Returns:
+        As `summary`.
+
+    Raises:
+        InputError: the scores are of different cases.
+    """
+    if ours.keys() != theirs.keys():
+        raise InputError("the scores that are compared are of different cases")
+    return summary([ours[case] - theirs[case] for case in ours], [groups[case] for case in ours])
