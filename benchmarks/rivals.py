@@ -5,7 +5,8 @@ python benchmarks/rivals.py --model models/lidc_idri_readers --rivals runs/lidc-
 
 A rival is the run or model folder of any segmenter that learnt the same data set. One that answers once is scored in one view,
 and in as many flips and quarter turns as masks are drawn of the model. Where there are several raters, it has all eight, and the
-answers of each model are also cut at 16 levels of their mean, which is what a single map can give. Differences are model − rival,
+answers of each model are also cut at 16 levels of their mean, which is what a single map can give. Beside these scores of
+cases stand the calibration of pixels in doubt and the AUROC of doubt for failures (`twin.py`). Differences are model − rival,
 with 95 % bootstrap intervals over groups. Minutes and steps of training stand beside the scores: they are rarely equal.
 """
 
@@ -14,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import twin
 import tyro
+from twin import Arm, arm_of, figures
 
 from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
+from manymask.evaluation.outcomes import Outcomes
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import difference, summary
@@ -28,6 +33,7 @@ from manymask.recipes import name_of
 from manymask.runtime import git_revision, hardware
 
 Row = dict[str, float]  # scores of a case
+DOUBT = ("ece_in_doubt", "auroc_entropy", "auroc_disagreement")  # of `twin.figures`
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,19 @@ def rows_of(case: dict[str, Any]) -> Row:
     return row
 
 
-def scored(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> dict[str, Row]:
-    """Each case as so many masks show it."""
-    store = matched_store(trained.recipe, Store(options.data))
-    found = evaluate(trained.model, store, ids, EvalConfig(samples, seed=options.seed))
-    return {case["id"]: rows_of(case) for case in found.cases}
+@dataclass(frozen=True)
+class Scored:
+    """What so many masks of a model show: each case by id, and what is a figure of all cases together."""
+
+    rows: dict[str, Row]
+    arm: Arm
+
+
+def scored(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> Scored:
+    """The cases as so many masks show them."""
+    store, seen = matched_store(trained.recipe, Store(options.data)), Outcomes()
+    found = evaluate(trained.model, store, ids, EvalConfig(samples, seed=options.seed), outcomes=seen)
+    return Scored({case["id"]: rows_of(case) for case in found.cases}, arm_of(found.cases, seen))
 
 
 def compared(ours: dict[str, Row], theirs: dict[str, Row], groups: dict[str, str]) -> dict[str, Any]:
@@ -70,6 +84,15 @@ def compared(ours: dict[str, Row], theirs: dict[str, Row], groups: dict[str, str
         gap = dict(difference(a, b, groups))
         found[name] = {**summary(list(b.values()), [groups[case] for case in b]), "difference": gap}
     return found
+
+
+def doubted(ours: Arm, theirs: Arm) -> dict[str, Any]:
+    """The same of what is a figure of all cases together: how honest the map is where in doubt, and whether doubt finds
+    failures. Of a model that answers once, nothing is said of its disagreement; without failures, nothing of finding them."""
+    own, gaps = figures([theirs], np.arange(len(theirs.groups))), twin.compared([ours], [theirs])
+    if not theirs.disagreement.any():
+        gaps.pop("auroc_disagreement", None)
+    return {name: {"mean": own[name], "difference": gaps[name]} for name in DOUBT if name in gaps}
 
 
 def passes(trained: TrainedModel, samples: int, raters: int) -> list[int]:
@@ -93,14 +116,18 @@ def main(options: Options) -> None:
     ids = evenly_spaced(held_out_cases(model, store, options.split, options.scheme), options.cases)
     groups = {case: store.groups[case] for case in ids}
     ours = scored(model, ids, options.samples, options)
-    found: dict[str, Any] = {"model": described(model) | {"scores": compared(ours, ours, groups)}, "rivals": {}}
+
+    def scores(theirs: Scored) -> dict[str, Any]:
+        return compared(ours.rows, theirs.rows, groups) | doubted(ours.arm, theirs.arm)
+
+    found: dict[str, Any] = {"model": described(model) | {"scores": scores(ours)}, "rivals": {}}
     for folder in options.rivals:
         rival = load_model(folder)
         held_out_cases(rival, matched_store(rival.recipe, Store(options.data)), options.split, options.scheme)
         for samples in passes(rival, options.samples, store.raters):
             name = f"{name_of(rival.recipe)}, {samples} " + ("answer" if samples == 1 else "answers")
             theirs = scored(rival, ids, samples, options)
-            found["rivals"][name] = described(rival) | {"scores": compared(ours, theirs, groups)}
+            found["rivals"][name] = described(rival) | {"scores": scores(theirs)}
             show(name, found["rivals"][name]["scores"])
     found |= {
         "protocol": {"samples": options.samples, "ged_samples": EvalConfig.ged_samples, "seed": options.seed,

@@ -88,11 +88,16 @@ def scored(run: Path, samples: int, options: Options) -> Arm:
     found = evaluate(
         trained.model, store, held_out_cases(trained, store, "test"), EvalConfig(samples, 1), outcomes=seen
     )
+    return arm_of(found.cases, seen)
+
+
+def arm_of(cases: Sequence[dict[str, Any]], seen: Outcomes) -> Arm:
+    """What an evaluation gave and what was seen meanwhile."""
     evidence = np.array(seen.evidence)
     return Arm(
         groups=seen.groups,
         dice=np.array(seen.dice),
-        brier=np.array([case["brier"] for case in found.cases]),
+        brier=np.array([case["brier"] for case in cases]),
         entropy=evidence[:, NAMES.index("entropy")],
         disagreement=1 - evidence[:, NAMES.index("agreement")],
         doubt=seen.doubt,
@@ -123,7 +128,9 @@ def compared(ours: Sequence[Arm], theirs: Sequence[Arm]) -> dict[str, Any]:
     drawn = [(figures(ours, rows), figures(theirs, rows)) for rows in resamples(groups)]
     found = {}
     for name in whole[0]:
-        gaps = [a[name] - b[name] for a, b in drawn]
+        gaps = np.array([a[name] - b[name] for a, b in drawn])
+        if not np.isfinite(gaps).any():  # nothing failed, or everything: there is no AUROC
+            continue
         low, high = np.nanpercentile(gaps, [2.5, 97.5])
         found[name] = {"mean": whole[0][name] - whole[1][name], "low": float(low), "high": float(high)}
     return found

@@ -277,6 +277,22 @@ def arm(dice: list[float], doubt: list[float], confidence: float) -> twin.Arm:
     return twin.Arm([f"{k // 2}" for k in range(len(dice))], *scores, counts)
 
 
+def test_doubt_of_a_rival_stands_beside_its_scores():
+    ours, theirs = (
+        arm([0.9, 0.6, 0.8, 0.9], [0.1, 0.9, 0.3, 0.2], 0.5),
+        arm([0.7, 0.4, 0.8, 0.9], [0.9, 0.1, 0.1, 0.1], 0.9),
+    )
+    found = rivals.doubted(ours, theirs)
+    # its one failure is doubted at 0.1, its successes at 0.9, 0.1 and 0.1
+    assert found["auroc_entropy"]["mean"] == pytest.approx(1 / 3)
+    assert found["auroc_entropy"]["difference"]["mean"] == pytest.approx(2 / 3)
+    assert found["ece_in_doubt"]["difference"]["mean"] == pytest.approx(-0.4, abs=1e-3)
+    once = replace(theirs, disagreement=np.zeros(4))
+    assert "auroc_disagreement" in found and "auroc_disagreement" not in rivals.doubted(ours, once)
+    good = arm([0.9] * 4, [0.1] * 4, 0.5)
+    assert set(rivals.doubted(ours, good)) == {"ece_in_doubt"}, "where nothing failed there is no AUROC"
+
+
 def test_twin_is_compared_on_means_over_seeds():
     ours = [arm([0.9, 0.6, 0.8, 0.9], [0.1, 0.9, 0.3, 0.2], 0.5), arm([0.7, 0.6, 0.8, 0.9], [0.1, 0.9, 0.3, 0.2], 0.6)]
     theirs = [arm([0.7, 0.4, 0.6, 0.7], [0.9, 0.1, 0.1, 0.1], 0.9)] * 2
