@@ -85,8 +85,8 @@ def put(path: Path, content):
 
 
 def test_table_writes_what_was_run_and_names_the_rest():
-    columns = [Column("model"), Column("Dice", format_share, True), Column("steps", format_count)]
-    rows = [["a|b", interval(0.5), 12345], ["c", "not run", "not run"], ["d", {"n": 0, "skipped": 2}, None]]
+    columns = [Column("model"), Column("Dice", format_share, True), Column("ECE"), Column("steps", format_count)]
+    rows = [["a|b", interval(0.5), "–", 12345], ["c", "not run", 1, 1], ["d", {"n": 0, "skipped": 2}, None, None]]
     table = Table("t", "Title", columns, rows, "Note.")
     assert table.markdown().splitlines() == [
         "### Title", "",
@@ -108,6 +108,7 @@ def test_rows_that_were_not_run_are_named_by_as_many_cells_as_tell_them_apart():
     rows = [["VQ", "image", 0.5], ["VQ", "mask", "not run"], ["KL", "image", "not run"], ["KL", "mask", "not run"]]
     assert Table("t", "T", columns, rows).remarks == ["Not run: VQ, mask; KL."]
     assert Table("t", "T", columns, rows[2:]).blank and not Table("t", "T", columns, rows).blank
+    assert Table("t", "T", columns, rows, least=2).blank, "one row compares nothing"
 
 
 def test_table_two_has_ours_beside_the_papers_and_says_what_was_not_run(run):

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 Format = Callable[[Any], str]
 
 NOT_RUN = "not run"
+NOTHING = "–"  # there is no such figure
 
 
 def format_share(value: float) -> str:
@@ -49,13 +51,13 @@ class Column:
 
     def show(self, value: Any) -> str:
         if value is None:
-            return "–"
+            return NOTHING
         if isinstance(value, str):
             return value
         if not self.interval:
             return self.format(value)
         if "mean" not in value:  # nothing to take a mean of, e.g. distances to empty masks
-            return "–"
+            return NOTHING
         return f"{self.format(value['mean'])} ({self.format(value['low'])} – {self.format(value['high'])})"
 
     def titles(self) -> list[str]:
@@ -65,20 +67,24 @@ class Column:
         if not self.interval:
             return [value]
         if isinstance(value, dict):
-            return [value.get(name, "–") for name in ("mean", "low", "high")]
-        return [value, value, value] if isinstance(value, str) else ["–"] * 3
+            return [value.get(name, NOTHING) for name in ("mean", "low", "high")]
+        return [value, value, value] if isinstance(value, str) else [NOTHING] * 3
 
 
 @dataclass(frozen=True)
 class Table:
     """`rows` hold a value for each column: a number, {mean, low, high}, or a word (`failed`), which stays as it is. A row
-    with `not run` in it is no row of the table; it is named below."""
+    with `not run` in it is no row of the table; it is named below. A column of which nothing is known is not shown.
+
+    least: how many rows must have been run for the table to say anything; two where one is what the others differ from.
+    """
 
     name: str
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     note: str = ""
+    least: int = 1
 
     @property
     def ran(self) -> list[Sequence[Any]]:
@@ -87,8 +93,16 @@ class Table:
 
     @property
     def blank(self) -> bool:
-        """No row was run in full."""
-        return not self.ran
+        """Too little was run."""
+        return len(self.ran) < self.least
+
+    @property
+    def shown(self) -> Iterator[tuple[Column, list[Any]]]:
+        """Each column with its values."""
+        for k, column in enumerate(self.columns):
+            values = [row[k] for row in self.ran]
+            if any(value not in (None, NOTHING) for value in values):
+                yield column, values
 
     @property
     def remarks(self) -> list[str]:
@@ -100,17 +114,16 @@ class Table:
 
     def markdown(self) -> str:
         """With a heading, and the note below."""
-        lines = [f"### {self.title}", "", _row([c.title for c in self.columns])]
-        lines.append(_row(["---" if i == 0 else "---:" for i in range(len(self.columns))]))
-        lines += [_row([c.show(v) for c, v in zip(self.columns, row, strict=True)]) for row in self.ran]
+        columns = [[column.title, *map(column.show, values)] for column, values in self.shown]
+        title, *rows = map(_row, zip(*columns, strict=True))
+        lines = [f"### {self.title}", "", title, _row(["---", *["---:"] * (len(columns) - 1)]), *rows]
         return "\n".join([*lines, "", *(line for remark in self.remarks for line in (remark, ""))])
 
     def csv(self) -> str:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([title for c in self.columns for title in c.titles()])
-        for row in self.ran:
-            writer.writerow([v for c, value in zip(self.columns, row, strict=True) for v in c.values(value)])
+        columns = [[column.titles(), *map(column.values, values)] for column, values in self.shown]
+        writer.writerows(chain.from_iterable(row) for row in zip(*columns, strict=True))
         return file.getvalue()
 
 
@@ -120,5 +133,5 @@ def _label(row: Sequence[Any], shown: Container[Any]) -> str:
     return ", ".join(str(cell) for cell in cells)
 
 
-def _row(cells: Sequence[str]) -> str:
+def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -178,7 +178,7 @@ def ablation(e: Experiment, name: str) -> Table:
         [line.label + (" (ours)" if line.run_id == e.lines[0].run_id else ""), *_model(e, line, False)]
         for line in e.table(name)
     ]
-    return Table(f"ablation-{name}-{e.name}", f"{TITLES[name]} on {e.name}", _columns(e, name, False), rows)
+    return Table(f"ablation-{name}-{e.name}", f"{TITLES[name]} on {e.name}", _columns(e, name, False), rows, least=2)
 
 
 def steps(e: Experiment) -> Table:
