@@ -48,23 +48,46 @@ class TrainingNoise:
         return self._mine(torch.rand(shape[0] * self.world, *shape[1:], generator=self.generator))
 
 
+COUPLED = 8  # samples; so many are independent, the next so many are their opposites, and so on
+
+
+def coupled(k: int) -> tuple[int, int]:
+    """Whose noise sample k takes, and with which sign: antithetic variates (Hammersley & Morton 1956).
+
+    Samples 8 … 15 are drawn from the negated noise of samples 0 … 7, samples 24 … 31 from that of 16 … 23. Each by itself is
+    drawn as before, but together they cover what is plausible more evenly. With up to eight orientations of the image,
+    which follow one another, opposites see the same one.
+
+    Args:
+        k: index of the sample.
+
+    Returns:
+        The sample whose noise it is, `k` itself or `k − 8`, and 1 or −1.
+    """
+    return (k - COUPLED, -1) if k // COUPLED % 2 else (k, 1)
+
+
+def independent_pairs(count: int) -> list[tuple[int, int]]:
+    """Those pairs i < j of the first `count` samples whose noise is independent."""
+    return [(i, j) for j in range(count) for i in range(j) if coupled(i)[0] != coupled(j)[0]]
+
+
 class SampleNoise:
-    """The randomness of inference: one generator for each (image, sample), in image-major order.
+    """The randomness of inference: one generator for each (image, sample), in image-major order; see `coupled`.
 
     names: of the images, which are hashes of their pixels (`Batch.noise_names`); samples: how many of each image, counted
     from `first`.
     """
 
     def __init__(self, seed: int, names: Sequence[str], samples: int, first: int = 0) -> None:
-        self.generators = [
-            torch.Generator().manual_seed(seed_of("sample", seed, name, k))
-            for name in names
-            for k in range(first, first + samples)
-        ]
+        sources = [(name, *coupled(k)) for name in names for k in range(first, first + samples)]
+        self.generators = [torch.Generator().manual_seed(seed_of("sample", seed, name, k)) for name, k, _ in sources]
+        self.signs = [sign for *_, sign in sources]
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers of `shape` (per sample), stacked to (cases · samples, *shape)."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators])
+        drawn = [torch.randn(shape, generator=generator) for generator in self.generators]
+        return torch.stack([sign * each for sign, each in zip(self.signs, drawn, strict=True)])
 
 
 LEVELS = 16  # of halving: the first 2^16 samples of an image are spread evenly

@@ -40,6 +40,19 @@ def test_unbiased_ged_does_not_depend_on_how_many_masks_are_drawn():
     assert two["ged_unbiased"] == pytest.approx(three["ged_unbiased"])
 
 
+def test_unbiased_ged_of_masks_from_opposite_noise_is_that_of_independent_ones():
+    """Wide masks from positive noise, narrow from negative: sixteen masks then always are eight of each."""
+    rows = [
+        set_scores(strip(*[2 if s else 8 for s in signs], *[8 if s else 2 for s in signs]).astype(float), strip(4, 8))
+        for signs in product((0, 1), repeat=8)
+    ]
+    apart = 1 - 2 / 8
+    infinite = 2 * np.mean([1 - 2 / 4, 1 - 4 / 8, 1 - 2 / 8, 0]) - apart / 2 - 1 / 4
+    assert np.mean([row["ged_unbiased"] for row in rows]) == pytest.approx(infinite)
+    assert np.mean([row["sample_distance"] for row in rows]) == pytest.approx(apart / 2)
+    assert np.mean([row["ged"] for row in rows]) == pytest.approx(infinite), "no noise is left in the set"
+
+
 def test_level_sets_cut_the_mean_at_sixteen_levels():
     """Half of the masks hold four pixels, half eight: eight level sets of each are the same masks again."""
     drawn = strip(*[4] * 8, *[8] * 8).astype(float)

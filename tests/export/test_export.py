@@ -128,16 +128,22 @@ def grey(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-@pytest.mark.parametrize(("engine", "name"), [("onnx", "ddpm"), ("openvino", "presence"), ("onnx", "orientations")])
-def test_runner_draws_the_masks_of_manymask_where_torch_cannot_be_imported(engine, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("engine", "name", "samples"), [("onnx", "ddpm", 10), ("openvino", "presence", 5), ("onnx", "orientations", 5)]
+)
+def test_runner_draws_the_masks_of_manymask_where_torch_cannot_be_imported(
+    engine, name, samples, tmp_path, monkeypatch
+):
+    """Also those beyond the eighth, which are drawn from the opposite noise of the first."""
     model = saved(name, tmp_path / "model")
-    assert run(monkeypatch, "export", model, "--to", engine, "--out", tmp_path / "made") == 0
+    asked = ("--to", engine, "--samples", samples, "--out", tmp_path / "made")
+    assert run(monkeypatch, "export", model, *asked) == 0
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 130), dtype=np.uint8)).save(image)
     done = run_runner(tmp_path / "made", image, "--out", tmp_path / "out", "--seed", 7)
     assert not done.returncode, done.stderr
-    expected = Segmenter(load_model(model), "cpu").segment(image, seed=7)
-    assert 0 < expected.votes.mean() < 1
+    expected = Segmenter(load_model(model), "cpu").segment(image, samples=samples, seed=7)
+    assert 0 < expected.votes.mean() < 1 and len(list((tmp_path / "out").glob("mask-*.png"))) == samples
     confidence = grey(tmp_path / "out/confidence.png") / 65535
     assert np.abs(confidence - expected.confidence.numpy()).max() < 1e-3
     for k, mask in enumerate(expected.masks, 1):

@@ -55,6 +55,11 @@ def test_noise_differs_between_draws_samples_seeds_and_images():
     assert len({tuple(each.flatten()[:4].tolist()) for each in drawn}) == 5
 
 
+def test_windows_take_the_opposite_noise_of_the_samples_that_whole_images_do():
+    drawn = FieldNoise(_windows([(16, 48)]), 0, range(16)).normal(2, 16, 16)
+    assert torch.equal(drawn[8:], -drawn[:8])
+
+
 def test_noise_turns_with_the_image():
     plain, turned = (FieldNoise(_windows([(16, 48)]), 0, range(1), [k]).normal(2, 16, 16) for k in (0, 5))
     assert torch.equal(dihedral(plain, 5), turned)

@@ -6,6 +6,7 @@ disk         a disk in the middle that does not depend on the image
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from manymask.data.raters import consensus_mask
 from manymask.data.store import Store
 from manymask.ensemble import level_sets
 from manymask.metrics import ged, hungarian_iou, overlap, pairwise_iou
+from manymask.rng import independent_pairs
 
 DISK_RADIUS = 4  # px; the blind disk that results on LIDC crops are compared with
 BLANK_SHARE = 4  # one mask in so many is emptied
@@ -26,8 +28,9 @@ Summarise = Callable[[list[Row], Sequence[str]], dict[str, Any]]  # rows and nam
 def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
     """Scores of drawn masks against raters' masks, empty masks included.
 
-    `ged_unbiased` is GED² − d/n with d the `sample_distance`. It estimates the score of infinitely many masks, since
-    E[GED²_n] = GED²_∞ + d/n. Distances are 1 − IoU of distinct pairs.
+    Distances are 1 − IoU. `sample_distance` is their mean d over the pairs that are drawn from independent noise, since
+    masks from opposite noise differ more. `ged_unbiased` takes d in place of the mean over all pairs, each mask with itself
+    included, and so estimates the score of infinitely many masks; for independent masks it is GED² − d/n.
 
     Args:
         drawn: probabilities (n, H, W) in [0, 1].
@@ -42,12 +45,13 @@ def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
     nested = level_sets(torch.from_numpy(drawn.mean(axis=0)), count).numpy() > 0
     emptied = masks.copy()
     emptied[count - count // BLANK_SHARE :] = False
-    distance = _distance(masks)
+    apart = 1 - pairwise_iou(masks, masks)
+    distance = _mean_of(apart, independent_pairs(count))
     own = _against(masks, raters)
     return own | {
-        "ged_unbiased": own["ged"] - distance / count,
+        "ged_unbiased": own["ged"] + float(apart.mean()) - distance,
         "sample_distance": distance,
-        "rater_distance": _distance(raters),
+        "rater_distance": _mean_of(1 - pairwise_iou(raters, raters), list(combinations(range(len(raters)), 2))),
         "level_sets": _against(nested, raters),
         "blanks": _against(emptied, raters),
     }
@@ -57,10 +61,9 @@ def _against(masks: np.ndarray, raters: np.ndarray) -> Row:
     return {"ged": ged(masks, raters), "hm_iou": hungarian_iou(masks, raters)}
 
 
-def _distance(masks: np.ndarray) -> float:
-    """Mean 1 − IoU of distinct pairs of masks bool (n, H, W); 0 for a single mask."""
-    count = len(masks)
-    return float((1 - pairwise_iou(masks, masks)).sum() / max(count * (count - 1), 1))
+def _mean_of(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
+    """The mean of these entries of a table; 0 without any."""
+    return float(np.mean([table[pair] for pair in pairs])) if pairs else 0.0
 
 
 def rivals(rows: list[Row], summarise: Summarise) -> dict[str, Any]:

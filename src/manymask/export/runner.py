@@ -82,12 +82,14 @@ def uniform(seed: int, name: str, sample: int) -> float:
 
 
 def normal(seed: int, name: str, sample: int) -> np.ndarray:
-    """The numbers of torch.randn after manual_seed, by Mersenne Twister and Box–Muller."""
-    stream, shape = np.random.RandomState(seed_of("sample", seed, name, sample) & 0xFFFFFFFF), SHAPES["noise"][2:]
+    """The numbers of torch.randn after manual_seed, by Mersenne Twister and Box–Muller; samples 8 … 15 are the opposites of
+    0 … 7, and so on."""
+    source, sign = (sample - 8, -1) if sample // 8 % 2 else (sample, 1)
+    stream, shape = np.random.RandomState(seed_of("sample", seed, name, source) & 0xFFFFFFFF), SHAPES["noise"][2:]
     raw = stream.randint(0, 2**32, (shape[0], int(np.prod(shape[1:])) // 16, 2, 8), np.uint32) & 0xFFFFFF
     first, second = np.moveaxis(raw.astype(np.float32) / np.float32(2**24), 2, 0)
     radius, angle = np.sqrt(-2 * np.log(1 - first)), np.float32(2 * np.pi) * second
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(shape)
+    return sign * np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(shape)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from manymask.data.case import Batch
 from manymask.data.dihedral import dihedral
 from manymask.diffusion.samplers import NoiseSource
-from manymask.rng import SampleNoise, seed_of
+from manymask.rng import SampleNoise, coupled, seed_of
 
 
 def noise_of(batch: Batch, seed: int, which: range, orientations: Sequence[int] = ()) -> NoiseSource:
@@ -71,8 +71,9 @@ class FieldNoise:
         return torch.cat(blocks, dim=-2)[..., top % side :, left % side :][..., :side, :side]
 
     def _block(self, name: str, k: int, at: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-        seed = seed_of("field", self.seed, name, k, self.draws, *at)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        source, sign = coupled(k)
+        seed = seed_of("field", self.seed, name, source, self.draws, *at)
+        return sign * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _touched(start: int, side: int) -> range:
