@@ -58,18 +58,20 @@ def test_the_best_averaged_weights_are_exported_not_the_last_or_the_worst(store,
     assert load_model(place).provenance.steps == 4 and "dice 0.9000" in load_model(place).provenance.score
 
 
-def test_of_presence_the_last_weights_are_exported(store, trained_run, tmp_path, monkeypatch):
-    """Dice, of images that all hold something, would choose a model that always says so."""
-    seen = scored(monkeypatch, [0.9, 0.2])
+def test_of_presence_the_last_weights_are_exported(store, trained_run, tmp_path, monkeypatch, capsys):
+    """Dice, of images that all hold something, would choose a model that always says so; it ends no training either."""
+    seen = scored(monkeypatch, [0.9, 0.2, 0.1])
     recipe = tiny_recipe()
     training = replace(recipe.training, validate_every=1, part="presence", learning_rate=1e-2)
     changes = {"segmenter": replace(recipe.segmenter, presence=True, target="consensus"), "training": training}
     start = trained_run / "segmenter" / "model"
-    alone = shortened(replace(recipe, **changes), 2)
-    exported = load_model(fit(TrainConfig(alone, "segmenter", store, tmp_path, init=start, precision="fp32")))
+    alone = shortened(replace(recipe, **changes), 3)
+    job = TrainConfig(alone, "segmenter", store, tmp_path, init=start, precision="fp32", patience=1)
+    exported = load_model(fit(job))
+    assert "segmenter: presence as it is after step 3" in capsys.readouterr().out
     name = next(k for k in seen[0] if k.startswith("presence"))
-    assert len(seen) == 2 and not torch.equal(seen[0][name], seen[1][name])
-    assert torch.equal(exported.model.state_dict()[name], seen[1][name]) and exported.provenance.steps == 2
+    assert len(seen) == 3 and not torch.equal(seen[1][name], seen[2][name])
+    assert torch.equal(exported.model.state_dict()[name], seen[2][name]) and exported.provenance.steps == 3
 
 
 def test_averaged_weights_are_validated_not_the_raw_ones(store, tmp_path, monkeypatch):

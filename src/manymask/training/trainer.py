@@ -230,7 +230,8 @@ class Trainer:
                 message = f"stopped at step {self.progress.step}; the same command goes on"
                 raise Interruption(stop.number, message) from None
         if self.accelerator.is_main_process:
-            tqdm.write(f"{self.job.stage}: {self.course.words}")
+            kept = f"presence as it is after step {self.progress.step}" if self.keeps_last else self.course.words
+            tqdm.write(f"{self.job.stage}: {kept}")
         return place
 
     def _steps(self, bar: "tqdm[Any]") -> None:
@@ -258,9 +259,15 @@ class Trainer:
         return self.clock.budget is None and step % self.training.validate_every == 0
 
     @property
+    def keeps_last(self) -> bool:
+        """Whether the last weights are kept, not the best: where every image holds something, Dice favours a model that
+        always says so, and cannot judge its presence."""
+        return self.job.part == "presence"
+
+    @property
     def flat(self) -> bool:
         """Whether validation has not gained for as long as the job is patient."""
-        return self.job.patience is not None and self.course.flat(self.job.patience)
+        return self.job.patience is not None and not self.keeps_last and self.course.flat(self.job.patience)
 
     def _over(self) -> bool:
         """Whether the time is used up, by the main process's clock, or its validation is flat. Raises `Interruption` if a
@@ -323,8 +330,7 @@ class Trainer:
         self.course = self.course.then(Validation(self.progress.step, found.score, found.train_score))
         self.folder.draw_progress(self.training.batch_size, self.metric)
         tqdm.write(f"{self.job.stage} step {self.progress.step}: validation {self.metric} {found.score:.4f}")
-        # where every image holds something, Dice favours a model that always says so: presence is taken as it is last
-        if found.score > self.progress.best or self.job.part == "presence":
+        if found.score > self.progress.best or self.keeps_last:
             self._keep_best(found.score)
         self.clock.validation(time.monotonic() - began)
 
