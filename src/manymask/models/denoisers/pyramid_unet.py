@@ -15,7 +15,7 @@ from manymask.nn.efficientnet_lite import ImageNetBottomUp
 from manymask.nn.pyramid import BottomUp, TopDown
 from manymask.nn.unet import UNet
 
-Backbone = Literal["own", "efficientnet-lite0"]
+Backbone = Literal["own", "efficientnet-lite0", "efficientnet-lite2"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PyramidUNet:
         encoder_channels: of the image encoder, whose last levels match the U-Net's. The features of a pretrained
             backbone are projected to these, from latent resolution on.
         encoder_blocks_per_level: residual blocks of our own encoder; a pretrained backbone ignores it.
-        backbone: our own encoder, or EfficientNet-Lite0 with ImageNet weights.
+        backbone: our own encoder, or an EfficientNet-Lite with ImageNet weights.
     """
 
     channels: tuple[int, ...] = (32, 48, 64)
@@ -106,7 +106,7 @@ def bottom_up(
     """An image encoder with features at H/f, H/2f, ….
 
     Args:
-        backbone: our own encoder, or EfficientNet-Lite0, which starts at H/f.
+        backbone: our own encoder, or an EfficientNet-Lite, which starts at H/f.
         channels: image channels.
         encoder_channels: of each level, finest first.
         blocks_per_level: residual blocks of our own encoder at each level.
@@ -120,7 +120,7 @@ def bottom_up(
         ConfigError: there are more levels than f has factors of two.
     """
     if backbone != "own":
-        return ImageNetBottomUp(factor, encoder_channels)
+        return ImageNetBottomUp(backbone, factor, encoder_channels)
     patch_size = factor // 2 ** (len(encoder_channels) - levels)
     if patch_size < 1:
         raise ConfigError(f"a pyramid of {len(encoder_channels)} levels is too deep for f = {factor}")
