@@ -35,7 +35,7 @@ DATASET = Dataset(
     use=Intended(
         "Outlines lung nodules in a whole axial CT slice that holds one.",
         ("CT",),
-        "LIDC-IDRI: whole chest CT slices on which up to four radiologists marked nodules",
+        "LIDC-IDRI, whole slices: chest CT on which up to four radiologists marked nodules",
     ),
     finding=FINDING,
     size=128,
