@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from manymask.data.raters import raters_consensus
 from manymask.errors import ConfigError, DataLeakError
@@ -14,19 +13,22 @@ from manymask.evaluation.held_out import check_no_leakage, held_out_cases, match
 from manymask.hub.model_folder import load_model
 from manymask.hub.provenance import Provenance
 from manymask.metrics import overlap
+from manymask.models.base import MaskSampler
 from manymask.runtime import git_revision
 
 
-class Oracle(nn.Module):
+class Oracle(MaskSampler):
     """Answers with the raters themselves, or with what `change` makes of them."""
 
     def __init__(self, store, change=lambda masks: masks):
         super().__init__()
         self.store, self.change = store, change
 
-    def sample_all(self, batch, n, seed, sampling=None):
-        masks = self.change(self.store.batch(batch.ids).truth())
-        return masks[:, torch.arange(n) % masks.shape[1]]
+    def prepare(self, batch, n, sampling):
+        return self.change(self.store.batch(batch.ids).truth())
+
+    def sample(self, common, batch, which, seed, sampling, callback=None):
+        return common[:, torch.tensor(which) % common.shape[1]]
 
 
 def test_consensus_as_answer_scores_one(store):

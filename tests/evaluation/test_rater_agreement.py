@@ -53,6 +53,19 @@ def test_unbiased_ged_of_masks_from_opposite_noise_is_that_of_independent_ones()
     assert np.mean([row["ged"] for row in rows]) == pytest.approx(infinite), "no noise is left in the set"
 
 
+def test_unbiased_ged_of_masks_that_strata_empty_is_that_of_independent_ones():
+    """Of sixteen equal masks half are empty, and exactly half: two independent ones differ as often."""
+    drawn = strip(*[4, 0] * 8).astype(float)
+    found = set_scores(drawn, strip(4, 0), presence=0.5)
+    assert found["sample_distance"] == pytest.approx(0.5) and found["ged"] == pytest.approx(0)
+    assert found["ged_unbiased"] == pytest.approx(found["ged"])
+    marked = set_scores(strip(*[2, 4] * 8).astype(float), strip(4, 0), presence=1.0)
+    assert marked["sample_distance"] == pytest.approx(
+        set_scores(strip(*[2, 4] * 8).astype(float), strip(4, 0))["sample_distance"]
+    )
+    assert set_scores(strip(0, 0).astype(float), strip(4, 0), presence=0.1)["sample_distance"] == pytest.approx(0.18)
+
+
 def test_level_sets_cut_the_mean_at_sixteen_levels():
     """Half of the masks hold four pixels, half eight: eight level sets of each are the same masks again."""
     drawn = strip(*[4] * 8, *[8] * 8).astype(float)

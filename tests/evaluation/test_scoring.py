@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from manymask.data.case import Case, Source, evenly_spaced
 from manymask.data.store import Store, prepare
@@ -27,6 +26,7 @@ from manymask.hub.model_folder import TrainedModel
 from manymask.hub.provenance import Provenance
 from manymask.inference.preprocess import View
 from manymask.metrics import summary
+from manymask.models.base import MaskSampler
 from manymask.models.deterministic import OneToOne
 from manymask.training.validation import validation_score
 
@@ -47,16 +47,19 @@ def small(tmp_path_factory) -> Store:
     return prepare(source, tmp_path_factory.mktemp("small") / "store", SIDE, 1)
 
 
-class Answers(nn.Module):
+class Answers(MaskSampler):
     """Draws the given probability maps (n, 4, 4) of each case, over and over."""
 
     def __init__(self, **maps: torch.Tensor) -> None:
         super().__init__()
         self.maps, self.asked = maps, []
 
-    def sample_all(self, batch, n, seed, sampling=None):
+    def prepare(self, batch, n, sampling):
         self.asked.append(n)
-        return torch.stack([self.maps[case][torch.arange(n) % len(self.maps[case])] for case in batch.ids])
+        return self.maps
+
+    def sample(self, common, batch, which, seed, sampling, callback=None):
+        return torch.stack([common[case][torch.tensor(which) % len(common[case])] for case in batch.ids])
 
 
 def halves(*values: float) -> torch.Tensor:

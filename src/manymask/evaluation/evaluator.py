@@ -120,7 +120,8 @@ def evaluate(
             return _codec_scores(model, store, _counted(batches, bar), protocol)
         segmenter = cast(MaskSampler, model)
         draws = draws_at_once(device)
-        draw_some = partial(_draw, segmenter, store, protocol, device, outcomes is not None, draw_case)
+        traits = outcomes is not None or store.raters > 1
+        draw_some = partial(_draw, segmenter, store, protocol, device, traits, draw_case)
         with shared_cores(draws), closing(in_order(draw_some, groups, draws)) as batches_drawn:
             return _segmenter_scores(segmenter, store, batches_drawn, protocol, outcomes, bar)
 
@@ -206,13 +207,13 @@ class _Segmentations:
         self.everywhere = Reliability()
         self.near_lesion = Reliability()
 
-    def score(self, case: str, drawn: np.ndarray, masks: Tensor) -> dict[str, Any]:
-        """Score one case: drawn probabilities (n, h, w), and the masks (R, S, S) at model size of raters who read it.
+    def score(self, case: str, found: Drawn, masks: Tensor) -> dict[str, Any]:
+        """Score one case: what was drawn, and the masks (R, S, S) at model size of raters who read it.
 
         Masks drawn in windows are larger than S × S: "model size" is then the scale of the windows.
         """
         native = self.store.native_masks(case) if self.protocol.native else masks.numpy() > 0
-        small = masks.numpy() > 0
+        small, drawn = masks.numpy() > 0, found.masks
         if drawn.shape[1:] != small.shape[1:]:
             small = np.stack([scale_mask(mask, drawn.shape[1:]) > 0 for mask in native])
         few = drawn[: self.protocol.samples]
@@ -232,16 +233,16 @@ class _Segmentations:
                "mean_dice_256": mean_dice(upscaled, truth), "hd95": distance, "dice_model_size": model_dice,
                "iou_model_size": model_iou, "brier": float(np.square(upscaled - frequency).mean()),
                "relative_std": float(few.std(axis=0).sum() / max(confidence.sum(), 1.0))}  # fmt: skip
-        return row | (self._several_raters(answer, native, drawn, small) if self.store.raters > 1 else {})
+        return row | (self._several_raters(answer, native, found, small) if self.store.raters > 1 else {})
 
     def _several_raters(
-        self, answer: np.ndarray, native: np.ndarray, drawn: np.ndarray, masks: np.ndarray
+        self, answer: np.ndarray, native: np.ndarray, found: Drawn, masks: np.ndarray
     ) -> dict[str, Any]:
         """Scores against several raters; GED and HM-IoU are at model size over all who read it, empty masks included."""
         filled = int(native.any(axis=(1, 2)).sum())
         dice = overlap(answer, majority_mask(native))[0]
         row: dict[str, Any] = {"raters": filled, "dice_majority": dice if filled >= 2 else None}
-        return row | set_scores(drawn[: self.protocol.ged_samples], masks)
+        return row | set_scores(found.masks[: self.protocol.ged_samples], masks, found.presence)
 
     def _calibrate(self, confidence: np.ndarray, frequency: np.ndarray, near: np.ndarray) -> None:
         self.everywhere.add(confidence.ravel(), frequency.ravel())
@@ -324,7 +325,7 @@ def _segmenter_scores(
             with torch.inference_mode():
                 _observe(outcomes, model, store, batch, each.found, protocol)
         masks = batch.raters_masks()
-        cases += [tally.score(case, each.found[i].masks, masks[i]) for i, case in enumerate(batch.ids)]
+        cases += [tally.score(case, each.found[i], masks[i]) for i, case in enumerate(batch.ids)]
         bar.update(len(batch.ids))
     scores = tally.scores(cases)
     scores.throughput_s_per_image = seconds / max(len(cases), 1)

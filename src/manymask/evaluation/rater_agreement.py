@@ -25,16 +25,17 @@ Row = dict[str, Any]
 Summarise = Callable[[list[Row], Sequence[str]], dict[str, Any]]  # rows and names of scores → means with intervals
 
 
-def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
+def set_scores(drawn: np.ndarray, raters: np.ndarray, presence: float | None = None) -> Row:
     """Scores of drawn masks against raters' masks, empty masks included.
 
-    Distances are 1 − IoU. `sample_distance` is their mean d over the pairs that are drawn from independent noise, since
-    masks from opposite noise differ more. `ged_unbiased` takes d in place of the mean over all pairs, each mask with itself
-    included, and so estimates the score of infinitely many masks; for independent masks it is GED² − d/n.
+    Distances are 1 − IoU. `sample_distance` is the mean d of two masks that are drawn independently, and `ged_unbiased` the
+    score of infinitely many masks: GED² with d in place of the mean over all pairs, each mask with itself included. For
+    independent masks that is GED² − d/n.
 
     Args:
         drawn: probabilities (n, H, W) in [0, 1].
         raters: bool (R, H, W).
+        presence: p(anything is marked), by which strata decide which of the masks are empty; None where nothing does.
 
     Returns:
         `ged`, `hm_iou`, `ged_unbiased`, `sample_distance`, `rater_distance`, and `ged` and `hm_iou` of the baselines
@@ -46,7 +47,7 @@ def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
     emptied = masks.copy()
     emptied[count - count // BLANK_SHARE :] = False
     apart = 1 - pairwise_iou(masks, masks)
-    distance = _mean_of(apart, independent_pairs(count))
+    distance = _independent_distance(apart, np.array([mask.any() for mask in masks]), presence)
     own = _against(masks, raters)
     return own | {
         "ged_unbiased": own["ged"] + float(apart.mean()) - distance,
@@ -59,6 +60,20 @@ def set_scores(drawn: np.ndarray, raters: np.ndarray) -> Row:
 
 def _against(masks: np.ndarray, raters: np.ndarray) -> Row:
     return {"ged": ged(masks, raters), "hm_iou": hungarian_iou(masks, raters)}
+
+
+def _independent_distance(apart: np.ndarray, marked: np.ndarray, presence: float | None) -> float:
+    """The expected distance of two masks that are drawn independently.
+
+    Masks from opposite noise differ more, so their pairs are left out. Where strata decide which masks are empty, these are
+    as many as they should be, and never by chance more or fewer. The distance then is p² times that of marked masks, and
+    2 p (1 − p) times 1, that of a mask and an empty one.
+    """
+    pairs = independent_pairs(len(apart))
+    if presence is None:
+        return _mean_of(apart, pairs)
+    both = _mean_of(apart, [(i, j) for i, j in pairs if marked[i] and marked[j]])
+    return presence**2 * both + 2 * presence * (1 - presence)
 
 
 def _mean_of(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
