@@ -136,6 +136,16 @@ def test_table_one_scores_a_weighted_codec_at_both_thresholds(run):
     assert rows["mask (MSE)"][6:10] == [0.99, 0.989, 0.976, 38.0] and rows["mask (Focal)"][2] == "not run"
 
 
+def test_whole_slices_stand_beside_the_papers_lidc_idri(run):
+    path = run / "cvc_clinicdb/experiment.json"
+    facts = json.loads(path.read_text())
+    put(path, facts | {"data": facts["data"] | {"name": "lidc_idri_slices"}})
+    experiment = collect([run])[0]
+    rows = {row[1]: row for row in table_1([experiment]).rows}
+    assert rows["mask (MSE)"][0] == "lidc_idri_slices" and rows["mask (MSE)"][6:10] == [0.880, 0.831, 0.92, 35.2]
+    assert any("0.810" in line for line in table_2(experiment).markdown().splitlines() if line.startswith("| U-Net, 5"))
+
+
 def test_a_lone_damaged_experiment_is_told_once(run):
     (run / "cvc_clinicdb/experiment.json").write_text("3")
     told = []

@@ -61,6 +61,11 @@ class Experiment:
         return str(self.facts["data"]["name"])
 
     @property
+    def paper_name(self) -> str:
+        """The data set in the paper's tables, whose LIDC-IDRI is whole slices; of crops they stand beside as a mark."""
+        return self.dataset.removesuffix("_slices")
+
+    @property
     def several_raters(self) -> bool:
         return int(self.facts["data"]["raters"]) > 1
 

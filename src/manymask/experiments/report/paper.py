@@ -33,8 +33,8 @@ NOTES = (
     "The paper's figures cannot all hold: a mask PSNR of 38 dB goes with a Dice of 0.98 only where masks are soft (binary "
     "masks would give about 21 dB); the gains in IoU of “0.5 – 0.8” are 0.6 – 1.0 in its Table II; its reference for "
     "CVC-Clinic is Kvasir-SEG's.",
-    "Table I of LIDC-IDRI is of crops at native scale (median nodule 55 px); the paper resizes whole slices to 128², where it "
-    "covers 4 px. So it does not repeat the paper's comparison of the losses.",
+    "Table I of `lidc_idri` is of crops at native scale (median nodule 55 px); the paper resizes whole slices to 128², where it "
+    "covers 4 px. `benchmarks/whole_slices.py` compares the losses there, and `lidc_idri_slices` is that data set.",
     "“nnU-Net” is its network (MONAI `DynUNet`, deep supervision) and its loss, not its whole pipeline.",
     "EnsembleDiff, SegDiff and MedSegDiff are as small as the other rows (widths 16 – 128; SegDiff with 2 dense blocks of growth "
     "8, not 10 or more), predict ε as their papers have it, T = 1000, and see one noise level an image and step, the fast "

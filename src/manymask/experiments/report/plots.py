@@ -104,7 +104,7 @@ def _samples(experiments: Sequence[Experiment], path: Path) -> bool:
     for k, e in enumerate(found):
         curve = e.main().get("curve")
         band(axis, [row["n"] for row in curve], [row["dice"] for row in curve], e.name, k % len(COLOURS))
-        theirs = paper.FIGURE_3.get(e.dataset, {})
+        theirs = paper.FIGURE_3.get(e.paper_name, {})
         if theirs:
             axis.plot(list(theirs), list(theirs.values()), color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)],
                       markerfacecolor="none", linestyle="none", markersize=7, label=f"{e.name}, the paper")  # fmt: skip

@@ -79,7 +79,7 @@ def _codec_rows(e: Experiment) -> list[list[Any]]:
 
 def _codec_row(e: Experiment, label: str, codec: RunResult, key: str, where: tuple[str, ...]) -> list[Any]:
     ours = [codec.get(*where, metric) for metric in ("dice", "iou", "ssim", "psnr")]
-    theirs = paper.TABLE_1.get(e.dataset, {}).get(key, (None,) * 4)
+    theirs = paper.TABLE_1.get(e.paper_name, {}).get(key, (None,) * 4)
     return [e.dataset, label, *ours, *theirs, codec.get("training", "steps"), codec.get("training", "images")]
 
 
@@ -127,7 +127,7 @@ def _scores(e: Experiment, line: Line, paper_too: bool, *part: str) -> list[Any]
     def get(*keys: str) -> Any:
         return line.model.get(*part, "metrics", *keys)
 
-    theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None)) if paper_too else ()
+    theirs = paper.MODELS.get(line.name, {}).get(e.paper_name, (None, None)) if paper_too else ()
     many = [get("ged"), get("hm_iou")] if e.several_raters else []
     return [get("dice"), get("iou"), *theirs, *many, get("ece", "mean"), get("ece", "near_lesion")]
 
@@ -138,7 +138,7 @@ def _once(e: Experiment, line: Line) -> list[Any]:
     one = {"dice": curve, "iou": curve} if isinstance(curve, str) else curve[0]
     nothing = line.model.get("no such score")
     many = [nothing, nothing] if e.several_raters else []
-    theirs = paper.MODELS.get(line.name, {}).get(e.dataset, (None, None))
+    theirs = paper.MODELS.get(line.name, {}).get(e.paper_name, (None, None))
     return [one["dice"], one["iou"], *theirs, *many, nothing, nothing, *_costs(line.model, "latency_one_mask_s")]
 
 
@@ -215,7 +215,7 @@ def _compared(process: type) -> str:
 
 def samples(e: Experiment) -> Table:
     """Dice and IoU of the consensus of n samples (Figure 3)."""
-    found, theirs = e.main().get("curve"), paper.FIGURE_3.get(e.dataset, {})
+    found, theirs = e.main().get("curve"), paper.FIGURE_3.get(e.paper_name, {})
     columns = [Column("n", format_count), _DICE, _IOU, Column("paper: Dice", format_share)]
     if isinstance(found, str):
         return Table(f"samples-{e.name}", f"Dice against n on {e.name}", columns, [["all", found, found, None]])
