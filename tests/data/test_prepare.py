@@ -29,6 +29,7 @@ from manymask.evaluation.held_out import held_out_cases
 from manymask.hub.model_folder import load_model, save_model
 from manymask.io.atomic import read_json, write_json
 from manymask.io.masks import MaskReading
+from manymask.models.base import MaskSampler
 from tests.factories import run
 
 SHAPE = (40, 48)
@@ -219,16 +220,18 @@ def test_training_draws_from_those_who_read():
     assert random_rater(masks, torch.rand(1000)).unique().tolist() == [0, 1, 2]
 
 
-class Raters(torch.nn.Module):
+class Raters(MaskSampler):
     """Answers with the masks of those who read."""
 
     def __init__(self, store):
         super().__init__()
         self.store = store
 
-    def sample_all(self, batch, n, seed, sampling=None):
-        own = self.store.batch(batch.ids).raters_masks()
-        return torch.stack([masks[torch.arange(n) % len(masks)] for masks in own])
+    def prepare(self, batch, n, sampling):
+        return self.store.batch(batch.ids).raters_masks()
+
+    def sample(self, common, batch, which, seed, sampling, callback=None):
+        return torch.stack([masks[torch.tensor(which) % len(masks)] for masks in common])
 
 
 def test_scores_count_only_those_who_read(two_raters):

@@ -31,6 +31,7 @@ from manymask.inference.placing import put_result
 from manymask.inference.summary import write_summary
 from manymask.io.atomic import write_json
 from manymask.io.record import SourceRecord, pixel_hash
+from manymask.models.base import MaskSampler
 from manymask.recipes import get_recipe
 from manymask.runtime import git_revision
 from tests.factories import run
@@ -45,11 +46,17 @@ def test_segment_gives_the_masks_that_evaluate_scores(segmenter, store):
     """Noise is seeded by pixels: not by the case's id, nor by the file's name."""
     scored = []
 
-    class Recorded(torch.nn.Module):
+    class Recorded(MaskSampler):
         setting = segmenter.model.setting
 
-        def sample_all(self, batch, n, seed, sampling=None):
-            scored.append((batch, segmenter.model.sample_all(batch, n, seed, sampling)))
+        def resolve(self, sampling=None):
+            return segmenter.model.resolve(sampling)
+
+        def prepare(self, batch, n, sampling):
+            return segmenter.model.prepare(batch, n, sampling)
+
+        def sample(self, common, batch, which, seed, sampling, callback=None):
+            scored.append((batch, segmenter.model.sample(common, batch, which, seed, sampling)))
             return scored[-1][1]
 
     evaluate(Recorded(), store, store.ids[:3], EvalConfig(samples=3, ged_samples=3, seed=4), "cpu", progress=False)
