@@ -55,8 +55,8 @@ def coupled(k: int) -> tuple[int, int]:
     """Whose noise sample k takes, and with which sign: antithetic variates (Hammersley & Morton 1956).
 
     Samples 8 … 15 are drawn from the negated noise of samples 0 … 7, samples 24 … 31 from that of 16 … 23. Each by itself is
-    drawn as before, but together they cover what is plausible more evenly. With up to eight orientations of the image,
-    which follow one another, opposites see the same one.
+    drawn as before, but together they cover what is plausible more evenly. Where the number of orientations of the
+    image divides eight, opposites see the same one.
 
     Args:
         k: index of the sample.

@@ -52,7 +52,7 @@ class Option:
     """A flag of `manymask prepare` for data sets that have it, and a keyword of their `read`.
 
     Attributes:
-        name: as Python spells it; `of_one` would be the flag `--of-one`.
+        name: as Python spells it; `parts` is the flag `--parts`, and underscores become dashes.
         kind: the type of its values, such as `bool` or `tuple[str, ...]`.
         default: its value where the flag is not given.
         help: what the command line says of it.

@@ -59,7 +59,7 @@ def _name(image: Path) -> str:
     return f"{image.parents[2].name}/{image.parents[1].name}/{image.stem}"
 
 
-TERMS = """The weights in this folder were trained on LIDC-IDRI (https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX), which is
+_TERMS = """The weights in this folder were trained on LIDC-IDRI (https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX), which is
 released under CC BY 3.0. The weights are released under the same terms:
 
 Creative Commons Attribution 3.0 Unported, https://creativecommons.org/licenses/by/3.0/
@@ -68,19 +68,17 @@ Whoever uses them cites Armato SG III et al., The Lung Image Database Consortium
 Initiative (IDRI), Medical Physics 38: 915-931, 2011.
 """
 
-FINDING = Finding(("27925004", "Nodule"), ("39607008", "Lung"))
-
 DATASET = Dataset(
     "lidc_idri",
     read,
-    licence=Licence("cc-by-3.0", TERMS + NO_WARRANTY, pictures=True),
+    licence=Licence("cc-by-3.0", _TERMS + NO_WARRANTY, pictures=True),
     use=Intended(
         "Outlines a lung nodule in a region of an axial CT slice, at the slice's own scale.",
         ("CT",),
         "LIDC-IDRI: regions of chest CT slices about nodules that up to four radiologists marked",
         (0.46, 0.98),
     ),
-    finding=FINDING,
+    finding=Finding(("27925004", "Nodule"), ("39607008", "Lung")),
     size=96,
     channels=1,
     positive_weight=50,

@@ -4,12 +4,13 @@ They come from the distribution of The Cancer Imaging Archive (`lidc_tcia.py`), 
 holds crops around nodules, of which no slice can be made: it is the data set `lidc_idri`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from manymask.data.augment import Augment
 from manymask.data.case import Source
-from manymask.data.datasets.base import NO_WARRANTY, Dataset, Intended, Licence
-from manymask.data.datasets.lidc_idri import FINDING, TERMS
+from manymask.data.datasets.base import Intended
+from manymask.data.datasets.lidc_idri import DATASET as CROPS
 from manymask.data.datasets.lidc_tcia import is_tcia, read_tcia
 from manymask.errors import InputError
 from manymask.io.masks import MaskReading
@@ -28,18 +29,15 @@ def read(source: Path, channels: int = 1, reading: MaskReading | None = None) ->
     return read_tcia(source, channels, whole=True)
 
 
-DATASET = Dataset(
-    "lidc_idri_slices",
-    read,
-    licence=Licence("cc-by-3.0", TERMS + NO_WARRANTY, pictures=True),
+DATASET = replace(
+    CROPS,
+    name="lidc_idri_slices",
+    read=read,
     use=Intended(
         "Outlines lung nodules in a whole axial CT slice that holds one.",
         ("CT",),
         "LIDC-IDRI, whole slices: chest CT on which up to four radiologists marked nodules",
     ),
-    finding=FINDING,
     size=128,
-    channels=1,
-    positive_weight=50,
     augment=Augment(scale=0.1, brightness=0.05, contrast=0.1),
 )
