@@ -72,8 +72,8 @@ def prepared(options: Options) -> Store:
     folder, crops = options.work / "store", Store(options.data)
     if folder.exists():
         return Store(folder)
-    kept = evenly_spaced(crops.ids, options.crops)
-    schemes = {name: {part: [case for case in ids if case in set(kept)] for part, ids in scheme.items()}
+    kept = dict.fromkeys(evenly_spaced(crops.ids, options.crops))
+    schemes = {name: {part: [case for case in ids if case in kept] for part, ids in scheme.items()}
                for name, scheme in crops.schemes.items()}  # fmt: skip
     cases = [Case(case, crops.groups[case], partial(placed, crops, case)) for case in kept]
     remark = f"crops ({crops.hash}) at random places of empty slices"
