@@ -7,7 +7,8 @@ A rival is the run or model folder of any segmenter that learnt the same data se
 and in as many flips and quarter turns as masks are drawn of the model. Where there are several raters, it has all eight, and the
 answers of each model are also cut at 16 levels of their mean, which is what a single map can give. Beside these scores of
 cases stand the calibration of pixels in doubt and the AUROC of doubt for failures (`twin.py`). Differences are model − rival,
-with 95 % bootstrap intervals over groups. Minutes and steps of training stand beside the scores: they are rarely equal.
+with 95 % bootstrap intervals over groups. Minutes and steps of training stand beside the scores, since they are rarely equal,
+and the seconds that all masks of one image take.
 """
 
 from collections.abc import Sequence
@@ -22,9 +23,12 @@ from twin import Arm, arm_of, figures
 
 from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.evaluation.outcomes import Outcomes
+from manymask.evaluation.profiling import median_latency
+from manymask.experiments.matrix import sampling_of
 from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import difference, summary
@@ -49,6 +53,9 @@ class Options:
     seed: int = 0
     split: Literal["val", "test"] = "test"
     scheme: str | None = None
+    steps: int | None = None
+    """of DDIM on the image as it is, for every diffusion model, so that nothing but the models differs; each samples as its
+    recipe says if not given"""
 
 
 def rows_of(case: dict[str, Any]) -> Row:
@@ -72,8 +79,20 @@ class Scored:
 def scored(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> Scored:
     """The cases as so many masks show them."""
     store, seen = matched_store(trained.recipe, Store(options.data)), Outcomes()
-    found = evaluate(trained.model, store, ids, EvalConfig(samples, seed=options.seed), outcomes=seen)
+    protocol = EvalConfig(samples, seed=options.seed, sampling=sampling(trained, options))
+    found = evaluate(trained.model, store, ids, protocol, outcomes=seen)
     return Scored({case["id"]: rows_of(case) for case in found.cases}, arm_of(found.cases, seen))
+
+
+def sampling(trained: TrainedModel, options: Options) -> SamplingConfig:
+    """How a model draws: as its recipe says, or as all others."""
+    return SamplingConfig() if options.steps is None else sampling_of(trained.recipe, options.steps)
+
+
+def seconds(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> float:
+    """For so many masks of one image, the median of its runs."""
+    store = matched_store(trained.recipe, Store(options.data))
+    return median_latency(trained.segmenter, store, list(ids), samples, sampling(trained, options))
 
 
 def compared(ours: dict[str, Row], theirs: dict[str, Row], groups: dict[str, str]) -> dict[str, Any]:
@@ -103,7 +122,8 @@ def passes(trained: TrainedModel, samples: int, raters: int) -> list[int]:
 def described(trained: TrainedModel) -> dict[str, Any]:
     """What a row says of its model."""
     origin = trained.provenance
-    minutes = sum(each.minutes for each in origin.line)
+    codecs = [codec for codec in (origin.image_codec, origin.mask_codec) if codec is not None]
+    minutes = sum(each.minutes for whole in (origin, *codecs) for each in whole.line)
     size = sum(p.numel() for p in trained.model.parameters())
     return {"recipe": name_of(trained.recipe), "minutes": minutes, "steps": origin.steps, "parameters": size,
             "weights_sha256": trained.fingerprint}  # fmt: skip
@@ -120,18 +140,20 @@ def main(options: Options) -> None:
     def scores(theirs: Scored) -> dict[str, Any]:
         return compared(ours.rows, theirs.rows, groups) | doubted(ours.arm, theirs.arm)
 
-    found: dict[str, Any] = {"model": described(model) | {"scores": scores(ours)}, "rivals": {}}
+    latency = seconds(model, ids, options.samples, options)
+    found: dict[str, Any] = {"model": described(model) | {"latency_s": latency, "scores": scores(ours)}, "rivals": {}}
     for folder in options.rivals:
         rival = load_model(folder)
         held_out_cases(rival, matched_store(rival.recipe, Store(options.data)), options.split, options.scheme)
         for samples in passes(rival, options.samples, store.raters):
             name = f"{name_of(rival.recipe)}, {samples} " + ("answer" if samples == 1 else "answers")
             theirs = scored(rival, ids, samples, options)
-            found["rivals"][name] = described(rival) | {"scores": scores(theirs)}
+            latency = seconds(rival, ids, samples, options)
+            found["rivals"][name] = described(rival) | {"latency_s": latency, "scores": scores(theirs)}
             show(name, found["rivals"][name]["scores"])
     found |= {
         "protocol": {"samples": options.samples, "ged_samples": EvalConfig.ged_samples, "seed": options.seed,
-                     "split": options.split, "cases": len(ids)},
+                     "steps": options.steps, "split": options.split, "cases": len(ids)},
         "data": {"name": store.name, "hash": store.hash, "scheme": split_of(model, store, options.scheme)},
         "git": git_revision(),
         "hardware": hardware(),

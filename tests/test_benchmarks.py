@@ -12,8 +12,14 @@ from PIL import Image
 
 from manymask.calibration.confidence import PixelCounts
 from manymask.calibration.risk import RiskControl
-from manymask.errors import InputError, ManymaskError
+from manymask.diffusion.samplers import DDIM
+from manymask.diffusion.sampling import SamplingConfig
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.evaluation.promises import kept_promises
+from manymask.hub.model_folder import load_model
+from manymask.hub.provenance import Provenance
+from manymask.recipes import CODECS, Stage
+from manymask.training.checkpoint import progress_of
 from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
 
@@ -21,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import folds
 import fresh_sets
 import gpu
+import learning
 import nearest
 import off_centre
 import peers
@@ -137,6 +144,34 @@ def test_rivals_are_scored_on_the_same_cases_and_paired():
         rivals.compared(ours, {"a": theirs["a"]}, {"a": "p", "b": "q"})
     one_rater = rivals.rows_of({"id": "a", "dice": 0.5, "brier": 0.1})
     assert one_rater == {"dice": 0.5, "brier": 0.1}
+
+
+def test_codecs_are_charged_to_a_model_before_its_first_validation(trained_run):
+    found = learning.learnt(trained_run)
+    codecs = sum(progress_of(trained_run / stage).seconds for stage in CODECS) / 60
+    whole = codecs + progress_of(trained_run / Stage.SEGMENTER).seconds / 60
+    assert codecs < found["minutes"][0] <= found["minutes"][-1] <= whole
+    assert found["minutes"] == sorted(found["minutes"]) and len(found["minutes"]) == len(found["steps"])
+    assert len(found["dice"]) == len(found["steps"]) and all(0 <= dice <= 1 for dice in found["dice"])
+    model = load_model(trained_run)
+    parts = replace(model.provenance, minutes=10, image_codec=Provenance(minutes=2), mask_codec=Provenance(minutes=3))
+    assert rivals.described(replace(model, provenance=parts))["minutes"] == 15
+
+
+def test_curves_of_different_data_are_not_drawn_together(trained_run, tmp_path, monkeypatch):
+    seen = iter("ab")
+    monkeypatch.setattr(learning, "learnt", lambda run: {"data": next(seen), "scheme": ""})
+    with pytest.raises(ConfigError, match="different data"):
+        learning.main(learning.Options(("a=one", "b=two"), tmp_path / "learning"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_rivals_of_one_table_draw_alike(trained_run, tmp_path):
+    """By DDIM of so many steps on the image as it is, or each as its recipe says."""
+    model = load_model(trained_run)
+    options = rivals.Options(trained_run, (), tmp_path, tmp_path)
+    assert rivals.sampling(model, options) == SamplingConfig()
+    assert rivals.sampling(model, replace(options, steps=7)) == SamplingConfig(DDIM(7), orientations=1)
 
 
 def test_crops_lie_in_slices_four_times_as_small():

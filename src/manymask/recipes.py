@@ -241,12 +241,15 @@ def _twin(row: Recipe) -> Recipe:
     return replace(row, segmenter=OneToOne(_plain(row)))
 
 
-def _in_pixels(denoiser: Denoiser) -> Callable[[Recipe], Recipe]:
-    """One-to-many in pixel space, as its paper has it: ε-prediction, T = 1000; DDIM-20 in place of ancestral sampling."""
+def _in_pixels(
+    denoiser: Denoiser, process: GaussianDiffusion = GaussianDiffusion("epsilon")
+) -> Callable[[Recipe], Recipe]:
+    """One-to-many in pixel space, as its paper has it: ε-prediction, T = 1000; DDIM-20 in place of ancestral sampling. With
+    x₀-prediction, as our own rows have it, it learns several times as fast."""
 
     def make(row: Recipe) -> Recipe:
         fitted = replace(denoiser, size=row.size) if isinstance(denoiser, MedSegDiff) else denoiser
-        segmenter = LatentDiffusion(fitted, GaussianDiffusion("epsilon"), DDIM(20), row.segmenter.target)
+        segmenter = LatentDiffusion(fitted, process, DDIM(20), row.segmenter.target)
         return replace(row, image_codec=Pixels(row.channels), mask_codec=Pixels(1), segmenter=segmenter)
 
     return make
@@ -303,6 +306,9 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "ensemblediff": _in_pixels(ConcatUNet(_PIXEL_WIDTHS, 1)),
     "segdiff":      _in_pixels(SegDiff(_PIXEL_WIDTHS, 1, dense_blocks=2, growth=8)),
     "medsegdiff":   _in_pixels(MedSegDiff(_PIXEL_WIDTHS, 1)),
+    "ensemblediff-x0": _in_pixels(ConcatUNet(_PIXEL_WIDTHS, 1), GaussianDiffusion("x0")),
+    "segdiff-x0":   _in_pixels(SegDiff(_PIXEL_WIDTHS, 1, dense_blocks=2, growth=8), GaussianDiffusion("x0")),
+    "medsegdiff-x0": _in_pixels(MedSegDiff(_PIXEL_WIDTHS, 1), GaussianDiffusion("x0")),
     "prob-unet":    lambda row: replace(row, segmenter=ProbUNet(encoder_channels=_PIXEL_WIDTHS, target=row.segmenter.target)),
 }  # fmt: skip
 
@@ -325,14 +331,14 @@ def get_recipe(name: str) -> Recipe:
 
 def name_of(row: Recipe) -> str:
     """The name of a recipe's row; of one that is no row, such as a shipped model that draws in another way than it was
-    trained with, the row that trains the same: data set, codecs, network and target, if possible size. Else the data set's
-    name."""
+    trained with, the row that trains the same: data set, codecs, network, process and target, if possible size. Else the
+    data set's name."""
 
     def essence(of: Recipe) -> tuple[object, ...]:
         setting = of.segmenter.member if isinstance(of.segmenter, Ensembled) else of.segmenter
         network = getattr(setting, "denoiser", getattr(setting, "network", None))
-        target = getattr(setting, "target", None)
-        return of.dataset, of.channels, type(setting), type(network), of.encoder, target, type(of.image_codec)
+        target, process = getattr(setting, "target", None), getattr(setting, "process", None)
+        return of.dataset, of.channels, type(setting), type(network), of.encoder, target, process, type(of.image_codec)
 
     exact = [name for name, other in RECIPES.items() if other == row]
     alike = [name for name, other in RECIPES.items() if essence(other) == essence(row)]

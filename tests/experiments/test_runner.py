@@ -86,6 +86,9 @@ def test_every_recipe_of_the_matrix_can_be_built_and_written(name):
         "ensemblediff",
         "segdiff",
         "medsegdiff",
+        "ensemblediff-x0",
+        "segdiff-x0",
+        "medsegdiff-x0",
         "prob-unet",
     } <= {row.name for row in rows}
     for row in rows:

@@ -20,6 +20,9 @@ _ENDINGS = {
     "ensemblediff": "baseline: diffusion on pixels, EnsembleDiff",
     "segdiff": "baseline: diffusion on pixels, SegDiff",
     "medsegdiff": "baseline: diffusion on pixels, MedSegDiff",
+    "ensemblediff-x0": "baseline: the same with x₀-prediction, which learns faster",
+    "segdiff-x0": "baseline: the same with x₀-prediction, which learns faster",
+    "medsegdiff-x0": "baseline: the same with x₀-prediction, which learns faster",
     "prob-unet": "baseline: Probabilistic U-Net",
 }
 
