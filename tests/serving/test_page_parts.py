@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +206,26 @@ def test_departures_are_told():
 
 
 # uploads -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask_it", [lambda store: store.held(), lambda store: store.sweep(time.time())])
+def test_folder_that_goes_while_the_store_is_read_is_no_error(tmp_path, monkeypatch, ask_it):
+    """A visit ends, and takes its folder along, while another upload counts what is held."""
+    for name in ("stays", "goes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.png").write_bytes(b"1234")
+    scandir = os.scandir
+
+    def gone(path):
+        if Path(path).name == "goes" and Path(path).exists():
+            (Path(path) / "image.png").unlink()
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    store = UploadStore(tmp_path, most=1000, each=2)
+    ask_it(store)
+    assert not (tmp_path / "goes").exists() and store.held() == 4
 
 
 def test_store_is_bounded_in_sum_and_per_client(tmp_path):

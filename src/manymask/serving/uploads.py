@@ -2,9 +2,10 @@
 
 import errno
 import json
+import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,15 @@ class UploadStore:
         self._owners: dict[Path, str] = {}
         self._lock = threading.Lock()
 
+    def _paths(self) -> Iterator[Path]:
+        """All that lies in the folder, the deepest first. A folder that goes meanwhile is left out, where `rglob` raises."""
+        for place, folders, files in os.walk(self.folder, topdown=False):
+            yield from (Path(place, name) for name in (*files, *folders))
+
     def held(self) -> int:
         """Bytes on the disk."""
         total = 0
-        for path in self.folder.rglob("*"):
+        for path in self._paths():
             with suppress(OSError):
                 total += path.stat().st_size if path.is_file() else 0
         return total
@@ -56,7 +62,7 @@ class UploadStore:
 
     def sweep(self, now: float) -> None:
         """Removes what has lain too long."""
-        for path in sorted(self.folder.rglob("*"), reverse=True):
+        for path in self._paths():
             with suppress(OSError):
                 if path.is_dir():
                     if now - path.stat().st_mtime > RESULT_KEPT:
