@@ -48,14 +48,14 @@ def learnt(run: Path) -> dict[str, Any]:
 
 
 def draw(runs: dict[str, dict[str, Any]], path: Path) -> None:
-    """A line for each run, its label at the end."""
+    """A line for each run."""
     with house_style():
         figure = new_figure(7.0, 4.2)
         axis = figure.subplots()
         for label, run in runs.items():
             axis.plot(run["minutes"], run["dice"], marker="o", markersize=3, label=label)
         axis.set(
-            xlabel="minutes of one core, codecs included", ylabel="Dice on validation", xlim=(0, None), ylim=(0, 1)
+            xlabel="minutes of training, codecs included", ylabel="Dice on validation", xlim=(0, None), ylim=(0, 1)
         )
         axis.legend(fontsize=7, loc="lower right")
         figure.tight_layout()

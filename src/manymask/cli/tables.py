@@ -20,9 +20,9 @@ _ENDINGS = {
     "ensemblediff": "baseline: diffusion on pixels, EnsembleDiff",
     "segdiff": "baseline: diffusion on pixels, SegDiff",
     "medsegdiff": "baseline: diffusion on pixels, MedSegDiff",
-    "ensemblediff-x0": "baseline: the same with x₀-prediction, which learns faster",
-    "segdiff-x0": "baseline: the same with x₀-prediction, which learns faster",
-    "medsegdiff-x0": "baseline: the same with x₀-prediction, which learns faster",
+    "ensemblediff-x0": "baseline: diffusion on pixels, EnsembleDiff with x₀-prediction",
+    "segdiff-x0": "baseline: diffusion on pixels, SegDiff with x₀-prediction",
+    "medsegdiff-x0": "baseline: diffusion on pixels, MedSegDiff with x₀-prediction",
     "prob-unet": "baseline: Probabilistic U-Net",
 }
 
