@@ -65,6 +65,8 @@ def draw(runs: dict[str, dict[str, Any]], path: Path) -> None:
 def main(options: Options) -> None:
     """Reads the runs, prints where each ended, and writes OUT.json and OUT.png."""
     folders = dict(each.partition("=")[::2] for each in options.runs)
+    if len(folders) < len(options.runs):
+        raise ConfigError("two runs have one label", parameter="runs")
     runs = {label: learnt(Path(folder)) for label, folder in folders.items()}
     if len({(run["data"], run["scheme"]) for run in runs.values()}) > 1:
         raise ConfigError("these runs learnt from different data, so their curves do not compare", parameter="runs")

@@ -24,6 +24,7 @@ from twin import Arm, arm_of, figures
 from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
 from manymask.diffusion.sampling import SamplingConfig
+from manymask.errors import ConfigError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.evaluation.outcomes import Outcomes
@@ -131,7 +132,12 @@ def described(trained: TrainedModel) -> dict[str, Any]:
 
 def main(options: Options) -> None:
     """Scores all of them, prints the table and writes OUT."""
-    model = load_model(options.model)
+    model, rivals = load_model(options.model), [load_model(folder) for folder in options.rivals]
+    names = [name_of(rival.recipe) for rival in rivals]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            "two rivals are of one recipe, and a row is named after it: score them apart", parameter="rivals"
+        )
     store = matched_store(model.recipe, Store(options.data))
     ids = evenly_spaced(held_out_cases(model, store, options.split, options.scheme), options.cases)
     groups = {case: store.groups[case] for case in ids}
@@ -142,8 +148,7 @@ def main(options: Options) -> None:
 
     latency = seconds(model, ids, options.samples, options)
     found: dict[str, Any] = {"model": described(model) | {"latency_s": latency, "scores": scores(ours)}, "rivals": {}}
-    for folder in options.rivals:
-        rival = load_model(folder)
+    for rival in rivals:
         held_out_cases(rival, matched_store(rival.recipe, Store(options.data)), options.split, options.scheme)
         for samples in passes(rival, options.samples, store.raters):
             name = f"{name_of(rival.recipe)}, {samples} " + ("answer" if samples == 1 else "answers")

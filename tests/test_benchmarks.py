@@ -163,6 +163,15 @@ def test_curves_of_different_data_are_not_drawn_together(trained_run, tmp_path, 
     monkeypatch.setattr(learning, "learnt", lambda run: {"data": next(seen), "scheme": ""})
     with pytest.raises(ConfigError, match="different data"):
         learning.main(learning.Options(("a=one", "b=two"), tmp_path / "learning"))
+    with pytest.raises(ConfigError, match="one label"):
+        learning.main(learning.Options(("a=one", "a=two"), tmp_path / "learning"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_rivals_row_takes_the_place_of_another(trained_run, store, tmp_path):
+    options = rivals.Options(trained_run, (trained_run, trained_run), store.folder, tmp_path / "rivals.json")
+    with pytest.raises(ConfigError, match="of one recipe"):
+        rivals.main(options)
     assert not list(tmp_path.iterdir())
 
 
