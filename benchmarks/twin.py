@@ -121,6 +121,11 @@ def figures(arms: Sequence[Arm], rows: np.ndarray) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+def known(found: dict[str, float]) -> dict[str, float]:
+    """Without what is no number: the AUROC where nothing failed, or everything."""
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
 def compared(ours: Sequence[Arm], theirs: Sequence[Arm]) -> dict[str, Any]:
     """Ours − theirs, figure by figure: the mean over seeds, and the 95 % interval over resampled groups."""
     groups = ours[0].groups
@@ -157,8 +162,8 @@ def main(options: Options) -> None:
         "steps": options.steps,
         "data": {"name": store.name, "hash": store.hash, "cases": len(everything)},
         "minutes": {name: [minutes(run) for run in each] for name, each in runs.items()},
-        "seeds": {label: [figures([arm], everything) for arm in each] for label, each in arms.items()},
-        "means": {label: figures(each, everything) for label, each in arms.items()},
+        "seeds": {label: [known(figures([arm], everything)) for arm in each] for label, each in arms.items()},
+        "means": {label: known(figures(each, everything)) for label, each in arms.items()},
         "ours_minus": {label: compared(arms["ours"], each) for label, each in arms.items() if label != "ours"},
         "git": git_revision(),
         "hardware": hardware(),

@@ -24,6 +24,7 @@ from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import changes
 import folds
 import fresh_sets
 import gpu
@@ -144,6 +145,30 @@ def test_rivals_are_scored_on_the_same_cases_and_paired():
         rivals.compared(ours, {"a": theirs["a"]}, {"a": "p", "b": "q"})
     one_rater = rivals.rows_of({"id": "a", "dice": 0.5, "brier": 0.1})
     assert one_rater == {"dice": 0.5, "brier": 0.1}
+
+
+def test_changes_share_codecs_and_are_held_against_the_main_recipe_seed_by_seed(
+    trained_run, recipe, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("manymask.experiments.matrix.RECIPES", {"tiny": recipe})
+    monkeypatch.setattr("manymask.experiments.matrix.get_recipe", {"tiny": recipe}.get)
+    options = changes.Options(
+        store.folder, "tiny", tmp_path / "found.json", ("training-dice", "training-ours"), runs=tmp_path / "runs",
+        codecs=trained_run, steps=2, seeds=2, samples=2, sampler_steps=1,
+    )  # fmt: skip
+    changes.main(options)
+    found = json.loads(options.out.read_text())
+    assert list(found["rows"]) == ["ours", "training-dice"], "what equals the main recipe is the main recipe"
+    ours, dice = found["rows"].values()
+    gaps = [b["brier"] - a["brier"] for a, b in zip(ours["seeds"], dice["seeds"], strict=True)]
+    assert [each["brier"] for each in dice["minus_main_by_seed"]] == pytest.approx(gaps)
+    assert dice["minus_main"]["brier"]["mean"] == pytest.approx(sum(gaps) / 2) and "minus_main" not in ours
+    assert found["protocol"]["split"] == "val" and found["protocol"]["cases"] == len(store.part("random", "val"))
+    weights = {(tmp_path / "runs" / f"{n}/mask-codec/model/codec.safetensors").read_bytes()
+               for n in ("ours-0", "ours-1", "training-dice-0", "training-dice-1")}  # fmt: skip
+    assert len(weights) == 1
+    with pytest.raises(ConfigError, match="loss-mse has other codecs"):
+        changes.main(replace(options, only=("loss-mse",)))
 
 
 def test_codecs_are_charged_to_a_model_before_its_first_validation(trained_run):

@@ -253,6 +253,27 @@ def _in_pixels(denoiser: Denoiser, process: GaussianDiffusion) -> Callable[[Reci
     return make
 
 
+def _ldseg(row: Recipe) -> Recipe:
+    """LDSeg's training (Zaman et al. 2025) of the row's network: mask codec and denoiser end to end, the decoded x̂₀ against
+    the mask."""
+    return replace(row, segmenter=replace(row.segmenter, train_mask_codec=True, dice_weight=0.2))  # type: ignore[arg-type]
+
+
+def _sdseg(row: Recipe) -> Recipe:
+    """SDSeg (Lin et al. 2024): ε and the one-step estimate of x₀ are learnt, the image codec's encoder is trained along, and
+    one step draws. β as Stable Diffusion begins and ends; LSegDiff (Vu Quoc et al. 2023) differs in its frozen encoder."""
+    process = GaussianDiffusion("epsilon", beta_start=8.5e-4, beta_end=0.012)
+    segmenter = LatentDiffusion(
+        ConcatUNet((32, 48, 64), 1),
+        process,
+        DDIM(1),
+        row.segmenter.target,
+        train_image_codec=True,
+        estimate_weight=1.0,
+    )
+    return replace(row, segmenter=segmenter)
+
+
 def _regions(row: Recipe) -> Recipe:
     """Trained on crops at native scale, each stretched to 8 bits: all grey values of a CT, no window."""
     return replace(row, margin=(128 - row.size) // 2, crop=True, stretch=True, window="values")
@@ -308,6 +329,8 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "imagenet-random-reader": lambda row: _random_rater(row, _plain(_imagenet(row))),
     **{name: _in_pixels(denoiser, GaussianDiffusion("epsilon")) for name, denoiser in _IN_PIXELS.items()},
     **{f"{name}-x0": _in_pixels(denoiser, GaussianDiffusion("x0")) for name, denoiser in _IN_PIXELS.items()},
+    "ldseg":        _ldseg,
+    "sdseg":        _sdseg,
     "prob-unet":    lambda row: replace(row, segmenter=ProbUNet(encoder_channels=_PIXEL_WIDTHS, target=row.segmenter.target)),
 }  # fmt: skip
 
@@ -336,8 +359,10 @@ def name_of(row: Recipe) -> str:
     def essence(of: Recipe) -> tuple[object, ...]:
         setting = of.segmenter.member if isinstance(of.segmenter, Ensembled) else of.segmenter
         network = getattr(setting, "denoiser", getattr(setting, "network", None))
-        target, process = getattr(setting, "target", None), getattr(setting, "process", None)
-        return of.dataset, of.channels, type(setting), type(network), of.encoder, target, process, type(of.image_codec)
+        trained = [
+            getattr(setting, name, None) for name in ("target", "process", "train_image_codec", "train_mask_codec")
+        ]
+        return of.dataset, of.channels, type(setting), type(network), of.encoder, trained, type(of.image_codec)
 
     exact = [name for name, other in RECIPES.items() if other == row]
     alike = [name for name, other in RECIPES.items() if essence(other) == essence(row)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from manymask.data.case import Batch
-from manymask.models.autoencoder import Autoencoder, Pixels
+from manymask.models.autoencoder import FOLLOWED, Autoencoder, Pixels
 from manymask.nn.losses import MSE, Dice, Focal, WeightedCE
 from manymask.nn.quantizers import FSQ, KL, VQ
 from manymask.rng import TrainingNoise
@@ -109,3 +109,27 @@ def test_decoding_with_snap_equals_reconstruction(quantized):
 def test_pixels_are_given_back():
     codec, x = Pixels(3).build(), torch.rand(2, 3, 8, 8)
     assert torch.allclose(codec.decode(codec.encode(x)), x, atol=1e-6) and codec.factor == 1
+
+
+def test_latents_that_are_trained_along_have_unit_moments_and_lead_the_kept_ones():
+    codec, b = perturb(replace(SMALL, quantized=False).build(), scale=0.3).train(), batch()
+    x = codec._subject(b)
+    raw = codec.raw_latent(x)
+    before = codec.std.clone()
+    z, loss = codec.encode_along(x)
+    assert torch.allclose(z.mean((0, 2, 3)), torch.zeros(codec.latent_channels), atol=1e-5)
+    assert torch.allclose(z.var((0, 2, 3), correction=0), torch.ones(codec.latent_channels), atol=1e-4)
+    own = raw.std((0, 2, 3), correction=0)[:, None, None]
+    assert torch.allclose(codec.std, before + FOLLOWED * (own - before))
+    assert torch.allclose(codec.mean, FOLLOWED * raw.mean((0, 2, 3))[:, None, None])
+    assert float(loss.detach()) == pytest.approx(float(codec.setting.loss(codec.decoder(raw), x).detach()))
+
+
+def test_smaller_latents_are_no_easier_to_predict():
+    """The loss of the standardised latents does not change with their scale, so that nothing is gained by shrinking it."""
+    codec, b = perturb(replace(SMALL, quantized=False).build(), scale=0.3).train(), batch()
+    x = codec._subject(b)
+    z, _ = codec.encode_along(x)
+    raw_latent = codec.raw_latent
+    codec.raw_latent = lambda y: 0.1 * raw_latent(y)
+    assert torch.allclose(codec.encode_along(x)[0], z, atol=1e-3)

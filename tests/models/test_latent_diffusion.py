@@ -155,3 +155,33 @@ def test_the_twin_has_the_encoder_of_its_row_and_nothing_else_of_it(name):
         built = twin.build("segmenter").network[0], row.build("segmenter").denoiser.pyramid[0]
     weights = [{k: v.shape for k, v in each.state_dict().items() if "lateral" not in k} for each in built]
     assert weights[0].items() >= weights[1].items()
+
+
+def test_end_to_end_all_of_the_mask_codec_learns_from_the_denoiser_and_nothing_of_the_image_codec():
+    model = build("end-to-end").train()
+    losses = model(batch())
+    assert set(losses) == {"loss", "denoising", "dice", "mask_codec"}
+    losses["loss"].backward()
+    learning = {name for name, p in model.mask_codec.named_parameters() if p.grad is not None and p.grad.any()}
+    parts = {name.split(".")[0] for name in learning}
+    assert parts == {"encoder", "decoder"} and all(p.grad is None for p in model.image_codec.parameters())
+
+
+def test_end_to_end_the_encoder_is_led_by_the_denoising_loss_too(monkeypatch):
+    """Where the codec's own loss is nothing, what is left is the gradient of predicting its latents."""
+    model = build("end-to-end").train()
+    model.setting = replace(model.setting, dice_weight=0.0)
+    along = model.mask_codec.encode_along
+    monkeypatch.setattr(model.mask_codec, "encode_along", lambda x: (along(x)[0], torch.tensor(0.0)))
+    model(batch())["loss"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.mask_codec.encoder.parameters())
+    assert not any(p.grad is not None and p.grad.any() for p in model.mask_codec.decoder.parameters())
+
+
+@pytest.mark.parametrize("change", [{"mask_codec": Pixels(1), "image_codec": Pixels(1)}, {"quantized": True}])
+def test_codec_that_cannot_be_trained_along_is_refused(change):
+    recipe = replace(tiny_recipe(), segmenter=replace(SEGMENTERS["concat-epsilon"], train_mask_codec=True))
+    if "quantized" in change:
+        change = {"mask_codec": replace(recipe.mask_codec, quantized=True)}
+    with pytest.raises(ConfigError, match="train_mask_codec: needs a mask codec with continuous latents"):
+        replace(recipe, **change).build("segmenter")

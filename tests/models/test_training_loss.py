@@ -4,6 +4,8 @@ On the pixels themselves z_0 is 2 · mask − 1 and the condition 2 · image −
 image, mask, time or noise level changes the loss.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -78,6 +80,34 @@ def test_denoising_loss_is_the_mean_square_over_matching_rows(prediction):
         squares.append(float((z_image - target).square().mean()))
     assert float(found["denoising"]) == pytest.approx(sum(squares) / len(squares), rel=1e-5)
     assert float(found["loss"]) == pytest.approx(float(found["denoising"]))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+def test_min_snr_weighs_the_error_of_x0_alike_whatever_is_predicted(prediction):
+    """Each row's loss is min(SNR, 5) times its square error of x₀, here of the x₀ that the answer stands for."""
+    b, model = batch(), segmenter(prediction)
+    model.setting = replace(model.setting, process=GaussianDiffusion(prediction, min_snr=5.0))
+    found = model(b)
+    t, epsilon = drawn(model.setting.process)
+    losses = []
+    for k, (z_image, z0) in enumerate(rows(b)):
+        a, s = model.setting.process.alpha_sigma(int(t[k]))
+        z = a * z0 + s * epsilon[k]
+        guess = {"epsilon": (z - s * z_image) / a, "x0": z_image, "v": a * z - s * z_image}[prediction]
+        losses.append(min(a**2 / s**2, 5.0) * float((guess - z0).square().mean()))
+    assert float(found["denoising"]) == pytest.approx(sum(losses) / len(losses), rel=1e-3)
+
+
+def test_estimate_term_is_the_mean_absolute_error_of_x0_over_all_levels():
+    b, model = batch(), segmenter("v", estimate_weight=0.4)
+    found = model(b)
+    t, epsilon = drawn(model.setting.process)
+    errors = []
+    for k, (z_image, z0) in enumerate(rows(b)):
+        a, s = model.setting.process.alpha_sigma(int(t[k]))
+        errors.append(float((a * (a * z0 + s * epsilon[k]) - s * z_image - z0).abs().mean()))
+    assert float(found["estimate"]) == pytest.approx(0.4 * sum(errors) / len(errors), rel=1e-4)
+    assert float(found["loss"]) == pytest.approx(float(found["denoising"] + found["estimate"]), rel=1e-5)
 
 
 def test_denoiser_gets_every_noisy_mask_with_its_time_and_its_own_image():

@@ -26,12 +26,15 @@ class GaussianDiffusion:
         steps: T.
         beta_start: β_1.
         beta_end: β_T.
+        min_snr: cap of the loss weights by signal-to-noise ratio (Min-SNR-γ, Hang et al. 2023); None weights all times
+            alike.
     """
 
     prediction: Literal["epsilon", "x0", "v"] = "epsilon"
     steps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    min_snr: float | None = None
 
     @property
     def t_max(self) -> int:
@@ -103,6 +106,25 @@ class GaussianDiffusion:
             return z0
         signal, sigma = self._scales(t, z0)
         return signal * epsilon - sigma * z0
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """The weight of the square error at each time.
+
+        With `min_snr` it is that of an error of x₀ of min(SNR, `min_snr`), SNR = γ / (1 − γ), whatever is predicted: an
+        error of ε is one of x₀ times √SNR, one of v times √(SNR + 1).
+
+        Args:
+            t: times (B,) int64.
+
+        Returns:
+            (B,), float32.
+        """
+        if self.min_snr is None:
+            return torch.ones(t.shape, device=t.device)
+        signal, sigma = self._scales(t, torch.ones(len(t), device=t.device))
+        snr = (signal / sigma).square()
+        per_unit = {"epsilon": snr, "x0": torch.ones_like(snr), "v": snr + 1}[self.prediction]
+        return snr.clamp(max=self.min_snr) / per_unit
 
     def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Invert Eq. 3 for whatever the network did not predict.
@@ -184,6 +206,10 @@ class RectifiedFlow:
     def target(self, z0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
         """ε − z_0 (B, c, h, w), at any time."""
         return epsilon - z0
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """1 at each of the times t (B,)."""
+        return torch.ones(t.shape, device=t.device)
 
     def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """ẑ_0 = z_t − t v and ε̂ = z_t + (1 − t) v.

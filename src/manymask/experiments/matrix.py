@@ -41,6 +41,8 @@ MODELS: tuple[tuple[str, str, str], ...] = (
     ("ensemblediff-x0", "EnsembleDiff, x₀-prediction", "-ensemblediff-x0"),
     ("segdiff-x0", "SegDiff, x₀-prediction", "-segdiff-x0"),
     ("medsegdiff-x0", "MedSegDiff, x₀-prediction", "-medsegdiff-x0"),
+    ("ldseg", "manymask, mask codec trained along (LDSeg)", "-ldseg"),
+    ("sdseg", "SDSeg, one step", "-sdseg"),
     ("prob-unet", "Probabilistic U-Net", "-prob-unet"),
     ("twin", "the same encoder with a plain mask head", "-twin"),
     ("random-reader", "ResUNet, one rater at random, cross-entropy", "-random-reader"),
@@ -110,6 +112,9 @@ ABLATIONS: tuple[tuple[str, str, str, Change], ...] = (
     ("training", "training-ours", "as it is", _segmenter()),
     ("training", "training-dice", "a Dice term of 0.2 on the decoded x̂₀", _segmenter(dice_weight=0.2)),
     ("training", "training-levels", "one noise level an image, not four", _segmenter(noise_levels_per_image=1)),
+    ("training", "training-min-snr", "Min-SNR weights, γ = 5", _segmenter(process=GaussianDiffusion("x0", min_snr=5.0))),
+    ("training", "training-estimate", "the mean absolute error of x̂₀ as well", _segmenter(estimate_weight=1.0)),
+    ("training", "training-end-to-end", "the mask codec trained along", _segmenter(train_mask_codec=True)),
     ("training", "training-flips", "flips and quarter turns alone", lambda row: replace(row, augment=Augment(dihedral=True))),
     ("target", "target-consensus", "the raters' consensus", _segmenter(target="consensus")),
     ("target", "target-reader", "one rater at random", _segmenter(target="rater")),
@@ -208,9 +213,11 @@ def minutes(row: Recipe, stage: Stage, budget: float | None) -> float | None:
 
 
 def sampling_of(row: Recipe, steps: int) -> SamplingConfig:
-    """How a model is scored: the image as it is; DDIM, for a flow Euler (the same steps); no sampler where it has none."""
+    """How a model is scored: the image as it is; DDIM, for a flow Euler (the same steps); no sampler where it has none. What
+    was made to draw in one step does."""
     if not isinstance(row.segmenter, LatentDiffusion):
         return SamplingConfig()
+    steps = 1 if row.segmenter.sampler.steps == 1 else steps
     sampler = Euler(steps) if isinstance(row.segmenter.process, RectifiedFlow) else DDIM(steps)
     return SamplingConfig(sampler, orientations=1)
 

@@ -22,6 +22,8 @@ from manymask.nn.quantizers import VQ, Bottleneck
 
 Subject = Literal["image", "mask"]
 
+FOLLOWED = 0.01  # share of a batch in the moments of latents that are trained along
+
 
 class Coder(Protocol):
     """What a segmenter needs of a codec.
@@ -175,6 +177,26 @@ class Codec(TrainableModel):
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] → standardised latents (B, c, H/f, W/f), float32."""
         return (self.raw_latent(x) - self.mean) / self.std
+
+    def encode_along(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode while encoder and decoder are trained along with the segmenter (LDSeg, Zaman et al. 2025).
+
+        Latents are standardised by their own moments, with gradient: else the encoder would make them easy to predict by
+        making them small. `mean` and `std` follow those moments.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+
+        Returns:
+            Standardised latents (B, c, H/f, W/f), float32, and the loss of their reconstruction, a scalar.
+        """
+        raw = self.raw_latent(x)
+        variance, mean = torch.var_mean(raw, dim=(0, 2, 3), correction=0)
+        std = variance.clamp(min=1e-8).sqrt()[:, None, None]
+        with torch.no_grad():
+            self.mean.lerp_(mean[:, None, None], FOLLOWED)
+            self.std.lerp_(std, FOLLOWED)
+        return (raw - mean[:, None, None]) / std, self.setting.loss(self.decoder(raw).float(), x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Standardised latents (B, c, h, w) → (B, C, f·h, f·w) in [0, 1] (Eq. 13)."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from manymask.data.case import Batch
@@ -14,12 +13,13 @@ from manymask.diffusion.process import GaussianDiffusion, Process, stratified
 from manymask.diffusion.samplers import DDIM, Denoise, NoiseSource, Sampler, check_fit
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
-from manymask.models.autoencoder import CodecSetting
+from manymask.models.autoencoder import Codec, CodecSetting
 from manymask.models.auxiliary import AuxiliaryHead
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
-from manymask.models.presence import Presence, mean_marked_mask, mean_over_marked
+from manymask.models.noisy_latents import NoisyLatents
+from manymask.models.presence import Presence, mean_marked_mask
 from manymask.models.sample_noise import noise_of
 from manymask.nn.losses import Loss
 from manymask.rng import strata
@@ -39,7 +39,10 @@ class LatentDiffusion:
         noise_levels_per_image: (t, ε) pairs per image and step; the image is encoded once and shared. With
             `target="rater"`, each level is paired with a different rater.
         train_image_codec: whether the image encoder, which starts from the codec, is trained too.
+        train_mask_codec: whether the mask codec, which starts from its own stage, is trained too: encoder, decoder and
+            denoiser end to end (LDSeg). Its latents must be continuous.
         dice_weight: weight of a Dice loss on the decoded x̂₀, which favours one mask over the mean of many.
+        estimate_weight: weight of the mean absolute error of x̂₀, with which one step draws (SDSeg, Lin et al. 2024).
         presence: whether p(anything is marked) is learnt separately. The diffusion then learns marked masks only, and
             stratified draws decide which samples are empty (see `presence.py`).
         auxiliary: loss of an auxiliary mask head on the image features, whose prediction the denoiser receives (see
@@ -58,7 +61,9 @@ class LatentDiffusion:
     target: Target = "consensus"
     noise_levels_per_image: int = 1
     train_image_codec: bool = False
+    train_mask_codec: bool = False
     dice_weight: float = 0.0
+    estimate_weight: float = 0.0
     presence: bool = False
     auxiliary: Loss | None = None
     auxiliary_weight: float = 1.0
@@ -78,15 +83,6 @@ class LatentDiffusion:
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "DiffusionSegmenter":
         """The untrained segmenter of images with so many channels."""
         return DiffusionSegmenter(self, channels, image_codec, mask_codec)
-
-
-@dataclass(frozen=True)
-class _NoisyLatents:
-    """A training step's latents: k noise levels of each image, image by image, (B · k, c, h, w)."""
-
-    z: Tensor
-    t: Tensor
-    target: Tensor
 
 
 class DiffusionSegmenter(MaskSampler):
@@ -133,6 +129,11 @@ class DiffusionSegmenter(MaskSampler):
         self.image_codec.requires_grad_(False)
         if setting.train_image_codec and hasattr(self.image_codec, "encoder"):
             self.image_codec.encoder.requires_grad_(True)
+        if setting.train_mask_codec:
+            if not isinstance(self.mask_codec, Codec) or self.mask_codec.setting.quantized:
+                raise ConfigError("train_mask_codec: needs a mask codec with continuous latents (quantized: false)")
+            self.mask_codec.encoder.requires_grad_(True)
+            self.mask_codec.decoder.requires_grad_(True)
         self.drawing_kept = False
 
     def keep_drawing(self) -> None:
@@ -171,16 +172,21 @@ class DiffusionSegmenter(MaskSampler):
         per_image = len(masks) // len(batch.image)  # masks of each image: 1, or one per noise level
         hidden = batch.noise.uniform(len(batch.image)) < setting.condition_dropout if self.null else None
         condition, logits = self._encode(batch.image, hidden)
-        noisy = self._noisy_latents(batch, masks)
-        output = self._network(
-            noisy.z, noisy.t, [c.repeat_interleave(setting.noise_levels_per_image, dim=0) for c in condition]
-        )
+        levels = setting.noise_levels_per_image
+        z0, reconstruction = self._latents(masks)
+        z0 = z0.repeat_interleave(levels // per_image, dim=0)
+        noisy = NoisyLatents.draw(setting.process, z0, levels, batch.noise)
+        output = self._network(noisy.z, noisy.t, [c.repeat_interleave(levels, dim=0) for c in condition])
         marked = self._marked(masks)
-        terms = {"denoising": self._denoising_loss(output, noisy, marked)}
+        terms = {"denoising": noisy.denoising_loss(output, marked)}
         if setting.dice_weight:
-            terms["dice"] = setting.dice_weight * self._dice_loss(
-                output, noisy, masks[::per_image], marked[::per_image]
-            )
+            first = slice(None, None, per_image)
+            dice = noisy.dice_loss(output, self.mask_codec.decode, masks[first], marked[first])
+            terms["dice"] = setting.dice_weight * dice
+        if setting.estimate_weight:
+            terms["estimate"] = setting.estimate_weight * noisy.estimate_loss(output, marked)
+        if reconstruction is not None:
+            terms["mask_codec"] = reconstruction
         if logits is not None:
             terms["auxiliary"] = setting.auxiliary_weight * self._auxiliary_loss(logits, masks, marked)
         if self.presence is not None:
@@ -212,16 +218,12 @@ class DiffusionSegmenter(MaskSampler):
             read_by = None if read_by is None else read_by.repeat_interleave(levels, dim=0)
         return training_target(masks, target, choice, read_by)
 
-    def _noisy_latents(self, batch: Batch, masks: Tensor) -> _NoisyLatents:
-        setting = self.setting
-        images = len(batch.image)
-        repeats = setting.noise_levels_per_image * images // len(masks)
+    def _latents(self, masks: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The latents of masks and, if the mask codec is trained too, the loss of its reconstruction."""
+        if self.setting.train_mask_codec:
+            return self.mask_codec.encode_along(masks)  # type: ignore[operator]
         with torch.no_grad():
-            z0 = self.mask_codec.encode(masks).repeat_interleave(repeats, dim=0)
-        t = setting.process.draw_times(batch.noise, images, setting.noise_levels_per_image).to(z0.device)
-        epsilon = batch.noise.normal(*z0.shape).to(z0)
-        z = setting.process.add_noise(z0, epsilon, t)
-        return _NoisyLatents(z, t, setting.process.target(z0, epsilon, t))
+            return self.mask_codec.encode(masks), None
 
     def _network(self, z: Tensor, t: Tensor, condition: list[Tensor]) -> Tensor:
         """The denoiser's raw output, float32, at times t (B,) of the process."""
@@ -234,26 +236,12 @@ class DiffusionSegmenter(MaskSampler):
             return torch.ones(len(masks), dtype=torch.bool, device=masks.device)
         return masks.flatten(1).any(dim=1)
 
-    def _denoising_loss(self, output: Tensor, noisy: _NoisyLatents, marked: Tensor) -> Tensor:
-        errors = F.mse_loss(output, noisy.target, reduction="none").mean(dim=(1, 2, 3))
-        return mean_over_marked(errors, marked.repeat_interleave(len(errors) // len(marked)))
-
-    def _dice_loss(self, output: Tensor, noisy: _NoisyLatents, masks: Tensor, marked: Tensor) -> Tensor:
-        """Dice loss on one noise level per image, since decoding is expensive."""
-        from monai.losses import DiceLoss
-
-        k = self.setting.noise_levels_per_image
-        z0, _ = self.setting.process.to_x0_eps(output[::k], noisy.z[::k], noisy.t[::k])
-        drawn = self.mask_codec.decode(z0)
-        overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")(drawn, masks).flatten()
-        return mean_over_marked(overlap, marked)
-
     def _auxiliary_loss(self, logits: Tensor, masks: Tensor, marked: Tensor) -> Tensor:
         """Against the mean of each image's marked masks, or nothing if none is marked."""
         assert self.setting.auxiliary is not None
         return self.setting.auxiliary(logits.float(), mean_marked_mask(masks, marked, len(logits)))
 
-    def _classifier_loss(self, noisy: _NoisyLatents, image: Tensor) -> Tensor:
+    def _classifier_loss(self, noisy: NoisyLatents, image: Tensor) -> Tensor:
         assert self.classifier is not None
         k = self.setting.noise_levels_per_image
         time_input = self.setting.process.time_input(noisy.t)[::k]
