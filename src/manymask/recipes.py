@@ -253,19 +253,23 @@ def _in_pixels(denoiser: Denoiser, process: GaussianDiffusion) -> Callable[[Reci
     return make
 
 
+# begins and ends as Stable Diffusion's, so that x̂₀ of the noisiest ε is off by 25 times its error, not 157
+_STABLE = GaussianDiffusion("epsilon", beta_start=8.5e-4, beta_end=0.012)
+
+
 def _ldseg(row: Recipe) -> Recipe:
-    """LDSeg's training (Zaman et al. 2025) of the row's network: mask codec and denoiser end to end, the decoded x̂₀ against
-    the mask."""
-    return replace(row, segmenter=replace(row.segmenter, train_mask_codec=True, dice_weight=0.2))  # type: ignore[arg-type]
+    """LDSeg's training (Zaman et al. 2025) of the row's network: mask codec and denoiser end to end, ε, and the decoded x̂₀
+    against the mask."""
+    along = replace(row.segmenter, process=_STABLE, train_mask_codec=True, dice_weight=0.2)  # type: ignore[arg-type]
+    return replace(row, segmenter=along)
 
 
 def _sdseg(row: Recipe) -> Recipe:
     """SDSeg (Lin et al. 2024): ε and the one-step estimate of x₀ are learnt, the image codec's encoder is trained along, and
     one step draws. β as Stable Diffusion begins and ends; LSegDiff (Vu Quoc et al. 2023) differs in its frozen encoder."""
-    process = GaussianDiffusion("epsilon", beta_start=8.5e-4, beta_end=0.012)
     segmenter = LatentDiffusion(
         ConcatUNet((32, 48, 64), 1),
-        process,
+        _STABLE,
         DDIM(1),
         row.segmenter.target,
         train_image_codec=True,

@@ -23,6 +23,8 @@ _ENDINGS = {
     "ensemblediff-x0": "baseline: diffusion on pixels, EnsembleDiff with x₀-prediction",
     "segdiff-x0": "baseline: diffusion on pixels, SegDiff with x₀-prediction",
     "medsegdiff-x0": "baseline: diffusion on pixels, MedSegDiff with x₀-prediction",
+    "ldseg": "as LDSeg: mask codec and denoiser end to end, ε",
+    "sdseg": "as SDSeg: drawn in one step",
     "prob-unet": "baseline: Probabilistic U-Net",
 }
 

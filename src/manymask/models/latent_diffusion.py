@@ -40,7 +40,8 @@ class LatentDiffusion:
             `target="rater"`, each level is paired with a different rater.
         train_image_codec: whether the image encoder, which starts from the codec, is trained too.
         train_mask_codec: whether the mask codec, which starts from its own stage, is trained too: encoder, decoder and
-            denoiser end to end (LDSeg). Its latents must be continuous.
+            denoiser end to end (LDSeg). Its latents must be continuous. With x₀-prediction they soon show through any
+            noise, and the denoiser no longer needs the image (docs/results/changes).
         dice_weight: weight of a Dice loss on the decoded x̂₀, which favours one mask over the mean of many.
         estimate_weight: weight of the mean absolute error of x̂₀, with which one step draws (SDSeg, Lin et al. 2024).
         presence: whether p(anything is marked) is learnt separately. The diffusion then learns marked masks only, and
