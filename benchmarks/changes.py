@@ -9,25 +9,18 @@ Differences are row − main recipe, of means over the seeds, with 95 % bootstra
 each seed stands beside, since an interval over cases says nothing of another training. Interrupted, the same command goes on.
 """
 
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from twin import Arm, arm_of, compared, figures, known, minutes
+from twin import Arm, compared, figures, known, minutes, scored, segmenter, trained_codecs
 
-from manymask import api
 from manymask.data.store import Store
 from manymask.errors import ConfigError
-from manymask.evaluation.evaluator import EvalConfig, evaluate
-from manymask.evaluation.held_out import held_out_cases, matched_store
-from manymask.evaluation.outcomes import Outcomes
-from manymask.experiments.matrix import MAIN, Variant, matrix, sampling_of, selected
-from manymask.hub.model_folder import load_model
+from manymask.experiments.matrix import MAIN, Variant, matrix, selected
 from manymask.io.atomic import write_json
-from manymask.recipes import CODECS, Stage
 from manymask.runtime import git_revision, hardware
 
 
@@ -63,38 +56,6 @@ def compared_rows(options: Options) -> list[Variant]:
     return [main, *changed]
 
 
-def trained_codecs(main: Variant, options: Options) -> Path:
-    """The run folder of both codecs."""
-    run = options.codecs or options.runs / "codecs"
-    for stage in CODECS:
-        if not (run / stage / "model").exists():
-            api.train(
-                main.recipe, options.data, run, stage=stage, max_minutes=options.codec_minutes, scheme=options.scheme
-            )
-    return run
-
-
-def trained(row: Variant, seed: int, codecs: Path, options: Options) -> Path:
-    """The run folder of a segmenter of so many steps, of which the last weights are kept."""
-    run = options.runs / f"{row.run_id}-{seed}"
-    training = replace(row.recipe.training, seed=seed, steps=options.steps, validate_every=options.steps)
-    if not (run / Stage.SEGMENTER / "model").exists():
-        for stage in CODECS:
-            shutil.copytree(codecs / stage / "model", run / stage / "model", dirs_exist_ok=True)
-        recipe = replace(row.recipe, training=training)
-        api.train(recipe, options.data, run, stage=Stage.SEGMENTER, scheme=options.scheme)
-    return run
-
-
-def scored(run: Path, options: Options) -> Arm:
-    """All validation cases as its masks show them."""
-    model = load_model(run)
-    store, seen = matched_store(model.recipe, Store(options.data)), Outcomes()
-    protocol = EvalConfig(options.samples, 1, sampling=sampling_of(model.recipe, options.sampler_steps))
-    found = evaluate(model.model, store, held_out_cases(model, store, "val", options.scheme), protocol, outcomes=seen)
-    return arm_of(found.cases, seen)
-
-
 def described(row: Variant, arms: list[Arm], main: list[Arm], runs: list[Path]) -> dict[str, Any]:
     """Its figures of every seed, and its differences from the main recipe."""
     every = np.arange(len(arms[0].groups))
@@ -113,17 +74,26 @@ def described(row: Variant, arms: list[Arm], main: list[Arm], runs: list[Path]) 
 
 def main(options: Options) -> None:
     """Trains and scores all of them, prints the table and writes OUT."""
-    rows = compared_rows(options)
-    codecs = trained_codecs(rows[0], options)
-    runs = {row.name: [trained(row, seed, codecs, options) for seed in range(options.seeds)] for row in rows}
-    arms = {row.name: [scored(run, options) for run in runs[row.name]] for row in rows}
-    store = Store(options.data)
+    rows, data, scheme = compared_rows(options), options.data, options.scheme
+    folder = options.codecs or options.runs / "codecs"
+    codecs = trained_codecs(rows[0].recipe, data, folder, options.codec_minutes, scheme)
+
+    def trained(row: Variant, seed: int) -> Path:
+        run = options.runs / f"{row.run_id}-{seed}"
+        return segmenter(row.recipe, seed, options.steps, codecs, data, run, scheme)
+
+    def arm(run: Path) -> Arm:
+        return scored(run, options.samples, data, "val", scheme, options.sampler_steps)
+
+    runs = {row.name: [trained(row, seed) for seed in range(options.seeds)] for row in rows}
+    arms = {row.name: [arm(run) for run in runs[row.name]] for row in rows}
+    store = Store(data)
     found = {
         "recipe": options.recipe,
         "rows": {row.name: described(row, arms[row.name], arms[MAIN], runs[row.name]) for row in rows},
         "protocol": {"steps": options.steps, "seeds": options.seeds, "size": options.size, "samples": options.samples,
                      "sampler_steps": options.sampler_steps, "split": "val", "cases": len(arms[MAIN][0].groups)},
-        "data": {"name": store.name, "hash": store.hash, "scheme": options.scheme or store.default_scheme},
+        "data": {"name": store.name, "hash": store.hash, "scheme": scheme or store.default_scheme},
         "git": git_revision(),
         "hardware": hardware(),
     }  # fmt: skip

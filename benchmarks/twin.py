@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -22,16 +22,20 @@ from manymask.calibration.confidence import PixelCounts
 from manymask.calibration.evidence import NAMES
 from manymask.calibration.quality import FAILURE
 from manymask.data.store import Store
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.promises import reliability
+from manymask.experiments.matrix import sampling_of
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
 from manymask.metrics import auroc, resamples
 from manymask.recipes import CODECS, Recipe, Stage, get_recipe
 from manymask.runtime import git_revision, hardware
 from manymask.training.checkpoint import progress_of
+
+Split = Literal["val", "test"]
 
 
 @dataclass(frozen=True)
@@ -60,34 +64,35 @@ class Arm:
     doubt: list[PixelCounts]
 
 
-def trained_codecs(row: Recipe, options: Options) -> Path:
-    """The run folder of both codecs."""
-    run = options.runs / "codecs"
+def trained_codecs(row: Recipe, data: Path, run: Path, codec_minutes: float, scheme: str | None = None) -> Path:
+    """The run folder of both codecs, trained where they are missing."""
     for stage in CODECS:
         if not (run / stage / "model").exists():
-            api.train(row, options.data, run, stage=stage, max_minutes=options.codec_minutes)
+            api.train(row, data, run, stage=stage, max_minutes=codec_minutes, scheme=scheme)
     return run
 
 
-def segmenter(name: str, seed: int, codecs: Path, options: Options) -> Path:
-    """The run folder of a segmenter of so many steps."""
-    row, run = get_recipe(name), options.runs / f"{name}-{seed}"
-    steps = replace(row.training, seed=seed, steps=options.steps, validate_every=options.steps)
+def segmenter(
+    row: Recipe, seed: int, steps: int, codecs: Path | None, data: Path, run: Path, scheme: str | None = None
+) -> Path:
+    """The run folder of a segmenter of so many steps, of which the last weights are kept; of no codecs if they are None."""
+    training = replace(row.training, seed=seed, steps=steps, validate_every=steps)
     if not (run / Stage.SEGMENTER / "model").exists():
-        for stage in CODECS if name == options.recipe else ():
+        for stage in CODECS if codecs else ():
             shutil.copytree(codecs / stage / "model", run / stage / "model", dirs_exist_ok=True)
-        api.train(replace(row, training=steps), options.data, run, stage=Stage.SEGMENTER)
+        api.train(replace(row, training=training), data, run, stage=Stage.SEGMENTER, scheme=scheme)
     return run
 
 
-def scored(run: Path, samples: int, options: Options) -> Arm:
-    """The test part as the masks show it."""
+def scored(
+    run: Path, samples: int, data: Path, split: Split = "test", scheme: str | None = None, steps: int | None = None
+) -> Arm:
+    """A part as the masks show it: as the recipe draws, or in so many steps on the image as it is."""
     trained = load_model(run)
-    store = matched_store(trained.recipe, Store(options.data))
-    seen = Outcomes()
-    found = evaluate(
-        trained.model, store, held_out_cases(trained, store, "test"), EvalConfig(samples, 1), outcomes=seen
-    )
+    store = matched_store(trained.recipe, Store(data))
+    sampling = SamplingConfig() if steps is None else sampling_of(trained.recipe, steps)
+    ids, seen = held_out_cases(trained, store, split, scheme), Outcomes()
+    found = evaluate(trained.model, store, ids, EvalConfig(samples, 1, sampling=sampling), outcomes=seen)
     return arm_of(found.cases, seen)
 
 
@@ -144,17 +149,22 @@ def compared(ours: Sequence[Arm], theirs: Sequence[Arm]) -> dict[str, Any]:
 def main(options: Options) -> None:
     """Trains and scores all of them, prints the table and writes OUT/twin.json."""
     row, twin = get_recipe(options.recipe), f"{options.recipe}-twin"
-    codecs = trained_codecs(row, options)
-    runs = {
-        name: [segmenter(name, seed, codecs, options) for seed in range(options.seeds)]
-        for name in (options.recipe, twin)
-    }
+    codecs = trained_codecs(row, options.data, options.runs / "codecs", options.codec_minutes)
+
+    def trained(name: str, seed: int) -> Path:
+        own = codecs if name == options.recipe else None
+        run = options.runs / f"{name}-{seed}"
+        return segmenter(get_recipe(name), seed, options.steps, own, options.data, run)
+
+    runs = {name: [trained(name, seed) for seed in range(options.seeds)] for name in (options.recipe, twin)}
     passes = {
         "ours": (options.recipe, options.samples),
         "twin": (twin, 1),
         f"twin, {options.samples} views": (twin, options.samples),
     }
-    arms = {label: [scored(run, samples, options) for run in runs[name]] for label, (name, samples) in passes.items()}
+    arms = {
+        label: [scored(run, samples, options.data) for run in runs[name]] for label, (name, samples) in passes.items()
+    }
     store = Store(options.data)
     everything = np.arange(len(arms["ours"][0].groups))
     found = {

@@ -16,9 +16,10 @@ from manymask.diffusion.samplers import DDIM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.evaluation.promises import kept_promises
+from manymask.experiments.matrix import sampling_of
 from manymask.hub.model_folder import load_model
 from manymask.hub.provenance import Provenance
-from manymask.recipes import CODECS, Stage
+from manymask.recipes import CODECS, RECIPES, Stage, name_of
 from manymask.training.checkpoint import progress_of
 from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
@@ -206,6 +207,17 @@ def test_rivals_of_one_table_draw_alike(trained_run, tmp_path):
     options = rivals.Options(trained_run, (), tmp_path, tmp_path)
     assert rivals.sampling(model, options) == SamplingConfig()
     assert rivals.sampling(model, replace(options, steps=7)) == SamplingConfig(DDIM(7), orientations=1)
+
+
+def test_what_was_made_to_draw_in_one_step_is_scored_in_one():
+    one, many = (sampling_of(RECIPES[f"cvc_clinicdb-{name}"], 20) for name in ("sdseg", "ldseg"))
+    assert (one, many) == (SamplingConfig(DDIM(1), orientations=1), SamplingConfig(DDIM(20), orientations=1))
+
+
+@pytest.mark.parametrize("name", ["cvc_clinicdb-sdseg", "cvc_clinicdb-ldseg"])
+def test_row_is_named_after_its_recipe_however_it_draws(name):
+    row = RECIPES[name]
+    assert name_of(replace(row, segmenter=replace(row.segmenter, sampler=DDIM(3)))) == name
 
 
 def test_crops_lie_in_slices_four_times_as_small():

@@ -363,10 +363,8 @@ def name_of(row: Recipe) -> str:
     def essence(of: Recipe) -> tuple[object, ...]:
         setting = of.segmenter.member if isinstance(of.segmenter, Ensembled) else of.segmenter
         network = getattr(setting, "denoiser", getattr(setting, "network", None))
-        trained = [
-            getattr(setting, name, None) for name in ("target", "process", "train_image_codec", "train_mask_codec")
-        ]
-        return of.dataset, of.channels, type(setting), type(network), of.encoder, trained, type(of.image_codec)
+        learnt = [getattr(setting, x, None) for x in ("target", "process", "train_image_codec", "train_mask_codec")]
+        return of.dataset, of.channels, type(setting), type(network), of.encoder, learnt, type(of.image_codec)
 
     exact = [name for name, other in RECIPES.items() if other == row]
     alike = [name for name, other in RECIPES.items() if essence(other) == essence(row)]
