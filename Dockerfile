@@ -3,6 +3,7 @@
 #
 #   docker build -t manymask .
 #   docker build -t manymask:cuda --build-arg TORCH_BUILD=cu130 .       # a build that PyTorch offers for this release
+#   docker build -t manymask --build-arg REVISION="$(git rev-parse --short=12 HEAD)" .     # named in what it writes
 #   docker run --read-only --tmpfs /tmp -p 127.0.0.1:7860:7860 manymask
 #   docker run --read-only --tmpfs /tmp -v "$PWD:/data" --user "$(id -u)" manymask segment scans --out masks --model isic2018
 
@@ -22,7 +23,8 @@ FROM python:3.11-slim-bookworm
 COPY --from=build /opt/manymask /opt/manymask
 RUN useradd --uid 10001 --no-create-home manymask && install -d -o manymask /data
 USER 10001
-ENV PATH=/opt/manymask/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1
+ARG REVISION=
+ENV PATH=/opt/manymask/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MANYMASK_REVISION=$REVISION
 WORKDIR /data
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

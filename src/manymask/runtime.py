@@ -75,8 +75,11 @@ def usable_device(name: str) -> str:
 
 @cache
 def git_revision() -> str:
-    """The revision of the code, with `+` if it was changed since; empty outside a checkout. Asked once: what a process writes
-    into its checkout is no change of the code that it runs."""
+    """The revision of the code: what MANYMASK_REVISION says, as in a container, else that of the checkout, with `+` if it was
+    changed since; empty without either. Asked once: what a process writes into its checkout is no change of the code that
+    it runs."""
+    if named := os.environ.get("MANYMASK_REVISION"):
+        return named
     here = Path(__file__).parent
     try:
         ask = partial(subprocess.run, cwd=here, capture_output=True, text=True, timeout=10, check=True)

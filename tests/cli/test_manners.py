@@ -126,6 +126,11 @@ def test_help_is_the_same_at_every_call_and_by_every_name():
     assert len(verb) == 1 and "ddim,ddpm,dpm-solver,euler,heun,plms" in verb.pop()
 
 
+def test_a_container_tells_the_revision_that_it_was_built_from(monkeypatch):
+    monkeypatch.setenv("MANYMASK_REVISION", "0123456789ab")
+    assert runtime.git_revision.__wrapped__() == "0123456789ab"
+
+
 def test_version_names_revision_torch_and_device(monkeypatch, capsys):
     for word in ("version", "--version"):
         assert run(monkeypatch, word) == 0
