@@ -25,6 +25,7 @@ from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import best_cut
 import changes
 import folds
 import fresh_sets
@@ -386,3 +387,31 @@ def test_twin_is_compared_on_means_over_seeds():
     assert found["dice"]["low"] <= found["dice"]["mean"] <= found["dice"]["high"]
     nothing = twin.compared(ours, ours)
     assert all(gap["mean"] == gap["low"] == gap["high"] == 0 for gap in nothing.values())
+
+
+def test_the_cut_for_masks_is_the_level_that_agrees_best_with_them():
+    rows = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], dtype=bool)[:, None]
+    # shares 0.6, 0.4, 0.2, 0.4: at a half one pixel is left, with a mean Dice of (1 + 2/3 + 2/3 + 0 + 0) / 5
+    assert best_cut.cuts_of(rows.astype(float))["half"].tolist() == [[True, False, False, False]]
+    assert best_cut.cut_for_masks(rows).tolist() == [[True, True, False, True]]
+    assert not best_cut.cut_for_masks(np.zeros((5, 2, 2), dtype=bool)).any()
+
+
+def test_masks_that_do_not_overlap_get_an_answer_where_one_half_has_none():
+    apart = np.eye(5, dtype=bool)[:, None]
+    found = best_cut.cuts_of(apart.astype(float))
+    assert not found["half"].any() and found["masks"].any() and found["map"].any()
+
+
+def test_the_cut_for_a_map_has_the_highest_expected_dice_of_all_level_sets():
+    for seed in range(5):
+        p = np.random.default_rng(seed).beta(0.3, 1.0, size=(6, 6))
+        expected = {level: 2 * p[p >= level].sum() / ((p >= level).sum() + p.sum()) for level in p.ravel()}
+        assert np.array_equal(best_cut.cut_for_map(p), p >= max(expected, key=expected.__getitem__))
+
+
+def test_cuts_are_compared_in_pairs():
+    rows = [{"half": 0.0, "masks": 0.5, "map": 0.25}, {"half": 1.0, "masks": 1.0, "map": 0.75}]
+    found = best_cut.compare(rows, ["a", "b"])
+    assert (found["masks"]["minus_half"]["mean"], found["map"]["minus_half"]["mean"]) == (0.25, 0.0)
+    assert (found["half"]["missed"], found["masks"]["missed"]) == (1, 0)

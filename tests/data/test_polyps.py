@@ -33,6 +33,7 @@ def pranet(tmp_path):
 
 def test_every_test_set_has_a_scheme_of_its_own_beside_the_same_training_part(pranet):
     schemes = polyps.read(pranet).schemes
+    schemes.pop("pranet_all_videos")
     assert {name: list(scheme["test"]) for name, scheme in schemes.items()} == {
         "pranet": ["clinicdb-14", *[f"colondb-{n}" for n in (148, 149, 208, 209, 380)], "kvasir-cjux", "kvasir-cjuy"],
         "kvasir": ["kvasir-cjux", "kvasir-cjuy"],
@@ -43,6 +44,16 @@ def test_every_test_set_has_a_scheme_of_its_own_beside_the_same_training_part(pr
     }
     assert len({tuple(scheme["train"]) for scheme in schemes.values()}) == 1
     assert len({tuple(scheme["val"]) for scheme in schemes.values()}) == 1
+
+
+def test_all_videos_can_be_in_training_and_what_validates_is_not_learnt():
+    held = ["clinicdb-1", "clinicdb-2", "clinicdb-3", "clinicdb-4", "kvasir-a"]
+    cut = polyps._all_videos({"train": ["kvasir-b"], "val": held, "test": ["clinicdb-14"]})
+    assert cut == {
+        "train": ["kvasir-b", "clinicdb-2", "clinicdb-3"],
+        "val": ["clinicdb-1", "clinicdb-4", "kvasir-a"],
+        "test": ["clinicdb-14"],
+    }
 
 
 def test_frames_of_one_video_share_a_group(pranet):
