@@ -1,6 +1,6 @@
 """Where to cut the confidence map: at one half, as the paper does, or where the expected Dice is highest.
 
-python benchmarks/best_cut.py --models models/lidc_idri runs/lidc-twin --data stores/lidc --limit 400 --out docs/results/cut/lidc_idri.json
+python benchmarks/best_cut.py --models models/lidc_idri runs/lidc-twin --data stores/lidc --limit 400 --out OUT.json
 
 Three cuts of the same map, against the raters' consensus at the model's size:
 
@@ -54,7 +54,8 @@ def cut_for_masks(masks: np.ndarray) -> np.ndarray:
     cuts = [share >= level for level in np.unique(share)[::-1] if level > 0]
     if not cuts:
         return np.zeros_like(share, dtype=bool)
-    return cuts[int(np.argmax([np.mean([overlap(cut, mask)[0] for mask in masks]) for cut in cuts]))]
+    best: np.ndarray = cuts[int(np.argmax([np.mean([overlap(cut, mask)[0] for mask in masks]) for cut in cuts]))]
+    return best
 
 
 def cut_for_map(confidence: np.ndarray) -> np.ndarray:
@@ -62,7 +63,8 @@ def cut_for_map(confidence: np.ndarray) -> np.ndarray:
     levels = np.sort(confidence, axis=None)[::-1].astype(float)
     expected = 2 * np.cumsum(levels) / (np.arange(1, levels.size + 1) + levels.sum())
     level = levels[int(np.argmax(expected))]
-    return confidence >= level if level > 0 else np.zeros_like(confidence, dtype=bool)
+    found: np.ndarray = (confidence >= level) & (confidence > 0)
+    return found
 
 
 def cuts_of(drawn: np.ndarray) -> dict[str, np.ndarray]:
@@ -88,13 +90,14 @@ def compare(rows: Sequence[dict[str, float]], groups: Sequence[str]) -> dict[str
 def of_model(model: Path, options: Options) -> dict[str, Any]:
     """Draws and cuts for each case of one model."""
     trained = load_model(model)
+    network = trained.segmenter
     store = matched_store(trained.recipe, Store(options.data))
     ids = evenly_spaced(held_out_cases(trained, store, options.split, options.scheme), options.limit)
-    trained.model.eval()
+    network.eval()
     rows: list[dict[str, Any]] = []
     for start in range(0, len(ids), BATCH):
         batch = store.batch(ids[start : start + BATCH])
-        drawn = trained.model.sample_all(batch, options.masks, options.seed)
+        drawn = network.sample_all(batch, options.masks, options.seed)
         for case, masks, truths in zip(batch.ids, drawn.float().numpy(), batch.truth().numpy(), strict=True):
             truth = consensus_mask(truths >= 0.5)
             rows.append({"id": case, **{name: overlap(cut, truth)[0] for name, cut in cuts_of(masks).items()}})
