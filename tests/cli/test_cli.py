@@ -142,7 +142,7 @@ def test_prepare_own_folder_then_train_with_changed_settings(monkeypatch, tmp_pa
     assert config["recipe"]["mask_codec"]["loss"]["kind"] == "Focal"
 
 
-def test_stage_that_learns_the_consensus_of_several_raters_says_so(monkeypatch, tmp_path, capsys):
+def test_stage_says_that_it_learns_a_consensus_or_that_its_mask_codec_will_collapse(monkeypatch, tmp_path, capsys):
     for i in range(10):
         p = phantom.draw(i)
         for name, pixels in (("images", p.image[:, :, 0]), ("masks-0", p.masks[0]), ("masks-1", p.masks[1])):
@@ -156,6 +156,13 @@ def test_stage_that_learns_the_consensus_of_several_raters_says_so(monkeypatch, 
     assert run(monkeypatch, "train", "folder", "mask-codec", *flags) == 0 and said not in capsys.readouterr().err
     one = ["--recipe.segmenter.target", "rater"]
     assert run(monkeypatch, "train", "folder", "segmenter", *flags, *one) == 0 and said not in capsys.readouterr().err
+    collapses, along = "collapses", ["--recipe.segmenter.train-mask-codec"]
+    assert (
+        run(monkeypatch, "train", "folder", "segmenter", *flags, *along) == 0 and collapses in capsys.readouterr().err
+    )
+    assert (
+        run(monkeypatch, "train", "folder-ldseg", "segmenter", *flags) == 0 and collapses not in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("width", ["50", "80", "200"])

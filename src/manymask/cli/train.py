@@ -152,12 +152,8 @@ def _train_stage(arguments: list[str]) -> None:
         default=TrainOptions(data=tyro.MISSING, run=tyro.MISSING, recipe=row),
     )
     job = options.job(recipes.Stage(stage))
-    if job.stage == recipes.Stage.SEGMENTER and job.recipe.segmenter.target == "consensus" and job.store.raters > 1:
-        print(
-            f"manymask: {job.store.raters} raters marked these images; this recipe learns their consensus, so its masks "
-            "will differ less than the raters do (--recipe.segmenter.target rater learns one at random)",
-            file=sys.stderr,
-        )
+    for caution in job.cautions:
+        print(f"manymask: {caution}", file=sys.stderr)
     print(f"model → {fit(job, options.max_minutes)}")
 
 

@@ -58,6 +58,24 @@ class TrainConfig:
         """What is trained: `all`, or one of `PARTS`."""
         return self.recipe.plan(self.stage)[0].part
 
+    @property
+    def cautions(self) -> list[str]:
+        """What may not be meant, a line each."""
+        found, segmenter = [], self.recipe.segmenter
+        if self.stage == Stage.SEGMENTER and segmenter.target == "consensus" and self.store.raters > 1:
+            found.append(
+                f"{self.store.raters} raters marked these images; this recipe learns their consensus, so its masks will "
+                "differ less than the raters do (--recipe.segmenter.target rater learns one at random)"
+            )
+        process = getattr(segmenter, "process", None)
+        along = getattr(segmenter, "train_mask_codec", False)
+        if self.stage == Stage.SEGMENTER and along and getattr(process, "prediction", None) == "x0":
+            found.append(
+                "a mask codec that is trained along with x₀-prediction collapses: its latents soon show through any noise, and "
+                "the image is ignored (--recipe.segmenter.process.prediction epsilon, as in the recipes …-ldseg)"
+            )
+        return found
+
     def config(self) -> dict[str, Any]:
         """All that decides the result; what an old run folder is compared with."""
         data = {"name": self.store.name, "hash": self.store.hash, "scheme": self.scheme or self.store.default_scheme}
