@@ -108,6 +108,7 @@ LATENT = {
     "presence": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), "rater", noise_levels_per_image=2,
                                 presence=True, orientations=2),
     "auxiliary": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), auxiliary=Dice(1.0)),
+    "head-share": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), auxiliary=Dice(1.0), head_share=0.4, orientations=3),
     "orientations": LatentDiffusion(PYRAMID, GaussianDiffusion("x0"), DDIM(3), orientations=3),
     "dice": LatentDiffusion(PYRAMID, GaussianDiffusion("v"), DDIM(3), noise_levels_per_image=2, dice_weight=0.5),
     "imagenet": LatentDiffusion(PyramidUNet((8, 8), 1, (8, 16), backbone="efficientnet-lite0"), GaussianDiffusion("x0"), DDIM(3)),

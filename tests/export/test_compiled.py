@@ -21,7 +21,9 @@ from manymask.export.compiled import compiled
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
-@pytest.mark.parametrize("name", ["concat-v", "presence", "auxiliary", "orientations", "flow-heun", "both-on-flow"])
+@pytest.mark.parametrize(
+    "name", ["concat-v", "presence", "auxiliary", "head-share", "orientations", "flow-heun", "both-on-flow"]
+)
 def test_networks_compiled_once_draw_the_masks_of_torch(name, engine):
     model = build(name)
     other = compiled(model, engine, 1, SIZE)

@@ -39,6 +39,7 @@ DRAWN_WITH = {
     "ddpm": None,
     "presence": DDPM(4),
     "auxiliary": None,
+    "head-share": None,
     "orientations": None,
     "imagenet": None,
     "flow-euler": None,

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from manymask.data.case import Batch
+from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.errors import ConfigError
-from manymask.models.auxiliary import AuxiliaryHead
+from manymask.models.auxiliary import AuxiliaryHead, blend
 from manymask.models.denoisers import ConcatUNet
 from manymask.models.denoisers.pyramid_unet import bottom_up
 from manymask.nn.losses import WeightedCE
@@ -113,3 +114,27 @@ def test_the_encoder_returns_the_same_features_with_and_without_the_finer_ones()
     encoder = bottom_up("own", 1, (8, 16, 24), 1, 4, 2)
     image = torch.rand(1, 1, 64, 64)
     assert all(torch.equal(a, b) for a, b in zip(encoder(image), encoder.split(image)[1], strict=True))
+
+
+def test_the_heads_map_of_the_same_view_has_its_share_in_each_drawn_mask():
+    model = perturb(built(orientations=3)).eval()
+    images = Batch(["a", "b"], torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1)))
+    alone = model.sample_all(images, 5, 0)
+    model.setting = replace(model.setting, head_share=0.3)
+    with torch.no_grad():
+        views = [model._encode(dihedral(images.image, k), None)[1].sigmoid()[:, 0] for k in range(3)]
+    heads = torch.stack([dihedral_inverse(views[k % 3], k % 3) for k in range(5)], dim=1)
+    assert (views[0] - dihedral_inverse(views[1], 1)).abs().max() > 1e-3
+    assert torch.allclose(model.sample_all(images, 5, 0), 0.7 * alone + 0.3 * heads, atol=1e-5)
+
+
+def test_a_sure_mask_keeps_its_outline_below_one_half():
+    drawn, head = torch.tensor([0.02, 0.98, 0.55]), torch.tensor([0.9, 0.1, 0.2])
+    assert torch.equal(blend(drawn, head, 0.4) >= 0.5, torch.tensor([False, True, False]))
+    assert blend(drawn, None, 0.4) is drawn
+
+
+def test_a_share_needs_a_head():
+    row = tiny_recipe()
+    with pytest.raises(ConfigError, match="no auxiliary mask head"):
+        replace(row, segmenter=replace(row.segmenter, head_share=0.3)).build("segmenter")

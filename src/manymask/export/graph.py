@@ -9,6 +9,7 @@ from manymask.data.dihedral import dihedral, dihedral_inverse
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.ensemble import cut
 from manymask.errors import InputError
+from manymask.models.auxiliary import blend
 from manymask.models.conditioning import Conditioning
 from manymask.models.latent_diffusion import DiffusionSegmenter
 
@@ -82,7 +83,9 @@ class MaskGraph(nn.Module):
         turned = torch.cat([dihedral(image, k) for k in range(self.orientations)])
         encoded = self.model.encode_condition(turned, self.sampling)
         traits = encoded.traits(images)
-        drawn = self._draw(self._rows(encoded, images), noise.flatten(0, 1)).reshape(images, self.samples, *size)
+        rows = self._rows(encoded, images)
+        drawn = blend(self._draw(rows, noise.flatten(0, 1)), rows.head, self.model.setting.head_share)
+        drawn = drawn.reshape(images, self.samples, *size)
         if traits.presence is not None:
             assert uniform is not None
             drawn = drawn * (uniform < traits.presence[:, None]).to(drawn)[..., None, None]
@@ -100,7 +103,8 @@ class MaskGraph(nn.Module):
             return torch.stack([each[k % self.orientations] for k in range(self.samples)], dim=1).flatten(0, 1)
 
         uncond = None if encoded.uncond is None else [spread(x) for x in encoded.uncond]
-        return Conditioning([spread(x) for x in encoded.cond], uncond)
+        head = None if encoded.head is None else spread(encoded.head)
+        return Conditioning([spread(x) for x in encoded.cond], uncond, head=head)
 
     def _draw(self, rows: Conditioning, noise: Tensor) -> Tensor:
         given = GivenNoise(noise)

@@ -3,6 +3,10 @@
 The denoising loss alone teaches the image encoder slowly: at low noise the answer is in z_t already. A head that predicts
 the mask from the image gives the encoder a gradient in every step and at full resolution. The denoiser then receives the
 predicted mask as a latent and adds what one prediction cannot hold: how plausible masks differ.
+
+The head can also have a share in what is drawn (`head_share`): each drawn mask m_k becomes (1 − w) m_k + w a, where a is the
+head's map of the same view. Below w = ½ a mask that is sure of itself keeps its outline, and the mean of the masks becomes that
+of two predictors of the same image whose errors differ: those of the denoiser and those of the head.
 """
 
 from collections.abc import Sequence
@@ -83,3 +87,17 @@ class AuxiliaryHead(nn.Module):
         """
         result: Tensor = feature + self.mix(z_mask)
         return result
+
+
+def blend(drawn: Tensor, head: Tensor | None, share: float) -> Tensor:
+    """Drawn masks in which an auxiliary head has its share.
+
+    Args:
+        drawn: masks in [0, 1], any shape.
+        head: a map in [0, 1] for each of them, with as many values in the same order; None without a share.
+        share: w in [0, 1].
+
+    Returns:
+        (1 − w) · drawn + w · head.
+    """
+    return drawn if head is None else drawn.lerp(head.reshape(drawn.shape).to(drawn), share)

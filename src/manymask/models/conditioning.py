@@ -41,12 +41,14 @@ class Conditioning:
         uncond: the same maps for "no image", for classifier-free guidance.
         image_latent: z_X (B, c, h, w), for classifier guidance.
         presence: p(anything is marked), (B,).
+        head: the auxiliary mask head's map, (B, H, W) in [0, 1], where it has a share in the drawn masks.
     """
 
     cond: list[Tensor]
     uncond: list[Tensor] | None = None
     image_latent: Tensor | None = None
     presence: Tensor | None = None
+    head: Tensor | None = None
 
     def rows(self, orientations: list[int], cases: int) -> "Conditioning":
         """Select the rows of some orientations, case by case.
@@ -65,7 +67,8 @@ class Conditioning:
 
         uncond = None if self.uncond is None else [pick(x) for x in self.uncond]
         image_latent = None if self.image_latent is None else pick(self.image_latent)
-        return Conditioning([pick(x) for x in self.cond], uncond, image_latent)
+        head = None if self.head is None else pick(self.head)
+        return Conditioning([pick(x) for x in self.cond], uncond, image_latent, head=head)
 
     def traits(self, images: int) -> ImageTraits:
         """What is known of the images, as means over their orientations.

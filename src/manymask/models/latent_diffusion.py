@@ -14,7 +14,7 @@ from manymask.diffusion.samplers import DDIM, Denoise, NoiseSource, Sampler, che
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.models.autoencoder import Codec, CodecSetting
-from manymask.models.auxiliary import AuxiliaryHead
+from manymask.models.auxiliary import AuxiliaryHead, blend
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
@@ -49,6 +49,7 @@ class LatentDiffusion:
         auxiliary: loss of an auxiliary mask head on the image features, whose prediction the denoiser receives (see
             `auxiliary.py`); None for no head.
         auxiliary_weight: weight of that loss.
+        head_share: share of that head's map in the probabilities of each drawn mask (see `auxiliary.py`).
         orientations: over how many of the eight flips and quarter turns samples are spread by default; 1 uses the image
             as it is. Each orientation encodes the image once more.
         condition_dropout: share of images hidden in training, which `guidance_scale` ≠ 1 requires.
@@ -68,6 +69,7 @@ class LatentDiffusion:
     presence: bool = False
     auxiliary: Loss | None = None
     auxiliary_weight: float = 1.0
+    head_share: float = 0.0
     orientations: int = 1
     condition_dropout: float = 0.0
     guidance_scale: float = 1.0
@@ -120,6 +122,8 @@ class DiffusionSegmenter(MaskSampler):
                 f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree"
             )
         check_fit(setting.sampler, setting.process)
+        if setting.head_share and not setting.auxiliary:
+            raise ConfigError("head_share: there is no auxiliary mask head to take a share from (`auxiliary`)")
         image_latent = self.image_codec.latent_channels
         mask_latent = self.mask_codec.latent_channels
         self.presence = Presence(feature_channels(self.denoiser)) if setting.presence else None
@@ -274,8 +278,13 @@ class DiffusionSegmenter(MaskSampler):
         finer, features = self.denoiser.encode(image)  # type: ignore[operator]
         logits = self.auxiliary(finer, features[0])
         with torch.no_grad():
-            z_mask = self.mask_codec.encode(self.setting.auxiliary.probability(logits.float()))  # type: ignore[union-attr]
+            z_mask = self.mask_codec.encode(self._probability(logits))
         return [image_latent, self.auxiliary.inform(features[0], z_mask), *features[1:]], logits
+
+    def _probability(self, logits: Tensor) -> Tensor:
+        """The auxiliary head's map, (B, 1, H, W) in [0, 1]."""
+        result: Tensor = self.setting.auxiliary.probability(logits.float())  # type: ignore[union-attr]
+        return result
 
     def encode_condition(self, image: Tensor, sampling: SamplingConfig | None = None) -> Conditioning:
         """Encode all that the denoiser needs of images, for any number of samples.
@@ -291,10 +300,11 @@ class DiffusionSegmenter(MaskSampler):
         uncond = None
         if self.null is not None and resolved.guidance_scale != 1:
             uncond = self.condition(image, torch.ones(1, dtype=torch.bool))  # of all rows
-        cond = self.condition(image)
+        cond, logits = self._encode(image, None)
         presence = None if self.presence is None else self.presence(cond[1:]).sigmoid()
         image_latent = self._image_latent(image) if self.classifier is not None else None
-        return Conditioning(cond, uncond, image_latent, presence)
+        head = self._probability(logits).squeeze(1) if logits is not None and self.setting.head_share else None
+        return Conditioning(cond, uncond, image_latent, presence, head)
 
     def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
         """See `MaskSampler`."""
@@ -365,7 +375,8 @@ class DiffusionSegmenter(MaskSampler):
         images = len(batch.image)
         size = batch.image.shape[-2:]
         noise = noise_of(batch, seed, which, orientations)
-        drawn = self._draw(common.rows(orientations, images), noise, size, sampling, callback)
+        rows = common.rows(orientations, images)
+        drawn = blend(self._draw(rows, noise, size, sampling, callback), rows.head, self.setting.head_share)
         drawn = drawn.reshape(images, len(which), *size)
         if common.presence is not None:
             present = common.presence.reshape(-1, images).mean(dim=0)  # over the orientations
