@@ -248,6 +248,7 @@ def publish(
     sampler: SamplerName | None = None,
     steps: int | None = None,
     mask_codec: Path | None = None,
+    head_share: float | None = None,
 ) -> None:
     """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
 
@@ -262,12 +263,14 @@ def publish(
         sampler: that the shipped model draws with; as trained if not given.
         steps: of that sampler.
         mask_codec: the run's mask codec after more training of its decoder alone (`--recipe.codec-training.part decoder`).
+        head_share: of the model's auxiliary mask head in each drawn mask, 0 … 1; as trained if not given.
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.evaluation.publish import publish as write
 
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
         at_least_one(flag, value)
-    found = write(run, data, model, out, seeds, cases, SamplingConfig(sampler, steps, orientations), mask_codec)
+    sampling = SamplingConfig(sampler, steps, orientations)
+    found = write(run, data, model, out, seeds, cases, sampling, mask_codec, head_share)
     dice = found["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")

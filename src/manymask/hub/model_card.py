@@ -29,7 +29,7 @@ tags: [medical-image-segmentation, latent-diffusion, uncertainty]
 | training cases | {seen}, listed in `training_ids.txt` |
 | licence of the data | {own.licence} |
 | input | {recipe.channels} channel(s), {recipe.size}×{recipe.size}{", a region at native scale" if recipe.crop else ""} |
-| recipe | `{segmenter["kind"]}`, in full in `config.json` |{_orientations(segmenter)}
+| recipe | `{segmenter["kind"]}`, in full in `config.json` |{_drawing(segmenter)}
 | training | {own.minutes:.0f} minutes; the weights of step {own.steps} |
 | on validation | {own.score or "not measured"} |
 | code | revision {own.git or "unknown"} |
@@ -77,9 +77,11 @@ def _of_crops(recipe: Recipe) -> str:
     return " It was trained on regions with the object in the middle:\ngive it the middle of the object (`--roi X,Y`)."
 
 
-def _orientations(segmenter: dict[str, Any]) -> str:
-    orientations = segmenter.get("orientations", 1)
-    return f"\n| masks | spread over {orientations} flips and quarter turns of the image |" if orientations > 1 else ""
+def _drawing(segmenter: dict[str, Any]) -> str:
+    orientations, share = segmenter.get("orientations", 1), segmenter.get("head_share", 0.0)
+    facts = [f"spread over {orientations} flips and quarter turns of the image"] if orientations > 1 else []
+    facts += [f"the auxiliary mask head has a share of {share:g} in each (`head_share`)"] if share else []
+    return f"\n| masks | {'; '.join(facts)} |" if facts else ""
 
 
 def _purpose(stage: Stage, purpose: str) -> str:
