@@ -1,6 +1,6 @@
 """Where to cut the confidence map: at one half, as the paper does, or where the expected Dice is highest.
 
-python benchmarks/best_cut.py --models models/lidc_idri runs/lidc-twin --data stores/lidc --limit 400 --out OUT.json
+python benchmarks/best_cut.py --models ours=models/lidc_idri twin=runs/lidc-twin --data stores/lidc --limit 400 --out OUT.json
 
 Three cuts of the same map, against the raters' consensus at the model's size:
 
@@ -36,9 +36,9 @@ CUTS = ("half", "masks", "map")
 
 @dataclass(frozen=True)
 class Options:
-    """Models of one store, the part that is cut, and where the results go."""
+    """Models of one store as LABEL=FOLDER, the part that is cut, and where the results go."""
 
-    models: tuple[Path, ...]
+    models: tuple[str, ...]
     data: Path
     out: Path
     split: Part = "val"
@@ -87,7 +87,7 @@ def compare(rows: Sequence[dict[str, float]], groups: Sequence[str]) -> dict[str
     return found
 
 
-def of_model(model: Path, options: Options) -> dict[str, Any]:
+def of_model(label: str, model: Path, options: Options) -> dict[str, Any]:
     """Draws and cuts for each case of one model."""
     trained = load_model(model)
     network = trained.segmenter
@@ -104,7 +104,7 @@ def of_model(model: Path, options: Options) -> dict[str, Any]:
     found = compare(rows, [store.groups[row["id"]] for row in rows])
     for name, each in found.items():
         gap = each["minus_half"]
-        print(f"{model}: {name:6} {each['dice']['mean']:.4f}, − half {gap['mean']:+.4f} ({gap['low']:+.4f} – "
+        print(f"{label}: {name:6} {each['dice']['mean']:.4f}, − half {gap['mean']:+.4f} ({gap['low']:+.4f} – "
               f"{gap['high']:+.4f}), missed {each['missed']} of {len(rows)}", flush=True)  # fmt: skip
     data = {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, options.scheme)}
     return {"cuts": found, "data": data, "trained_by": trained.provenance.git, "images": rows}
@@ -113,7 +113,8 @@ def of_model(model: Path, options: Options) -> dict[str, Any]:
 def main(options: Options) -> None:
     """Cuts for all models, and writes OUT."""
     protocol = {"masks": options.masks, "seed": options.seed, "split": options.split}
-    models = {str(model): of_model(model, options) for model in options.models}
+    folders = dict(each.partition("=")[::2] for each in options.models)
+    models = {label: of_model(label, Path(folder), options) for label, folder in folders.items()}
     write_json(options.out, {"models": models, "protocol": protocol, "git": git_revision(), "hardware": hardware()})
 
 
