@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from learning import labelled
 
 from manymask.data.case import Part, evenly_spaced
 from manymask.data.raters import consensus_mask
@@ -113,8 +114,7 @@ def of_model(label: str, model: Path, options: Options) -> dict[str, Any]:
 def main(options: Options) -> None:
     """Cuts for all models, and writes OUT."""
     protocol = {"masks": options.masks, "seed": options.seed, "split": options.split}
-    folders = dict(each.partition("=")[::2] for each in options.models)
-    models = {label: of_model(label, Path(folder), options) for label, folder in folders.items()}
+    models = {label: of_model(label, folder, options) for label, folder in labelled(options.models).items()}
     write_json(options.out, {"models": models, "protocol": protocol, "git": git_revision(), "hardware": hardware()})
 
 

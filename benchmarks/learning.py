@@ -7,6 +7,7 @@ point's minutes are the run's, in proportion to its steps, since runs go at an e
 before its first point.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,17 @@ def draw(runs: dict[str, dict[str, Any]], path: Path) -> None:
         save(figure, path)
 
 
+def labelled(runs: Sequence[str]) -> dict[str, Path]:
+    """Folders given as LABEL=FOLDER, by their labels; `ConfigError` if two have one."""
+    folders = {label: Path(folder) for label, _, folder in (each.partition("=") for each in runs)}
+    if len(folders) < len(runs):
+        raise ConfigError("two runs have one label", parameter="runs")
+    return folders
+
+
 def main(options: Options) -> None:
     """Reads the runs, prints where each ended, and writes OUT.json and OUT.png."""
-    folders = dict(each.partition("=")[::2] for each in options.runs)
-    if len(folders) < len(options.runs):
-        raise ConfigError("two runs have one label", parameter="runs")
-    runs = {label: learnt(Path(folder)) for label, folder in folders.items()}
+    runs = {label: learnt(folder) for label, folder in labelled(options.runs).items()}
     if len({(run["data"], run["scheme"]) for run in runs.values()}) > 1:
         raise ConfigError("these runs learnt from different data, so their curves do not compare", parameter="runs")
     for label, run in runs.items():
