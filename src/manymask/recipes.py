@@ -174,8 +174,8 @@ def _fast(name: str, size: int | None = None, **drawing: Any) -> Recipe:
 
 def _imagenet(fast: Recipe, backbone: Backbone = "efficientnet-lite0") -> Recipe:
     """The `fast` row with an encoder that starts from ImageNet (extra `imagenet`). Where one mask is the aim, with a Dice
-    term and an auxiliary head: they would teach a model of several raters to hedge less than they do. Its features end at
-    H/32."""
+    term and an auxiliary head, which has a share in what is drawn: they would teach a model of several raters to hedge less
+    than they do. Its features end at H/32."""
     segmenter, levels = fast.segmenter, {4: 4, 8: 3}[fast.mask_codec.factor]
     assert isinstance(segmenter, LatentDiffusion)
     denoiser = PyramidUNet(encoder_channels=(64, 96, 128, 192)[-levels:], backbone=backbone)
@@ -186,6 +186,7 @@ def _imagenet(fast: Recipe, backbone: Backbone = "efficientnet-lite0") -> Recipe
             dice_weight=0.2,
             auxiliary=Dice(cross_entropy=1.0),
             auxiliary_weight=1.0,
+            head_share=0.45,
         )
     return replace(fast, segmenter=replace(segmenter, denoiser=denoiser))
 
