@@ -294,6 +294,15 @@ def test_other_masks_than_the_calibration_s_promise_nothing(on_validation, store
     assert "sampler DDIM 2 0.0 instead of DDIM 3 0.0" in said
 
 
+def test_a_share_that_the_calibration_had_and_the_model_has_not_promises_nothing(on_validation, store):
+    trained = load_model(on_validation)
+    origin = trained.calibration.origin
+    origin = replace(origin, sampling=origin.sampling | {"head_share": 0.4})
+    trained.calibration = replace(trained.calibration, origin=origin)
+    drawn_as = sampling_record(trained.segmenter, 3, None)
+    assert unpromised(trained, store, [], "test", drawn_as).endswith("head_share None instead of 0.4.")
+
+
 def test_the_calibration_s_own_cases_test_nothing(on_validation, store):
     assert reason(on_validation, store, samples=3, split="val") == (
         "Nothing is tested: the calibration was fitted on 1 of these 1 cases."

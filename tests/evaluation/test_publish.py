@@ -9,7 +9,7 @@ from manymask.diffusion.samplers import DDPM
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ManymaskError
 from manymask.evaluation.evaluator import EvalConfig, evaluate
-from manymask.evaluation.publish import publish, with_head_share, with_sampling
+from manymask.evaluation.publish import publish, with_sampling
 from manymask.hub.licenses import LICENCES, licence
 from manymask.hub.model_card import measured_section
 from manymask.hub.model_folder import load_model, save_model
@@ -112,7 +112,7 @@ def test_other_sampling_makes_another_model_and_leaves_the_given_one(trained_run
     other = with_sampling(trained, SamplingConfig("ddpm", 4, 3))
     assert other.model is not trained.model and trained.model.setting == before == trained.recipe.segmenter
     assert other.model.setting == other.recipe.segmenter and other.model.setting.sampling == SamplingConfig(
-        DDPM(4), 4, 3, 1.0
+        DDPM(4), 4, 3, 1.0, 0.0
     )
     assert other.fingerprint == trained.fingerprint
 
@@ -120,16 +120,16 @@ def test_other_sampling_makes_another_model_and_leaves_the_given_one(trained_run
 def test_a_mask_head_gets_its_share_when_a_model_is_published(trained_run, store, tmp_path):
     trained = load_model(trained_run)
     with pytest.raises(ManymaskError, match="no auxiliary mask head"):
-        with_head_share(trained, 0.4)
+        with_sampling(trained, SamplingConfig(head_share=0.4))
     recipe = replace(trained.recipe, segmenter=replace(trained.recipe.segmenter, auxiliary=WeightedCE(1)))
     given = replace(trained, recipe=recipe, model=recipe.build("segmenter"))
-    with pytest.raises(ManymaskError, match=r"head_share: 1.5 must lie in 0 … 1"):
-        with_head_share(given, 1.5)
     save_model(given, tmp_path / "run/segmenter/model")
-    publish(tmp_path / "run", store.folder, tmp_path / "model", tmp_path / "results", cases=2, head_share=0.4)
+    sampling = SamplingConfig(head_share=0.4)
+    publish(tmp_path / "run", store.folder, tmp_path / "model", tmp_path / "results", cases=2, sampling=sampling)
     shipped = load_model(tmp_path / "model")
     assert shipped.model.setting.head_share == 0.4 and given.model.setting.head_share == 0
     assert "share of 0.4 in each (`head_share`)" in (tmp_path / "model/README.md").read_text()
+    assert read_json(tmp_path / "results/results.json")["protocol"]["head_share"] == 0.4
 
 
 def alone(recipe, steps=70):

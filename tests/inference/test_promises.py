@@ -3,18 +3,23 @@
 import csv
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from manymask import Segmenter
 from manymask.calibration.calibration import Assessment, worst
 from manymask.data.datasets import phantom
-from manymask.hub.model_folder import load_model
+from manymask.diffusion.sampling import SamplingConfig
+from manymask.evaluation.calibrate import sampling_record
+from manymask.evaluation.publish import with_sampling
+from manymask.hub.model_folder import load_model, save_model
 from manymask.inference.cautions import doubts
-from tests.factories import run, save_calibrated
+from manymask.nn.losses import WeightedCE
+from tests.factories import perturb, run, save_calibrated
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,39 @@ def test_other_settings_than_those_of_the_calibration_promise_nothing(monkeypatc
     assert told["promises"]["calibrated"] is False and "off the calibration" in told["promises"]["why_not"]
     assert told["promises"]["why_not"] in told["warnings"] and "off the calibration" in capsys.readouterr().err
     assert not (tmp_path / "out/lesion/inner.png").exists()
+
+
+def test_the_same_weights_with_another_share_of_the_mask_head_are_other_masks(
+    monkeypatch, drawing_model, image, tmp_path, capsys
+):
+    """A calibration of the masks without the head does not hold, and no result of an earlier run is kept."""
+    plain = load_model(drawing_model)
+    recipe = replace(plain.recipe, segmenter=replace(plain.recipe.segmenter, auxiliary=WeightedCE(1)))
+    save_model(replace(plain, recipe=recipe, model=perturb(recipe.build("segmenter"), scale=0.2)), tmp_path / "drawn")
+    before = load_model(save_calibrated(tmp_path / "drawn", tmp_path / "before"))
+    after = with_sampling(before, SamplingConfig(head_share=0.4))
+    save_model(after, tmp_path / "after")
+    assert after.fingerprint == before.fingerprint
+
+    def drawn(name):
+        assert run(monkeypatch, "segment", image, "--model", tmp_path / name, "--out", tmp_path / "out") == 0
+        return result(tmp_path / "out/lesion"), capsys.readouterr()
+
+    told, _ = drawn("before")
+    assert told["promises"]["calibrated"] and "head_share" not in told
+    told, said = drawn("after")
+    assert told["head_share"] == 0.4 and not told["promises"]["calibrated"] and "kept" not in said.out + said.err
+    assert "(other here: the mask head's share)" in told["promises"]["why_not"]
+    after.calibration = replace(
+        before.calibration,
+        origin=replace(before.calibration.origin, sampling=sampling_record(after.segmenter, 5, None)),
+    )
+    assert Segmenter(after).segment(image).promises()["calibrated"]
+    before.calibration = after.calibration
+    assert "the mask head's share" in Segmenter(before).segment(image).uncalibrated
+    asked = SamplingConfig(head_share=0.4)
+    found = Segmenter(before).segment(image, sampling=asked)
+    assert found.promises()["calibrated"] and torch.equal(found.masks, Segmenter(after).segment(image).masks)
 
 
 def test_predicted_dice_is_never_that_of_another_threshold(calibrated, image):

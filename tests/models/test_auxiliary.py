@@ -8,11 +8,13 @@ import torch.nn.functional as F
 
 from manymask.data.case import Batch
 from manymask.data.dihedral import dihedral, dihedral_inverse
+from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.models.auxiliary import AuxiliaryHead, blend
 from manymask.models.denoisers import ConcatUNet
 from manymask.models.denoisers.pyramid_unet import bottom_up
 from manymask.nn.losses import WeightedCE
+from manymask.recipes import get_recipe
 from manymask.rng import TrainingNoise
 from tests.factories import perturb, tiny_recipe
 
@@ -126,6 +128,9 @@ def test_the_heads_map_of_the_same_view_has_its_share_in_each_drawn_mask():
     heads = torch.stack([dihedral_inverse(views[k % 3], k % 3) for k in range(5)], dim=1)
     assert (views[0] - dihedral_inverse(views[1], 1)).abs().max() > 1e-3
     assert torch.allclose(model.sample_all(images, 5, 0), 0.7 * alone + 0.3 * heads, atol=1e-5)
+    asked = SamplingConfig(head_share=0.2)
+    assert torch.allclose(model.sample_all(images, 5, 0, asked), 0.8 * alone + 0.2 * heads, atol=1e-5)
+    assert torch.equal(model.sample_all(images, 5, 0, SamplingConfig(head_share=0)), alone)
 
 
 def test_a_sure_mask_keeps_its_outline_below_one_half():
@@ -138,3 +143,13 @@ def test_a_share_needs_a_head():
     row = tiny_recipe()
     with pytest.raises(ConfigError, match="no auxiliary mask head"):
         replace(row, segmenter=replace(row.segmenter, head_share=0.3)).build("segmenter")
+    with pytest.raises(ConfigError, match="no auxiliary mask head"):
+        row.build("segmenter").resolve(SamplingConfig(head_share=0.3))
+    with pytest.raises(ConfigError, match="a head's share"):
+        get_recipe("phantom-unet").build("segmenter").resolve(SamplingConfig(head_share=0.3))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, "0.4", True])
+def test_a_share_lies_between_nothing_and_all(share):
+    with pytest.raises(ConfigError, match="head_share"):
+        SamplingConfig(head_share=share)

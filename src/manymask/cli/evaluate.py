@@ -37,6 +37,7 @@ def evaluate(
     sampler: SamplerName | None = None,
     steps: int | None = None,
     orientations: int | None = None,
+    head_share: float | None = None,
     seed: int = 0,
     limit: int | None = None,
     tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None,
@@ -60,6 +61,7 @@ def evaluate(
         sampler: the model's own if not given.
         steps: of the sampler; the model's own number if not given.
         orientations: number of flipped or rotated views of the image used for sampling (default: the model's setting).
+        head_share: of the model's auxiliary mask head in each drawn mask, 0 … 1; the model's own if not given.
         seed: of the drawn masks.
         limit: score so many cases only, evenly spaced over the part.
         tile: of a folder: side of the windows, in pixels of the image, that larger images are drawn in.
@@ -68,7 +70,7 @@ def evaluate(
     """
     from manymask.diffusion.sampling import SamplingConfig
 
-    sampling = SamplingConfig(sampler, steps, orientations)
+    sampling = SamplingConfig(sampler, steps, orientations, head_share=head_share)
     protocol = _Protocol(samples, ged_samples, seed, limit, offsets, sampling, tile, engine)
     _score(model, _Asked(data, split, scheme, folder.reading), protocol, out)
 
@@ -270,7 +272,7 @@ def publish(
 
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
         at_least_one(flag, value)
-    sampling = SamplingConfig(sampler, steps, orientations)
-    found = write(run, data, model, out, seeds, cases, sampling, mask_codec, head_share)
+    sampling = SamplingConfig(sampler, steps, orientations, head_share=head_share)
+    found = write(run, data, model, out, seeds, cases, sampling, mask_codec)
     dice = found["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")

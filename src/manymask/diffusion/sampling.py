@@ -22,6 +22,7 @@ class SamplingConfig:
         orientations: number of the eight flips and quarter turns of the image that samples are spread over, 1 … 8.
         guidance_scale: of classifier-free guidance (1 is unguided), or of the classifier of a model that was trained with
             one (0 is unguided).
+        head_share: share of an auxiliary mask head's map in each mask, 0 … 1 (`LatentDiffusion.head_share`).
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.
@@ -31,6 +32,7 @@ class SamplingConfig:
     steps: int | None = None
     orientations: int | None = None
     guidance_scale: float | None = None
+    head_share: float | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -44,10 +46,11 @@ class SamplingConfig:
             )
         for name, value, most in (("steps", self.steps, None), ("orientations", self.orientations, MOST_ORIENTATIONS)):
             _check_count(name, value, most)
-        if isinstance(self.guidance_scale, bool) or not isinstance(self.guidance_scale, int | float | None):
-            raise ConfigError(
-                f"guidance_scale must be a number, not {self.guidance_scale!r}", parameter="guidance_scale"
-            )
+        for name, number in (("guidance_scale", self.guidance_scale), ("head_share", self.head_share)):
+            if isinstance(number, bool) or not isinstance(number, int | float | None):
+                raise ConfigError(f"{name} must be a number, not {number!r}", parameter=name)
+        if self.head_share is not None and not 0 <= self.head_share <= 1:
+            raise ConfigError(f"head_share must lie in 0 … 1, not {self.head_share}", parameter="head_share")
 
     def over(self, default: "SamplingConfig") -> "SamplingConfig":
         """These settings where they are given, else those of `default`.
@@ -66,12 +69,16 @@ class SamplingConfig:
         return replace(default, **given)
 
     def record(self, samples: int) -> dict[str, Any]:
-        """JSON-able: these settings with a number of masks. Of equal records, masks are comparable."""
+        """JSON-able: these settings with a number of masks. Of equal records, masks are comparable.
+
+        `head_share` is there only where a head has one.
+        """
         settings = {"sampler": self.sampler, "orientations": min(self.orientations or 1, samples)}
         return (
             {"samples": samples}
             | {k: to_dict(v) for k, v in settings.items()}
             | {"guidance_scale": self.guidance_scale}
+            | ({"head_share": self.head_share} if self.head_share else {})
         )
 
     def resolved(self, default: "SamplingConfig", process: Process) -> "SamplingConfig":

@@ -350,7 +350,8 @@ def _protocol_record(trained: TrainedModel, protocol: EvalConfig) -> dict[str, A
     """The protocol with the sampling that was used, whether it was requested or is the model's default."""
     model = trained.model
     used = model.resolve(protocol.sampling) if isinstance(model, MaskSampler) else SamplingConfig()
-    sampling = {"sampler": used.sampler, "orientations": used.orientations, "guidance_scale": used.guidance_scale}
+    names = ("sampler", "orientations", "guidance_scale", "head_share")
+    sampling = {name: getattr(used, name) for name in names}
     asked = {name: value for name, value in vars(protocol).items() if name != "sampling"}
     return {name: to_dict(value) for name, value in (asked | sampling).items()}
 

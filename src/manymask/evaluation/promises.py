@@ -45,8 +45,8 @@ def unpromised(trained: TrainedModel, store: Store, ids: Sequence[str], part: Pa
         return "Nothing is promised for cases that the model was trained on."
     origin = trained.calibration.origin
     if drawn_as != origin.sampling:
-        named = [f"{name} {_short(drawn_as[name])} instead of {_short(origin.sampling.get(name))}"
-                 for name in drawn_as if drawn_as[name] != origin.sampling.get(name)]  # fmt: skip
+        named = [f"{name} {_short(drawn_as.get(name))} instead of {_short(origin.sampling.get(name))}"
+                 for name in drawn_as | origin.sampling if drawn_as.get(name) != origin.sampling.get(name)]  # fmt: skip
         return f"Nothing is promised for masks drawn unlike the calibration's: {', '.join(named)}."
     same = store.holds(origin.data_hash) or (store.name == origin.data and not is_users_own(store))
     known = len(set(ids) & set(origin.cases)) if same else 0

@@ -51,33 +51,13 @@ def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedMod
     if sampling == SamplingConfig():
         return trained
     if not isinstance(setting, LatentDiffusion) or not isinstance(trained.model, DiffusionSegmenter):
-        raise ConfigError("only diffusion models have orientations, a sampler and steps to choose")
+        raise ConfigError("only diffusion models have orientations, a sampler, steps and a head's share to choose")
     used = trained.model.resolve(sampling)
-    return _drawing(trained, sampler=used.sampler, orientations=used.orientations, guidance_scale=used.guidance_scale)
-
-
-def with_head_share(trained: TrainedModel, share: float) -> TrainedModel:
-    """Change the share that a model's auxiliary mask head has in what it draws, in a copy with the same weights.
-
-    Args:
-        trained: the model.
-        share: in [0, 1].
-
-    Returns:
-        The copy.
-
-    Raises:
-        ConfigError: the model has no such head, or the share is out of range.
-    """
-    if not isinstance(trained.recipe.segmenter, LatentDiffusion):
-        raise ConfigError("only diffusion models have a mask head beside what they draw", parameter="head_share")
-    return _drawing(trained, head_share=share)
-
-
-def _drawing(trained: TrainedModel, **fields: Any) -> TrainedModel:
-    """The same weights under other settings of the segmenter."""
-    recipe = replace(trained.recipe, segmenter=replace(trained.recipe.segmenter, **fields))
-    recipe = from_dict(Recipe, to_dict(recipe), "recipe")  # within the limits
+    names = ("sampler", "orientations", "guidance_scale", "head_share")
+    chosen: dict[str, Any] = {name: getattr(used, name) for name in names}
+    recipe = from_dict(
+        Recipe, to_dict(replace(trained.recipe, segmenter=replace(setting, **chosen))), "recipe"
+    )  # within the limits
     model = recipe.build(Stage.SEGMENTER)
     model.load_state_dict(trained.model.state_dict())
     return replace(trained, recipe=recipe, model=model.eval())
@@ -92,7 +72,6 @@ def publish(
     cases: int | None = None,
     sampling: SamplingConfig = SamplingConfig(),
     mask_codec: Path | None = None,
-    head_share: float | None = None,
 ) -> dict[str, Any]:
     """Score a run's model in half precision on the test part, and write MODEL and RESULTS.
 
@@ -105,7 +84,6 @@ def publish(
         cases: at most so many test cases, evenly spaced; all if None.
         sampling: new default sampling of the model.
         mask_codec: folder of a mask codec with the same latents whose decoder was trained further.
-        head_share: new share of the model's auxiliary mask head in what it draws.
 
     Returns:
         The content of metrics.json.
@@ -124,8 +102,6 @@ def publish(
         raise ConfigError(f"{data} is not what {run} was trained on: their hashes differ", path=data)
     if mask_codec is not None:
         trained = _with_decoder(trained, mask_codec)
-    if head_share is not None:
-        trained = with_head_share(trained, head_share)
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
     metrics = _all_scores(halved, store, out, seeds, cases)

@@ -84,7 +84,7 @@ class MaskGraph(nn.Module):
         encoded = self.model.encode_condition(turned, self.sampling)
         traits = encoded.traits(images)
         rows = self._rows(encoded, images)
-        drawn = blend(self._draw(rows, noise.flatten(0, 1)), rows.head, self.model.setting.head_share)
+        drawn = blend(self._draw(rows, noise.flatten(0, 1)), rows.head, self.sampling.head_share)
         drawn = drawn.reshape(images, self.samples, *size)
         if traits.presence is not None:
             assert uniform is not None

@@ -15,7 +15,7 @@ from manymask.models.latent_diffusion import DiffusionSegmenter
 
 _DOWNLOAD = {"revision", "token", "cache_dir", "force_download", "local_files_only"}  # arguments for the Hub alone
 _IN_WORDS = {"samples": "the number of masks", "sampler": "the sampler or its steps", "orientations": "the orientations",
-             "guidance_scale": "the guidance"}  # fmt: skip
+             "guidance_scale": "the guidance", "head_share": "the mask head's share"}  # fmt: skip
 TOGETHER = 4  # images at a time, where a list is given
 
 
@@ -121,7 +121,7 @@ def off_calibration(record: Record, calibration: Calibration | None) -> str:
     ours, theirs = record.drawn_as(), calibration.origin.sampling
     if ours == theirs:
         return ""
-    what = ", ".join(_IN_WORDS[name] for name in ours if ours[name] != theirs.get(name))
+    what = ", ".join(_IN_WORDS[name] for name in ours | theirs if ours.get(name) != theirs.get(name))
     return (
         f"This result is off the calibration, which holds for {theirs['samples']} masks drawn as by default "
         f"(other here: {what}): {nothing}"

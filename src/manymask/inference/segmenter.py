@@ -243,7 +243,8 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         used = self.model.resolve(sampling)
         return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold, tile=tile,
                          rois=tuple((int(x), int(y)) for x, y in rois), sampler=to_dict(used.sampler),
-                         orientations=min(used.orientations or 1, samples), guidance_scale=used.guidance_scale)  # fmt: skip
+                         orientations=min(used.orientations or 1, samples), guidance_scale=used.guidance_scale,
+                         head_share=used.head_share)  # fmt: skip
 
     def answer(
         self,

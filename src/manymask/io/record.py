@@ -80,6 +80,7 @@ class Record:
     sampler: Mapping[str, Any] | None = None
     orientations: int = 1
     guidance_scale: float | None = None
+    head_share: float | None = None
     rois: tuple[tuple[int, int], ...] = ()
     left_out: tuple[int, ...] = ()
     noise: Literal["image", "volume"] = "image"
@@ -94,12 +95,15 @@ class Record:
         return cls(source, model, created=now(), git=git_revision(), **asked)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able, as in result.json; `left_out` only where masks were left out, `tile` only where there are windows."""
+        """JSON-able, as in result.json; `left_out` only where masks were left out, `tile` only where there are windows,
+        `head_share` only where a mask head has one."""
         values = asdict(self)
         if not self.left_out:
             del values["left_out"]
         if self.tile is None:
             del values["tile"]
+        if not self.head_share:
+            del values["head_share"]
         program = {"version": values.pop("version"), "git": values.pop("git")}
         return {**values, "manymask": program}
 
@@ -115,11 +119,12 @@ class Record:
 
     def drawn_as(self) -> dict[str, Any]:
         """How the masks were drawn, as `SamplingConfig.record` gives it."""
+        share = {"head_share": self.head_share} if self.head_share else {}
         return {"samples": self.samples, "sampler": self.sampler, "orientations": self.orientations,
-                "guidance_scale": self.guidance_scale}  # fmt: skip
+                "guidance_scale": self.guidance_scale} | share  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         """What decides the masks beside source, model and program: equal settings give equal masks."""
         return {"samples": self.samples, "seed": self.seed, "threshold": self.threshold, "orientations": self.orientations,
-                "sampler": self.sampler, "guidance_scale": self.guidance_scale, "noise": self.noise,
-                "tile": self.tile, "rois": [list(point) for point in self.rois]}  # fmt: skip
+                "sampler": self.sampler, "guidance_scale": self.guidance_scale, "head_share": self.head_share,
+                "noise": self.noise, "tile": self.tile, "rois": [list(point) for point in self.rois]}  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manymask.errors import ConfigError
 from manymask.models.autoencoder import Coder
 from manymask.models.conditioning import feature_channels
 from manymask.nn.blocks import ResBlock, Upsample, output_head
@@ -89,15 +90,31 @@ class AuxiliaryHead(nn.Module):
         return result
 
 
-def blend(drawn: Tensor, head: Tensor | None, share: float) -> Tensor:
+def check_share(share: float | None, head: nn.Module | None) -> None:
+    """Check that there is a head to take a share from.
+
+    Args:
+        share: w in [0, 1]; None or 0 takes none.
+        head: the auxiliary mask head.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if share and head is None:
+        raise ConfigError(
+            "head_share: there is no auxiliary mask head to take a share from (`auxiliary`)", parameter="head_share"
+        )
+
+
+def blend(drawn: Tensor, head: Tensor | None, share: float | None) -> Tensor:
     """Drawn masks in which an auxiliary head has its share.
 
     Args:
         drawn: masks in [0, 1], any shape.
         head: a map in [0, 1] for each of them, with as many values in the same order; None without a share.
-        share: w in [0, 1].
+        share: w in [0, 1]; not read without a map.
 
     Returns:
         (1 − w) · drawn + w · head.
     """
-    return drawn if head is None else drawn.lerp(head.reshape(drawn.shape).to(drawn), share)
+    return drawn if head is None else drawn.lerp(head.reshape(drawn.shape).to(drawn), share or 0.0)

@@ -59,8 +59,12 @@ class MaskSampler(TrainableModel, ABC):
         Raises:
             ConfigError: the model does not support the request.
         """
-        if sampling is not None and (sampling.sampler or sampling.steps or sampling.guidance_scale is not None):
-            raise ConfigError(f"{type(self.setting).__name__} draws its masks without a sampler, steps or guidance")
+        if sampling is not None and (
+            sampling.sampler or sampling.steps or sampling.guidance_scale is not None or sampling.head_share
+        ):
+            raise ConfigError(
+                f"{type(self.setting).__name__} draws its masks without a sampler, steps, guidance or a head's share"
+            )
         return SamplingConfig(orientations=MOST_ORIENTATIONS)
 
     @abstractmethod

@@ -14,7 +14,7 @@ from manymask.diffusion.samplers import DDIM, Denoise, NoiseSource, Sampler, che
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.models.autoencoder import Codec, CodecSetting
-from manymask.models.auxiliary import AuxiliaryHead, blend
+from manymask.models.auxiliary import AuxiliaryHead, blend, check_share
 from manymask.models.base import MaskSampler, StepCallback
 from manymask.models.conditioning import Conditioning, ImageTraits, feature_channels
 from manymask.models.denoisers import ConcatUNet, Denoiser
@@ -81,7 +81,7 @@ class LatentDiffusion:
         scale = self.guidance_scale
         if self.classifier is not None and not self.condition_dropout:
             scale = self.classifier.scale
-        return SamplingConfig(self.sampler, self.sampler.steps, self.orientations, scale)
+        return SamplingConfig(self.sampler, self.sampler.steps, self.orientations, scale, self.head_share)
 
     def build(self, channels: int, image_codec: CodecSetting, mask_codec: CodecSetting) -> "DiffusionSegmenter":
         """The untrained segmenter of images with so many channels."""
@@ -122,12 +122,11 @@ class DiffusionSegmenter(MaskSampler):
                 f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree"
             )
         check_fit(setting.sampler, setting.process)
-        if setting.head_share and not setting.auxiliary:
-            raise ConfigError("head_share: there is no auxiliary mask head to take a share from (`auxiliary`)")
         image_latent = self.image_codec.latent_channels
         mask_latent = self.mask_codec.latent_channels
         self.presence = Presence(feature_channels(self.denoiser)) if setting.presence else None
         self.auxiliary = AuxiliaryHead.on(self.denoiser, self.mask_codec) if setting.auxiliary else None
+        check_share(setting.head_share, self.auxiliary)
         self.null = NullLatent(image_latent) if setting.condition_dropout else None
         self.classifier = setting.classifier.build(image_latent, mask_latent) if setting.classifier else None
         self.mask_codec.requires_grad_(False)
@@ -303,7 +302,7 @@ class DiffusionSegmenter(MaskSampler):
         cond, logits = self._encode(image, None)
         presence = None if self.presence is None else self.presence(cond[1:]).sigmoid()
         image_latent = self._image_latent(image) if self.classifier is not None else None
-        head = self._probability(logits).squeeze(1) if logits is not None and self.setting.head_share else None
+        head = self._probability(logits).squeeze(1) if logits is not None and resolved.head_share else None
         return Conditioning(cond, uncond, image_latent, presence, head)
 
     def resolve(self, sampling: SamplingConfig | None = None) -> SamplingConfig:
@@ -314,6 +313,7 @@ class DiffusionSegmenter(MaskSampler):
             raise ConfigError(
                 "guidance needs a model that was trained with condition_dropout above 0, or with a classifier"
             )
+        check_share(resolved.head_share, self.auxiliary)
         return resolved
 
     def denoise(
@@ -376,7 +376,7 @@ class DiffusionSegmenter(MaskSampler):
         size = batch.image.shape[-2:]
         noise = noise_of(batch, seed, which, orientations)
         rows = common.rows(orientations, images)
-        drawn = blend(self._draw(rows, noise, size, sampling, callback), rows.head, self.setting.head_share)
+        drawn = blend(self._draw(rows, noise, size, sampling, callback), rows.head, sampling.head_share)
         drawn = drawn.reshape(images, len(which), *size)
         if common.presence is not None:
             present = common.presence.reshape(-1, images).mean(dim=0)  # over the orientations
