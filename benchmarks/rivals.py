@@ -5,10 +5,11 @@ python benchmarks/rivals.py --model models/lidc_idri_readers --rivals runs/lidc-
 
 A rival is the run or model folder of any segmenter that learnt the same data set. One that answers once is scored in one view,
 and in as many flips and quarter turns as masks are drawn of the model. Where there are several raters, it has all eight, and the
-answers of each model are also cut at 16 levels of their mean, which is what a single map can give. Beside these scores of
-cases stand the calibration of pixels in doubt and the AUROC of doubt for failures (`twin.py`). Differences are model − rival,
-with 95 % bootstrap intervals over groups. Minutes and steps of training stand beside the scores, since they are rarely equal,
-and the seconds that all masks of one image take.
+answers of each model are also cut at 16 levels of their mean, which is what a single map can give. A model with an auxiliary
+mask head is its own rival, too: that head alone answers once, without a diffusion. Beside these scores of cases stand the
+calibration of pixels in doubt and the AUROC of doubt for failures (`twin.py`). Differences are model − rival, with 95 %
+bootstrap intervals over groups. Minutes and steps of training stand beside the scores, since they are rarely equal, and the
+seconds that all masks of one image take.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from manymask.evaluation.outcomes import Outcomes
 from manymask.evaluation.profiling import median_latency
 from manymask.experiments.matrix import sampling_of
 from manymask.hub.model_folder import TrainedModel, load_model
+from manymask.hub.provenance import Provenance
 from manymask.io.atomic import write_json
 from manymask.metrics import difference, summary
 from manymask.models.deterministic import NetworkSegmenter
@@ -77,23 +79,43 @@ class Scored:
     arm: Arm
 
 
-def scored(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> Scored:
+@dataclass(frozen=True)
+class Entrant:
+    """A model and how it draws."""
+
+    name: str
+    trained: TrainedModel
+    sampling: SamplingConfig
+    answers_once: bool
+
+
+def entrant(trained: TrainedModel, options: Options) -> Entrant:
+    """A model that draws as its recipe says, or as all others."""
+    sampling = SamplingConfig() if options.steps is None else sampling_of(trained.recipe, options.steps)
+    return Entrant(name_of(trained.recipe), trained, sampling, isinstance(trained.model, NetworkSegmenter))
+
+
+def own_head(model: TrainedModel) -> list[Entrant]:
+    """The auxiliary mask head of a model by itself, if it has one."""
+    if getattr(model.model, "auxiliary", None) is None:
+        return []
+    return [Entrant("its own mask head", model, SamplingConfig(steps=1, head_share=1.0), answers_once=True)]
+
+
+def scored(entrant: Entrant, ids: Sequence[str], samples: int, options: Options) -> Scored:
     """The cases as so many masks show them."""
+    trained = entrant.trained
     store, seen = matched_store(trained.recipe, Store(options.data)), Outcomes()
-    protocol = EvalConfig(samples, seed=options.seed, sampling=sampling(trained, options))
+    protocol = EvalConfig(samples, seed=options.seed, sampling=entrant.sampling)
     found = evaluate(trained.model, store, ids, protocol, outcomes=seen)
     return Scored({case["id"]: rows_of(case) for case in found.cases}, arm_of(found.cases, seen))
 
 
-def sampling(trained: TrainedModel, options: Options) -> SamplingConfig:
-    """How a model draws: as its recipe says, or as all others."""
-    return SamplingConfig() if options.steps is None else sampling_of(trained.recipe, options.steps)
-
-
-def seconds(trained: TrainedModel, ids: Sequence[str], samples: int, options: Options) -> float:
+def seconds(entrant: Entrant, ids: Sequence[str], samples: int, options: Options) -> float:
     """For so many masks of one image, the median of its runs."""
+    trained = entrant.trained
     store = matched_store(trained.recipe, Store(options.data))
-    return median_latency(trained.segmenter, store, list(ids), samples, sampling(trained, options))
+    return median_latency(trained.segmenter, store, list(ids), samples, entrant.sampling)
 
 
 def compared(ours: dict[str, Row], theirs: dict[str, Row], groups: dict[str, str]) -> dict[str, Any]:
@@ -115,16 +137,19 @@ def doubted(ours: Arm, theirs: Arm) -> dict[str, Any]:
     return {name: {"mean": own[name], "difference": gaps[name]} for name in DOUBT if name in gaps}
 
 
-def passes(trained: TrainedModel, samples: int, raters: int) -> list[int]:
+def passes(rival: Entrant, samples: int, raters: int) -> list[int]:
     """How many answers of a rival form its consensus: as many as of the model; of a network that answers once, also one."""
-    return [1, samples] if isinstance(trained.model, NetworkSegmenter) and raters == 1 else [samples]
+    return [1, samples] if rival.answers_once and raters == 1 else [samples]
 
 
 def described(trained: TrainedModel) -> dict[str, Any]:
     """What a row says of its model."""
     origin = trained.provenance
     codecs = [codec for codec in (origin.image_codec, origin.mask_codec) if codec is not None]
-    minutes = sum(each.minutes for whole in (origin, *codecs) for each in whole.line)
+    ancestors: list[Provenance] = []
+    for each in (past for whole in (origin, *codecs) for past in whole.line):
+        ancestors += [] if each in ancestors else [each]  # both codecs may be of one earlier model
+    minutes = sum(each.minutes for each in ancestors)
     size = sum(p.numel() for p in trained.model.parameters())
     return {"recipe": name_of(trained.recipe), "minutes": minutes, "steps": origin.steps, "parameters": size,
             "weights_sha256": trained.fingerprint}  # fmt: skip
@@ -132,8 +157,9 @@ def described(trained: TrainedModel) -> dict[str, Any]:
 
 def main(options: Options) -> None:
     """Scores all of them, prints the table and writes OUT."""
-    model, rivals = load_model(options.model), [load_model(folder) for folder in options.rivals]
-    names = [name_of(rival.recipe) for rival in rivals]
+    model = load_model(options.model)
+    rivals = [*own_head(model), *(entrant(load_model(folder), options) for folder in options.rivals)]
+    names = [rival.name for rival in rivals]
     if len(set(names)) < len(names):
         raise ConfigError(
             "two rivals are of one recipe, and a row is named after it: score them apart", parameter="rivals"
@@ -141,20 +167,22 @@ def main(options: Options) -> None:
     store = matched_store(model.recipe, Store(options.data))
     ids = evenly_spaced(held_out_cases(model, store, options.split, options.scheme), options.cases)
     groups = {case: store.groups[case] for case in ids}
-    ours = scored(model, ids, options.samples, options)
+    own = entrant(model, options)
+    ours = scored(own, ids, options.samples, options)
 
     def scores(theirs: Scored) -> dict[str, Any]:
         return compared(ours.rows, theirs.rows, groups) | doubted(ours.arm, theirs.arm)
 
-    latency = seconds(model, ids, options.samples, options)
+    latency = seconds(own, ids, options.samples, options)
     found: dict[str, Any] = {"model": described(model) | {"latency_s": latency, "scores": scores(ours)}, "rivals": {}}
     for rival in rivals:
-        held_out_cases(rival, matched_store(rival.recipe, Store(options.data)), options.split, options.scheme)
+        learnt = rival.trained
+        held_out_cases(learnt, matched_store(learnt.recipe, Store(options.data)), options.split, options.scheme)
         for samples in passes(rival, options.samples, store.raters):
-            name = f"{name_of(rival.recipe)}, {samples} " + ("answer" if samples == 1 else "answers")
+            name = f"{rival.name}, {samples} " + ("answer" if samples == 1 else "answers")
             theirs = scored(rival, ids, samples, options)
             latency = seconds(rival, ids, samples, options)
-            found["rivals"][name] = described(rival) | {"latency_s": latency, "scores": scores(theirs)}
+            found["rivals"][name] = described(learnt) | {"latency_s": latency, "scores": scores(theirs)}
             show(name, found["rivals"][name]["scores"])
     found |= {
         "protocol": {"samples": options.samples, "ged_samples": EvalConfig.ged_samples, "seed": options.seed,

@@ -19,10 +19,12 @@ from manymask.evaluation.promises import kept_promises
 from manymask.experiments.matrix import sampling_of
 from manymask.hub.model_folder import load_model
 from manymask.hub.provenance import Provenance
+from manymask.nn.losses import WeightedCE
 from manymask.recipes import CODECS, RECIPES, Stage, name_of
 from manymask.training.checkpoint import progress_of
 from tests.calibration.test_calibration import made
 from tests.evaluation.test_promises import exchangeable
+from tests.factories import perturb
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import best_cut
@@ -183,6 +185,9 @@ def test_codecs_are_charged_to_a_model_before_its_first_validation(trained_run):
     model = load_model(trained_run)
     parts = replace(model.provenance, minutes=10, image_codec=Provenance(minutes=2), mask_codec=Provenance(minutes=3))
     assert rivals.described(replace(model, provenance=parts))["minutes"] == 15
+    earlier = Provenance(minutes=40, steps=9)
+    both = replace(parts, image_codec=Provenance(parent=earlier), mask_codec=Provenance(minutes=3, parent=earlier))
+    assert rivals.described(replace(model, provenance=both))["minutes"] == 53  # of which one model gave both codecs
 
 
 def test_curves_of_different_data_are_not_drawn_together(trained_run, tmp_path, monkeypatch):
@@ -206,8 +211,23 @@ def test_rivals_of_one_table_draw_alike(trained_run, tmp_path):
     """By DDIM of so many steps on the image as it is, or each as its recipe says."""
     model = load_model(trained_run)
     options = rivals.Options(trained_run, (), tmp_path, tmp_path)
-    assert rivals.sampling(model, options) == SamplingConfig()
-    assert rivals.sampling(model, replace(options, steps=7)) == SamplingConfig(DDIM(7), orientations=1)
+    assert rivals.entrant(model, options).sampling == SamplingConfig()
+    assert rivals.entrant(model, replace(options, steps=7)).sampling == SamplingConfig(DDIM(7), orientations=1)
+
+
+def test_a_mask_head_is_a_rival_of_its_own_model(trained_run, store, tmp_path):
+    """It answers once: the map of each view is what the model's head says of it, whatever is drawn."""
+    plain = load_model(trained_run)
+    assert rivals.own_head(plain) == []
+    recipe = replace(plain.recipe, segmenter=replace(plain.recipe.segmenter, auxiliary=WeightedCE(1)))
+    model = perturb(recipe.build("segmenter"))
+    (head,) = rivals.own_head(replace(plain, recipe=recipe, model=model))
+    assert rivals.passes(head, 5, 1) == [1, 5] and rivals.passes(head, 5, 4) == [5]
+    batch = store.batch(store.ids[:2])
+    drawn = model.sample_all(batch, 1, 0, head.sampling)
+    with torch.no_grad():
+        logits = model._encode(batch.image, None)[1]
+    assert torch.allclose(drawn[:, 0], logits.sigmoid()[:, 0], atol=1e-6)
 
 
 def test_what_was_made_to_draw_in_one_step_is_scored_in_one():
