@@ -59,9 +59,11 @@ def _leak(results: Path) -> Iterator[tuple[str, str, str]]:
     if found is None:
         return
     tested = found["data"]["tested_on"]
-    seen, near = (round(found[name] * tested) for name in ("group_seen", "neighbour_seen"))
+    seen = round(found["group_seen"] * tested)
     yield f"of {tested} test images: of a video that was trained on", f"**{seen}**", "nearest.json"
-    yield "… with a directly neighbouring frame in training", f"{near}", "nearest.json"
+    if found["neighbour_seen"] is not None:
+        near = round(found["neighbour_seen"] * tested)
+        yield "… with a directly neighbouring frame in training", f"{near}", "nearest.json"
     copied = f"Dice {found['copied']['dice']['mean']:.3f}"
     yield "the mask of the most similar training image, copied", copied, "nearest.json"
     apart = _json(results / "sequence/folds.json")

@@ -35,6 +35,7 @@ import gpu
 import learning
 import nearest
 import off_centre
+import paired
 import peers
 import promises
 import rivals
@@ -435,3 +436,20 @@ def test_cuts_are_compared_in_pairs():
     found = best_cut.compare(rows, ["a", "b"])
     assert (found["masks"]["minus_half"]["mean"], found["map"]["minus_half"]["mean"]) == (0.25, 0.0)
     assert (found["half"]["missed"], found["masks"]["missed"]) == (1, 0)
+
+
+def test_two_results_are_compared_case_by_case(tmp_path, store):
+    """By value, of the cases of a scheme alone, and never of different cases."""
+    ids = store.ids[:4]
+    found = {name: {"model": {}, "git": "", "cases": [{"id": c, "dice": d, "n": 3} for c, d in zip(ids, dice, strict=True)]}
+             for name, dice in (("new", (0.9, 0.8, 0.7, 0.6)), ("old", (0.8, 0.8, 0.8, 0.2)))}  # fmt: skip
+    for name, results in found.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(results))
+    options = paired.Options(tmp_path / "new.json", tmp_path / "old.json", store.folder, tmp_path / "out.json")
+    paired.main(options)
+    gap = json.loads((tmp_path / "out.json").read_text())["all"]
+    assert gap.keys() == {"dice"} and gap["dice"]["mean"] == pytest.approx(0.1) and gap["dice"]["n"] == 4
+    found["old"]["cases"].pop()
+    (tmp_path / "old.json").write_text(json.dumps(found["old"]))
+    with pytest.raises(InputError, match="different cases"):
+        paired.main(options)

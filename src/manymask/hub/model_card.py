@@ -58,11 +58,18 @@ def _start(recipe: Recipe, own: Provenance) -> str:
     rows += [f"| encoder | {recipe.encoder}, started from ImageNet |"] if recipe.encoder != "own" else []
     codecs = (("image codec", own.image_codec), ("mask codec", own.mask_codec))
     rows += [
-        f"| {name} | {codec.minutes:.0f} minutes, the weights of step {codec.steps}; revision {codec.git or 'unknown'} |"
+        f"| {name} | {codec.minutes:.0f} minutes, the weights of step {codec.steps}{_taken(codec)}; "
+        f"revision {codec.git or 'unknown'} |"
         for name, codec in codecs
         if codec is not None
     ]
     return "".join("\n" + row for row in rows)
+
+
+def _taken(codec: Provenance) -> str:
+    """Where a codec was before it was trained."""
+    before = codec.parent
+    return f", from that of an earlier model of {before.data} (revision {before.git or 'unknown'})" if before else ""
 
 
 def _of_crops(recipe: Recipe) -> str:
