@@ -17,6 +17,11 @@ def watched() -> bool:
     return bool(sys.stderr and sys.stderr.isatty())
 
 
+def say(line: str) -> None:
+    """One line on stderr beside the bars."""
+    tqdm.write(line, file=sys.stderr)
+
+
 class Progress(Bar):
     """tqdm with its arguments; where stderr is no terminal, what it shows are lines such as `segment: 40 % (12 of 30, 0:09,
     0:14 left)`, and nothing if the total is not known."""

@@ -10,8 +10,10 @@ import yaml
 from PIL import Image
 
 from manymask.data.datasets import phantom
+from manymask.data.store import Store
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import load_model
+from manymask.io.masks import MaskReading
 from manymask.planning import decide as rules
 from manymask.planning.decide import decide, starts, with_codec
 from manymask.planning.look import Found, look_at_source
@@ -203,6 +205,48 @@ def test_more_minutes_go_on_and_other_wishes_are_refused(mine, trained_run):
         train_planned(ask(folder(mine.parent / "other"), trained_run, run=place))
 
 
+def shares(run):
+    """The foreground of each image of a run."""
+    store = Store(run / "store")
+    return [float(store.native_masks(case).mean()) for case in store.ids]
+
+
+def test_masks_are_prepared_again_where_flags_or_files_change(mine, trained_run, capsys):
+    """With and without plan.yaml, until training has begun."""
+    place = mine.parent / "run"
+    train_planned(ask(mine, trained_run, plan_only=True))
+    plain = shares(place)
+    inverted = {"reading": MaskReading(invert=True), "plan_only": True}
+    train_planned(ask(mine, trained_run, **inverted))
+    assert shares(place) == pytest.approx([1 - share for share in plain])
+    assert "images are prepared again, plan.yaml stays" in capsys.readouterr().err
+    train_planned(ask(mine, trained_run, **inverted))
+    assert "prepared again" not in capsys.readouterr().err
+    (place / "plan.yaml").unlink()
+    train_planned(ask(mine, trained_run, plan_only=True))
+    assert shares(place) == plain
+    path = sorted((mine / "masks").iterdir())[0]
+    Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    train_planned(ask(mine, trained_run, plan_only=True))
+    assert sorted(shares(place))[-1] == 1
+
+
+def test_once_training_has_begun_other_masks_are_refused_or_told(mine, trained_run, capsys):
+    place = mine.parent / "run"
+    train_planned(ask(mine, trained_run, reading=MaskReading(threshold=0.4)))
+    held, _ = shares(place), capsys.readouterr()
+    with pytest.raises(ConfigError, match=r"began with masks that were read in another way \(mask_threshold: 0.4\)"):
+        train_planned(ask(mine, trained_run, reading=MaskReading(threshold=0.6)))
+    with pytest.raises(ConfigError, match="invert: False"):
+        train_planned(ask(mine, trained_run, reading=MaskReading(threshold=0.4, invert=True)))
+    path = sorted((mine / "masks").iterdir())[0]
+    Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    train_planned(ask(mine, trained_run))
+    said = capsys.readouterr().err
+    assert "masks stay as they were read when this run began (mask_threshold: 0.4)" in said
+    assert f"images or masks in {mine} were changed since this run began" in said and shares(place) == held
+
+
 def test_edited_plan_is_respected(mine, trained_run):
     train_planned(ask(mine, trained_run, plan_only=True))
     path = mine.parent / "run" / "plan.yaml"
@@ -258,6 +302,10 @@ def test_command_line_tells_a_folder_from_a_recipe(mine, trained_run, monkeypatc
     monkeypatch.chdir(mine.parent)
     assert run(monkeypatch, "train", "mine", "--plan-only", "--minutes", "0.01", "--init", trained_run) == 0
     assert (mine.parent / "runs/mine/plan.yaml").exists()
+    assert run(monkeypatch, "train", "--minutes", "0.01", "mine", "--plan-only") == 0, (
+        "flags may stand first, as usage says"
+    )
+    assert run(monkeypatch, "train", "--plan-only", "mine") == 0
     for arguments, said in (
         (("train", "nowhere"), "nowhere: no such folder"),
         (("train", "folder"), "folder is a recipe: name its stage too"),

@@ -104,8 +104,7 @@ def train(arguments: list[str]) -> None:
 
 def _names_stage(arguments: list[str]) -> bool:
     """Whether the arguments begin with RECIPE STAGE rather than with a folder."""
-    second = arguments[1] if len(arguments) > 1 else ""
-    return bool(second) and not second.startswith("-")
+    return len(arguments) > 1 and not any(word.startswith("-") for word in arguments[:2])
 
 
 def _train_folder(arguments: list[str]) -> None:

@@ -63,8 +63,10 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(height), int(width)) if height and width else None
 
 
-def coco_mask(path: Path, image: CocoImage, shape: tuple[int, int], categories: Collection[int] = ()) -> np.ndarray:
-    """The union of an image's objects, bool (H, W). categories: the ids that count; all if there are none.
+def coco_mask(
+    path: Path, image: CocoImage, shape: tuple[int, int], categories: Collection[int] | None = None
+) -> np.ndarray:
+    """The union of an image's objects, bool (H, W). categories: the ids that count, of which the file may have none; all if None.
 
     `InputError` for an image of another size than the file says, and for objects that have a box but no outline.
     """
@@ -77,7 +79,7 @@ def coco_mask(path: Path, image: CocoImage, shape: tuple[int, int], categories: 
     mask = np.zeros(shape, bool)
     with decoding(path):
         for each in image.annotations:
-            if categories and int(each.get("category_id", 1)) not in categories:
+            if categories is not None and int(each.get("category_id", 1)) not in categories:
                 continue
             mask |= _object(path, image, each.get("segmentation"), shape)
     return mask

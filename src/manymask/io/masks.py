@@ -42,7 +42,7 @@ class MaskReading:
             self.held[path] = values
 
 
-def _distinct(values: np.ndarray) -> np.ndarray:
+def distinct(values: np.ndarray) -> np.ndarray:
     """The values in order; of bytes without sorting."""
     if values.dtype != np.uint8:
         return np.unique(values)
@@ -51,7 +51,7 @@ def _distinct(values: np.ndarray) -> np.ndarray:
 
 def values_of(values: np.ndarray, held: np.ndarray | None = None) -> frozenset[float | str]:
     """The values of a mask (H, W); of one with more values than a label image has, its full scale and a word that says so."""
-    held = _distinct(values) if held is None else held
+    held = distinct(values) if held is None else held
     if len(held) <= _FEW_LABELS and not (values.dtype.kind == "f" and (held % 1).any()):
         return frozenset(float(value) for value in held)
     scale = 255.0
@@ -76,10 +76,13 @@ def read_mask(path: Path, reading: MaskReading | None = None) -> np.ndarray:
     return ~mask if reading.invert else mask
 
 
-def mask_of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarray:
-    """The same for values (H, W) that were read from `path`, such as a slice of a NIfTI file."""
+def mask_of_values(path: Path, values: np.ndarray, reading: MaskReading, held: np.ndarray | None = None) -> np.ndarray:
+    """The same for values (H, W) that were read from `path`, such as a slice of a NIfTI file.
+
+    held: the values, in order, of everything that is read alike, such as all slices; those of `values` alone if None.
+    """
     check_numbers(path, reading)
-    mask = _of_values(path, _grey(path, values, reading), reading)
+    mask = _of_values(path, _grey(path, values, reading), reading, held)
     return ~mask if reading.invert else mask
 
 
@@ -108,7 +111,7 @@ def _is_indexed(found: Samples) -> bool:
 def _of_labels(path: Path, found: Samples, reading: MaskReading) -> np.ndarray:
     """Index 0 is background; where it has a colour and another index is black, nobody can tell."""
     assert found.palette is not None
-    used = _distinct(found.values)
+    used = distinct(found.values)
     reading.note(path, values_of(found.values, used))
     if reading.labels:
         return np.isin(found.values, reading.labels)
@@ -167,21 +170,21 @@ def _grey(path: Path, colours: np.ndarray, reading: MaskReading) -> np.ndarray:
     )
 
 
-def _of_values(path: Path, values: np.ndarray, reading: MaskReading) -> np.ndarray:
+def _of_values(path: Path, values: np.ndarray, reading: MaskReading, held: np.ndarray | None = None) -> np.ndarray:
     if values.dtype == bool:
         return values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path}: the mask holds values that are not numbers (NaN or infinite)", path=path)
-    held = _distinct(values)
+    held = distinct(values) if held is None else held
     reading.note(path, values_of(values, held))
     if reading.labels:
         return np.isin(values, reading.labels)
-    if values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
-        return _of_shares(path, values, reading.threshold)
+    if values.dtype.kind == "f" and held[0] >= 0 and held[-1] <= 1:
+        return _of_shares(path, values, reading.threshold, float(held[-1]))
     if _is_black_and_white(held, reading.threshold):
         return values > 0
     if reading.threshold is not None:
-        if reading.threshold > values.max() and 0 < values.max() < _FEW_LABELS:
+        if reading.threshold > held[-1] and 0 < held[-1] < _FEW_LABELS:
             raise InputError(
                 f"{path}: nothing reaches the threshold {reading.threshold:g}, the mask holds {_shown(held)}; "
                 "choose the labels of the foreground",
@@ -204,12 +207,12 @@ def _is_black_and_white(held: np.ndarray, threshold: float | None) -> bool:
     return len(held) == 2 and held[0] == 0
 
 
-def _of_shares(path: Path, values: np.ndarray, threshold: float | None) -> np.ndarray:
-    """A soft mask in [0, 1]; a threshold above 1 is meant for bytes."""
+def _of_shares(path: Path, values: np.ndarray, threshold: float | None, largest: float) -> np.ndarray:
+    """A soft mask in [0, 1] whose largest value is `largest`; a threshold above 1 is meant for bytes."""
     cut = 0.5 if threshold is None else threshold if threshold <= 1 else threshold / 255
-    if threshold is None and 0 < values.max() < cut:
+    if threshold is None and 0 < largest < cut:
         raise InputError(
-            f"{path}: nothing in this soft mask reaches {cut}, its largest value is {values.max():g}; say where to cut",
+            f"{path}: nothing in this soft mask reaches {cut}, its largest value is {largest:g}; say where to cut",
             remedies=("mask_threshold",),
             path=path,
         )

@@ -1,25 +1,20 @@
 """`manymask train FOLDER`: looks, plans, prepares, trains, scores, and says what it is worth.
 
 RUN/plan.yaml      what was decided and why; may be edited
-RUN/store/         the prepared images, unless a prepared store was given
+RUN/store/         the prepared images, unless a prepared store was given; see `prepared.py`
 RUN/STAGE/         as the trainer leaves them; with folds in RUN/fold-1/, RUN/fold-2/, …
 RUN/model/         with folds: their ensemble
 RUN/scores/        results.json and a figure of the test part
 RUN/verdict.txt    what was printed at the end
 """
 
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from manymask import api
 from manymask.choices import Precision, TrackerName
-from manymask.data.case import Source, evenly_spaced
+from manymask.data.case import evenly_spaced
 from manymask.data.datasets import DATASETS
 from manymask.data.folds import fold_name
 from manymask.data.store import Store
@@ -35,7 +30,9 @@ from manymask.io.masks import MaskReading
 from manymask.planning.decide import Start, decide, starts, with_codec
 from manymask.planning.look import Found, look_at_source, look_at_store
 from manymask.planning.plan import FILE, Plan, read_plan, recipe_of, with_values, write_plan
+from manymask.planning.prepared import is_store, prepared, source_of
 from manymask.planning.verdict import Verdict, pass_judgement
+from manymask.progress import say
 from manymask.recipes import ROWS, Recipe, Stage, stages_of
 from manymask.runtime import default_device
 from manymask.training.checkpoint import progress_of
@@ -124,20 +121,11 @@ def train_planned(request: Request) -> Verdict | None:
     return pass_judgement(plan, recipe, store, request.data, request.run, runs)
 
 
-def say(line: str) -> None:
-    """One line beside the bars."""
-    tqdm.write(line, file=sys.stderr)
-
-
 def _check(request: Request) -> None:
     if request.minutes is not None and not 0 < request.minutes < 10**6:
         raise ConfigError(f"minutes must be above 0, not {request.minutes}", parameter="minutes")
     if request.folds is not None and not (request.folds == 0 or 2 <= request.folds <= 20):
         raise ConfigError(f"folds must be 0 or lie in 2 … 20, not {request.folds}", parameter="folds")
-
-
-def _is_store(folder: Path) -> bool:
-    return (folder / "manifest.json").exists()
 
 
 def _runs(plan: Plan, run: Path) -> Iterator[tuple[Path, str]]:
@@ -150,7 +138,7 @@ def _runs(plan: Plan, run: Path) -> Iterator[tuple[Path, str]]:
 
 def _planned(request: Request) -> tuple[Plan, Store]:
     """Looks, decides and prepares; the plan is written last, when all that it says is known."""
-    given = Store(request.data) if _is_store(request.data) else None
+    given = Store(request.data) if is_store(request.data) else None
     found = look_at_store(given) if given else _look(request)
     for line in found.lines:
         say(line)
@@ -160,7 +148,7 @@ def _planned(request: Request) -> tuple[Plan, Store]:
     store, start = given, None
     for start in [*candidates, None]:
         plan, reasons = _decided(request, found, start, given)
-        store = given or _prepared(request, plan)
+        store = given or prepared(request, plan)
         if start is None or request.init not in (None, "auto") or not _seen(start, store, plan.scheme):
             break
     assert store is not None
@@ -176,12 +164,7 @@ def _planned(request: Request) -> tuple[Plan, Store]:
 
 
 def _look(request: Request) -> Found:
-    return look_at_source(_source(request))
-
-
-def _source(request: Request) -> Source:
-    """The cases of the folder, whose pixels are not read yet."""
-    return DATASETS["folder"].read(request.data, 3, request.reading, **request.options)
+    return look_at_source(source_of(request))
 
 
 def _fixed(given: Store | None) -> tuple[int, int] | None:
@@ -198,24 +181,6 @@ def _decided(request: Request, found: Found, start: Start | None, given: Store |
     scheme = request.scheme or (given.default_scheme if given else "")
     fast = default_device() != "cpu"
     return decide(found, request.data, scheme, minutes, folds, start, learns, _fixed(given), fast)
-
-
-def _prepared(request: Request, plan: Plan) -> Store:
-    """The store in the run folder: of the plan's measures, prepared again if it has others."""
-    place = request.run / "store"
-    if _is_store(place):
-        old = Store(place)
-        if (old.stored[0], old.channels) == (plan.size, plan.channels):
-            return old
-        shutil.rmtree(place)
-    recipe = replace(ROWS["folder"], size=plan.size, channels=plan.channels)
-    request.run.mkdir(parents=True, exist_ok=True)
-    store = api.prepare(
-        recipe, place, request.data, skip_bad=request.skip_bad, reading=request.reading, **request.options
-    )
-    for line in store.warnings:
-        say(f"manymask: {line}")
-    return store
 
 
 def _seen(start: Start, store: Store, scheme: str) -> bool:
@@ -262,38 +227,8 @@ def _resumed(request: Request) -> tuple[Plan, Store]:
         more = request.minutes - plan.minutes
         plan = replace(plan, minutes=request.minutes, segmenter_minutes=max(0.0, plan.segmenter_minutes + more))
         with_values(request.run, plan)
-    store = Store(request.data) if _is_store(request.data) else _prepared_as_before(request, plan)
+    store = Store(request.data) if is_store(request.data) else prepared(request, plan)
     return plan, store
-
-
-def _prepared_as_before(request: Request, plan: Plan) -> Store:
-    """The store of the run; prepared again where the plan was edited, unless training has begun."""
-    place = request.run / "store"
-    if _is_store(place):
-        old = Store(place)
-        begun = any(request.run.glob("*/config.yaml")) or any(request.run.glob("fold-*/*/config.yaml"))
-        if begun and (old.stored[0], old.channels) != (plan.size, plan.channels):
-            raise ConfigError(
-                f"{request.run / FILE} asks for {plan.size}² with {plan.channels} channel(s), but training began at "
-                f"{old.stored[0]}² with {old.channels}: name another run folder", parameter="run", path=request.run,
-            )  # fmt: skip
-    store = _prepared(request, plan)
-    _tell_changes(request, store)
-    return store
-
-
-def _tell_changes(request: Request, store: Store) -> None:
-    """Says which images came or went since the store was prepared; with `skip_bad` it left some out by itself."""
-    if request.skip_bad or not request.data.is_dir():
-        return
-    now, then = {case.id for case in _source(request).cases}, set(store.ids)
-    for count, what in ((len(now - then), "added to"), (len(then - now), "taken out of")):
-        were = "image was" if count == 1 else "images were"
-        if count:
-            say(
-                f"manymask: {count} {were} {what} {request.data} since this run began; it goes on with those of then: "
-                "name another run folder to train on those of now"
-            )
 
 
 def _trained(plan: Plan, recipe: Recipe, store: Store, request: Request, run: Path, scheme: str) -> Path:

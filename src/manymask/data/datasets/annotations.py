@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +14,10 @@ from manymask.io.atomic import read_object
 from manymask.io.coco import MOST_BYTES, CocoFile, CocoImage, coco_mask, is_coco, read_coco
 from manymask.io.dicom.file import load_dicom
 from manymask.io.labelme import LabelmeFile, is_labelme, labelme_file
-from manymask.io.masks import MaskReading, mask_of_values, read_mask
+from manymask.io.masks import MaskReading, distinct, mask_of_values, read_mask
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices
 
+MOST_VALUES = 4096
 BACKGROUND = ("background", "ignore")  # of nnU-Net, which are nothing to segment
 
 
@@ -46,7 +48,21 @@ class MaskFile:
         """As its pixels are, whatever the shape."""
         if not is_nifti(self.path):
             return read_mask(self.path, reading)
-        return mask_of_values(self.path, next(nifti_slices(self.path, None, [index])).pixels, reading)
+        values = next(nifti_slices(self.path, None, [index])).pixels
+        held = _held_by(self.path, self.path.stat().st_mtime_ns) if values.ndim == 2 else None
+        return mask_of_values(self.path, values, reading, held)
+
+
+@lru_cache(maxsize=4)
+def _held_by(path: Path, changed: int) -> np.ndarray:
+    """The values of a whole volume in order, of very many only as many: what a mask's values mean is decided once, not slice by
+    slice, where labels would look like black and white and a soft mask's end like another mask."""
+    held = np.zeros(0)
+    for each in nifti_slices(path):
+        held = np.union1d(held, distinct(each.pixels))
+        if len(held) > MOST_VALUES:
+            held = held[np.linspace(0, len(held) - 1, MOST_VALUES // 2).round().astype(int)]  # the ends among them
+    return held
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class CocoMask:
         """The union of those whose category was chosen, by number or name."""
         wanted = {str(label) for label in reading.labels}
         chosen = [number for number, name in self.file.names.items() if {str(number), name} & wanted]
-        mask = coco_mask(self.path, self.image, shape, chosen)
+        mask = coco_mask(self.path, self.image, shape, chosen if wanted else None)
         return ~mask if reading.invert else mask
 
 
