@@ -4,7 +4,8 @@ python benchmarks/twin.py --data stores/isic --recipe isic2018-imagenet --steps 
 
 The twin is the same encoder with a plain mask head, trained with Dice and cross-entropy (recipes `…-twin`). Both codecs are
 trained once and serve all seeds; their minutes come on top of ours. Each is scored on the test part: ours with --samples
-masks, the twin with one pass and with as many flips and quarter turns. Differences are ours − twin, of means over the seeds,
+masks, the twin with one pass and with as many flips and quarter turns. Where ours has an auxiliary mask head, both of which the
+masks are made stand beside them: what is drawn without the head's share, and the head's map in as many views. Differences are ours − twin, of means over the seeds,
 with 95 % bootstrap intervals over groups. Interrupted, the same command goes on.
 """
 
@@ -85,12 +86,19 @@ def segmenter(
 
 
 def scored(
-    run: Path, samples: int, data: Path, split: Split = "test", scheme: str | None = None, steps: int | None = None
+    run: Path,
+    samples: int,
+    data: Path,
+    split: Split = "test",
+    scheme: str | None = None,
+    steps: int | None = None,
+    head_share: float | None = None,
 ) -> Arm:
-    """A part as the masks show it: as the recipe draws, or in so many steps on the image as it is."""
+    """A part as the masks show it: as the recipe draws, or in so many steps on the image as it is, or with another share of
+    the mask head."""
     trained = load_model(run)
     store = matched_store(trained.recipe, Store(data))
-    sampling = SamplingConfig() if steps is None else sampling_of(trained.recipe, steps)
+    sampling = SamplingConfig(head_share=head_share) if steps is None else sampling_of(trained.recipe, steps)
     ids, seen = held_out_cases(trained, store, split, scheme), Outcomes()
     found = evaluate(trained.model, store, ids, EvalConfig(samples, 1, sampling=sampling), outcomes=seen)
     return arm_of(found.cases, seen)
@@ -157,13 +165,17 @@ def main(options: Options) -> None:
         return segmenter(get_recipe(name), seed, options.steps, own, options.data, run)
 
     runs = {name: [trained(name, seed) for seed in range(options.seeds)] for name in (options.recipe, twin)}
-    passes = {
-        "ours": (options.recipe, options.samples),
-        "twin": (twin, 1),
-        f"twin, {options.samples} views": (twin, options.samples),
+    passes: dict[str, tuple[str, int, float | None]] = {
+        "ours": (options.recipe, options.samples, None),
+        "twin": (twin, 1, None),
+        f"twin, {options.samples} views": (twin, options.samples, None),
     }
+    if getattr(row.segmenter, "head_share", 0):
+        passes["ours, drawn alone"] = (options.recipe, options.samples, 0.0)
+        passes[f"our mask head alone, {options.samples} views"] = (options.recipe, options.samples, 1.0)
     arms = {
-        label: [scored(run, samples, options.data) for run in runs[name]] for label, (name, samples) in passes.items()
+        label: [scored(run, samples, options.data, head_share=share) for run in runs[name]]
+        for label, (name, samples, share) in passes.items()
     }
     store = Store(options.data)
     everything = np.arange(len(arms["ours"][0].groups))

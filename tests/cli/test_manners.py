@@ -274,3 +274,16 @@ def test_page_serves_every_model_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(server, "serve", lambda models, *_: served.append(models))
     assert run(monkeypatch, "serve") == 0 and run(monkeypatch, "serve", "-m", "isic2018", "lidc_idri") == 0
     assert served == [tuple(catalogue.list_models()), ("isic2018", "lidc_idri")]
+
+
+def test_an_empty_argument_is_no_folder(monkeypatch, capsys, tmp_path):
+    """As of "$UNSET": it would be the current folder, with all that lies in it."""
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "segment", "", "--model", "isic2018", "--out", "out") == 2
+    assert "an argument is empty" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("minutes", ["-1", "nan", "0"])
+def test_a_demonstration_takes_some_minutes(monkeypatch, capsys, tmp_path, minutes):
+    assert run(monkeypatch, "demo", "--minutes", minutes, "--out", tmp_path / "demo") == 2
+    assert "--minutes must lie in 0.01" in capsys.readouterr().err and not (tmp_path / "demo").exists()

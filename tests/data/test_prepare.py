@@ -532,3 +532,22 @@ def test_a_reading_with_a_coordinate_beyond_all_images_is_one_line(tmp_path):
     (tmp_path / "x.xml").write_text(f"<LidcReadMessage>{head}{nodule}</LidcReadMessage>")
     with pytest.raises(InputError, match=r"x\.xml is not a reading of LIDC-IDRI that can be read"):
         read_xml(tmp_path / "x.xml")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "masks", "said"), [(3, "plain", True), (1, "plain", False), (3, "tagged", False)]
+)
+def test_images_that_were_turned_and_masks_that_were_not_are_told(tmp_path, orientation, masks, said):
+    """Nobody can know on which of both the masks were drawn."""
+    for name in "abcdef":
+        exif = Image.Exif()
+        exif[274] = orientation
+        for kind, pixels in (("images", photo(ord(name))), ("masks", blob())):
+            (tmp_path / "in" / kind).mkdir(parents=True, exist_ok=True)
+            tagged = {"exif": exif} if kind == "images" or masks == "tagged" else {}
+            Image.fromarray(pixels).save(tmp_path / "in" / kind / f"{name}.png", **tagged)
+    store = prepare(folder.read(tmp_path / "in"), tmp_path / "store", 32, 3)
+    assert (
+        any("6 of 6 images" in line and "masks must be drawn on the upright image" in line for line in store.warnings)
+        == said
+    )

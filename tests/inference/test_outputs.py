@@ -339,3 +339,20 @@ def test_results_of_evaluate_name_the_weights(segmenter, store):
     scores = evaluate(segmenter.model, store, store.ids[:1], EvalConfig(samples=2, ged_samples=2), progress=False)
     found = results(segmenter.trained, store, "train", EvalConfig(), scores).to_dict()
     assert found["model"]["weights_sha256"] == segmenter.trained.fingerprint
+
+
+def test_a_summary_that_cannot_be_written_is_no_success(monkeypatch, drawing_model, tmp_path, capsys):
+    """Somebody else's file of that name stays, and the run does not end as if all was there."""
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/summary.csv").write_text("my own notes")
+    assert run(monkeypatch, "segment", tmp_path / "a.png", "--model", drawing_model, "--out", tmp_path / "out") == 2
+    assert "summary.csv is not ours" in capsys.readouterr().err
+    assert (tmp_path / "out/a/result.json").exists() and (tmp_path / "out/summary.csv").read_text() == "my own notes"
+
+
+def test_a_picture_called_like_the_summary_leaves_it_its_name(monkeypatch, drawing_model, tmp_path):
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).save(tmp_path / "summary.csv.png")
+    out = tmp_path / "out"
+    assert run(monkeypatch, "segment", tmp_path / "summary.csv.png", "--model", drawing_model, "--out", out) == 0
+    assert (out / "summary.csv").is_file() and (out / "summary.csv-2/result.json").exists()

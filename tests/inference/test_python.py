@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from manymask.errors import ConfigError, InputError, ManymaskError
+from manymask.inference.asked import centres
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
 from tests.data.test_prepare import photo
@@ -235,3 +236,24 @@ def test_fifty_masks_of_twelve_megapixels_take_less_than_a_gigabyte(drawing_mode
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 1_000_000
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize("rois", [(210, 145), [(100.5, 90)], [(1, 2, 3)], ["ab"], 7])
+def test_regions_that_are_none_are_one_line(segmenter, rois):
+    with pytest.raises(ConfigError, match=r"rois must be centres in whole pixels, such as \[\(210, 145\)\]"):
+        segmenter.segment(grey(0), rois=rois)
+    with pytest.raises(ConfigError, match="rois must be centres"):
+        segmenter.look(grey(0), rois)
+
+
+def test_regions_may_be_an_array():
+    assert centres(np.array([[30, 20], [10, 15]])) == ((30, 20), (10, 15)) == centres([(30.0, 20.0), (10, 15)])
+    assert centres(()) == centres(np.zeros((0, 2))) == ()
+
+
+def test_an_engine_that_there_is_not_is_one_line(drawing_model):
+    with pytest.raises(ConfigError, match="no engine 'foo': choose auto, torch, onnx, openvino"):
+        Segmenter.from_pretrained(drawing_model, engine="foo")

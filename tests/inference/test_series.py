@@ -57,10 +57,12 @@ def segment(monkeypatch, model: Path, out: Path, *rest: object, code: int = 0) -
     assert run(monkeypatch, "segment", *rest, "--model", model, "--out", out, "--samples", 3) == code
 
 
-def drawn_slice(depth: float | None, masks: list[list[int]], spacing=(0.5, 2.0)) -> tuple[Picture, SeriesResult]:
+def drawn_slice(
+    depth: float | None, masks: list[list[int]], spacing=(0.5, 2.0), number=1
+) -> tuple[Picture, SeriesResult]:
     """A slice of one row whose masks hold so many pixels; the consensus is the first."""
     held = np.array([[[i < count for i in range(8)]] for (count,) in masks])
-    picture = Picture(np.zeros((1, 8), np.uint8), "a", spacing, slice=VolumeSlice("v", 1, depth))
+    picture = Picture(np.zeros((1, 8), np.uint8), "a", spacing, slice=VolumeSlice("v", number, depth))
     return picture, SeriesResult(held, np.zeros((1, 8), np.float32), held[0])
 
 
@@ -97,6 +99,39 @@ def test_slices_at_uneven_distances_reach_half_way_to_their_neighbours():
     slices = [drawn_slice(depth, [[1], [1]], (1.0, 1.0)) for depth in (0.0, 2.0, 4.8)]
     (record,), remarks = volume_records(*map(list, zip(*slices, strict=True)))
     assert record["volumes_ml"] == pytest.approx([(2 + 2.4 + 2.8) / 1000] * 2) and not remarks
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("series-0004-image-0012", "series-0004"),
+        ("series-0004-image-0012-frame-0003", "series-0004"),
+        ("series-0004-image-0012-2", "series-0004"),
+        ("image-0003", "series"),
+        ("image-001-slice-0002", "image-001"),
+        ("ct-slice-5mm-slice-0001", "ct-slice-5mm"),
+        ("frame-12-slice-0002-volume-0001", "frame-12"),
+    ],
+)
+def test_a_series_is_named_after_its_file_whatever_that_is_called(name, whole):
+    assert series.series_name(name) == whole
+
+
+@pytest.mark.parametrize(
+    ("numbers", "depths", "reach", "holes"),
+    [
+        ((1, 3), (0.0, 4.0), 4.0, 1),  # the middle one of three is left out
+        ((1, 3, 4), (0.0, 4.0, 6.0), 6.0, 1),
+        ((1, 3, 5, 7), (0.0, 4.0, 8.0, 12.0), 16.0, 0),  # numbered by odd numbers, whole
+        ((1, 2, 4, 6, 8), (0.0, 2.0, 6.0, 10.0, 14.0), 10.0, 3),
+        ((0, 0, 0), (0.0, 2.0, 6.0), 6.0, 1),  # not numbered
+    ],
+)
+def test_slices_that_were_left_out_make_no_volume(numbers, depths, reach, holes):
+    slices = [drawn_slice(depth, [[1], [1]], (1.0, 1.0), number) for number, depth in zip(numbers, depths, strict=True)]
+    (record,), remarks = volume_records(*map(list, zip(*slices, strict=True)))
+    assert record["volumes_ml"] == pytest.approx([reach / 1000] * 2)
+    assert remarks == ([f"Slices are missing at {holes} place(s): nothing is counted there."] if holes else [])
 
 
 @pytest.mark.parametrize(

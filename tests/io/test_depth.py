@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from manymask.errors import InputError
-from manymask.io.depth import shown_range, stretch_note, to_bytes
+from manymask.io.depth import shown_range, single, stretch_note, to_bytes
+from manymask.io.window import fixed, stretch
 
 SMOOTH = np.linspace(720, 3296, 160 * 240).reshape(160, 240).astype(np.uint16)
 
@@ -70,3 +71,21 @@ def test_what_is_no_number_is_refused(value):
 
 def test_a_flat_picture_stays_flat():
     assert (to_bytes(np.full((8, 8), 900, np.uint16)) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.float64])
+def test_values_far_from_zero_keep_their_steps(dtype):
+    """Whole numbers of 32 bits do not fit into single precision: their offset is taken off before."""
+    far = (2_000_000_000 + np.arange(256).reshape(16, 16)).astype(dtype)
+    assert (to_bytes(far).ravel() == np.arange(256)).all()
+    assert (stretch(far).ravel() == np.arange(256)).all()
+    assert len(np.unique(fixed(far, 2_000_000_128.0, 256.0))) > 250
+
+
+def test_single_precision_is_used_only_where_it_tells_values_apart(tmp_path):
+    kept = single(np.array([0.1, np.nan, 7.0]), tmp_path)
+    assert kept.dtype == np.float32 and np.isnan(kept[1]) and kept[2] == 7
+    with pytest.raises(InputError, match="differ by too little for single precision"):
+        single(1e9 + np.arange(256.0), tmp_path)
+    with pytest.raises(InputError, match="too large for a grey value"):
+        single(np.array([0.0, 1e300]), tmp_path)

@@ -307,6 +307,16 @@ def test_pixels_of_no_size_have_no_area(tmp_path, caplog, zeros):
     picture = read_nifti(path)[0]
     assert picture.spacing is None and "Its pixels have the size 0: no mm² are given." in picture.notes
     assert not caplog.records
+    pictures = read_nifti(path)
+    drawn = [
+        SimpleNamespace(outlines=None, masks=[p.pixels > 50], confidence=p.pixels, consensus=p.pixels > 50)
+        for p in pictures
+    ]
+    written = write_nifti(tmp_path, pictures, drawn)
+    before, after = (nibabel.load(each).header for each in (path, written[0]))
+    assert all(
+        np.array_equal(before[name], after[name]) for name in ("srow_x", "srow_y", "srow_z", "pixdim", "sform_code")
+    )
 
 
 def test_values_that_single_precision_cannot_tell_apart_are_named(tmp_path):

@@ -107,6 +107,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs the verb that `arguments` begin with; returns the exit status."""
     verb, *rest = arguments or ["help"]
+    if "" in arguments:
+        raise ConfigError("an argument is empty, as of a shell variable that is not set")
     if verb in ("help", "-h", "--help"):
         if rest and rest[0] in VERBS:
             return run([rest[0], "--help"])

@@ -117,7 +117,7 @@ def _segmented(
         segmenter.model.resolve(request.sampling)
         segment_all(segmenter, entries, request, tally)
     print("\n".join(tally.lines(out)))
-    return 2 if tally.failed or tally.incomplete else 0
+    return 0 if tally.whole else 2
 
 
 def _one_mask(samples: int, sampler: str | None, steps: int | None, alpha: float | None) -> int:
@@ -268,4 +268,5 @@ def demo(*, out: Annotated[Path, flags.OUT] = Path("demo"), minutes: float = 4.0
     """
     from manymask.experiments.demo import run_demo
 
+    in_range("--minutes", minutes, 0.01, 10**4)
     run_demo(out, minutes, seed)

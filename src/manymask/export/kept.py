@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -119,6 +119,8 @@ def with_engine(trained: TrainedModel, device: str, engine: Engine, images: int)
         engine: as `Segmenter` takes it.
         images: about how many will be drawn.
     """
+    if engine not in get_args(Engine):
+        raise ConfigError(f"there is no engine {engine!r}: choose {', '.join(get_args(Engine))}", parameter="engine")
     model = trained.segmenter.to(device).eval()
     draws = draws_at_once(device) if images > 1 else 1
     threads = max(1, torch.get_num_threads() // draws)

@@ -9,6 +9,7 @@ from manymask.calibration.calibration import Calibration
 from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel
+from manymask.inference.preprocess import Point
 from manymask.io.record import Record
 from manymask.models.base import MaskSampler
 from manymask.models.latent_diffusion import DiffusionSegmenter
@@ -31,6 +32,27 @@ def check_download(given: Iterable[str]) -> None:
     unknown = sorted(set(given) - _DOWNLOAD)
     if unknown:
         raise ConfigError(f"from_pretrained has no argument {', '.join(unknown)}")
+
+
+def centres(rois: Any) -> tuple[Point, ...]:
+    """Regions of interest as pairs of whole numbers.
+
+    Args:
+        rois: centres (x, y) in pixels: pairs, or an array (K, 2).
+
+    Returns:
+        One pair each.
+
+    Raises:
+        ConfigError: they are something else.
+    """
+    try:
+        found = [tuple(float(value) for value in point) for point in rois]
+    except (TypeError, ValueError):
+        found = [()]
+    if any(len(point) != 2 or not all(value.is_integer() for value in point) for point in found):
+        raise ConfigError(f"rois must be centres in whole pixels, such as [(210, 145)], not {rois!r}", parameter="rois")
+    return tuple((int(x), int(y)) for x, y in found)
 
 
 def merged_sampling(sampling: SamplingConfig | None, sampler: Any, steps: int | None) -> SamplingConfig | None:

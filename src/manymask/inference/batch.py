@@ -42,6 +42,7 @@ from manymask.inference.placing import Filled, fill_aside
 from manymask.inference.request import Request
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
+from manymask.inference.summary import NAME as SUMMARY
 from manymask.inference.summary import write_summary
 from manymask.inference.tally import RunSummary, say
 from manymask.inference.volumes import volume_records
@@ -103,7 +104,7 @@ def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
             run.tally.fail(InputError(f"{error}: stopped, {run.tally.done} of {total or 'the'} image(s) written"))
         finally:
             run.tally.close()
-            with suppress(FullError), reported(say, str(run.request.out)):
+            with suppress(FullError), reported(run.tally.lose, str(run.request.out)):
                 run.close()
     return run.tally
 
@@ -129,7 +130,7 @@ class Run:
     request: Request
     tally: RunSummary
     bar: Any = None
-    taken: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=lambda: {SUMMARY})
     fresh: list[str] = field(default_factory=list)
     complete: bool = False
     earlier: EarlierResults | None = None

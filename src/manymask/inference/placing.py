@@ -114,10 +114,10 @@ def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) ->
     occupied: Path | None = None
     for number in itertools.count(1):
         path = out / (name if number == 1 else f"{name}-{number}")
-        if not os.path.lexists(path):
-            return Placed(path if free is None else free, occupied=occupied)
         if path.name in taken:
             continue
+        if not os.path.lexists(path):
+            return Placed(path if free is None else free, occupied=occupied)
         check_replaceable(path, ours="result.json")
         if not (path / "result.json").exists():
             free = free or path

@@ -109,7 +109,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Returns:
             The input of the model.
         """
-        return self._view(self.picture(image), rois, tile)
+        return self._view(self.picture(image), asked.centres(rois), tile)
 
     def _view(self, picture: Picture, rois: Sequence[Point], tile: int | None) -> View:
         volume = picture.slice.volume if picture.slice else ""
@@ -184,6 +184,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """
         settings = asked.merged_sampling(sampling, sampler, steps)
         asked.check_asked(samples, seed, threshold)
+        rois = asked.centres(rois)
         images = image if isinstance(image, list) else [image]
         found: list[Segmentation] = []
         together = asked.TOGETHER if tile is None else 1
@@ -242,7 +243,7 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         check_tile(tile, self.recipe.crop)
         used = self.model.resolve(sampling)
         return Record.of(source, self.trained.record, samples=samples, seed=seed, threshold=threshold, tile=tile,
-                         rois=tuple((int(x), int(y)) for x, y in rois), sampler=to_dict(used.sampler),
+                         rois=asked.centres(rois), sampler=to_dict(used.sampler),
                          orientations=min(used.orientations or 1, samples), guidance_scale=used.guidance_scale,
                          head_share=used.head_share)  # fmt: skip
 

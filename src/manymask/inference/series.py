@@ -122,12 +122,12 @@ def series_name(name: str) -> str:
     """The name of a series.
 
     Args:
-        name: of one of its pictures, such as `series-0004-image-0012`.
+        name: of one of its pictures, such as `series-0004-image-0012` or `ct-slice-0003-volume-0002`.
 
     Returns:
         Such as `series-0004`.
     """
-    return re.sub(r"(^|-)(image|slice|frame)-\d+.*$", "", name) or "series"
+    return re.sub(r"(^|-)(image|slice|frame)-\d{4,}(-(frame|volume)-\d{4,})?(-\d+)?$", "", name) or "series"
 
 
 def complete(folder: Path, forms: frozenset[Form]) -> bool:

@@ -20,6 +20,7 @@ class RunSummary:
         done: segmented images.
         failed: images that could not be segmented.
         incomplete: series whose images were segmented, but whose SEG or NIfTI could not be made or stored.
+        unlisted: lists of the results, such as OUT/summary.csv, that could not be written.
         stored: DICOM objects stored in the archive.
         replaced: earlier results of the same images.
         reused: images whose earlier results stayed as they are.
@@ -30,6 +31,7 @@ class RunSummary:
     done: int = 0
     failed: int = 0
     incomplete: int = 0
+    unlisted: int = 0
     stored: int = 0
     replaced: int = 0
     reused: int = 0
@@ -45,6 +47,16 @@ class RunSummary:
         """Count and print a series without SEG or NIfTI."""
         self.incomplete += 1
         say(self.worded(error))
+
+    def lose(self, error: ManymaskError) -> None:
+        """Count and print a list of the results that could not be written."""
+        self.unlisted += 1
+        say(self.worded(error))
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return not (self.failed or self.incomplete or self.unlisted)
 
     def warn(self, label: str, warnings: Sequence[str]) -> None:
         """Note the warnings of one image, which `label` names."""

@@ -10,6 +10,7 @@ from manymask.io.image import NiftiSlice, Picture
 
 INTERVAL = (5, 95)  # percentiles of the drawn masks: the interval that is given for areas and volumes
 _GAP = 1.5  # of the usual distance: more is a slice that is missing
+_EVEN = 1.02  # largest over smallest distance of slices that lie evenly
 _CUBIC_MM = 1000.0  # in a ml
 
 
@@ -84,7 +85,8 @@ def _voxel_volumes(pictures: Sequence[Picture]) -> tuple[np.ndarray | None, str]
         return None, "There is a single slice: no volume in ml is given."
     if gaps.min() < 1e-3:
         return None, "Several images lie at one position: no volumes in ml are given."
-    usual = float(np.median(gaps))
+    numbers = np.array([picture.slice.number for picture in pictures if picture.slice])[order]
+    usual = _usual(gaps, np.abs(np.diff(numbers)))
     missing = int((gaps > _GAP * usual).sum())
     halves = np.where(gaps > _GAP * usual, usual, gaps) / 2
     reach = np.concatenate([halves[:1], halves]) + np.concatenate([halves, halves[-1:]])
@@ -92,6 +94,24 @@ def _voxel_volumes(pictures: Sequence[Picture]) -> tuple[np.ndarray | None, str]
     thickness[order] = reach
     note = f"Slices are missing at {missing} place(s): nothing is counted there." if missing else ""
     return thickness * np.array(pixels), note
+
+
+def _usual(gaps: np.ndarray, jumps: np.ndarray) -> float:
+    """The distance of neighbouring slices, some of which may be left out.
+
+    By their numbers, where these say the same everywhere; else the distance in the middle, of one or two the smaller.
+
+    Args:
+        gaps: mm from slice to slice, (N,).
+        jumps: how many numbers lie between them, (N,), 1 for neighbours.
+
+    Returns:
+        In mm.
+    """
+    each = gaps / np.maximum(jumps, 1)
+    if (len(gaps) == 1 or jumps.min() != jumps.max()) and each.max() <= _EVEN * each.min():
+        return float(np.median(each))
+    return float(np.median(gaps) if len(gaps) > 2 else gaps.min())
 
 
 def _agreement(masks: Sequence[np.ndarray]) -> float | None:

@@ -6,6 +6,8 @@ are outliers beyond doubt: set apart by a gap of half the range of all others, o
 picture of fewer than `_LEVELS` grey values without them is left alone: it would be noise that is stretched.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from manymask.errors import InputError
@@ -16,6 +18,8 @@ _GAP = 0.5
 _FAR = 2.0
 _LEVELS = 64
 _LOOK = 1_000_000
+_LEAST_STEPS = 256  # of single precision, from the darkest to the brightest
+_BAND = 256  # rows at a time
 
 
 def to_bytes(pixels: np.ndarray, name: str = "the image") -> np.ndarray:
@@ -68,9 +72,42 @@ def _end(pixels: np.ndarray, low: float, high: float, most: float, sign: int) ->
     return float(tail[tail <= high + _GAP / 2 * width].max()) if most > high + _FAR * width else most
 
 
+def above(values: np.ndarray, low: float) -> np.ndarray:
+    """How far values of any shape and type lie above `low`, float32. Where single precision cannot hold all of them apart, as
+    whole numbers of 32 bits, they are subtracted in double precision before."""
+    if values.dtype.itemsize <= 2 or values.dtype == np.float32:
+        near = values.astype(np.float32)
+        near -= low
+        return near
+    found = np.empty(values.shape, np.float32)
+    for first in range(0, len(values), _BAND):
+        rows = slice(first, first + _BAND)
+        found[rows] = values[rows].astype(np.float64) - low
+    return found
+
+
+def single(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values as float32; those that are no numbers stay so. `InputError` where single precision cannot hold the others."""
+    if values.dtype.itemsize > 4:
+        measured = values[np.isfinite(values)]
+        if np.abs(measured).max(initial=0) > np.finfo(np.float32).max:
+            raise InputError(f"{path} holds values that are too large for a grey value", path=path)
+        check_precision(measured, path)
+    return values.astype(np.float32, copy=False)
+
+
+def check_precision(values: np.ndarray, path: Path) -> None:
+    """`InputError` for values so far from 0 beside their range that in single precision they would be a few steps, or one."""
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    step = float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
+    if low < high and high - low < _LEAST_STEPS * step:
+        raise InputError(
+            f"{path}: its values, about {float(high):.3g}, differ by too little for single precision", path=path
+        )
+
+
 def _stretched(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
-    values = pixels.astype(np.float32)
-    values -= low
+    values = above(pixels, low)
     values /= max(high - low, 1e-12)
     values *= 255
     np.round(values, out=values)

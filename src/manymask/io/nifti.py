@@ -23,7 +23,7 @@ import numpy as np
 
 from manymask.errors import InputError, ManymaskError, MissingExtraError, decoding
 from manymask.io.atomic import atomic_file
-from manymask.io.depth import stretch_note
+from manymask.io.depth import check_precision, stretch_note
 from manymask.io.dicom.header import SMALLEST_SIDE, VOLUME_LIMIT
 from manymask.io.image import Drawn, NiftiSlice, Picture, VolumeSlice
 from manymask.io.nifti_grid import VoxelGrid, grid_of
@@ -33,7 +33,6 @@ from manymask.io.window import Window, fixed
 SUFFIXES = (".nii", ".nii.gz")
 _OFFSET_LIMIT = 1 << 26  # bytes of header and extensions that stand before the voxels
 _LONGEST = 32767  # voxels along an axis of NIfTI-1
-_LEAST_STEPS = 256  # of single precision, from the darkest to the brightest
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code: unknown, metre, millimetre, micrometre
 _GEOMETRY = ("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
              "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")  # fmt: skip
@@ -230,7 +229,10 @@ def _on_grid(volume: np.ndarray, grid: VoxelGrid) -> Any:
     Names and comments, which may tell of the patient, are not copied."""
     nibabel = _nibabel()
     wide = isinstance(grid.header, nibabel.Nifti2Header) or max(volume.shape) > _LONGEST
-    image = (nibabel.Nifti2Image if wide else nibabel.Nifti1Image)(volume, grid.affine)
+    sized = (
+        np.linalg.matrix_rank(grid.affine[:3, :3]) == 3
+    )  # else the fields of the source, copied below, say what there is
+    image = (nibabel.Nifti2Image if wide else nibabel.Nifti1Image)(volume, grid.affine if sized else None)
     if grid.header is None:
         image.header.set_xyzt_units(grid.unit)
     else:
@@ -346,22 +348,12 @@ def _values(plane: np.ndarray, grid: _Grid, index: int, path: Path) -> tuple[np.
         raise InputError(
             f"{path}: {where or 'the image'} holds infinite values, which no grey value can stand for", path=path
         )
-    _check_precision(values[measured], path)
+    check_precision(values[measured], path)
     values = values.astype(np.float32)
     if measured.all():
         return values, ()
     values[~measured] = values[measured].min() if measured.any() else 0
     return values, (f"{1 - measured.mean():.1%} of the pixels are not numbers (NaN): taken as background.",)
-
-
-def _check_precision(values: np.ndarray, path: Path) -> None:
-    """Values far from 0 beside their range would become a few steps, or one, in single precision."""
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    step = float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
-    if low < high and high - low < _LEAST_STEPS * step:
-        raise InputError(
-            f"{path}: its values, about {float(high):.3g}, differ by too little for single precision", path=path
-        )
 
 
 def _suffix(shape: tuple[int, ...], index: int) -> str:

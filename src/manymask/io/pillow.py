@@ -42,6 +42,12 @@ def read_pillow(path: Path) -> Samples:
         return Samples(found.values, found.palette, found.alpha, notes=notes).turned(orientation)
 
 
+def is_turned(path: Path) -> bool:
+    """Whether the file says that its pixels are stored turned or mirrored."""
+    with _opened(path) as image:
+        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+
+
 def claimed_pillow(path: Path) -> Claim:
     """The size from the header."""
     with _opened(path) as image:

@@ -14,7 +14,7 @@ from manymask.errors import InputError, decoding
 from manymask.io import heif
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import to_bytes
-from manymask.io.pillow import claimed_pillow, from_pillow, read_pillow
+from manymask.io.pillow import claimed_pillow, from_pillow, is_turned, read_pillow
 from manymask.io.samples import Claim, Samples, check_claim
 from manymask.io.tiff import claimed_tiff, read_tiff
 
@@ -52,6 +52,11 @@ def claimed_size(path: Path) -> Claim:
     claim = claimed_tiff(path) if _is_tiff(path) else claimed_pillow(path)
     check_claim(path, claim)
     return claim
+
+
+def is_stored_turned(path: Path) -> bool:
+    """Whether an image file other than TIFF says that its pixels are stored turned or mirrored; they are read upright."""
+    return not _is_tiff(path) and is_turned(path)
 
 
 def read_pixels(path: Path) -> np.ndarray:

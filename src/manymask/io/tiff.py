@@ -17,6 +17,7 @@ from PIL import Image
 
 from manymask.errors import InputError, decoding
 from manymask.io.colours import from_cmyk, from_lab, from_ycbcr
+from manymask.io.depth import single
 from manymask.io.samples import Claim, Samples, check_claim
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 4, 5, 6, 8
@@ -133,7 +134,7 @@ def _raw(path: Path, page: Any) -> np.ndarray:
         raise InputError(f"{path} is damaged: {read.shape} samples where {page.shaped} are claimed", path=path)
     separate = read[:, 0]  # (planes, H, W, channels), of which one is 1
     read = np.moveaxis(separate[:, :, :, 0], 0, 2) if page.planarconfig == 2 else separate[0]
-    read = read.astype(np.float32 if read.dtype.kind == "f" else read.dtype.newbyteorder("="), copy=False)
+    read = single(read, path) if read.dtype.kind == "f" else read.astype(read.dtype.newbyteorder("="), copy=False)
     result: np.ndarray = read[:, :, 0] if read.shape[2] == 1 else read
     return result
 

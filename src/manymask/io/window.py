@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from manymask.errors import ConfigError
-from manymask.io.depth import shown_range
+from manymask.io.depth import above, shown_range
 
 # Level and width in Hounsfield units: lung and soft tissue as OHIF and Weasis have them, bone as Radiopaedia lists it.
 NAMED = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0), "bone": (400.0, 1800.0)}
@@ -51,22 +51,20 @@ def stretch(values: np.ndarray, shown: np.ndarray | None = None, whole: bool = T
     if among.size == 0 or among.min() == among.max():
         return np.zeros(values.shape, np.uint8)
     low, high = (float(among.min()), float(among.max())) if whole else shown_range(among)
-    share = values.astype(np.float32)
-    share -= low
+    share = above(values, low)
     share /= high - low
     return to_byte(share)
 
 
 def fixed(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
     """Values (H, W) through a window as uint8 (DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    values = values.astype(np.float32)
     if function == "SIGMOID":
-        return to_byte(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -80, 80))))
+        return to_byte(1 / (1 + np.exp(np.clip(-4 * above(values, centre) / width, -80, 80))))
     if function == "LINEAR_EXACT":
-        return to_byte((values - centre) / width + 0.5)
+        return to_byte(above(values, centre) / width + 0.5)
     if width <= 1:
-        return np.where(values > centre - 0.5, 255, 0).astype(np.uint8)
-    return to_byte((values - (centre - 0.5)) / (width - 1) + 0.5)
+        return np.where(above(values, centre - 0.5) > 0, 255, 0).astype(np.uint8)
+    return to_byte(above(values, centre - 0.5) / (width - 1) + 0.5)
 
 
 def to_byte(share: np.ndarray) -> np.ndarray:

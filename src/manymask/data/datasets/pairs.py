@@ -19,7 +19,7 @@ from manymask.io.image import NiftiSlice, Picture
 from manymask.io.inputs import picture_at
 from manymask.io.masks import MaskReading
 from manymask.io.nifti import affine_of, count_slices, is_nifti
-from manymask.io.raster import is_raster, to_channels
+from manymask.io.raster import is_raster, is_stored_turned, to_channels
 
 MASK_WORDS = ("mask", "segmentation", "seg", "lesion", "label", "annotation", "gt", "groundtruth")
 RATER_WORDS = ("reader", "rater", "expert", "annotator")
@@ -263,7 +263,7 @@ class Pair:
         Masks of another size than the image are an `InputError`.
         """
         picture = self._picture()
-        self.notes[:] = picture.notes
+        self.notes[:] = [*picture.notes, *self._turned()]
         height, width = picture.pixels.shape[:2]
         drawn = [
             self._read(k, mask, picture) if mask else np.zeros((height, width), bool)
@@ -274,6 +274,20 @@ class Pair:
     def _picture(self) -> Picture:
         found = picture_at(self.image, self.index)
         return seen_through(found, self.window)
+
+    def _turned(self) -> list[str]:
+        """An image that is stored turned, as from a phone, and masks that do not say so."""
+        masks = [mask.path for mask in self.masks if isinstance(mask, MaskFile) and is_raster(mask.path)]
+        if (
+            not masks
+            or not is_raster(self.image)
+            or not is_stored_turned(self.image)
+            or any(map(is_stored_turned, masks))
+        ):
+            return []
+        return [
+            "It was turned upright, as its EXIF says, and its mask was not: masks must be drawn on the upright image."
+        ]
 
     def _read(self, rater: int, mask: Mask, picture: Picture) -> np.ndarray:
         height, width = picture.pixels.shape[:2]
