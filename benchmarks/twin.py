@@ -5,8 +5,8 @@ python benchmarks/twin.py --data stores/isic --recipe isic2018-imagenet --steps 
 The twin is the same encoder with a plain mask head, trained with Dice and cross-entropy (recipes `…-twin`). Both codecs are
 trained once and serve all seeds; their minutes come on top of ours. Each is scored on the test part: ours with --samples
 masks, the twin with one pass and with as many flips and quarter turns. Where ours has an auxiliary mask head, both of which the
-masks are made stand beside them: what is drawn without the head's share, and the head's map in as many views. Differences are ours − twin, of means over the seeds,
-with 95 % bootstrap intervals over groups. Interrupted, the same command goes on.
+masks are made stand beside them: what is drawn without the head's share, and the head's map in as many views. Differences are
+ours − another, of means over the seeds, with 95 % bootstrap intervals over groups. Interrupted, the same command goes on.
 """
 
 import shutil

@@ -74,7 +74,7 @@ def test_a_pixel_is_inside_where_its_middle_is():
 def test_objects_are_joined_and_categories_chosen(tmp_path):
     square, other = [0, 0, 4, 0, 4, 4, 0, 4], [10, 10, 14, 10, 14, 12, 10, 12]
     content = record({"segmentation": [square]}, {"segmentation": [other], "category_id": 2})
-    assert [read(tmp_path, content, chosen).sum() for chosen in ((), (1,), (2,))] == [24, 16, 8]
+    assert [read(tmp_path, content, chosen).sum() for chosen in (None, (1,), (2,), (3,), ())] == [24, 16, 8, 0, 0]
     assert not read(tmp_path, record()).any()
 
 
