@@ -31,7 +31,7 @@ def record(*annotations: dict, **image) -> dict:
     }
 
 
-def read(tmp_path, content: dict, categories=()) -> np.ndarray:
+def read(tmp_path, content: dict, categories=None) -> np.ndarray:
     path = tmp_path / "coco.json"
     found = read_coco(path, content)
     return coco_mask(path, found.images[0], SHAPE, categories)
