@@ -109,11 +109,11 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         Returns:
             The input of the model.
         """
-        return self._view(self.picture(image), asked.centres(rois), tile)
+        return self._view(self.picture(image), rois, tile)
 
     def _view(self, picture: Picture, rois: Sequence[Point], tile: int | None) -> View:
         volume = picture.slice.volume if picture.slice else ""
-        return view_of(picture.pixels, self.recipe, rois, picture.name, volume, tile)
+        return view_of(picture.pixels, self.recipe, asked.centres(rois), picture.name, volume, tile)
 
     def picture(self, image: ImageLike) -> Picture:
         """Read an image, through the model's own intensity window if it has one.
@@ -184,7 +184,6 @@ class Segmenter(ModelHubMixin, library_name="manymask", tags=["medical-image-seg
         """
         settings = asked.merged_sampling(sampling, sampler, steps)
         asked.check_asked(samples, seed, threshold)
-        rois = asked.centres(rois)
         images = image if isinstance(image, list) else [image]
         found: list[Segmentation] = []
         together = asked.TOGETHER if tile is None else 1
