@@ -156,6 +156,8 @@ def test_device_is_taken_out_of_the_arguments(device, words):
     assert runtime.default_device() == "cpu"
     with pytest.raises(ConfigError, match="cpu, cuda, mps"):
         on_device(["x", "--device", "-n"])
+    with pytest.raises(ConfigError, match="--device is given more than once"):
+        on_device(["x", "--device", "cpu", "--device=cpu"])
 
 
 @pytest.mark.parametrize("verb", ["segment", "recipes"])

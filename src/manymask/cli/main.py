@@ -137,6 +137,8 @@ def on_device(arguments: list[str]) -> list[str]:
     found = [i for i, word in enumerate(arguments) if word.partition("=")[0] == "--device"]
     if not found or {"-h", "--help"} & set(arguments):
         return arguments
+    if len(found) > 1:
+        raise ConfigError("--device is given more than once", parameter="device")
     word, rest = arguments[found[0]], arguments[found[0] + 1 :]
     name = word.partition("=")[2] if "=" in word else "".join(rest[:1])
     if not name or name.startswith("-"):
