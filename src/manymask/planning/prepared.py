@@ -107,10 +107,14 @@ def _how(asked: Asked) -> dict[str, Any]:
     flags = (reading.threshold, reading.labels, reading.invert, asked.skip_bad, dict(asked.options))
     found = hashlib.sha256()
     inside = asked.run.resolve()
-    for path in sorted(asked.data.rglob("*")):
+    for path in sorted(asked.data.rglob("[!.]*")):
         if path.is_file() and not path.resolve().is_relative_to(inside):
             stat = path.stat()
-            found.update(f"{path.relative_to(asked.data)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            found.update(
+                f"{path.relative_to(asked.data)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
     told: dict[str, Any] = json.loads(json.dumps(dict(zip(FLAGS, flags, strict=True)), default=str))
     return told | {"files": found.hexdigest()}
 
