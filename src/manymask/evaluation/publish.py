@@ -55,9 +55,8 @@ def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedMod
     used = trained.model.resolve(sampling)
     names = ("sampler", "orientations", "guidance_scale", "head_share")
     chosen: dict[str, Any] = {name: getattr(used, name) for name in names}
-    recipe = from_dict(
-        Recipe, to_dict(replace(trained.recipe, segmenter=replace(setting, **chosen))), "recipe"
-    )  # within the limits
+    recipe = replace(trained.recipe, segmenter=replace(setting, **chosen))
+    recipe = from_dict(Recipe, to_dict(recipe), "recipe")  # within the limits
     model = recipe.build(Stage.SEGMENTER)
     model.load_state_dict(trained.model.state_dict())
     return replace(trained, recipe=recipe, model=model.eval())

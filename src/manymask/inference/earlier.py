@@ -11,17 +11,8 @@ from manymask.errors import ManymaskError
 from manymask.io.atomic import read_object
 from manymask.io.record import Record, SourceRecord
 
-_SETTINGS = (
-    "samples",
-    "seed",
-    "threshold",
-    "sampler",
-    "orientations",
-    "guidance_scale",
-    "head_share",
-    "rois",
-    "left_out",
-)
+_SETTINGS = ("samples", "seed", "threshold", "sampler", "orientations", "guidance_scale", "head_share", "rois",
+             "left_out")  # fmt: skip
 
 
 class EarlierResults:

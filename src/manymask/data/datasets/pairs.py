@@ -278,12 +278,8 @@ class Pair:
     def _turned(self) -> list[str]:
         """An image that is stored turned, as from a phone, and masks that do not say so."""
         masks = [mask.path for mask in self.masks if isinstance(mask, MaskFile) and is_raster(mask.path)]
-        if (
-            not masks
-            or not is_raster(self.image)
-            or not is_stored_turned(self.image)
-            or any(map(is_stored_turned, masks))
-        ):
+        turned = bool(masks) and is_raster(self.image) and is_stored_turned(self.image)
+        if not turned or any(map(is_stored_turned, masks)):
             return []
         return [
             "It was turned upright, as its EXIF says, and its mask was not: masks must be drawn on the upright image."
