@@ -1,5 +1,7 @@
 """Contours of RT Structure Sets as the masks of raters."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,15 @@ def test_structure_set_of_other_images_is_refused_in_one_line(tmp_path, slices):
     structure_set(tmp_path / "masks/plan.dcm", others, {"GTV": [contour(others[0], CORNERS)]})
     with pytest.raises(InputError, match="belongs to none of the images"):
         folder.read(tmp_path)
+
+
+def test_names_of_label_images_do_not_rename_regions(tmp_path, slices):
+    """A dataset.json as nnU-Net has it, beside structure sets: regions keep their names, and a choice stays one."""
+    other = [(x + 12, y) for x, y in CORNERS]
+    regions = {"GTV": [contour(slices[0], CORNERS)], "LUNG": [contour(slices[0], other)]}
+    structure_set(tmp_path / "masks/plan.dcm", slices, regions)
+    content = {"modality": "CT", "labels": {"0": "background", "1": "GTV"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    for label, corners in (("LUNG", other), ("GTV", CORNERS)):
+        cases = folder.read(tmp_path, reading=MaskReading(labels=(label,))).cases
+        assert (cases[0].read()[1] == filled(corners)).all(), label

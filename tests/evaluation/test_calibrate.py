@@ -215,3 +215,12 @@ def test_the_command_refuses_training_cases_in_one_line(monkeypatch, trained_run
     assert run(monkeypatch, "calibrate", "--model", trained_run, "--data", store.folder, "--split", "all") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert "were trained on" in said[-1]
+
+
+def test_cases_of_one_group_are_refused_before_anything_is_drawn(trained_run, store, monkeypatch):
+    trained = load_model(trained_run)
+    monkeypatch.setattr(store, "groups", dict.fromkeys(store.ids, "one patient"))
+    monkeypatch.setattr("manymask.evaluation.calibrate._observe", None)
+    monkeypatch.setattr("manymask.evaluation.calibrate._check_enough", lambda *_: None)
+    with pytest.raises(InputError, match=r"are of one group .* at least two groups are needed"):
+        calibrate.calibrate(trained, store, split="val", progress=False)

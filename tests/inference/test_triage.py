@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from manymask.calibration.risk import RiskControl
 from manymask.data.datasets import phantom
 from manymask.data.store import Store
 from manymask.hub.model_folder import load_model, save_calibration, save_model
+from manymask.inference import labelling
 from manymask.inference.thumbnail import SIDE
 from manymask.io.record import SourceRecord
 from tests.factories import run
@@ -377,3 +379,9 @@ def test_memory_does_not_grow_with_the_number_of_images(calibrated, tmp_path):
     done = subprocess.run([sys.executable, "-c", SCRIPT, calibrated, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 240 * 4
+
+
+def test_names_to_label_stay_apart_where_underscores_go():
+    entries = [SimpleNamespace(path=None)] * 3
+    chosen = [SimpleNamespace(entry=k, name=name) for k, name in enumerate(("a__b", "a___b", "c"))]
+    assert labelling._names(chosen, entries, []) == ["a_b", "a_b-2", "c"]

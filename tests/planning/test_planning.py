@@ -247,6 +247,36 @@ def test_once_training_has_begun_other_masks_are_refused_or_told(mine, trained_r
     assert f"images or masks in {mine} were changed since this run began" in said and shares(place) == held
 
 
+def test_the_same_wishes_resume_a_run_however_they_are_written(mine, trained_run, monkeypatch):
+    """Zero folds are no folds, and a model is the same by a relative path."""
+    monkeypatch.chdir(trained_run.parent)
+    train_planned(ask(mine, trained_run, init=trained_run.name, folds=0, plan_only=True))
+    train_planned(ask(mine, trained_run, init=trained_run.name, folds=0, plan_only=True))
+    train_planned(ask(mine, trained_run, init=str(trained_run.resolve()), plan_only=True))
+    with pytest.raises(ConfigError, match="holds another plan"):
+        train_planned(ask(mine, trained_run, init="none", plan_only=True))
+
+
+def test_fewer_minutes_are_taken_from_every_stage_and_more_are_the_segmenters():
+    begun = plan()
+    shorter = begun.lasting(6.0)
+    stages = ("image_codec_minutes", "mask_codec_minutes", "segmenter_minutes")
+    assert [getattr(shorter, name) for name in stages] == pytest.approx([0.75, 0.75, 4.5]) and shorter.minutes == 6
+    longer = shorter.lasting(30.0)
+    assert [getattr(longer, name) for name in stages] == pytest.approx([0.75, 0.75, 28.5])
+    assert begun.lasting(30.0) == begun
+
+
+def test_files_behind_a_link_are_watched_too(mine, trained_run, tmp_path):
+    (mine / "masks").rename(tmp_path / "elsewhere")
+    (mine / "masks").symlink_to(tmp_path / "elsewhere")
+    train_planned(ask(mine, trained_run, plan_only=True))
+    path = sorted((tmp_path / "elsewhere").iterdir())[0]
+    Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    train_planned(ask(mine, trained_run, plan_only=True))
+    assert sorted(shares(mine.parent / "run"))[-1] == 1
+
+
 def test_edited_plan_is_respected(mine, trained_run):
     train_planned(ask(mine, trained_run, plan_only=True))
     path = mine.parent / "run" / "plan.yaml"

@@ -11,7 +11,7 @@ from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError
 from manymask.io.image import Picture
 from manymask.serving.listing import Listing
-from manymask.serving.service import Limits, SegmentRequest, Subject, check_request, open_files, tiles
+from manymask.serving.service import Limits, SegmentRequest, Subject, check_number, check_request, open_files, tiles
 from manymask.serving.session import segment_request_of
 from tests.serving.visitor import WIDTHS, choose_model, download, draw, drawn, upload
 
@@ -57,7 +57,13 @@ def test_list_is_drawn_in_windows_too_and_promises_nothing(client, large):
 
 
 @pytest.mark.parametrize(
-    ("tile", "message"), [(8, "tile must lie in"), (50_000, "tile must lie in"), ("wide", "must be whole numbers")]
+    ("tile", "message"),
+    [
+        (8, "tile must lie in"),
+        (50_000, "tile must lie in"),
+        ("wide", "must be whole numbers"),
+        (0.6, "must be whole numbers"),
+    ],
 )
 def test_sides_out_of_range_are_refused(segmenter, large, tile, message):
     opened = open_files([large], Limits())
@@ -124,3 +130,21 @@ def test_areas_of_millions_of_pixels_are_readable_and_their_share_is_said(visit,
     exact = page.get_attribute(".mm-areas [data-k=consensus] data", "title")
     share = int(exact.removesuffix(" px").replace(",", "")) / 4200**2
     assert f"The consensus covers {share * 100:.0f} % of the image" in page.inner_text(".mm-summary")
+
+
+@pytest.mark.parametrize("given", [(2.9, 0, 0), (2, 0.5, 0), (2, 0, 0.4), ("2.9", 0, 0), (float("nan"), 0, 0)])
+def test_numbers_that_are_not_whole_are_refused_not_cut_off(given):
+    samples, seed, steps = given
+    with pytest.raises(InputError, match="must be whole numbers"):
+        segment_request_of(Limits(), samples, seed, None, steps, "")
+
+
+@pytest.mark.parametrize(("number", "found"), [(None, 1), ("", 1), (3, 3), (3.0, 3), ("4", 4)])
+def test_slices_count_from_one(number, found):
+    assert check_number(number) == found
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "x", float("inf")])
+def test_a_slice_that_there_cannot_be_is_refused(number):
+    with pytest.raises(InputError, match="a whole number from 1 on"):
+        check_number(number)

@@ -111,6 +111,11 @@ def calibrate(
     model = trained.segmenter.to(default_device()).eval()
     ids = evenly_spaced(calibration_cases(trained, store, split, scheme), limit)
     _check_enough(len(ids), config.alphas)
+    if len({store.groups[case] for case in ids}) < 2:
+        raise InputError(
+            f"all {len(ids)} cases are of one group (a patient, a volume): what is fitted on some is checked on others, so at "
+            "least two groups are needed"
+        )
     seen = _observe(model, store, ids, config, progress)
     if not any(seen.held):
         raise InputError(f"none of the {len(ids)} cases holds a lesion: there is nothing to calibrate on")

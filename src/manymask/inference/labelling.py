@@ -117,14 +117,18 @@ def _names(chosen: Sequence[Ranked], entries: Sequence[Entry], inputs: Sequence[
     if len({"__" in name.rsplit("/", 1)[-1] for name in found}) < 2:
         return found
     # `prepare folder` reads PATIENT__… and refuses a mixture: where only some names hold it, it names no patients
-    return [_without(name, found) for name in found]
+    given: list[str] = []
+    for name in found:
+        given.append(_without(name, [*given, *(other for other in found if other != name)]))
+    return given
 
 
 def _without(name: str, taken: Sequence[str]) -> str:
+    """A name without `__` that is not taken."""
     folder, _, last = name.rpartition("/")
     plain = re.sub("__+", "_", last)
     tried = (plain if number == 1 else f"{plain}-{number}" for number in itertools.count(1))
-    return next(path for each in tried if (path := f"{folder}/{each}".lstrip("/")) == name or path not in taken)
+    return next(path for each in tried if (path := f"{folder}/{each}".lstrip("/")) not in taken)
 
 
 def _write_one(folder: Path, name: str, result: Path, pixels: np.ndarray, label: str) -> None:

@@ -52,6 +52,18 @@ class Plan:
     validation_cases: int = 64
     patience: int = 5
 
+    def lasting(self, minutes: float) -> "Plan":
+        """This plan for other minutes in all: more are the segmenter's, fewer are taken from every stage alike."""
+        more = max(minutes - self.minutes, 0.0)
+        share = min(minutes / self.minutes, 1.0)
+        return replace(
+            self,
+            minutes=minutes,
+            image_codec_minutes=share * self.image_codec_minutes,
+            mask_codec_minutes=share * self.mask_codec_minutes,
+            segmenter_minutes=share * self.segmenter_minutes + more,
+        )
+
     def minutes_of(self, stage: Stage) -> float:
         """How long a stage trains in all."""
         return float(getattr(self, f"{stage.attribute}_minutes"))

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from manymask import api
 from manymask.data.case import Source
 from manymask.data.datasets import DATASETS
+from manymask.data.datasets.pairs import walk
 from manymask.data.store import Store
 from manymask.errors import ConfigError, ManymaskError
 from manymask.io.atomic import read_object, write_json
@@ -107,7 +108,7 @@ def _how(asked: Asked) -> dict[str, Any]:
     flags = (reading.threshold, reading.labels, reading.invert, asked.skip_bad, dict(asked.options))
     found = hashlib.sha256()
     inside = asked.run.resolve()
-    for path in sorted(asked.data.rglob("[!.]*")):
+    for path in (place / name for place, _, names in walk(asked.data) for name in names):
         if path.is_file() and not path.resolve().is_relative_to(inside):
             stat = path.stat()
             found.update(

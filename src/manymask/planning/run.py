@@ -212,11 +212,12 @@ def _resumed(request: Request) -> tuple[Plan, Store]:
         raise ConfigError(
             f"{request.run} belongs to {plan.data}: name another run folder", parameter="run", path=request.run
         )
-    asked = {
-        name: value
-        for name, value in (("folds", request.folds), ("scheme", request.scheme), ("init", request.init))
-        if value is not None and value not in ("auto", getattr(plan, name) or "none")
-    }
+    init = request.init
+    if init is not None and init not in ("auto", "none", *named_models()):
+        init = str(Path(init).resolve())
+    begun = {"folds": plan.folds, "scheme": plan.scheme, "init": plan.init or "none"}
+    wanted = {"folds": request.folds, "scheme": request.scheme, "init": None if init == "auto" else init}
+    asked = {name: value for name, value in wanted.items() if value is not None and value != begun[name]}
     if asked:
         shown = ", ".join(f"{name}: {getattr(plan, name)} → {value}" for name, value in asked.items())
         raise ConfigError(
@@ -224,8 +225,7 @@ def _resumed(request: Request) -> tuple[Plan, Store]:
             parameter=next(iter(asked)), path=request.run,
         )  # fmt: skip
     if request.minutes is not None and request.minutes != plan.minutes:
-        more = request.minutes - plan.minutes
-        plan = replace(plan, minutes=request.minutes, segmenter_minutes=max(0.0, plan.segmenter_minutes + more))
+        plan = plan.lasting(request.minutes)
         with_values(request.run, plan)
     store = Store(request.data) if is_store(request.data) else prepared(request, plan)
     return plan, store

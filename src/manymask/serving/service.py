@@ -306,9 +306,19 @@ def _record(segmenter: Segmenter, subject: Subject, order: SegmentRequest, sampl
 def check_number(number: Any) -> int:
     """Of a slice, from 1; the first if not given."""
     try:
-        return int(number or 1)
+        found = 1 if number in (None, "") else whole(number)
     except (TypeError, ValueError, OverflowError):
-        raise InputError("the number of the slice must be a whole number") from None
+        found = 0
+    if found < 1:
+        raise InputError("the number of the slice must be a whole number from 1 on")
+    return found
+
+
+def whole(value: Any) -> int:
+    """A whole number; `ValueError` for another one, instead of what is left of it."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(value)
+    return int(value)
 
 
 def check_threshold(threshold: Any) -> float:

@@ -192,11 +192,11 @@ def segment_request_of(
 ) -> SegmentRequest:
     """What is to be drawn, from what a visitor or a program gave. `InputError` for what makes no sense."""
     try:
-        if not 0 <= int(seed or 0) < 2**63:
+        masks, start, count, side = (service.whole(value or 0) for value in (samples, seed, steps, tile))
+        if not 0 <= start < 2**63:
             raise InputError("the seed must lie between 0 and 2^63 - 1")
-        count, points = int(steps or 0) or None, service.read_points(regions or "", limits)
-        side = int(tile or 0) or None
-        return SegmentRequest(int(samples), int(seed or 0), _sampler(sampler), count, points, side)
+        points = service.read_points(regions or "", limits)
+        return SegmentRequest(masks, start, _sampler(sampler), count or None, points, side or None)
     except (TypeError, ValueError, OverflowError):
         raise InputError("masks, seed, steps and the side of windows must be whole numbers") from None
 

@@ -238,8 +238,8 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
                 parameter="mask_labels",
                 path=place,
             )
-    if names is None:
-        return reading
+    if names is None or not all(isinstance(mask, MaskFile) for mask in single):
+        return reading  # outlines and regions have names of their own
     values = [
         value for label in reading.labels for value in known.get(str(label), (int(label),) if _whole(label) else ())
     ]
