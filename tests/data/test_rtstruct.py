@@ -118,3 +118,26 @@ def test_names_of_label_images_do_not_rename_regions(tmp_path, slices):
     for label, corners in (("LUNG", other), ("GTV", CORNERS)):
         cases = folder.read(tmp_path, reading=MaskReading(labels=(label,))).cases
         assert (cases[0].read()[1] == filled(corners)).all(), label
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_contours_that_reach_no_slice_are_told(tmp_path, slices, named):
+    """The slice of one is not in the folder, by name or by place: it would silently be no lesion."""
+    regions = {"GTV": [contour(slices[k], CORNERS, named=named) for k in (1, 3)]}
+    structure_set(tmp_path / "masks/plan.dcm", slices, regions)
+    assert not any("count nowhere" in note for note in folder.read(tmp_path).notes)
+    (tmp_path / "images/3.dcm").unlink()
+    (note,) = [note for note in folder.read(tmp_path).notes if "count nowhere" in note]
+    assert note.startswith("1 contour(s) or frame(s) of") and "plan.dcm lie on none of its images" in note
+
+
+def test_of_series_in_one_frame_of_reference_only_the_one_that_is_named_is_marked(tmp_path, slices):
+    """A structure set that names no series belongs to that of the images of its contours; of the other it says nothing."""
+    for k, each in enumerate(ct_series()):
+        each.FrameOfReferenceUID = slices[0].FrameOfReferenceUID
+        each.save_as(tmp_path / f"images/other-{k}.dcm", enforce_file_format=True)
+    structure_set(tmp_path / "masks/plan.dcm", slices, {"GTV": [contour(slices[2], CORNERS)]}, series=False)
+    cases = {case.id: case for case in folder.read(tmp_path).cases}
+    assert cases["2"].read()[1].any() and not cases["1"].read()[1].any()
+    with pytest.raises(InputError, match="has no mask"):
+        cases["other-2"].read()

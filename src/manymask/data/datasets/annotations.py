@@ -1,7 +1,7 @@
 """One rater's mask of one image, however it is kept: an image file, polygons of labelme, objects of COCO, several parts."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -113,8 +113,15 @@ class PatientMasks(Protocol):
     def regions(self) -> list[str]:
         """The names of what it marks."""
 
+    @property
+    def images(self) -> frozenset[str]:
+        """The SOP instances that it names."""
+
     def covers(self, header: Any) -> bool:
         """Whether an image belongs to it."""
+
+    def strays(self, headers: Sequence[Any]) -> int:
+        """How many contours or frames belong to none of these images."""
 
     def mask(self, header: Any, label: str, regions: Collection[str] = ()) -> np.ndarray:
         """bool (H, W), the union of the regions of these names, or of all, on an image."""

@@ -91,6 +91,7 @@ def find_layout(source: Path, choice: Choice = Choice()) -> Layout:
         sections, notes = _folder_sections(source, found, choice)
     sections = alike(sections, bool(choice.names))
     notes += _others(sections)
+    notes += dict.fromkeys(note for section in sections for rater in section.raters for note in rater.notes)
     if found.lists:
         notes.append(f"lists of a split are not read: {listed(found.lists)}; use folders")
     return Layout(sections, tuple(notes), _said(sections, names), names)

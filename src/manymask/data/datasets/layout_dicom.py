@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from manymask.data.datasets.annotations import Mask, Parts, PatientMasks, StructureMask
 from manymask.data.datasets.pairs import Images, Rater, is_image, walk
 from manymask.errors import InputError
 from manymask.io.dicom.file import load_dicom
+from manymask.io.dicom.header import text
 from manymask.io.dicom.rtstruct import is_rtstruct, read_rtstruct
 from manymask.io.dicom.seg_masks import is_seg, read_seg
 from manymask.io.nifti import is_nifti
@@ -37,16 +39,18 @@ def dicom_raters(folder: Path, images: Images, parts: bool = False) -> list[Rate
     headers = {name: [(path, load_dicom(path, header_only=True)) for path in found if _is_dicom(path)]
                for name, found in images.by_name.items()}  # fmt: skip
     slots: list[dict[str, list[Mask]]] = []
+    notes: list[str] = []
     for path, read in files.items():
         marked = read(path)
-        own: dict[str, list[Mask]] = {
-            name: [StructureMask(marked, image)]
-            for name, found in headers.items()
-            for image, header in found
-            if marked.covers(header)
-        }
+        covered = _covered(marked, headers)
+        own: dict[str, list[Mask]] = {name: [StructureMask(marked, image)] for name, image, _ in covered}
         if not own:
             raise InputError(f"{path} belongs to none of the images in {images.folder}", path=path)
+        lost = marked.strays([header for _, _, header in covered])
+        if lost:
+            notes.append(
+                f"{lost} contour(s) or frame(s) of {path} lie on none of its images in {images.folder}: they count nowhere"
+            )
         free = next((slot for slot in slots if parts or not slot.keys() & own.keys()), None)
         if free is None:
             slots.append(own)
@@ -57,7 +61,17 @@ def dicom_raters(folder: Path, images: Images, parts: bool = False) -> list[Rate
             free.update(own)
     if parts:
         slots = [{name: [Parts(tuple(masks))] for name, masks in slot.items()} for slot in slots]
-    return [Rater(folder, str(k) if len(slots) > 1 else "", masks) for k, masks in enumerate(slots)]
+    return [Rater(folder, str(k) if len(slots) > 1 else "", masks, tuple(notes)) for k, masks in enumerate(slots)]
+
+
+def _covered(marked: PatientMasks, headers: dict[str, list[tuple[Path, Any]]]) -> list[tuple[str, Path, Any]]:
+    """Name, file and header of the images that a file marks; of several series in one frame of reference, those of which it
+    names an image, if it names any."""
+    found = [(name, image, header) for name, each in headers.items() for image, header in each if marked.covers(header)]
+    named = {
+        text(header, "SeriesInstanceUID") for _, _, header in found if text(header, "SOPInstanceUID") in marked.images
+    }
+    return [each for each in found if not named or text(each[2], "SeriesInstanceUID") in named]
 
 
 def _reader(path: Path) -> Callable[[Path], PatientMasks] | None:

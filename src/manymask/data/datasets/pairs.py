@@ -117,12 +117,14 @@ class Images:
 class Rater:
     """The masks of one rater: by the name of the image, or by their own where there is no such image.
 
-    place: the folder or file that holds them, for messages; slot: the rater's number or name, empty for a single one.
+    place: the folder or file that holds them, for messages; slot: the rater's number or name, empty for a single one;
+    notes: what is to be said of the files.
     """
 
     place: Path
     slot: str
     masks: Mapping[str, Sequence[Mask]]
+    notes: tuple[str, ...] = ()
 
 
 def image_of(name: str, images: Mapping[str, object], words: Sequence[str] = ()) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """DICOM RT Structure Sets in: contours of regions of interest, in mm of the patient, as masks of the slices they lie on."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,22 @@ class StructureSet:
         """The name of the region of each contour."""
         return [contour.region for contour in self.contours]
 
+    @property
+    def images(self) -> frozenset[str]:
+        """The SOP instances that contours name."""
+        return frozenset(contour.image for contour in self.contours if contour.image)
+
+    def strays(self, headers: Sequence[Any]) -> int:
+        """How many contours lie on none of these images, by their name or, without one, in space."""
+        known = {text(header, "SOPInstanceUID") for header in headers}
+        planes = [place for header in headers if (place := place_of(header)) is not None]
+        return sum(
+            contour.image not in known
+            if contour.image
+            else not any(_off(contour, place) <= _ON_SLICE for place in planes)
+            for contour in self.contours
+        )
+
     def covers(self, header: Any) -> bool:
         """Whether an image belongs to the structure set: by its series, else by its frame of reference."""
         if self.series:
@@ -58,16 +74,20 @@ class StructureSet:
         shape, uid = (int(header.Rows), int(header.Columns)), text(header, "SOPInstanceUID")
         masks: dict[str, np.ndarray] = {}
         for contour in self.contours:
-            away = abs(float(np.dot(contour.points[0] - place.position, place.normal)))
             if (regions and contour.region not in regions) or (contour.image or uid) != uid:
                 continue
-            if not contour.image and away > _ON_SLICE:
+            if not contour.image and _off(contour, place) > _ON_SLICE:
                 continue
             mask = masks.setdefault(contour.region, np.zeros(shape, bool))
             drawn = fill_polygons(shape, [_pixels(contour.points, place, spacing)])
             masks[contour.region] = mask ^ drawn if contour.xor else mask | drawn
         found: np.ndarray = np.any([np.zeros(shape, bool), *masks.values()], axis=0)
         return found
+
+
+def _off(contour: Contour, place: Any) -> float:
+    """Distance of a contour from the plane of an image, in mm."""
+    return abs(float(np.dot(contour.points[0] - place.position, place.normal)))
 
 
 def _pixels(points: np.ndarray, place: Any, spacing: np.ndarray) -> np.ndarray:

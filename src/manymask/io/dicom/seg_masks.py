@@ -1,6 +1,6 @@
 """DICOM Segmentations in: BINARY, FRACTIONAL and LABELMAP, as masks of the slices that they were made of."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -48,6 +48,22 @@ class Segmentation:
     def regions(self) -> list[str]:
         """The names of the segments."""
         return [name for name in self.segments.values() if name.lower() != _BACKGROUND]
+
+    @property
+    def images(self) -> frozenset[str]:
+        """The SOP instances that frames were made of."""
+        return frozenset(uid for frame in self.frames for uid in frame.sources)
+
+    def strays(self, headers: Sequence[Any]) -> int:
+        """How many frames belong to none of these images, by their sources or, without any, in space."""
+        known = {text(header, "SOPInstanceUID") for header in headers}
+        planes = [place_of(header) for header in headers]
+        return sum(
+            not known & set(frame.sources)
+            if frame.sources
+            else not any(_on_slice(frame.place, place) for place in planes)
+            for frame in self.frames
+        )
 
     def covers(self, header: Any) -> bool:
         """Whether an image belongs to the segmentation: by its series, else its frame of reference, else by itself."""
