@@ -42,7 +42,7 @@ def learnt(run: Path) -> dict[str, Any]:
         "data": trained.provenance.data_hash,
         "scheme": trained.provenance.scheme,
         "git": trained.provenance.git,
-        "minutes": [(before + done.seconds * line["step"] / done.step) / 60 for line in lines],
+        "minutes": [(before + done.seconds * (line["step"] / done.step)) / 60 for line in lines],
         "steps": [line["step"] for line in lines],
         "dice": [line["val/dice"] for line in lines],
     }

@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 import torch
 import tyro
+from hypothesis import settings
 
 from manymask.data.case import Source, random_scheme
 from manymask.data.datasets import phantom
 from manymask.data.store import Store, prepare
 from manymask.recipes import Recipe
 from tests.factories import perturb, shortened, tiny_recipe
+
+# the same examples everywhere, however slow the machine; `--hypothesis-profile=default` looks for more
+settings.register_profile("same-everywhere", derandomize=True, deadline=None)
+settings.load_profile("same-everywhere")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -179,8 +179,9 @@ def test_changes_share_codecs_and_are_held_against_the_main_recipe_seed_by_seed(
 def test_codecs_are_charged_to_a_model_before_its_first_validation(trained_run):
     found = learning.learnt(trained_run)
     codecs = sum(progress_of(trained_run / stage).seconds for stage in CODECS) / 60
-    whole = codecs + progress_of(trained_run / Stage.SEGMENTER).seconds / 60
-    assert codecs < found["minutes"][0] <= found["minutes"][-1] <= whole
+    segmenter = progress_of(trained_run / Stage.SEGMENTER).seconds / 60
+    charged = [codecs + segmenter * step / max(found["steps"]) for step in found["steps"]]
+    assert found["minutes"] == pytest.approx(charged, rel=1e-9) and found["minutes"][0] > codecs > 0
     assert found["minutes"] == sorted(found["minutes"]) and len(found["minutes"]) == len(found["steps"])
     assert len(found["dice"]) == len(found["steps"]) and all(0 <= dice <= 1 for dice in found["dice"])
     model = load_model(trained_run)

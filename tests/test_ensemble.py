@@ -11,7 +11,7 @@ from manymask.ensemble import fuse, level_sets
 
 
 @given(st.integers(1, 6), st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_maps_keep_their_bounds_and_forget_the_order_of_masks(n, seed):
     masks = torch.rand(n, 5, 7, generator=torch.Generator().manual_seed(seed))
     fused, shuffled = fuse(masks), fuse(masks.flip(0))

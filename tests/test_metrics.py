@@ -42,7 +42,7 @@ def iou_by_hand(a, b):
 
 
 @given(sets, sets)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ged_equals_brute_force(first, second):
     def distance(xs, ys):
         return np.mean([1 - iou_by_hand(x, y) for x in xs for y in ys])
@@ -52,14 +52,14 @@ def test_ged_equals_brute_force(first, second):
 
 
 @given(sets)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_identical_sets_have_ged_zero_and_hm_iou_one(masks):
     assert ged(masks, masks) == pytest.approx(0, abs=1e-6)
     assert hungarian_iou(masks, masks) == pytest.approx(1)
 
 
 @given(arrays(bool, (2, 2, 2)), arrays(bool, (2, 2, 2)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_hungarian_iou_equals_the_better_of_both_matchings(a, b):
     straight = (iou_by_hand(a[0], b[0]) + iou_by_hand(a[1], b[1])) / 2
     crossed = (iou_by_hand(a[0], b[1]) + iou_by_hand(a[1], b[0])) / 2
@@ -74,7 +74,7 @@ def test_hungarian_iou_of_unequal_counts_repeats_both():
 
 
 @given(arrays(bool, (6, 6)), arrays(bool, (6, 6)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_overlap_equals_torchmetrics(a, b):
     dice, iou = overlap(a, b)
     if (a | b).any():

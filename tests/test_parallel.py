@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from manymask.parallel import CancelledError, Stop, draws_at_once, in_order, shared_cores
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), max_size=25), st.integers(1, 5), st.integers(0, 6))
 def test_results_come_in_the_order_of_the_items_and_few_are_under_way(sizes, threads, most):
     lock, now = threading.Lock(), {"items": 0, "size": 0}

@@ -204,7 +204,7 @@ def test_masks_cut_at_a_threshold_when_asked(tmp_path):
     st.dictionaries(st.text("abc", min_size=1, max_size=6), st.sampled_from("uvwxyz"), min_size=6, max_size=60),
     st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_random_scheme_never_splits_a_group(groups, seed):
     scheme = random_scheme(groups, seed)
     for group in set(groups.values()):
@@ -213,7 +213,7 @@ def test_random_scheme_never_splits_a_group(groups, seed):
 
 
 @given(st.integers(0, 199), st.integers(0, 199), st.integers(8, 64))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_mask_of_one_pixel_survives_resizing(y, x, size):
     mask = np.zeros((200, 200), bool)
     mask[y, x] = True

@@ -44,7 +44,7 @@ def alone(segmenter, photographs):
         return [segmenter.segment(photographs / f"{k}.png", SAMPLES, 7) for k in range(COUNT)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.integers(-1, COUNT - 1), min_size=1, max_size=8), st.integers(1, 6), st.integers(1, 3))
 def test_masks_do_not_depend_on_order_number_batch_or_cores(segmenter, photographs, alone, numbers, batch, cores):
     named = list(dict.fromkeys(numbers))

@@ -61,7 +61,7 @@ def test_pictures_are_decoded_one_at_a_time(tmp_path, monkeypatch):
 
 
 @given(st.permutations(range(4)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_order_of_slices_does_not_depend_on_names_or_arguments(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("series")
     paths = [save(folder / f"{n}.dcm", slice_at(float(k))) for n, k in enumerate(order)]

@@ -64,7 +64,7 @@ def test_pictures_are_upright_whatever_way_the_data_run(tmp_path, codes):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_picture_and_plane_are_inverses_for_any_affine(seed):
     generator = np.random.default_rng(seed)
     affine = np.eye(4)

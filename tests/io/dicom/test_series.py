@@ -65,7 +65,7 @@ STACK = [content(made) for made in stack(5)]
 
 
 @given(st.permutations(range(5)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_any_permutation_of_file_names_gives_the_same_order(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("series")
     paths = [folder / f"{name}.dcm" for name in range(5)]
@@ -152,7 +152,7 @@ def test_named_windows_run_from_black_to_white_over_their_width(name, centre, wi
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @given(st.integers(-500, 500), st.integers(2, 3000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_windows_equal_pydicoms(function, centre, width):
     made = dataset(GREY, WindowCenter=centre, WindowWidth=width, VOILUTFunction=function, RescaleSlope=1,
                    RescaleIntercept=-1024)  # fmt: skip
@@ -492,7 +492,7 @@ def test_a_file_cut_anywhere_is_one_line(tmp_path, name):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_damaged_file_is_one_line_or_an_image(tmp_path_factory, seed):
     generator = random.Random(seed)
     content = bytearray((FILES / f"{generator.choice(WHOLE)}.dcm").read_bytes())
