@@ -20,7 +20,8 @@ from manymask import api
 from manymask.hub.catalogue import find_model
 from manymask.io.atomic import read_object, write_json
 from manymask.metrics import difference
-from manymask.planning.run import Request, train_planned
+from manymask.planning.request import Request
+from manymask.planning.run import train_planned
 from manymask.recipes import STAGES, Stage, get_recipe
 from manymask.runtime import git_revision, hardware
 from manymask.training.checkpoint import progress_of

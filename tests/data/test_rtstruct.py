@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("pydicom")
 
+import pydicom
 from pydicom import Dataset
 
 from manymask.data.datasets import folder
@@ -141,3 +142,41 @@ def test_of_series_in_one_frame_of_reference_only_the_one_that_is_named_is_marke
     assert cases["2"].read()[1].any() and not cases["1"].read()[1].any()
     with pytest.raises(InputError, match="has no mask"):
         cases["other-2"].read()
+
+
+def test_a_region_that_one_patient_spells_otherwise_is_refused_and_one_without_it_is_told(tmp_path, slices):
+    for each in slices:
+        each.SeriesInstanceUID, each.SOPInstanceUID = each.SeriesInstanceUID + ".7", each.SOPInstanceUID + ".7"
+        (tmp_path / "images/other").mkdir(exist_ok=True)
+        each.save_as(tmp_path / f"images/other/{each.SOPInstanceUID}.dcm", enforce_file_format=True)
+    others = [pydicom.dcmread(path) for path in sorted((tmp_path / "images").glob("?.dcm"))]
+    structure_set(tmp_path / "masks/a.dcm", others, {"GTV": [contour(others[0], CORNERS)]})
+    for name in ("gtv", "Gtv_"):
+        structure_set(tmp_path / "masks/b.dcm", slices, {name: [contour(slices[0], CORNERS)]})
+        with pytest.raises(InputError, match=f"b.dcm holds the label {name!r} and not 'GTV': choose both"):
+            folder.read(tmp_path, reading=MaskReading(labels=("GTV",)))
+        both = folder.read(tmp_path, reading=MaskReading(labels=("GTV", name)))
+        assert sum(case.read()[1].any() for case in both.cases) == 2
+    two = {"gtv": [contour(slices[0], CORNERS)], "GTV": [contour(slices[1], CORNERS)]}
+    structure_set(tmp_path / "masks/b.dcm", slices, two)
+    assert not folder.read(tmp_path, reading=MaskReading(labels=("GTV",))).notes[:-1]
+    structure_set(tmp_path / "masks/b.dcm", slices, {"LUNG": [contour(slices[0], CORNERS)]})
+    notes = folder.read(tmp_path, reading=MaskReading(labels=("GTV",))).notes
+    assert any("1 of 2 structure set(s)" in note and "b.dcm holds LUNG" in note for note in notes)
+
+
+@pytest.mark.parametrize(("thickness", "off", "fine"), [(5.0, 2.4, True), (5.0, 2.6, False), (None, 0.9, True),
+                                                        (None, 1.1, False), (0.6, 0.25, True), (0.6, 0.6, False)])  # fmt: skip
+def test_a_contour_that_names_a_slice_and_lies_on_another_is_refused(tmp_path, slices, thickness, off, fine):
+    for k, each in enumerate(slices):
+        each.SliceThickness = thickness
+        each.save_as(tmp_path / f"images/{k}.dcm", enforce_file_format=True)
+    drawn = contour(slices[0], CORNERS)
+    drawn.ContourData[5] += off  # one point
+    structure_set(tmp_path / "masks/plan.dcm", slices, {"GTV": [drawn]})
+    case = folder.read(tmp_path).cases[0]
+    if fine:
+        assert (case.read()[1] == filled(CORNERS)).all()
+    else:
+        with pytest.raises(InputError, match=f"a contour of 'GTV' names the image .* lies {off:.1f} mm off its plane"):
+            case.read()

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -25,6 +27,9 @@ from manymask.data.store import Store
 from manymask.hub.model_folder import load_model, save_calibration, save_model
 from manymask.inference import labelling
 from manymask.inference.thumbnail import SIDE
+from manymask.io.dicom.series import Series
+from manymask.io.image import DicomFrame
+from manymask.io.inputs import Raster
 from manymask.io.record import SourceRecord
 from tests.factories import run
 
@@ -382,6 +387,51 @@ def test_memory_does_not_grow_with_the_number_of_images(calibrated, tmp_path):
 
 
 def test_names_to_label_stay_apart_where_underscores_go():
-    entries = [SimpleNamespace(path=None)] * 3
-    chosen = [SimpleNamespace(entry=k, name=name) for k, name in enumerate(("a__b", "a___b", "c"))]
-    assert labelling._names(chosen, entries, []) == ["a_b", "a_b-2", "c"]
+    results = ("a__b", "a___b", "a_b", "c")
+    chosen = [SimpleNamespace(entry=k, name=name) for k, name in enumerate(results)]
+    names = labelling._Names(chosen, [Raster(Path(f"{name}.png")) for name in results], [])
+    assert [names.of(name, SimpleNamespace(origin=None)) for name in results] == ["a_b-2", "a_b-3", "a_b", "c"]
+
+
+def test_slices_and_patients_to_label_stay_in_one_part(monkeypatch, triage, calibrated, images, tmp_path):
+    for path in images.iterdir():
+        path.unlink()
+    for number, name in enumerate(("one", "two", "three", "four")):
+        slices = [phantom.draw(10 * number + k).image[:, :, 0].T for k in range(3)]
+        nib.save(nib.Nifti1Image(np.stack(slices, axis=2), np.eye(4)), images / f"{name}__a.nii.gz")
+    assert triage(calibrated, "--export", 12) == 0
+    exported = {path.name for path in (tmp_path / "out/labelling/images").iterdir()}
+    assert len(exported) == 12 and {name.split("__")[0] for name in exported} == {"one", "two", "three", "four"}
+    for path in sorted(images.iterdir()):
+        path.rename(images / path.name.replace("__", "-"))
+    Image.fromarray(phantom.draw(50).image[:, :, 0]).save(images / "alone.png")
+    assert triage(calibrated, "--export", 13, out=tmp_path / "again") == 0
+    again = tmp_path / "again/labelling"
+    groups = {path.name.split("__")[0] for path in (again / "images").iterdir()}
+    assert groups == {"one-a", "two-a", "three-a", "four-a", "alone"}
+    assert (
+        run(monkeypatch, "prepare", "folder", "--source", again, "--out", tmp_path / "store", "--masks", "masks") == 0
+    )
+    store = Store(tmp_path / "store")
+    parts = [{name.split("__")[0] for name in store.part("random", part)} for part in ("train", "val", "test")]
+    assert sum(map(len, parts)) == 5 and all(parts)
+
+
+def test_folders_of_patients_stay_groups_when_few_of_them_are_exported():
+    results = [f"p{k // 2}-{k}" for k in range(24)]
+    entries = [Raster(Path(f"in/p{k // 2}/{k}.png")) for k in range(24)]
+    chosen = [SimpleNamespace(entry=k, name=results[k]) for k in (0, 1, 4)]
+    names = labelling._Names(chosen, entries, [Path("in")])
+    found = [names.of(each.name, SimpleNamespace(origin=None)) for each in chosen]
+    assert found == ["p0/p0__p0-0", "p0/p0__p0-1", "p2/p2__p2-4"]
+
+
+def test_patients_of_dicom_to_label_are_told_apart_but_not_named():
+    held = [pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()]
+    for each, patient in zip(held, ("Anna", "Anna", "Bert"), strict=True):
+        each.PatientID = patient
+    chosen = [SimpleNamespace(entry=k, name=f"r{k}") for k in range(3)]
+    names = labelling._Names(chosen, [Series([]), Series([]), Series([])], [])
+    found = [names.of(f"r{k}", SimpleNamespace(origin=DicomFrame(held[k], 0))) for k in range(3)]
+    groups = [name.split("__")[0] for name in found]
+    assert groups[0] == groups[1] != groups[2] and "anna" not in "".join(found).lower()

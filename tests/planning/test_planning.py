@@ -18,7 +18,8 @@ from manymask.planning import decide as rules
 from manymask.planning.decide import decide, starts, with_codec
 from manymask.planning.look import Found, look_at_source
 from manymask.planning.plan import Plan, read_plan, recipe_of, with_values, write_plan
-from manymask.planning.run import Request, train_planned
+from manymask.planning.request import Request
+from manymask.planning.run import train_planned
 from manymask.planning.verdict import Verdict
 from manymask.recipes import Stage, get_recipe
 from tests.factories import run

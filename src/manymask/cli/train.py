@@ -109,7 +109,8 @@ def _names_stage(arguments: list[str]) -> bool:
 
 def _train_folder(arguments: list[str]) -> None:
     from manymask import recipes
-    from manymask.planning.run import Request, train_planned
+    from manymask.planning.request import Request
+    from manymask.planning.run import train_planned
 
     first = next((word for word in arguments if not word.startswith("-")), "")
     if first in recipes.RECIPES and not Path(first).is_dir():

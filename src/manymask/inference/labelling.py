@@ -7,8 +7,9 @@ DIR/labelling/masks/       the consensus of each as its proposed mask
 DIR/labelling/labelme/     the same as polygons, one labelme file per image
 DIR/labelling/drawn/NAME/  all masks that were drawn
 DIR/labelling/labelling.json, README.txt
-An existing folder is never touched: the next one is labelling-2. Images keep the sub-folders of their source, by which
-`prepare folder` recognises patients.
+An existing folder is never touched: the next one is labelling-2. Images keep the sub-folders of their source. Where some
+belong together (slices of a volume, images of a patient), all are called GROUP__NAME, by which `prepare folder` keeps them
+in one part of a split.
 """
 
 import itertools
@@ -16,17 +17,21 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from manymask.data.datasets.groups import MARK, groups_of
+from manymask.data.datasets.pairs import bare_name
 from manymask.errors import InputError
 from manymask.inference.entries import Entry
 from manymask.inference.triage import Ranked, TriageRun
 from manymask.io.atomic import atomic_folder, read_object, write_json
+from manymask.io.dicom.file import patient_in
 from manymask.io.dicom.series import seen_through
-from manymask.io.image import Picture
+from manymask.io.image import DicomFrame, Picture
+from manymask.io.inputs import Raster
 from manymask.io.labelme import labelme_record
 from manymask.io.raster import to_channels, write_png
 from manymask.io.record import SourceRecord, now
@@ -67,15 +72,17 @@ def export_labelling(run: TriageRun, entries: Sequence[Entry], inputs: Sequence[
     """
     out = run.request.out
     chosen = run.ranked[:count]
-    names = dict(zip((each.name for each in chosen), _names(chosen, entries, inputs), strict=True))
+    names = _Names(chosen, entries, inputs)
     path = _free(out)
     with atomic_folder(path) as folder:
         for number in sorted({each.entry for each in chosen}):
             wanted = [each.name for each in chosen if each.entry == number]
             for result, picture in _pictures(run, entries[number], wanted):
                 shown = seen_through(picture, run.segmenter.recipe.window).pixels
-                _write_one(folder, names[result], out / result, shown, run.label)
-        about = [{"image": names[each.name], "result": each.name, "doubt": round(each.doubt, 4)} for each in chosen]
+                _write_one(folder, names.of(result, picture), out / result, shown, run.label)
+        about = [
+            {"image": names.given[each.name], "result": each.name, "doubt": round(each.doubt, 4)} for each in chosen
+        ]
         model = read_object(out / chosen[0].name / "result.json")["model"]
         write_json(folder / "labelling.json", {"created": now(), "model": model, "images": about})
         (folder / "README.txt").write_text(README, encoding="utf-8")
@@ -104,31 +111,58 @@ def _pictures(run: TriageRun, entry: Entry, wanted: Sequence[str]) -> Iterator[t
         raise InputError(f"the image of {out / min(left)} has changed since it was segmented: run again", path=out)
 
 
-def _names(chosen: Sequence[Ranked], entries: Sequence[Entry], inputs: Sequence[Path]) -> list[str]:
-    """Names without ending: that of the result, in the sub-folder that its file has below the inputs."""
-    found = []
-    for each in chosen:
-        path = getattr(entries[each.entry], "path", None)
-        above = next((folder for folder in inputs if path is not None and path.is_relative_to(folder)), None)
-        inside = (
-            Path() if path is None or above is None else path.parent.relative_to(above) if path != above else Path()
-        )
-        found.append((inside / each.name).as_posix())
-    if len({"__" in name.rsplit("/", 1)[-1] for name in found}) < 2:
-        return found
-    # `prepare folder` reads PATIENT__… and refuses a mixture: where only some names hold it, it names no patients
-    given: list[str] = []
-    for name in found:
-        given.append(_without(name, [*given, *(other for other in found if other != name)]))
-    return given
+class _Names:
+    """Names of the chosen pictures, without ending: those of their results, in the sub-folders that their files have.
+
+    given: the names so far, by result.
+    """
+
+    def __init__(self, chosen: Sequence[Ranked], entries: Sequence[Entry], inputs: Sequence[Path]) -> None:
+        self._entry = {each.name: each.entry for each in chosen}
+        self._inside = [_inside(entry, inputs) for entry in entries]
+        names = [self._place(number) for number in range(len(entries))]
+        self._group = list(groups_of(dict(zip(names, names, strict=True)))[0].values())
+        kept = [self._group[each.entry] for each in chosen]
+        volumes = any(not isinstance(entries[each.entry], Raster) for each in chosen)
+        marked = {MARK in each.name for each in chosen}
+        self._grouped = volumes or (marked != {True} and len(set(kept)) < len(kept))
+        self._plain = not self._grouped and len(marked) > 1
+        self.given: dict[str, str] = {}
+        self._kept = {(self._inside[each.entry][0] / each.name).as_posix() for each in chosen if MARK not in each.name}
+
+    def _place(self, number: int) -> str:
+        """Of an entry among all, by which groups are found: its path below the inputs, or a number where it has none."""
+        folder, stem = self._inside[number]
+        return (folder / (stem or f"series-{number + 1}")).as_posix()
+
+    def of(self, result: str, picture: Picture) -> str:
+        """The name of a picture, which is not given again."""
+        number, name = self._entry[result], result
+        if self._grouped:
+            patient = patient_in(picture.origin.dataset) if isinstance(picture.origin, DicomFrame) else None
+            name = f"{_word(patient or self._group[number])}{MARK}{_word(result)}"
+        elif self._plain and MARK in result:  # `prepare folder` refuses names of which only some hold a group
+            name = _word(result)
+        folder = self._inside[number][0]
+        tried = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
+        taken = {*self.given.values(), *(self._kept if name != result and self._plain else ())}
+        self.given[result] = next(path for each in tried if (path := (folder / each).as_posix()) not in taken)
+        return self.given[result]
 
 
-def _without(name: str, taken: Sequence[str]) -> str:
-    """A name without `__` that is not taken."""
-    folder, _, last = name.rpartition("/")
-    plain = re.sub("__+", "_", last)
-    tried = (plain if number == 1 else f"{plain}-{number}" for number in itertools.count(1))
-    return next(path for each in tried if (path := f"{folder}/{each}".lstrip("/")) not in taken)
+def _inside(entry: Entry, inputs: Sequence[Path]) -> tuple[PurePosixPath, str]:
+    """The sub-folder of an entry's file below the inputs and its name without ending; nothing where it has no file of its own."""
+    path: Path | None = getattr(entry, "path", None)
+    if path is None:
+        return PurePosixPath(), ""
+    above = next((folder for folder in inputs if path != folder and path.is_relative_to(folder)), path.parent)
+    inside = path.relative_to(above)
+    return PurePosixPath(inside.parent.as_posix()), PurePosixPath(bare_name(inside)).name
+
+
+def _word(text: str) -> str:
+    """Text as a part of a name that holds no group."""
+    return re.sub(r"[/\\_]+", "_", text).strip("_") or "_"
 
 
 def _write_one(folder: Path, name: str, result: Path, pixels: np.ndarray, label: str) -> None:

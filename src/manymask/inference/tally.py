@@ -1,13 +1,11 @@
 """What a run says of itself: how many images are done, what failed, and each kind of warning once."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
+from manymask import progress
 from manymask.errors import ManymaskError
 from manymask.inference.cautions import kind
 
@@ -109,4 +107,4 @@ def say(line: object) -> None:
     text = str(line)
     for local, address in _SHOWN.items():
         text = text.replace(local, address)
-    tqdm.write(f"manymask: {text}", file=sys.stderr)
+    progress.say(f"manymask: {text}")

@@ -12,7 +12,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from manymask import api
 from manymask.data.case import Source
@@ -21,8 +21,8 @@ from manymask.data.datasets.pairs import walk
 from manymask.data.store import Store
 from manymask.errors import ConfigError, ManymaskError
 from manymask.io.atomic import read_object, write_json
-from manymask.io.masks import MaskReading
 from manymask.planning.plan import FILE, Plan
+from manymask.planning.request import Request
 from manymask.progress import say
 from manymask.recipes import ROWS
 
@@ -30,32 +30,17 @@ RECORD = "prepared.json"
 FLAGS = ("mask_threshold", "mask_labels", "invert", "skip_bad", "options")
 
 
-class Asked(Protocol):
-    """What is asked of a run, as far as its store is concerned; see `planning.run.Request`."""
-
-    @property
-    def data(self) -> Path: ...
-    @property
-    def run(self) -> Path: ...
-    @property
-    def reading(self) -> MaskReading: ...
-    @property
-    def options(self) -> Any: ...
-    @property
-    def skip_bad(self) -> bool: ...
-
-
 def is_store(folder: Path) -> bool:
     """Whether a folder holds prepared images."""
     return (folder / "manifest.json").exists()
 
 
-def source_of(asked: Asked) -> Source:
+def source_of(asked: Request) -> Source:
     """The cases of the folder, whose pixels are not read yet."""
     return DATASETS["folder"].read(asked.data, 3, asked.reading, **asked.options)
 
 
-def prepared(asked: Asked, plan: Plan) -> Store:
+def prepared(asked: Request, plan: Plan) -> Store:
     """The store in the run folder, prepared where it is missing or, before training has begun, not what is asked for.
 
     Args:
@@ -102,7 +87,7 @@ def _begun(run: Path) -> bool:
     return any(run.glob("*/config.yaml")) or any(run.glob("fold-*/*/config.yaml"))
 
 
-def _how(asked: Asked) -> dict[str, Any]:
+def _how(asked: Request) -> dict[str, Any]:
     """The flags, and what tells whether a file was changed: its size and time."""
     reading = asked.reading
     flags = (reading.threshold, reading.labels, reading.invert, asked.skip_bad, dict(asked.options))
@@ -128,7 +113,7 @@ def _record(run: Path) -> dict[str, Any]:
         return {}
 
 
-def _check_flags(asked: Asked, how: dict[str, Any], before: dict[str, Any]) -> None:
+def _check_flags(asked: Request, how: dict[str, Any], before: dict[str, Any]) -> None:
     """Flags that are given must be those of then; without any, masks stay as they were read."""
     other = [name for name in FLAGS if name in before and before[name] != how[name]]
     if not other:
@@ -144,7 +129,7 @@ def _check_flags(asked: Asked, how: dict[str, Any], before: dict[str, Any]) -> N
     say(f"manymask: masks stay as they were read when this run began ({then})")
 
 
-def _tell_changes(asked: Asked, store: Store, how: dict[str, Any], before: dict[str, Any]) -> None:
+def _tell_changes(asked: Request, store: Store, how: dict[str, Any], before: dict[str, Any]) -> None:
     """Says what changed since the store was prepared; with `skip_bad` it left some images out by itself."""
     if before.get("files") == how["files"]:
         return

@@ -8,12 +8,11 @@ RUN/scores/        results.json and a figure of the test part
 RUN/verdict.txt    what was printed at the end
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from manymask.choices import Precision, TrackerName
+from manymask.choices import Precision
 from manymask.data.case import evenly_spaced
 from manymask.data.datasets import DATASETS
 from manymask.data.folds import fold_name
@@ -26,11 +25,11 @@ from manymask.extras import require_training
 from manymask.hub.catalogue import named_models
 from manymask.hub.ensembling import ensemble
 from manymask.hub.model_folder import load_model
-from manymask.io.masks import MaskReading
 from manymask.planning.decide import Start, decide, starts, with_codec
 from manymask.planning.look import Found, look_at_source, look_at_store
 from manymask.planning.plan import FILE, Plan, read_plan, recipe_of, with_values, write_plan
 from manymask.planning.prepared import is_store, prepared, source_of
+from manymask.planning.request import Request
 from manymask.planning.verdict import Verdict, pass_judgement
 from manymask.progress import say
 from manymask.recipes import ROWS, Recipe, Stage, stages_of
@@ -42,25 +41,6 @@ from manymask.training.trainer import fit
 MINUTES = 30.0
 CODEC_CASES = 32  # whose masks go through the codec of `init`
 SPENT = 0.02  # share of a stage's minutes that is not worth another start
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of one run; see `train_folder`. plan_only: stop when the plan is written; reading, options and
-    skip_bad are those of `prepare folder`."""
-
-    data: Path
-    run: Path
-    minutes: float | None = None
-    init: str | None = None
-    folds: int | None = None
-    scheme: str | None = None
-    precision: Precision = "auto"
-    track: tuple[TrackerName, ...] = ()
-    plan_only: bool = False
-    reading: MaskReading = MaskReading()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    skip_bad: bool = False
 
 
 def train_folder(

@@ -1,5 +1,6 @@
 """One rater's mask of one image, however it is kept: an image file, polygons of labelme, objects of COCO, several parts."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -142,7 +143,7 @@ class StructureMask:
 
     def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
         """The union of the regions that were chosen by name; empty where none lies on the slice."""
-        header = load_dicom(self.image, header_only=True)
+        header = load_dicom(self.image, header_only=True, more=("SliceThickness", "SpacingBetweenSlices"))
         mask = self.file.mask(header, str(self.image), {str(label) for label in reading.labels})
         return ~mask if reading.invert else mask
 
@@ -237,6 +238,7 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
             remedies=("mask_labels",),
             path=place,
         )
+    _check_spelling(single, reading)
     numbers = {str(value) for values in known.values() for value in values}
     for label in map(str, reading.labels):
         if label not in counts and label not in known and label not in numbers:
@@ -251,6 +253,47 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
         value for label in reading.labels for value in known.get(str(label), (int(label),) if _whole(label) else ())
     ]
     return replace(reading, labels=tuple(values))
+
+
+def _check_spelling(masks: Iterable[Mask], reading: MaskReading) -> None:
+    """`InputError` for a file that spells a chosen label in another way, such as `gtv` for `GTV`: its masks would be empty."""
+    chosen = {_spelt_alike(str(label)): str(label) for label in reading.labels}
+    for path, held in {mask.path: _names_in(mask) for mask in masks}.items():
+        for label in sorted(held - set(map(str, reading.labels))):
+            alike = chosen.get(_spelt_alike(label))
+            if alike is not None and alike not in held:
+                raise InputError(
+                    f"{path} holds the label {label!r} and not {alike!r}: choose both, or give it another name",
+                    remedies=("mask_labels",),
+                    path=path,
+                )
+
+
+def _names_in(mask: Mask) -> set[str]:
+    """The labels by name in the file of a mask."""
+    if isinstance(mask, StructureMask):
+        return set(mask.file.regions)
+    if isinstance(mask, CocoMask):
+        return set(mask.file.names.values())
+    return set(mask.file.labels) if isinstance(mask, LabelmeMask) else set()
+
+
+def _spelt_alike(label: str) -> str:
+    return re.sub(r"[\W_]+", "", label).casefold()
+
+
+def without_any(masks: Iterable[Mask], reading: MaskReading) -> list[str]:
+    """What is to be said of structure sets and segmentations in which nothing is chosen: their masks are empty."""
+    wanted = {str(label) for label in reading.labels}
+    files = {mask.path: mask.file for mask in _single(masks) if isinstance(mask, StructureMask)}
+    lacking = sorted(path for path, file in files.items() if wanted and not wanted.intersection(file.regions))
+    if not lacking:
+        return []
+    held = ", ".join(sorted(set(files[lacking[0]].regions))) or "nothing"
+    return [
+        f"{len(lacking)} of {len(files)} structure set(s) or segmentation(s) hold none of the chosen labels, and their images "
+        f"get empty masks: {lacking[0]} holds {held}" + (", …" if len(lacking) > 1 else "")
+    ]
 
 
 def _single(masks: Iterable[Mask]) -> Iterable[Mask]:

@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from manymask.data.case import PARTS, Case, Part, Scheme, Source, random_scheme
-from manymask.data.datasets.annotations import chosen_labels
+from manymask.data.datasets.annotations import chosen_labels, without_any
 from manymask.data.datasets.base import Dataset, Option
+from manymask.data.datasets.groups import MARK, groups_of
 from manymask.data.datasets.layout import find_layout
 from manymask.data.datasets.pairs import listed, paired_cases
 from manymask.data.datasets.sections import Choice, Section, part_of
 from manymask.errors import InputError
-from manymask.io.dicom.file import PATIENT
 from manymask.io.masks import MaskReading
 
 LICENCE = "as given by the owner of the images"
 FEWEST = 3
-FOLDER_GROUPS = 10  # so many sub-folders are taken for patients, fewer for classes
 
 
 def read(
@@ -81,13 +80,13 @@ class _Found:
 
 def _find(source: Path, channels: int, reading: MaskReading, choice: Choice, window: str, strict: bool) -> _Found:
     layout = find_layout(source, choice)
-    masks = (mask for s in layout.sections for rater in s.raters for each in rater.masks.values() for mask in each)
+    masks = [mask for s in layout.sections for rater in s.raters for each in rater.masks.values() for mask in each]
     reading = chosen_labels(masks, layout.names, reading)
     cases, parts = _cases(source, layout.sections, channels, reading, window)
     cases, grouping = _grouped(source, cases, strict)
     split = ", ".join(f"{sum(own == part for own in parts.values())} {part}" for part in PARTS)
     said = f"{layout.said}; split by the owner: {split}" if parts else layout.said
-    return _Found(cases, parts, (*layout.notes, *grouping), said)
+    return _Found(cases, parts, (*layout.notes, *without_any(masks, reading), *grouping), said)
 
 
 def _cases(
@@ -125,33 +124,16 @@ def _cases(
 
 
 def _grouped(source: Path, cases: Sequence[Case], strict: bool) -> tuple[list[Case], list[str]]:
-    """The cases with their groups, and what was done: by `__` in the names, else by the patients of DICOM, else by many
-    sub-folders, else each its own."""
-    stems = {case.id: PurePosixPath(case.id).name for case in cases}
-    lone = [stem for stem in stems.values() if "__" not in stem]
-    mixed = 0 < len(lone) < len(cases)
-    if mixed and strict:
+    """The cases with their groups, and what is to be said of these; strict: names of which only some hold a `__` are refused."""
+    names = [PurePosixPath(case.id).name for case in cases]
+    lone = [name for name in names if MARK not in name]
+    if strict and 0 < len(lone) < len(cases):
         raise InputError(
-            f"{source}: some names hold a `__` (patient before it), others don't ({lone[0]}, …); make them alike",
+            f"{source}: some names hold a `{MARK}` (patient before it), others don't ({lone[0]}, …); make them alike",
             path=source,
         )
-    if not lone:
-        return [replace(case, group=stems[case.id].split("__")[0]) for case in cases], []
-    patients = {case.group for case in cases if case.group.rpartition("/")[2].startswith(PATIENT)}
-    if len(patients) > 1:
-        return list(cases), [f"the DICOM headers name {len(patients)} patients: none crosses the split"]
-    if patients:  # one patient, or a placeholder for all of them
-        note = "the DICOM headers name one patient for all images, so the split may cut patients; name files PATIENT__…"
-        return [replace(case, group=case.id) for case in cases], [note]
-    above = {case.id: PurePosixPath(case.id).parent.as_posix() for case in cases}
-    folders = {folder for folder in above.values() if folder != "." and part_of(PurePosixPath(folder).name) is None}
-    if len(folders) < 2 or len({case.group for case in cases}) == len(folders):
-        return list(cases), []
-    if len(folders) < FOLDER_GROUPS:
-        note = f"images lie in {len(folders)} sub-folders, which a split may cut; if they are patients, name files PATIENT__…"
-        return list(cases), [note]
-    note = f"the {len(folders)} sub-folders are taken as groups (patients, say): none crosses the split"
-    return [replace(case, group=above[case.id] if above[case.id] in folders else case.group) for case in cases], [note]
+    groups, notes = groups_of({case.id: case.group for case in cases})
+    return [replace(case, group=groups[case.id]) for case in cases], notes
 
 
 def _given(source: Path, cases: Sequence[Case], parts: dict[str, Part]) -> tuple[Scheme, list[str]]:

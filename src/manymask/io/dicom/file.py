@@ -91,9 +91,14 @@ def patient_of(path: Path) -> str | None:
     if not is_dicom(path):
         return None
     try:
-        found = str(load_dicom(path, header_only=True, more=("PatientID",)).get("PatientID") or "").strip()
+        return patient_in(load_dicom(path, header_only=True, more=("PatientID",)))
     except ManymaskError:  # said when it is read
         return None
+
+
+def patient_in(dataset: Any) -> str | None:
+    """The same for a data set that is read already."""
+    found = str(dataset.get("PatientID") or "").strip()
     return f"{PATIENT}{hashlib.sha256(found.encode()).hexdigest()[:12]}" if found else None
 
 

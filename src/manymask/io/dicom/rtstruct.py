@@ -14,6 +14,7 @@ from manymask.io.polygons import fill_polygons
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _ON_SLICE = 0.1  # mm from the plane of a slice, for contours that do not name their image
+_HALF_SLICE = 1.0  # mm, where an image does not say how thick it is
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class StructureSet:
     def mask(self, header: Any, label: str, regions: Collection[str] = ()) -> np.ndarray:
         """The union of the regions on a slice, bool (H, W); of those named, or of all.
 
-        `InputError` for an image without a position in space.
+        `InputError` for an image without a position in space, and for a contour that names this one and lies on another slice.
         """
         place, spacing = place_of(header), numbers(header, "PixelSpacing", 2)
         if place is None or spacing is None:
@@ -76,8 +77,14 @@ class StructureSet:
         for contour in self.contours:
             if (regions and contour.region not in regions) or (contour.image or uid) != uid:
                 continue
-            if not contour.image and _off(contour, place) > _ON_SLICE:
+            off = _off(contour, place)
+            if not contour.image and off > _ON_SLICE:
                 continue
+            if off > _reach(header):
+                raise InputError(
+                    f"{self.path}: a contour of {contour.region!r} names the image {label} and lies {off:.1f} mm off its plane",
+                    path=self.path,
+                )
             mask = masks.setdefault(contour.region, np.zeros(shape, bool))
             drawn = fill_polygons(shape, [_pixels(contour.points, place, spacing)])
             masks[contour.region] = mask ^ drawn if contour.xor else mask | drawn
@@ -86,8 +93,15 @@ class StructureSet:
 
 
 def _off(contour: Contour, place: Any) -> float:
-    """Distance of a contour from the plane of an image, in mm."""
-    return abs(float(np.dot(contour.points[0] - place.position, place.normal)))
+    """How far a contour goes from the plane of an image, in mm."""
+    return float(np.abs((contour.points - place.position) @ place.normal).max())
+
+
+def _reach(header: Any) -> float:
+    """How far from an image's plane a contour may lie that names it, in mm: half a slice, since points are rounded."""
+    known = [numbers(header, name, 1) for name in ("SliceThickness", "SpacingBetweenSlices")]
+    half = [abs(float(each[0])) / 2 for each in known if each is not None]
+    return max(_ON_SLICE, min(half, default=_HALF_SLICE))
 
 
 def _pixels(points: np.ndarray, place: Any, spacing: np.ndarray) -> np.ndarray:
