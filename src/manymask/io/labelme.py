@@ -47,8 +47,8 @@ class LabelmeFile:
         """The label of each shape that has an area."""
         return [str(shape.get("label")) for shape in self.shapes if _kind(shape) in _AREAS]
 
-    def mask(self, shape: tuple[int, int], labels: Collection[str] = ()) -> np.ndarray:
-        """The union of all shapes that have an area, bool (H, W). labels: those that count; all if there are none.
+    def mask(self, shape: tuple[int, int], labels: Collection[str] | None = None) -> np.ndarray:
+        """The union of all shapes that have an area, bool (H, W). labels: those that count; all if None.
 
         `InputError` for an image of another size than the file says.
         """
@@ -61,7 +61,7 @@ class LabelmeFile:
         mask = np.zeros(shape, bool)
         with decoding(self.path):
             for each in self.shapes:
-                if _kind(each) in _AREAS and (not labels or str(each.get("label")) in labels):
+                if _kind(each) in _AREAS and (labels is None or str(each.get("label")) in labels):
                     _add(mask, each)
         return mask
 

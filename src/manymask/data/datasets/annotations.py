@@ -54,6 +54,11 @@ class MaskFile:
         return mask_of_values(self.path, values, reading, held)
 
 
+def _wanted(reading: MaskReading) -> set[str] | None:
+    """The labels that were chosen, as text; None if none was, so that all count."""
+    return {str(label) for label in reading.labels} or None
+
+
 @lru_cache(maxsize=4)
 def _held_by(path: Path, changed: int) -> np.ndarray:
     """The values of a whole volume in order, of very many only as many: what a mask's values mean is decided once, not slice by
@@ -80,7 +85,7 @@ class LabelmeMask:
 
     def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
         """The union of those whose label was chosen."""
-        mask = self.file.mask(shape, {str(label) for label in reading.labels})
+        mask = self.file.mask(shape, _wanted(reading))
         return ~mask if reading.invert else mask
 
 
@@ -99,9 +104,9 @@ class CocoMask:
 
     def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
         """The union of those whose category was chosen, by number or name."""
-        wanted = {str(label) for label in reading.labels}
-        chosen = [number for number, name in self.file.names.items() if {str(number), name} & wanted]
-        mask = coco_mask(self.path, self.image, shape, chosen if wanted else None)
+        wanted, names = _wanted(reading), self.file.names.items()
+        chosen = None if wanted is None else [number for number, name in names if {str(number), name} & wanted]
+        mask = coco_mask(self.path, self.image, shape, chosen)
         return ~mask if reading.invert else mask
 
 
@@ -124,8 +129,8 @@ class PatientMasks(Protocol):
     def strays(self, headers: Sequence[Any]) -> int:
         """How many contours or frames belong to none of these images."""
 
-    def mask(self, header: Any, label: str, regions: Collection[str] = ()) -> np.ndarray:
-        """bool (H, W), the union of the regions of these names, or of all, on an image."""
+    def mask(self, header: Any, label: str, regions: Collection[str] | None = None) -> np.ndarray:
+        """bool (H, W), the union of the regions of these names, or of all if None, on an image."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class StructureMask:
     def read(self, shape: tuple[int, int], reading: MaskReading, index: int = 0) -> np.ndarray:
         """The union of the regions that were chosen by name; empty where none lies on the slice."""
         header = load_dicom(self.image, header_only=True, more=("SliceThickness", "SpacingBetweenSlices"))
-        mask = self.file.mask(header, str(self.image), {str(label) for label in reading.labels})
+        mask = self.file.mask(header, str(self.image), _wanted(reading))
         return ~mask if reading.invert else mask
 
 
@@ -259,7 +264,7 @@ def _check_spelling(masks: Iterable[Mask], reading: MaskReading) -> None:
     """`InputError` for a file that spells a chosen label in another way, such as `gtv` for `GTV`: its masks would be empty."""
     chosen = {_spelt_alike(str(label)): str(label) for label in reading.labels}
     for path, held in {mask.path: _names_in(mask) for mask in masks}.items():
-        for label in sorted(held - set(map(str, reading.labels))):
+        for label in sorted(held - (_wanted(reading) or set())):
             alike = chosen.get(_spelt_alike(label))
             if alike is not None and alike not in held:
                 raise InputError(
@@ -284,9 +289,11 @@ def _spelt_alike(label: str) -> str:
 
 def without_any(masks: Iterable[Mask], reading: MaskReading) -> list[str]:
     """What is to be said of structure sets and segmentations in which nothing is chosen: their masks are empty."""
-    wanted = {str(label) for label in reading.labels}
+    wanted = _wanted(reading)
     files = {mask.path: mask.file for mask in _single(masks) if isinstance(mask, StructureMask)}
-    lacking = sorted(path for path, file in files.items() if wanted and not wanted.intersection(file.regions))
+    lacking = sorted(
+        path for path, file in files.items() if wanted is not None and not wanted.intersection(file.regions)
+    )
     if not lacking:
         return []
     held = ", ".join(sorted(set(files[lacking[0]].regions))) or "nothing"

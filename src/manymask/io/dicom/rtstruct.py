@@ -64,8 +64,8 @@ class StructureSet:
             return text(header, "SeriesInstanceUID") in self.series
         return text(header, "FrameOfReferenceUID") in self.frames_of_reference
 
-    def mask(self, header: Any, label: str, regions: Collection[str] = ()) -> np.ndarray:
-        """The union of the regions on a slice, bool (H, W); of those named, or of all.
+    def mask(self, header: Any, label: str, regions: Collection[str] | None = None) -> np.ndarray:
+        """The union of the regions on a slice, bool (H, W); of those named, or of all if None.
 
         `InputError` for an image without a position in space, and for a contour that names this one and lies on another slice.
         """
@@ -75,7 +75,7 @@ class StructureSet:
         shape, uid = (int(header.Rows), int(header.Columns)), text(header, "SOPInstanceUID")
         masks: dict[str, np.ndarray] = {}
         for contour in self.contours:
-            if (regions and contour.region not in regions) or (contour.image or uid) != uid:
+            if (regions is not None and contour.region not in regions) or (contour.image or uid) != uid:
                 continue
             off = _off(contour, place)
             if not contour.image and off > _ON_SLICE:

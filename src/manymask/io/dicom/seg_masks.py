@@ -73,8 +73,8 @@ class Segmentation:
             return text(header, "FrameOfReferenceUID") == self.frame_of_reference
         return any(text(header, "SOPInstanceUID") in frame.sources for frame in self.frames)
 
-    def mask(self, header: Any, label: str, regions: Collection[str] = ()) -> np.ndarray:
-        """The union of the segments on a slice, bool (H, W); of those named, or of all.
+    def mask(self, header: Any, label: str, regions: Collection[str] | None = None) -> np.ndarray:
+        """The union of the segments on a slice, bool (H, W); of those named, or of all if None.
 
         `InputError` for a segmentation on another grid than the slice.
         """
@@ -82,7 +82,7 @@ class Segmentation:
         wanted = [
             number
             for number, name in self.segments.items()
-            if name.lower() != _BACKGROUND and (not regions or name in regions)
+            if name.lower() != _BACKGROUND and (regions is None or name in regions)
         ]
         place, uid = place_of(header), text(header, "SOPInstanceUID")
         for frame in self.frames:
