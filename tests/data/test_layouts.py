@@ -264,6 +264,22 @@ def test_categories_are_chosen_by_name_or_number(tmp_path):
         assert [case.read()[1].any() for case in cases] == [True] + [False] * 5
 
 
+def test_a_number_that_is_also_a_name_or_means_something_else_in_another_file_is_refused(tmp_path):
+    images(tmp_path, "train", names=NAMES[:4])
+    images(tmp_path, "test", names=NAMES[4:])
+    graded = {"categories": [{"id": 1, "name": "0"}, {"id": 2, "name": "1"}]}
+    for part, names in (("train", NAMES[:4]), ("test", NAMES[4:])):
+        coco(tmp_path / part / "_annotations.coco.json", names, category=2, **graded)
+    with pytest.raises(InputError, match="'1' is the number of '0' and the name of number 2; rename one"):
+        folder.read(tmp_path, reading=MaskReading(labels=(1,)))
+    swapped = {"categories": [{"id": 2, "name": "polyp"}, {"id": 1, "name": "ulcer"}]}
+    coco(tmp_path / "train/_annotations.coco.json", NAMES[:4])
+    coco(tmp_path / "test/_annotations.coco.json", NAMES[4:], category=2, **swapped)
+    with pytest.raises(InputError, match=r"number 1 is 'ulcer' in .* and 'polyp' in .*: choose by name"):
+        folder.read(tmp_path, reading=MaskReading(labels=(1,)))
+    check(tmp_path, "COCO", reading=MaskReading(labels=("polyp",)))
+
+
 def test_a_coco_file_beside_masks_is_one_line_until_one_is_named(tmp_path):
     images(tmp_path, "images")
     masks(tmp_path, "masks/{}.png")

@@ -180,3 +180,10 @@ def test_a_contour_that_names_a_slice_and_lies_on_another_is_refused(tmp_path, s
     else:
         with pytest.raises(InputError, match=f"a contour of 'GTV' names the image .* lies {off:.1f} mm off its plane"):
             case.read()
+
+
+def test_a_contour_beside_the_image_is_refused(tmp_path, slices):
+    beside = [(column + 500, row) for column, row in CORNERS]
+    structure_set(tmp_path / "masks/plan.dcm", slices, {"GTV": [contour(slices[0], beside)]})
+    with pytest.raises(InputError, match="a contour of 'GTV' lies outside of the image"):
+        folder.read(tmp_path).cases[0].read()

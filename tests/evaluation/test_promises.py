@@ -326,6 +326,9 @@ def test_command_line_prints_the_second_table_and_draws_it(on_validation, store,
     said = capsys.readouterr().out
     assert "promised" in said and "happened" in said and "promises.png" in said
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "figure.png", "promises.png"}
+    assert run(monkeypatch, "evaluate", *flags, "--samples", 2, "--out", tmp_path) == 0
+    assert not (tmp_path / "promises.png").exists(), "it belongs to the results that were replaced"
+    capsys.readouterr()
     assert run(monkeypatch, "evaluate", *flags, "--samples", 2) == 0
     said = capsys.readouterr().out
     assert "happened" not in said and "unlike the calibration's" in said

@@ -72,6 +72,8 @@ def test_models_that_do_not_belong_together_are_refused(members, trained_run, tm
     save_model(replace(other, provenance=replace(other.provenance, data_hash="sha256:other")), tmp_path / "other")
     with pytest.raises(ConfigError, match="other data or another split"):
         ensemble([members[0], tmp_path / "other"], tmp_path / "model")
+    with pytest.raises(ConfigError, match="are one model"):
+        ensemble([*members, members[0]], tmp_path / "model")
     ensemble(members, tmp_path / "model")
     with pytest.raises(ConfigError, match="no single segmenter"):
         ensemble([members[0], tmp_path / "model"], tmp_path / "twice")

@@ -13,6 +13,7 @@ pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
 pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
 
 import nibabel
+import pydicom
 
 from manymask import Segmenter
 from manymask.cli.segment import parse_slices
@@ -288,6 +289,33 @@ def test_continued_run_draws_only_what_is_not_there_in_the_same_way(
         counted.clear()
         segment(monkeypatch, drawing_model, out, folder, "--continue", *flags)
         assert len(counted) == 3, flags
+
+
+@pytest.mark.parametrize("change", [{"PixelSpacing": [1.6, 1.6]}, {"WindowCenter": 90, "WindowWidth": 20},
+                                    {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, {"SliceThickness": 9}])  # fmt: skip
+def test_another_header_makes_other_results_of_the_same_pixels(monkeypatch, drawing_model, tmp_path, counted, change):
+    source, out = save_series(tmp_path / "in", ct_series(1)), tmp_path / "out"
+    segment(monkeypatch, drawing_model, out, source)
+    counted.clear()
+    segment(monkeypatch, drawing_model, out, source, "--continue")
+    assert not counted
+    for path in source.iterdir():
+        dataset = pydicom.dcmread(path)
+        for name, value in change.items():
+            setattr(dataset, name, value)
+        dataset.save_as(path, enforce_file_format=True)
+    segment(monkeypatch, drawing_model, out, source, "--continue")
+    assert len(counted) == 1 and len(list(out.glob("*/result.json"))) == 1
+
+
+def test_another_affine_of_a_volume_is_drawn_again(monkeypatch, drawing_model, tmp_path, counted):
+    values = np.stack([phantom.draw(k).image[:, :, 0] for k in range(2)], axis=2)
+    for scale, drawn in ((1, 2), (1, 0), (2, 2), (2, 0)):
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([scale, scale, 2 * scale, 1.0])), tmp_path / "v.nii.gz")
+        counted.clear()
+        segment(monkeypatch, drawing_model, tmp_path / "out", tmp_path / "v.nii.gz", "--continue")
+        assert len(counted) == drawn, scale
+        assert nibabel.load(tmp_path / "out/v/consensus.nii.gz").header.get_zooms()[:3] == (scale, scale, 2 * scale)
 
 
 def test_continued_series_is_drawn_as_a_whole_or_not_at_all(monkeypatch, drawing_model, tmp_path, counted):

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +150,29 @@ def test_outlines_of_an_image_of_another_size_are_refused(tmp_path):
     content = labelme_record("a.png", (20, 20), np.ones((20, 20), bool), "x")
     with pytest.raises(InputError, match=r"was drawn on an image of 20×20, a\.png is 53×37"):
         labelme_file(tmp_path / "a.json", content).mask(SHAPE)
+
+
+def test_outlines_beside_the_image_and_shapes_of_unknown_kinds_are_refused(tmp_path):
+    corners = [[60, 5], [80, 5], [80, 20]]
+    with pytest.raises(InputError, match=r"a polygon lies outside of a.png, 53×37"):
+        read(tmp_path, record({"segmentation": [[value for point in corners for value in point]]}))
+    shape = {"label": "polyp", "points": corners, "shape_type": "polygon"}
+    path = tmp_path / "a.json"
+    file = labelme_file(path, {"imagePath": "a.png", "shapes": [shape]})
+    with pytest.raises(InputError, match="a polygon lies outside of the image"):
+        file.mask(SHAPE)
+    odd = shape | {"shape_type": "rotation", "points": [[1, 1], [9, 1], [9, 9], [1, 9]]}
+    file = labelme_file(path, {"imagePath": "a.png", "shapes": [odd, {"shape_type": "linestrip", "points": [[1, 1]]}]})
+    assert file.labels == ["polyp"]
+    with pytest.raises(InputError, match="a shape of the kind 'rotation'"):
+        file.mask(SHAPE)
+    assert not file.mask(SHAPE, {"ulcer"}).any(), "what is not chosen needs no outline"
+
+
+def test_labels_are_the_same_in_both_forms_of_unicode():
+    one, other = (unicodedata.normalize(form, "Läsion") for form in ("NFC", "NFD"))
+    assert one != other
+    shape = {"label": other, "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+    assert labelme_file(Path("a.json"), {"imagePath": "a.png", "shapes": [shape]}).mask(SHAPE, {one}).any()
+    content = record({"segmentation": [[1, 1, 9, 1, 9, 9]]}) | {"categories": [{"id": 1, "name": other}]}
+    assert read_coco(Path("a.json"), content).names == {1: one}

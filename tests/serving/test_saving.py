@@ -163,3 +163,12 @@ def test_promise_of_all_masks_is_not_made_without_one(drawing):
     assert "not calibrated" in drawing.segmenter.uncalibrated(record)
     calibrated = Segmenter(replace(trained, calibration=object()))
     assert calibrated.uncalibrated(record).startswith("Masks were left out by hand")
+
+
+@pytest.mark.parametrize("text", ["false", "null", "0", "{}", '""', "true", "no"])
+def test_what_is_no_list_of_strokes_accepts_nothing(drawing, text):
+    with pytest.raises(InputError, match="a JSON list of strokes"):
+        saving.read_edit_text(drawing, "", text)
+    assert saving.read_edit_text(drawing, "", "[]").accepted and not saving.read_edit_text(drawing, "", "").accepted
+    with pytest.raises(InputError, match="corrections are a list"):
+        saving.read_edit(drawing, (), {})

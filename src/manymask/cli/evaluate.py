@@ -196,6 +196,7 @@ def _write(out: Path, found: "EvaluationRecord", trained: "TrainedModel", scored
     drawn = None if asked.tile is None else _in_windows(trained, scored, asked, few, samples)
     draw_batch(trained.model, batch, out / "figure.png", samples, asked.seed, asked.sampling, drawn)
     if found.promises is None or "why_not" in found.promises:
+        (out / "promises.png").unlink(missing_ok=True)  # of an earlier call, whose results these replace
         print(f"results.json and figure.png → {out}")
         return
     draw_promises(found.promises, out / "promises.png")

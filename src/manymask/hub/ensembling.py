@@ -31,8 +31,12 @@ def ensemble(runs: Sequence[Path], out: Path) -> TrainedModel:
     if len(runs) < 2:
         raise ConfigError("an ensemble needs at least two models")
     members = [load_model(run) for run in runs]
+    known: dict[str, Path] = {}
     for run, each in zip(runs, members, strict=True):
         _check_member(run, each, members[0], runs[0])
+        if each.fingerprint in known:
+            raise ConfigError(f"{run} and {known[each.fingerprint]} are one model, which would count twice", path=run)
+        known[each.fingerprint] = run
     combined = _combined(members)
     save_model(combined, out)
     return combined

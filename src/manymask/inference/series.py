@@ -114,8 +114,11 @@ def whole_source(sources: Sequence[SourceRecord]) -> SourceRecord:
     if len(sources) == 1:
         return sources[0]
     uids = tuple(dict.fromkeys(uid for source in sources for uid in source.sop_instance_uids))
-    hashes = hashlib.sha256("".join(source.pixels_sha256 for source in sources).encode()).hexdigest()
-    return SourceRecord(sources[0].file, uids, hashes)
+    pixels, headers = (
+        "".join(each) for each in zip(*((s.pixels_sha256, s.header_sha256) for s in sources), strict=True)
+    )
+    hashes = [hashlib.sha256(each.encode()).hexdigest() if each else "" for each in (pixels, headers)]
+    return SourceRecord(sources[0].file, uids, *hashes)
 
 
 def series_name(name: str) -> str:

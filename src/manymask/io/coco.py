@@ -9,7 +9,8 @@ import numpy as np
 
 from manymask.errors import InputError, decoding
 from manymask.io.atomic import read_object
-from manymask.io.polygons import fill_polygons
+from manymask.io.polygons import fill_polygons, lies_outside
+from manymask.io.text import composed
 
 MOST_BYTES = 1 << 29
 
@@ -44,7 +45,7 @@ def read_coco(path: Path, content: Mapping[str, Any] | None = None) -> CocoFile:
         by_image: dict[Any, list[Mapping[str, Any]]] = {each["id"]: [] for each in content["images"]}
         if len(by_image) < len(content["images"]):
             raise InputError(f"{path}: two of its images have one id", path=path)
-        names = {int(each["id"]): str(each["name"]) for each in content.get("categories", [])}
+        names = {int(each["id"]): composed(each["name"]) for each in content.get("categories", [])}
         for each in content["annotations"]:
             if each["image_id"] not in by_image:
                 raise InputError(
@@ -93,7 +94,10 @@ def _object(path: Path, image: CocoImage, outline: Any, shape: tuple[int, int]) 
     polygons = [np.asarray(corners, dtype=np.float64) for corners in outline]
     if any(len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all() for corners in polygons):
         raise InputError(f"{path}: a polygon in {image.file} has fewer than three corners", path=path)
-    return fill_polygons(shape, [corners.reshape(-1, 2) for corners in polygons])
+    outlines = [corners.reshape(-1, 2) for corners in polygons]
+    if any(lies_outside(shape, corners) for corners in outlines):
+        raise InputError(f"{path}: a polygon lies outside of {image.file}, {shape[1]}×{shape[0]}", path=path)
+    return fill_polygons(shape, outlines)
 
 
 def decode_run_lengths(path: Path, outline: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:

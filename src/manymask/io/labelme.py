@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from manymask.errors import InputError, decoding
-from manymask.io.polygons import TOLERANCE, fill_polygons, polygons
+from manymask.io.polygons import TOLERANCE, fill_polygons, lies_outside, polygons
+from manymask.io.text import composed
 
 
 def labelme_record(
@@ -45,7 +46,7 @@ class LabelmeFile:
     @property
     def labels(self) -> list[str]:
         """The label of each shape that has an area."""
-        return [str(shape.get("label")) for shape in self.shapes if _kind(shape) in _AREAS]
+        return [composed(shape.get("label")) for shape in self.shapes if _kind(shape) not in _NO_AREA]
 
     def mask(self, shape: tuple[int, int], labels: Collection[str] | None = None) -> np.ndarray:
         """The union of all shapes that have an area, bool (H, W). labels: those that count; all if None.
@@ -61,12 +62,13 @@ class LabelmeFile:
         mask = np.zeros(shape, bool)
         with decoding(self.path):
             for each in self.shapes:
-                if _kind(each) in _AREAS and (labels is None or str(each.get("label")) in labels):
-                    _add(mask, each)
+                if _kind(each) not in _NO_AREA and (labels is None or composed(each.get("label")) in labels):
+                    _add(self.path, mask, each)
         return mask
 
 
-_AREAS = ("polygon", "rectangle", "circle", "mask")  # points and lines have none
+_NO_AREA = ("point", "points", "line", "linestrip")
+_AREAS = ("polygon", "rectangle", "circle", "mask")
 
 
 def is_labelme(content: Any) -> bool:
@@ -87,9 +89,14 @@ def _kind(shape: Mapping[str, Any]) -> str:
     return str(shape.get("shape_type") or "polygon")
 
 
-def _add(mask: np.ndarray, shape: Mapping[str, Any]) -> None:
+def _add(path: Path, mask: np.ndarray, shape: Mapping[str, Any]) -> None:
     """Add one shape: corners of a polygon, two corners of a rectangle, middle and rim of a circle, a picture in a box."""
     points, kind = np.asarray(shape["points"], dtype=np.float64).reshape(-1, 2), _kind(shape)
+    if kind not in _AREAS:
+        known = ", ".join(_AREAS)
+        raise InputError(
+            f"{path} holds a shape of the kind {kind!r}; those with an area that are read are {known}", path=path
+        )
     if not np.isfinite(points).all():
         raise ValueError("a point is no number")
     if kind == "mask":
@@ -103,6 +110,8 @@ def _add(mask: np.ndarray, shape: Mapping[str, Any]) -> None:
         points = points[0] + np.hypot(*(points[1] - points[0])) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     if len(points) < 3:
         raise ValueError(f"a {kind} of {len(points)} points")
+    if lies_outside((mask.shape[0], mask.shape[1]), points):
+        raise InputError(f"{path}: a {kind} lies outside of the image, {mask.shape[1]}×{mask.shape[0]}", path=path)
     mask |= fill_polygons((mask.shape[0], mask.shape[1]), [points])
 
 

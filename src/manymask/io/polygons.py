@@ -30,6 +30,13 @@ def fill_polygons(shape: tuple[int, int], polygons: Sequence[np.ndarray]) -> np.
     return mask
 
 
+def lies_outside(shape: tuple[int, int], corners: np.ndarray) -> bool:
+    """Whether a polygon, corners (n, 2) as (x, y), reaches into no part of an image of this height and width: most likely it was
+    drawn on another image, or on one of another size."""
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return bool(right <= 0 or bottom <= 0 or left >= shape[1] or top >= shape[0])
+
+
 def _fill(mask: np.ndarray, corners: np.ndarray) -> None:
     """Add one polygon, row by row: pixels between the first crossing with its outline and the second, and so on."""
     height, width = mask.shape

@@ -27,18 +27,20 @@ def now() -> str:
 @dataclass(frozen=True)
 class SourceRecord:
     """What was segmented: the file's name, if there is one; the SOP Instance UIDs of DICOM, with `#` and the number of a
-    frame among several; the SHA-256 of the pixels at their own depth, before any window. Anonymous ones have the hash
-    alone."""
+    frame among several; the SHA-256 of the pixels at their own depth, before any window; and of what the file says beside them
+    of spacing, place and window, empty where it says nothing. Anonymous ones have the hashes alone."""
 
     file: str | None = None
     sop_instance_uids: tuple[str, ...] = ()
     pixels_sha256: str = ""
+    header_sha256: str = ""
 
     def anonymous(self) -> "SourceRecord":
-        return SourceRecord(pixels_sha256=self.pixels_sha256)
+        return SourceRecord(pixels_sha256=self.pixels_sha256, header_sha256=self.header_sha256)
 
     def differs(self, other: "SourceRecord") -> bool:
-        """Whether this is known to be, or may be, another image than `other`: what only one of them tells does not count."""
+        """Whether this is known to be, or may be, another image than `other`: what only one of them tells does not count. The
+        same image with another header is no other image, but its results are."""
         pairs = ((self.file, other.file), (self.sop_instance_uids, other.sop_instance_uids))
         return self.pixels_sha256 != other.pixels_sha256 or any(a and b and a != b for a, b in pairs)
 
@@ -49,7 +51,8 @@ class SourceRecord:
         if not isinstance(told, dict) or not isinstance(told.get("pixels_sha256"), str):
             return cls()
         uids = told.get("sop_instance_uids")
-        return cls(told.get("file"), tuple(uids) if isinstance(uids, list) else (), told["pixels_sha256"])
+        header = str(told.get("header_sha256") or "")
+        return cls(told.get("file"), tuple(uids) if isinstance(uids, list) else (), told["pixels_sha256"], header)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,11 @@ class Record:
 
     def facts(self) -> dict[str, Any]:
         """JSON-able, as in result.json; `left_out` only where masks were left out, `tile` only where there are windows,
-        `head_share` only where a mask head has one."""
+        `head_share` only where a mask head has one,
+        `header_sha256` only where the file says anything."""
         values = asdict(self)
+        if not self.source.header_sha256:
+            del values["source"]["header_sha256"]
         if not self.left_out:
             del values["left_out"]
         if self.tile is None:

@@ -1,6 +1,7 @@
 """Small text files, read whole: regular files of bounded size alone, so that a device or a huge file is never read."""
 
 import stat
+import unicodedata
 from pathlib import Path
 
 from manymask.errors import InputError
@@ -34,3 +35,8 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
         raise InputError(f"{path} is not UTF-8 text: it is damaged", path=path) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", path=path) from None
+
+
+def composed(text: object) -> str:
+    """Text in Unicode's composed form (NFC): systems write `ä` as one character or as two, and mean the same."""
+    return unicodedata.normalize("NFC", str(text))

@@ -63,7 +63,7 @@ def read_edit(drawing: FinishedDrawing, left_out: Any = (), strokes: Any = None,
         raise InputError(f"masks to leave out have numbers from 1 to {drawn}")
     if len(numbers) == drawn:
         raise InputError("at least one mask must count")
-    return Edit(numbers, read_strokes(strokes or []), accepted)
+    return Edit(numbers, read_strokes([] if strokes is None else strokes), accepted)
 
 
 def read_edit_text(drawing: FinishedDrawing, left_out: Any, accepted: Any) -> Edit:
@@ -72,6 +72,8 @@ def read_edit_text(drawing: FinishedDrawing, left_out: Any, accepted: Any) -> Ed
     text = str(accepted or "").strip()
     try:
         strokes = json.loads(text or "[]")
+        if not isinstance(strokes, list):
+            raise ValueError
     except (ValueError, RecursionError):
         raise InputError(
             "the accepted mask is given by a JSON list of strokes, [] for the consensus as it is"

@@ -1,6 +1,7 @@
 """One rater's mask of one image, however it is kept: an image file, polygons of labelme, objects of COCO, several parts."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from manymask.io.dicom.file import load_dicom
 from manymask.io.labelme import LabelmeFile, is_labelme, labelme_file
 from manymask.io.masks import MaskReading, distinct, mask_of_values, read_mask
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices
+from manymask.io.text import composed
 
 MOST_VALUES = 4096
 BACKGROUND = ("background", "ignore")  # of nnU-Net, which are nothing to segment
@@ -56,7 +58,7 @@ class MaskFile:
 
 def _wanted(reading: MaskReading) -> set[str] | None:
     """The labels that were chosen, as text; None if none was, so that all count."""
-    return {str(label) for label in reading.labels} or None
+    return {composed(label) for label in reading.labels} or None
 
 
 @lru_cache(maxsize=4)
@@ -210,7 +212,9 @@ def _values(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Version 2 maps names to values, or to several; version 1 maps values to names."""
     if all(isinstance(value, str) for value in labels.values()):
         labels = {name: int(value) for value, name in labels.items()}
-    return {str(name): tuple(value) if isinstance(value, list) else (int(value),) for name, value in labels.items()}
+    return {
+        composed(name): tuple(value) if isinstance(value, list) else (int(value),) for name, value in labels.items()
+    }
 
 
 def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: MaskReading) -> MaskReading:
@@ -219,6 +223,9 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
     `InputError` where there are several labels and none is chosen, `ConfigError` for a label that there is not.
     """
     single = list(_single(masks))
+    reading = replace(
+        reading, labels=tuple(composed(label) if isinstance(label, str) else label for label in reading.labels)
+    )
     counts: Counter[str] = Counter()
     structures: dict[Path, PatientMasks] = {}
     known = dict(names.values) if names else {}
@@ -244,6 +251,7 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
             path=place,
         )
     _check_spelling(single, reading)
+    _check_numbers(single, names, reading)
     numbers = {str(value) for values in known.values() for value in values}
     for label in map(str, reading.labels):
         if label not in counts and label not in known and label not in numbers:
@@ -274,6 +282,34 @@ def _check_spelling(masks: Iterable[Mask], reading: MaskReading) -> None:
                 )
 
 
+def _check_numbers(masks: Iterable[Mask], names: LabelNames | None, reading: MaskReading) -> None:
+    """`InputError` for a label that is the name of one thing and the number of another, and for one that means one thing in one
+    COCO file and another in the next."""
+    tables: dict[Path, Mapping[str, tuple[int, ...]]] = {} if names is None else {names.path: names.values}
+    for mask in masks:
+        if isinstance(mask, CocoMask):
+            tables[mask.path] = {name: (number,) for number, name in mask.file.names.items()}
+    for label in sorted(_wanted(reading) or ()):
+        meanings: dict[str, Path] = {}
+        for path, table in tables.items():
+            numbered = [name for name, values in table.items() if label in map(str, values)]
+            if label in table and numbered and label not in numbered:
+                raise InputError(
+                    f"{path}: {label!r} is the number of {numbered[0]!r} and the name of number {table[label][0]}; rename one",
+                    remedies=("mask_labels",),
+                    path=path,
+                )
+            if names is None and (label in table or numbered):
+                meanings.setdefault(label if label in table else numbered[0], path)
+        if len(meanings) > 1:
+            (one, here), (other, there) = list(meanings.items())[:2]
+            raise InputError(
+                f"number {label} is {one!r} in {here} and {other!r} in {there}: choose by name",
+                remedies=("mask_labels",),
+                path=there,
+            )
+
+
 def _names_in(mask: Mask) -> set[str]:
     """The labels by name in the file of a mask."""
     if isinstance(mask, StructureMask):
@@ -284,7 +320,7 @@ def _names_in(mask: Mask) -> set[str]:
 
 
 def _spelt_alike(label: str) -> str:
-    return re.sub(r"[\W_]+", "", label).casefold()
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", label)).casefold()
 
 
 def without_any(masks: Iterable[Mask], reading: MaskReading) -> list[str]:

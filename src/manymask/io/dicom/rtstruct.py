@@ -10,7 +10,8 @@ import numpy as np
 from manymask.errors import InputError
 from manymask.io.dicom.file import load_dicom
 from manymask.io.dicom.header import numbers, place_of, readable, text
-from manymask.io.polygons import fill_polygons
+from manymask.io.polygons import fill_polygons, lies_outside
+from manymask.io.text import composed
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _ON_SLICE = 0.1  # mm from the plane of a slice, for contours that do not name their image
@@ -67,7 +68,8 @@ class StructureSet:
     def mask(self, header: Any, label: str, regions: Collection[str] | None = None) -> np.ndarray:
         """The union of the regions on a slice, bool (H, W); of those named, or of all if None.
 
-        `InputError` for an image without a position in space, and for a contour that names this one and lies on another slice.
+        `InputError` for an image without a position in space, and for a contour that names this one and lies on another slice,
+        or beside the image.
         """
         place, spacing = place_of(header), numbers(header, "PixelSpacing", 2)
         if place is None or spacing is None:
@@ -85,8 +87,13 @@ class StructureSet:
                     f"{self.path}: a contour of {contour.region!r} names the image {label} and lies {off:.1f} mm off its plane",
                     path=self.path,
                 )
+            corners = _pixels(contour.points, place, spacing)
+            if lies_outside(shape, corners):
+                raise InputError(
+                    f"{self.path}: a contour of {contour.region!r} lies outside of the image {label}", path=self.path
+                )
             mask = masks.setdefault(contour.region, np.zeros(shape, bool))
-            drawn = fill_polygons(shape, [_pixels(contour.points, place, spacing)])
+            drawn = fill_polygons(shape, [corners])
             masks[contour.region] = mask ^ drawn if contour.xor else mask | drawn
         found: np.ndarray = np.any([np.zeros(shape, bool), *masks.values()], axis=0)
         return found
@@ -120,7 +127,7 @@ def read_rtstruct(path: Path) -> StructureSet:
     """The closed contours of a file; points and open lines have no area. `InputError` for one that is damaged."""
     dataset = load_dicom(path)
     with readable(str(path), "is damaged: its contours cannot be read"):
-        names = {int(item.ROINumber): str(item.get("ROIName") or item.ROINumber)
+        names = {int(item.ROINumber): composed(item.get("ROIName") or item.ROINumber)
                  for item in dataset.get("StructureSetROISequence") or ()}  # fmt: skip
         contours = tuple(
             Contour(names[int(region.ReferencedROINumber)], _image_of(item), _points(item), "XOR" in _kind(item))

@@ -12,6 +12,7 @@ from manymask.errors import InputError
 from manymask.io.dicom.decode import decode
 from manymask.io.dicom.file import load_dicom
 from manymask.io.dicom.header import Place, check_size, count_frames, group, numbers, place_of, readable, text
+from manymask.io.text import composed
 
 SEG, LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 _BACKGROUND = "background"  # a segment of a LABELMAP that is none
@@ -120,7 +121,7 @@ def read_seg(path: Path) -> Segmentation:
     check_size(dataset, str(path))
     with readable(str(path), "is damaged: its segments cannot be read"):
         labelled = text(dataset, "SOPClassUID") == LABELMAP
-        segments = {int(item.SegmentNumber): text(item, "SegmentLabel") or str(item.SegmentNumber)
+        segments = {int(item.SegmentNumber): composed(text(item, "SegmentLabel") or item.SegmentNumber)
                     for item in dataset.SegmentSequence}  # fmt: skip
         frames = tuple(_frame(dataset, number, labelled) for number in range(1, count_frames(dataset) + 1))
         series = frozenset(text(item, "SeriesInstanceUID") for item in dataset.get("ReferencedSeriesSequence") or ())
