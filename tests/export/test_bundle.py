@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from manymask import Segmenter, runtime
-from manymask.errors import ConfigError
+from manymask.errors import ConfigError, InputError
 from manymask.export.bundle import export_bundle
-from manymask.hub.model_folder import load_model
+from manymask.hub.model_folder import load_model, save_model
 from tests.factories import run
 
 pytest.importorskip("fire", reason="the extra `bundle` is not installed")
@@ -118,3 +118,20 @@ def test_codecs_are_no_bundle(trained_run, tmp_path):
     with pytest.raises(ConfigError, match="codec"):
         export_bundle(trained_run / "image-codec/model", tmp_path / "made")
     assert not (tmp_path / "made").exists()
+
+
+def test_only_a_bundle_of_ours_is_replaced(drawing_model, tmp_path):
+    theirs = tmp_path / "project"
+    (theirs / "configs").mkdir(parents=True)
+    (theirs / "configs/metadata.json").write_text("{}")
+    (theirs / "notes.txt").write_text("years of work")
+    with pytest.raises(InputError, match="exists already"):
+        export_bundle(drawing_model, theirs, samples=3)
+    (theirs / "config.json").write_text('{"project": "another"}')
+    with pytest.raises(InputError, match="exists already"):
+        save_model(load_model(drawing_model), theirs)
+    assert (theirs / "notes.txt").read_text() == "years of work"
+    for samples in (2, 3):
+        export_bundle(drawing_model, tmp_path / "ours", samples=samples)
+    save_model(load_model(drawing_model), tmp_path / "model")
+    save_model(load_model(drawing_model), tmp_path / "model")

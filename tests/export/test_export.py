@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -158,6 +159,9 @@ def test_runner_cuts_and_stretches_the_region_that_a_model_of_crops_takes(tmp_pa
     Image.fromarray(np.random.default_rng(0).integers(40, 180, (90, 130), dtype=np.uint8)).save(image)
     refused = run_runner(tmp_path / "made", image, "--out", tmp_path / "out")
     assert refused.returncode and "--roi" in refused.stderr
+    for place in ((500, 10), (10, 90), (-1, 5)):
+        refused = run_runner(tmp_path / "made", image, "--out", tmp_path / "out", "--roi", *place)
+        assert refused.returncode == 1 and "lies outside of the image of 130×90" in refused.stderr
     done = run_runner(tmp_path / "made", image, "--out", tmp_path / "out", "--roi", 110, 20)
     assert not done.returncode, done.stderr
     expected = Segmenter(load_model(model), "cpu").segment(image, samples=2, rois=[(110, 20)])
@@ -171,6 +175,19 @@ def test_runner_refuses_what_only_manymask_reads(tmp_path, monkeypatch):
     Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "deep.png")
     refused = run_runner(tmp_path / "made", tmp_path / "deep.png", "--out", tmp_path / "out")
     assert refused.returncode == 1 and "8 bits" in refused.stderr and not (tmp_path / "out").exists()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "clear.png", transparency=(1, 2, 3))
+    Image.fromarray(pixels[:, :, 0]).save(
+        tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(pixels[:, :, 1])]
+    )
+    tifffile.imwrite(tmp_path / "deep.tif", pixels.astype(np.uint16) * 8, photometric="rgb")
+    (tmp_path / "deep.png").rename(tmp_path / "deep")
+    for name in ("clear.png", "pages.tif", "deep.tif", "deep"):
+        refused = run_runner(tmp_path / "made", tmp_path / name, "--out", tmp_path / "out")
+        assert refused.returncode == 1 and "8 bits" in refused.stderr and not (tmp_path / "out").exists(), name
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(tmp_path / "flat.png")
+    refused = run_runner(tmp_path / "made", tmp_path / "flat.png", "--out", tmp_path / "out")
+    assert refused.returncode == 1 and "is flat" in refused.stderr
 
 
 def test_folder_states_shapes_sampling_weights_and_parity(tmp_path, monkeypatch, capsys):
@@ -185,7 +202,7 @@ def test_folder_states_shapes_sampling_weights_and_parity(tmp_path, monkeypatch,
     assert 0 <= facts["parity"]["max_abs_difference"] <= 1e-3 and facts["parity"]["dice_difference"] <= 1e-4
     assert (tmp_path / "made/LICENSE").read_text() == (model / "LICENSE").read_text()
     code = [line for line in (tmp_path / "made/runner.py").read_text().splitlines() if line.strip()]
-    assert len(code) <= 105
+    assert len(code) <= 115
     assert "torch's" in capsys.readouterr().out
 
 

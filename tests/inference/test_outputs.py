@@ -96,6 +96,7 @@ def test_result_tells_model_program_source_and_settings(monkeypatch, drawing_mod
     assert told["model"] == {
         "name": "model", "recipe": "phantom", "dataset": "phantom", "weights_sha256": trained.fingerprint,
         "purpose": use.purpose, "modality": ["simulation"], "trained_on": use.trained_on,
+        "settings_sha256": trained.record.settings_sha256,
     }  # fmt: skip
     pixels = phantom.draw(3).image[:, :, 0]
     assert told["source"] == {"file": "lesion.png", "sop_instance_uids": [], "pixels_sha256": pixel_hash(pixels)}
@@ -191,7 +192,7 @@ def test_what_a_source_leaves_untold_does_not_tell_it_apart():
 def test_programs_writing_to_one_folder_at_once_lose_nothing(tmp_path):
     def write(k: int) -> Path:
         def fill(folder: Path) -> None:
-            write_json(folder / "result.json", {"source": asdict(SourceRecord(None, (), str(k)))})
+            write_json(folder / "result.json", {"manymask": {}, "source": asdict(SourceRecord(None, (), str(k)))})
 
         return put_result(tmp_path, "lesion", SourceRecord(None, (), str(k)), fill).path
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,6 +307,33 @@ def test_another_header_makes_other_results_of_the_same_pixels(monkeypatch, draw
         dataset.save_as(path, enforce_file_format=True)
     segment(monkeypatch, drawing_model, out, source, "--continue")
     assert len(counted) == 1 and len(list(out.glob("*/result.json"))) == 1
+
+
+def test_other_settings_of_the_same_weights_draw_again(monkeypatch, drawing_model, tmp_path, counted):
+    model, image = tmp_path / "model", tmp_path / "a.png"
+    shutil.copytree(drawing_model, model)
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).save(image)
+    segment(monkeypatch, model, tmp_path / "out", image)
+    config = json.loads((model / "config.json").read_text())
+    config["recipe"]["stretch"] = not config["recipe"].get("stretch", False)
+    (model / "config.json").write_text(json.dumps(config))
+    for drawn in (1, 0):
+        counted.clear()
+        segment(monkeypatch, model, tmp_path / "out", image, "--continue")
+        assert len(counted) == drawn
+
+
+def test_slices_that_are_not_numbered_in_their_order_are_not_cut_out(
+    monkeypatch, drawing_model, tmp_path, counted, capsys
+):
+    slices = sorted(ct_series(4), key=lambda each: float(each.ImagePositionPatient[2]))
+    for each, number in zip(slices, (1, 3, 2, 4), strict=True):
+        each.InstanceNumber = number
+    source = save_series(tmp_path / "in", slices)
+    flags = ("--model", drawing_model, "--out", tmp_path / "out", "--samples", 2, "--slices")
+    assert run(monkeypatch, "segment", source, *flags, "1-2") == 2 and not counted
+    assert "image 3 lies between the images 1 … 2" in capsys.readouterr().err
+    assert run(monkeypatch, "segment", source, *flags, "1-3") == 0 and len(counted) == 3
 
 
 def test_another_affine_of_a_volume_is_drawn_again(monkeypatch, drawing_model, tmp_path, counted):

@@ -134,6 +134,8 @@ def test_only_a_folder_of_ours_is_replaced(tmp_path):
             (beside / "result.json").write_text(content)
     assert (tmp_path / "ours" / "result.json").read_text() == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ours", "theirs"]
+    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "ours", "result.json", "manymask"):
+        pass  # the name is ours, what it holds is not
 
 
 def test_json_refuses_nan_and_names_damage(tmp_path):

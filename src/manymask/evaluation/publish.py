@@ -104,7 +104,7 @@ def publish(
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
     metrics = _all_scores(halved, store, out, seeds, cases)
-    with atomic_folder(model, ours="config.json") as beside:
+    with atomic_folder(model, ours="config.json", key="recipe") as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
         with (beside / "README.md").open("a", encoding="utf-8") as readme:

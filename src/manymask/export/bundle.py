@@ -49,7 +49,7 @@ def export_bundle(
     folder = find_model(model)
     trained = load_model(folder)
     trained.segmenter.resolve(sampling)
-    with atomic_folder(out, ours="configs") as bundle:
+    with atomic_folder(out, ours="models/config.json", key="recipe") as bundle:
         for name in ("configs", "docs"):
             (bundle / name).mkdir()
         shutil.copytree(folder, bundle / "models")

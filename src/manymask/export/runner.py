@@ -34,11 +34,22 @@ def load(threads: int) -> Any:
 
 def prepare(path: Path, roi: list[int] | None) -> Any:
     """What the model sees, uint8 (C, S, S), the image's height and width, and the top left corner of a region."""
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode not in ("L", "RGB") or (path.suffix.lower() == ".png" and path.read_bytes()[24] == 16):
-        raise SystemExit(f"{path}: {image.mode} or 16 bits; this reads grey or RGB with 8 bits, manymask reads all")
+    file, head = Image.open(path), path.read_bytes()[:26]
+    deep = head[24] > 8 if head.startswith(b"\x89PNG") else max(getattr(file, "tag_v2", {}).get(258, (8,))) != 8
+    if file.mode not in ("L", "RGB") or deep or "transparency" in file.info or getattr(file, "n_frames", 1) > 1:
+        raise SystemExit(
+            f"{path}: {file.mode}, other bits than 8, transparency or several pages; this reads one grey or RGB image with "
+            "8 bits, manymask reads all"
+        )
+    image = ImageOps.exif_transpose(file)
     pixels = np.array(image.convert("RGB" if FACTS["channels"] == 3 else "L")).reshape(*image.size[::-1], -1)
     size, corner = pixels.shape[:2], [0, 0]
+    if pixels.min() == pixels.max():
+        raise SystemExit(f"{path} is flat: there is nothing to segment")
+    if roi is not None and not (0 <= roi[0] < size[1] and 0 <= roi[1] < size[0]):
+        raise SystemExit(
+            f"the region of interest at {roi[0]},{roi[1]} lies outside of the image of {size[1]}×{size[0]} pixels"
+        )
     if FACTS["crop"]:
         if min(size) < S or (roi is None and max(size) > S):
             raise SystemExit(f"{path} has {size[1]}×{size[0]} pixels: give --roi X Y, the middle of a region of {S}²")

@@ -10,6 +10,7 @@ MODEL/LICENSE              the terms of the data it was trained on
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class TrainedModel:
         use = self.intended
         about = (use.purpose, use.modality, use.trained_on)
         recipe = name_of(self.recipe)
-        return ModelRecord(self.name or recipe, recipe, self.recipe.dataset, self.fingerprint, *about)
+        settings = hashlib.sha256(json.dumps(to_dict(self.recipe), sort_keys=True).encode()).hexdigest()
+        return ModelRecord(self.name or recipe, recipe, self.recipe.dataset, self.fingerprint, *about, settings)
 
     @property
     def licence(self) -> Licence:
@@ -133,7 +135,7 @@ def _write(path: Path, text: str) -> None:
 
 def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
     """Writes a model folder whole or not at all, replacing an older one."""
-    with atomic_folder(folder, ours="config.json") as beside:
+    with atomic_folder(folder, ours="config.json", key="recipe") as beside:
         write_model(trained, beside, half)
 
 
@@ -212,7 +214,7 @@ def save_calibration(trained: TrainedModel, folder: Path, found: Calibration, so
         source: the model folder that `folder` becomes a copy of; `folder` itself if None.
     """
     if source is not None and source.resolve() != folder.resolve():
-        with atomic_folder(folder, ours="config.json") as beside:
+        with atomic_folder(folder, ours="config.json", key="recipe") as beside:
             shutil.copytree(source, beside, dirs_exist_ok=True)
             save_calibration(trained, beside, found)
         return

@@ -97,6 +97,7 @@ def _drawn_alike(found: Mapping[str, Any], record: Record) -> bool:
     return (
         all(found.get(name) == made.get(name) for name in _SETTINGS)
         and value_at(found, "model", "weights_sha256") == record.model.weights_sha256
+        and value_at(found, "model", "settings_sha256") == record.model.settings_sha256
         and value_at(found, "manymask", "version") == record.version
         and "noise" in found
         and found.get("tile") == _tile(found, record.tile)

@@ -61,7 +61,11 @@ def between(entries: Sequence[Entry], first: int, last: int, tally: RunSummary) 
         raise InputError("these images have no slices to choose from", parameter="slices")
     found: list[Entry] = []
     for entry in entries:
-        kept = entry if isinstance(entry, Raster) else entry.between(first, last)
+        try:
+            kept = entry if isinstance(entry, Raster) else entry.between(first, last)
+        except ManymaskError as error:
+            tally.fail(error)
+            continue
         try:
             empty = kept.count() == 0
         except ManymaskError:

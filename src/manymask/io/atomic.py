@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from manymask.errors import InputError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.text import MOST_BYTES, read_text
 
 try:
@@ -61,25 +61,33 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, ours: str | None = None) -> Iterator[Path]:
+def atomic_folder(path: Path, ours: str | None = None, key: str = "") -> Iterator[Path]:
     """The same for a folder. An existing one is refused unless it is empty, or holds the file `ours` that tells it
-    was written by us: then it is replaced."""
-    check_replaceable(path, ours)
+    was written by us, of JSON with `key` if one is given: then it is replaced."""
+    check_replaceable(path, ours, key)
     with working_folder(path.parent) as work, naming(path, work):
         beside = work / "new"
         beside.mkdir()
         yield beside
         settle(beside)
-        check_replaceable(path, ours)
+        check_replaceable(path, ours, key)
         put(beside, path)
 
 
-def check_replaceable(path: Path, ours: str | None) -> None:
+def check_replaceable(path: Path, ours: str | None, key: str = "") -> None:
     """`InputError` where something stands that is not ours to replace."""
-    if os.path.lexists(path) and not (
-        path.is_dir() and (not any(path.iterdir()) or (ours is not None and (path / ours).exists()))
-    ):
+    if os.path.lexists(path) and not (path.is_dir() and (not any(path.iterdir()) or _is_ours(path, ours, key))):
         raise InputError(f"{path} exists already: remove it or name another place", path=path)
+
+
+def _is_ours(folder: Path, mark: str | None, key: str) -> bool:
+    """Whether a folder holds our file; others, too, call theirs `config.json`."""
+    if mark is None or not (folder / mark).exists():
+        return False
+    try:
+        return not key or key in read_object(folder / mark)
+    except ManymaskError:
+        return False
 
 
 def settle(folder: Path) -> None:

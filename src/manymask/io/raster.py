@@ -15,7 +15,7 @@ from manymask.io import heif
 from manymask.io.atomic import atomic_file
 from manymask.io.depth import to_bytes
 from manymask.io.pillow import claimed_pillow, from_pillow, is_turned, read_pillow
-from manymask.io.samples import Claim, Samples, check_claim
+from manymask.io.samples import Claim, Samples, check_claim, full
 from manymask.io.tiff import claimed_tiff, read_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", *heif.SUFFIXES)
@@ -86,6 +86,8 @@ def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> n
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     elif pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        if pixels.shape[2] == 4 and (pixels[:, :, 3] < full(pixels)).any():
+            raise InputError(f"{name}: what is transparent has no colour; give an array (H, W, 3)", path=name)
         pixels = pixels[:, :, :3]
     elif pixels.ndim != 2:
         raise InputError(f"{name}: an array of shape {pixels.shape} is not one grey or colour image", path=name)

@@ -57,7 +57,8 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Which model: its folder's name, the recipe and data set of it, the SHA-256 of its weights, and what it is for."""
+    """Which model: its folder's name, the recipe and data set of it, the SHA-256 of its weights, what it is for, and the SHA-256
+    of its settings, by which equal weights may draw other masks."""
 
     name: str
     recipe: str
@@ -66,6 +67,7 @@ class ModelRecord:
     purpose: str = ""
     modality: tuple[str, ...] = ()
     trained_on: str = ""
+    settings_sha256: str = ""
 
 
 @dataclass(frozen=True)

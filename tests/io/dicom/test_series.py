@@ -449,6 +449,7 @@ def test_phases_and_echoes_at_one_position_are_stacks_of_their_own(tmp_path, fie
     assert not listing.problems and "up to 2 images at one position" in listing.remarks[0]
     found = [[frame.header.InstanceNumber for frame in series.frames] for series in listing.series]
     assert found == [[90, 91, 92], [300, 301, 302]]
+    assert ("which mix phases or echoes" in listing.remarks[0]) == (field is None)
     assert field is None or field in listing.remarks[0]
 
 

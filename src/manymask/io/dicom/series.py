@@ -84,8 +84,15 @@ class Series:
         return next(Series(self.frames[index : index + 1], self.first + index).pictures(window))
 
     def between(self, first: int, last: int) -> "Series":
-        """The frames from number `first` to number `last`, as their names give it."""
+        """The frames from number `first` to number `last`, as their names give it. `InputError` where others lie between them."""
         places = [k for k, frame in enumerate(self.frames) if first <= _number(frame, self.first + k) <= last]
+        if places and len(places) <= places[-1] - places[0]:
+            between = next(k for k in range(places[0], places[-1]) if k not in places)
+            raise InputError(
+                f"{self.frames[0].label}: image {_number(self.frames[between], self.first + between)} lies between the images "
+                f"{first} … {last}: they are not numbered in the order of their positions",
+                parameter="slices",
+            )
         inside = slice(places[0], places[-1] + 1) if places else slice(0)
         return Series(self.frames[inside], self.first + (inside.start or 0))
 

@@ -130,6 +130,7 @@ def _apart(group: list[Frame], found: Stacks) -> list[list[Frame]]:
     found.remarks.append(
         f"{_where(group)} holds up to {most} images at one position"
         f"{f', told apart by {name}' if name else ''}: taken as {most} stacks"
+        + ("" if name else ", which mix phases or echoes unless these come in one order at every position")
     )
     stacks: list[list[Frame]] = [[] for _ in range(most)]
     values = sorted({_value(frame, name) for frame in group}) if name else []
