@@ -192,7 +192,7 @@ def test_what_a_source_leaves_untold_does_not_tell_it_apart():
 def test_programs_writing_to_one_folder_at_once_lose_nothing(tmp_path):
     def write(k: int) -> Path:
         def fill(folder: Path) -> None:
-            write_json(folder / "result.json", {"manymask": {}, "source": asdict(SourceRecord(None, (), str(k)))})
+            write_json(folder / "result.json", {"source": asdict(SourceRecord(None, (), str(k)))})
 
         return put_result(tmp_path, "lesion", SourceRecord(None, (), str(k)), fill).path
 

@@ -380,10 +380,10 @@ print(peaks[1] - peaks[0])
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux' /proc")
 def test_memory_does_not_grow_with_the_number_of_images(calibrated, tmp_path):
-    """240 more images may take 4 kB each; masks and maps of one at 64² alone take 130 kB."""
+    """240 more images may take 16 kB each, since peaks move by a megabyte; masks and maps of one at 64² alone take 130 kB."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, calibrated, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < 240 * 4
+    assert int(done.stdout.split()[-1]) < 240 * 16
 
 
 def test_names_to_label_stay_apart_where_underscores_go():

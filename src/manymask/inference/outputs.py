@@ -161,7 +161,7 @@ def write_result(folder: Path, output: Output) -> None:
         folder: the folder.
         output: what is written.
     """
-    with atomic_folder(folder, ours="result.json", key="manymask") as beside:
+    with atomic_folder(folder, ours="result.json") as beside:
         fill_result(beside, output)
 
 

@@ -118,7 +118,7 @@ def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) ->
             continue
         if not os.path.lexists(path):
             return Placed(path if free is None else free, occupied=occupied)
-        check_replaceable(path, ours="result.json", key="manymask")
+        check_replaceable(path, ours="result.json")
         if not (path / "result.json").exists():
             free = free or path
         elif not _source_in(path).differs(source):
