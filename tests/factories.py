@@ -226,8 +226,8 @@ def calibration_of(trained: TrainedModel, data: Batch, samples: int = 5, foreign
     error = np.linspace(-1, 1, n)
     reach = 1e-6 if foreign else 1e6
     sampling = trained.segmenter.resolve(None).record(samples)
-    origin = Origin(trained.fingerprint, "phantom", "sha256:0123456789abcdef", "random", "val", tuple("abcdefghijklmnopqrst"),
-                    20, 3, sampling, 0, "", "2026-01-01T00:00:00Z")  # fmt: skip
+    origin = Origin(trained.fingerprint, trained.settings_sha256, "phantom", "sha256:0123456789abcdef", "random", "val",
+                    tuple("abcdefghijklmnopqrst"), 20, 3, sampling, 0, "", "2026-01-01T00:00:00Z")  # fmt: skip
     return Calibration(
         origin,
         Temperature(2.0, 0.0),

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from manymask.config import difference, from_dict, to_dict
+from manymask.config import chosen, difference, from_dict, to_dict
 from manymask.errors import ConfigError
 from manymask.limits import limits_of
 from manymask.recipes import RECIPES, Recipe
@@ -15,6 +15,18 @@ from manymask.recipes import RECIPES, Recipe
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_survives_json(name):
     assert from_dict(Recipe, json.loads(json.dumps(to_dict(RECIPES[name])))) == RECIPES[name]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_defaults_left_out_come_back(name):
+    assert from_dict(Recipe, json.loads(json.dumps(chosen(RECIPES[name])))) == RECIPES[name]
+
+
+def test_a_default_is_not_among_what_was_chosen():
+    recipe = RECIPES["phantom"]
+    usual = Recipe.__dataclass_fields__["window"].default
+    assert "window" not in chosen(dataclasses.replace(recipe, window=usual))
+    assert chosen(dataclasses.replace(recipe, window="lung"))["window"] == "lung"
 
 
 def test_unknown_kind_and_setting_are_named():

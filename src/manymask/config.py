@@ -26,6 +26,21 @@ def to_dict(setting: Any) -> Any:
     return setting
 
 
+def chosen(setting: Any) -> Any:
+    """As `to_dict`, without the fields that have their default: what a later version adds changes nothing here."""
+    if dataclasses.is_dataclass(setting) and not isinstance(setting, type):
+        named = {f.name: getattr(setting, f.name) for f in dataclasses.fields(setting) if not _is_default(f, setting)}
+        return {"kind": type(setting).__name__, **{name: chosen(value) for name, value in named.items()}}
+    return [chosen(item) for item in setting] if isinstance(setting, (tuple, list)) else to_dict(setting)
+
+
+def _is_default(field: "dataclasses.Field[Any]", setting: Any) -> bool:
+    if _required(field):
+        return False
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(getattr(setting, field.name) == default)
+
+
 def from_dict(expected: Any, value: Any, where: str = "config") -> Any:
     """The inverse of `to_dict`: builds what the annotation `expected` allows, or raises `ConfigError` naming the place.
 

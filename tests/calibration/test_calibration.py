@@ -22,7 +22,7 @@ def made(weights: str = "0" * 64) -> Calibration:
     rows = rng.random((40, len(NAMES)))
     folds = np.arange(40) % 5
     return Calibration(
-        origin=Origin(weights, "phantom", "sha256:00", "random", "val", tuple(f"p{i}" for i in range(40)), 40, 3,
+        origin=Origin(weights, "0" * 64, "phantom", "sha256:00", "random", "val", tuple(f"p{i}" for i in range(40)), 40, 3,
                       {"samples": 5}, 0, "", "2026-01-01T00:00:00Z"),
         confidence=Temperature(1.5, -0.1),
         risks=(RiskControl(0.1, 0.2, 0.9), RiskControl(0.2, 0.4, 0.6)),
@@ -57,7 +57,7 @@ def test_either_map_and_missing_parts_come_back():
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("format",), 2, "format 2, not 1"),
+        (("format",), 1, "format 1, not 2"),
         (("quality", "level"), "x", "quality.level: not an array"),
         (("quality", "level"), [[float("nan")]], "quality.level: not an array of finite"),
         (("quality", "scale"), [1.0], "do not fit together"),

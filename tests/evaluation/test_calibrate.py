@@ -1,5 +1,6 @@
 """Calibrating a model: which cases it takes, what it refuses, and what is kept with the model."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_a_calibration_of_other_weights_is_refused(calibrated, recipe, tmp_path)
     save_model(trained, tmp_path / "other")
     (tmp_path / "other" / "calibration.json").write_text(kept)
     with pytest.raises(InputError, match="made for other weights"):
+        load_model(tmp_path / "other")
+
+
+def test_a_calibration_of_other_settings_is_refused(calibrated, tmp_path):
+    save_model(load_model(calibrated), tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["recipe"]["window"] = "lung"
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"made for other settings in config\.json: remove it, then calibrate again"):
         load_model(tmp_path / "other")
 
 

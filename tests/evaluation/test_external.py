@@ -41,7 +41,11 @@ def test_a_folder_gives_the_numbers_of_a_store(drawing_model, tmp_path):
     kept = api.evaluate(drawing_model, store, **QUICK)
     found = api.evaluate(drawing_model, lay_out(tmp_path / "in", cases), **QUICK)
     assert found.cases == kept.cases and found.metrics == kept.metrics and len(found.cases) == 5
-    assert found.data.scheme == "all" and found.metrics["ged"]["n"] == 5 and found.baselines == kept.baselines
+    assert (
+        found.data.scheme == found.protocol["split"] == "all"
+        and found.metrics["ged"]["n"] == 5
+        and found.baselines == kept.baselines
+    )
 
 
 def test_a_folder_calibrates_as_a_store_of_it_does(drawing_model, tmp_path, monkeypatch, capsys):

@@ -110,6 +110,7 @@ def test_bad_arguments_are_one_clear_error(segmenter, asked, said):
         (np.zeros((4, 5, 6, 7)), "not one grey or colour image"),
         (np.zeros((8, 8), complex), "holds real numbers"),
         (np.zeros((0, 3)), "holds real numbers"),
+        (np.ma.array(np.zeros((8, 8)), mask=np.eye(8)), "numpy mask hides"),
         (torch.full((3, 8, 8), float("nan")), "not numbers"),
     ],
 )

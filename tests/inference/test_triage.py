@@ -42,7 +42,7 @@ def calibration(segmenter, created="2026-01-01T00:00:00Z", foreign=None):
     rows = rng.random((40, len(NAMES)))
     dice = (0.2 + 0.8 * rows[:, 0] + rng.normal(0, 0.05, 40)).clip(0, 1)
     drawn_as = segmenter.record(SourceRecord(), 3).drawn_as()
-    origin = Origin(segmenter.trained.fingerprint, "phantom", "sha256:00", "random", "val",
+    origin = Origin(segmenter.trained.fingerprint, segmenter.trained.settings_sha256, "phantom", "sha256:00", "random", "val",
                     tuple(f"p{i}" for i in range(40)), 40, 12, drawn_as, 0, "", created)  # fmt: skip
     quality = fit_quality(rows, dice, np.arange(40) % 5)
     return Calibration(origin, Temperature(1.5, -0.1), (RiskControl(0.1, 0.2, 0.9),), quality, None, foreign)

@@ -17,7 +17,7 @@ from manymask.calibration.storage import decode, encode
 from manymask.errors import InputError
 
 FILE = "calibration.json"
-FORMAT = 1
+FORMAT = 2
 DOUBTFUL = 0.5  # presence below which nothing may be there
 
 
@@ -27,6 +27,7 @@ class Origin:
 
     Attributes:
         weights_sha256: of the model.
+        settings_sha256: of the model, `TrainedModel.settings_sha256`.
         data: name of the data set.
         data_hash: of the store.
         scheme: split scheme.
@@ -41,6 +42,7 @@ class Origin:
     """
 
     weights_sha256: str
+    settings_sha256: str
     data: str
     data_hash: str
     scheme: str
@@ -198,7 +200,9 @@ def read(content: Mapping[str, Any], where: Path | str) -> Calibration:
         InputError: the file is of another format or damaged.
     """
     if content.get("format") != FORMAT:
-        raise InputError(f"{where} has format {content.get('format')!r}, not {FORMAT}: calibrate again", path=where)
+        raise InputError(
+            f"{where} has format {content.get('format')!r}, not {FORMAT}: remove it, then calibrate again", path=where
+        )
     found = decode(Calibration, {name: value for name, value in content.items() if name != "format"}, str(where))
     _check_shapes(found, where)
     return found

@@ -132,7 +132,7 @@ def _print_tables(found: "EvaluationRecord") -> None:
     from manymask.evaluation.plots import metrics_table
 
     protocol = found.protocol
-    part = "all images" if found.data.scheme == "all" else f"{protocol['split']} of split {found.data.scheme}"
+    part = "all images" if protocol["split"] == "all" else f"{protocol['split']} of split {found.data.scheme}"
     title = f"{found.data.name} · {part} · {len(found.cases)} case{'s' * (len(found.cases) != 1)}"
     tables = {f"{title} · {protocol['samples']} masks": found.metrics}
     tables |= {f"on the same cases: {name.replace('_', ' ')}": each for name, each in found.baselines.items()}

@@ -147,6 +147,7 @@ def _origin(
 ) -> Origin:
     return Origin(
         weights_sha256=trained.fingerprint,
+        settings_sha256=trained.settings_sha256,
         data=store.name,
         data_hash=store.hash,
         scheme=split_of(trained, store, scheme),

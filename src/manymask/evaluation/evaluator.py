@@ -374,11 +374,13 @@ def results(
     """
     ids = [case["id"] for case in scores.cases]
     leak = Leak() if part == "train" else find_leak(trained, store, ids)
+    used = split_of(trained, store, scheme)
+    scored = "all" if used == "all" else part  # a folder without a split was scored whole
     return EvaluationRecord(
         metrics=scores.metrics,
         baselines=scores.baselines,
-        protocol=_protocol_record(trained, protocol) | {"split": part},
-        data=DataRecord(store.name, store.hash, split_of(trained, store, scheme), store.remark),
+        protocol=_protocol_record(trained, protocol) | {"split": scored},
+        data=DataRecord(store.name, store.hash, used, store.remark),
         model=ScoredModel(
             stage=trained.stage,
             recipe=to_dict(trained.recipe),

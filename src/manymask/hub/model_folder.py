@@ -24,7 +24,7 @@ from torch import nn
 
 from manymask.calibration import calibration
 from manymask.calibration.calibration import Calibration
-from manymask.config import from_dict, to_dict
+from manymask.config import chosen, from_dict, to_dict
 from manymask.data.datasets.base import Intended, Licence
 from manymask.data.twins import hashes_as_text, hashes_from_text
 from manymask.errors import ConfigError, InputError
@@ -72,6 +72,12 @@ class TrainedModel:
             digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @cached_property
+    def settings_sha256(self) -> str:
+        """SHA-256 over the settings that are not at their defaults: equal weights with other settings see or draw in
+        another way."""
+        return hashlib.sha256(json.dumps(chosen(self.recipe), sort_keys=True).encode()).hexdigest()
+
     @property
     def segmenter(self) -> MaskSampler:
         """The model as one that draws masks; `ConfigError` for a codec."""
@@ -89,8 +95,9 @@ class TrainedModel:
         use = self.intended
         about = (use.purpose, use.modality, use.trained_on)
         recipe = name_of(self.recipe)
-        settings = hashlib.sha256(json.dumps(to_dict(self.recipe), sort_keys=True).encode()).hexdigest()
-        return ModelRecord(self.name or recipe, recipe, self.recipe.dataset, self.fingerprint, *about, settings)
+        return ModelRecord(
+            self.name or recipe, recipe, self.recipe.dataset, self.fingerprint, *about, self.settings_sha256
+        )
 
     @property
     def licence(self) -> Licence:
@@ -195,12 +202,14 @@ def _settings(place: Path) -> tuple[Recipe, Stage, Provenance, dict[str, Any]]:
 
 
 def _read_calibration(path: Path, trained: TrainedModel) -> Calibration | None:
-    """The calibration beside the weights; `InputError` for one of other weights."""
+    """The calibration beside the weights; `InputError` for one of other weights or settings."""
     if not path.exists():
         return None
     found = calibration.read(read_object(own_file(path), MOST_CONFIG), path)
-    if found.origin.weights_sha256 != trained.fingerprint:
-        raise InputError(f"{path} was made for other weights: calibrate again, or remove it", path=path)
+    made, now = found.origin, trained
+    if (made.weights_sha256, made.settings_sha256) != (now.fingerprint, now.settings_sha256):
+        what = "weights" if made.weights_sha256 != now.fingerprint else "settings in config.json"
+        raise InputError(f"{path} was made for other {what}: remove it, then calibrate again", path=path)
     return found
 
 

@@ -52,7 +52,7 @@ def pixels_of(image: np.ndarray | Tensor | Image.Image) -> np.ndarray:
         (H, W) or (H, W, C); floats in [0, 1] as uint8.
 
     Raises:
-        InputError: it holds no real numbers, or nothing.
+        InputError: it holds no real numbers, or nothing, or a numpy mask hides some of them.
     """
     if isinstance(image, Image.Image):
         return pil_pixels(image)
@@ -60,6 +60,8 @@ def pixels_of(image: np.ndarray | Tensor | Image.Image) -> np.ndarray:
     pixels = _as_array(image) if isinstance(image, Tensor) else image
     if pixels.dtype.kind not in "biuf" or not pixels.size:
         raise InputError(f"an image holds real numbers, not an array of shape {pixels.shape} and type {pixels.dtype}")
+    if np.ma.is_masked(pixels):
+        raise InputError("a numpy mask hides some pixels, and what stands there is not known: fill them first (filled)")
     channels_first = pixels.ndim == 3 and pixels.shape[0] in (1, 3) and (tensor or pixels.shape[2] not in (1, 3, 4))
     if channels_first:
         pixels = np.moveaxis(pixels, 0, 2)

@@ -30,8 +30,10 @@ from pydicom.uid import (
 
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.dicom.decode import inflates_beyond, stream_size
+from manymask.io.dicom.header import place_of
 from manymask.io.dicom.pixels import frame_values
 from manymask.io.dicom.series import dicom_series, is_dicom, parse_window, seen_through
+from manymask.io.dicom.stacks import Frame, in_stacks
 from manymask.io.image import Picture
 from manymask.io.window import Window, fixed
 from tests.dicom_files import PATIENT, dataset, pictures_of, read_dicom, save, slice_at
@@ -451,6 +453,70 @@ def test_phases_and_echoes_at_one_position_are_stacks_of_their_own(tmp_path, fie
     assert found == [[90, 91, 92], [300, 301, 302]]
     assert ("which mix phases or echoes" in listing.remarks[0]) == (field is None)
     assert field is None or field in listing.remarks[0]
+
+
+def test_one_repeated_slice_does_not_mix_b_values(tmp_path):
+    taken = [(z, b) for z in range(4) for b in (0, 800)] + [(2, 800)]
+    random.Random(1).shuffle(taken)
+    paths = [
+        save(tmp_path / f"{k}", slice_at(z, DiffusionBValue=b, InstanceNumber=k)) for k, (z, b) in enumerate(taken)
+    ]
+    listing = dicom_series(paths)
+    found = [{frame.header.DiffusionBValue for frame in series.frames} for series in listing.series]
+    assert found == [{0}, {800}, {800}] and [len(series) for series in listing.series] == [4, 4, 1]
+    assert "told apart by DiffusionBValue, and 1 of equal values" in listing.remarks[0]
+
+
+def test_echoes_of_phases_are_told_apart_by_both(tmp_path):
+    taken = [(z, echo, phase) for z in range(3) for echo in (1, 2) for phase in (1, 2, 3)]
+    random.Random(2).shuffle(taken)
+    paths = [
+        save(tmp_path / f"{k}", slice_at(z, EchoNumbers=echo, TemporalPositionIdentifier=phase, InstanceNumber=k))
+        for k, (z, echo, phase) in enumerate(taken)
+    ]
+    listing = dicom_series(paths)
+    found = [
+        {(frame.header.EchoNumbers, frame.header.TemporalPositionIdentifier) for frame in series.frames}
+        for series in listing.series
+    ]
+    assert [len(series) for series in listing.series] == [3] * 6 and all(len(kinds) == 1 for kinds in found)
+    assert "TemporalPositionIdentifier and EchoNumbers" in listing.remarks[0] and "mix" not in listing.remarks[0]
+
+
+def test_a_field_that_changes_half_way_does_not_cut_stacks_into_pieces(tmp_path):
+    paths = [
+        save(tmp_path / f"{k}", slice_at(k // 2, AcquisitionNumber=1 + (k > 7), InstanceNumber=k)) for k in range(16)
+    ]
+    assert [len(series) for series in dicom_series(paths).series] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    "sequence, field, values",
+    [
+        ("MRDiffusionSequence", "DiffusionBValue", [0.0, 50.0, 800.0]),
+        ("FrameContentSequence", "TemporalPositionIndex", [1, 2, 3]),
+        ("MREchoSequence", "EffectiveEchoTime", [2.3, 4.6, 90.0]),
+        (
+            "MRImageFrameTypeSequence",
+            "FrameType",
+            [["ORIGINAL", "PRIMARY", "DIXON", part] for part in ("FAT", "IP", "W")],
+        ),
+    ],
+)
+def test_frames_of_one_object_are_told_apart_by_their_own_groups(sequence, field, values):
+    order = [(z, value) for value in range(3) for z in range(4)]
+    random.Random(3).shuffle(order)
+    made = enhanced([float(z) for z, _ in order])
+    for frame, (_, value) in zip(made.PerFrameFunctionalGroupsSequence, order, strict=True):
+        own = Dataset()
+        setattr(own, field, values[value])
+        setattr(frame, sequence, Sequence([own]))
+    frames = [Frame(made, k + 1, None, "x", place_of(made, k + 1)) for k in range(len(order))]
+    found = in_stacks(frames)
+    assert [[order[f.number - 1] for f in stack] for stack in found.stacks] == [
+        [(z, value) for z in range(4)] for value in range(3)
+    ]
+    assert "mix" not in found.remarks[0]
 
 
 def test_a_second_image_at_one_position_is_taken_on_its_own(tmp_path):

@@ -5,19 +5,35 @@ echoes at each position, or a copy of a file. Nothing is dropped without a line:
 out and would have been segmented on its own, a *remark* tells how the others were taken.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from manymask.io.dicom.header import Place, text, whole_number
+from manymask.io.dicom.header import group as group_of
 from manymask.io.dicom.spacing import spacing_of
 
-# what tells the images at one position apart: phases, echoes, repetitions
-_TELLING = ("TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "TriggerTime", "DiffusionBValue", "InversionTime",
-            "AcquisitionNumber")  # fmt: skip
+# what tells the images at one position apart, phases, echoes, repetitions: fields of the header, and where the frames of
+# one object differ in it, the functional group and the field there (PS3.3 C.7.6.16.2, C.8.13.5, C.8.15.3)
+_TELLING = {
+    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
+    "EchoNumbers": ("", ""),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "DiffusionGradientOrientation": ("MRDiffusionSequence", "DiffusionGradientDirectionSequence"),
+    "InversionTime": ("MRModifierSequence", "InversionTimes"),
+    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+    "KVP": ("CTXRayDetailsSequence", "KVP"),
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+}
+_MOST_TOGETHER = 3  # of these fields: echoes of phases of flips
+_TYPICAL = 2 / 3  # of the positions show one pattern of values, else a field differs by chance
 
 
 @dataclass(frozen=True)
@@ -126,28 +142,69 @@ def _apart(group: list[Frame], found: Stacks) -> list[list[Frame]]:
     most = max(map(len, at.values()))
     if most == 1:
         return [group]
-    name = next((n for n in _TELLING if _tells(n, at.values(), most)), None)
-    found.remarks.append(
-        f"{_where(group)} holds up to {most} images at one position"
-        f"{f', told apart by {name}' if name else ''}: taken as {most} stacks"
-        + ("" if name else ", which mix phases or echoes unless these come in one order at every position")
-    )
-    stacks: list[list[Frame]] = [[] for _ in range(most)]
-    values = sorted({_value(frame, name) for frame in group}) if name else []
+    values = [[_values(frame) for frame in frames] for frames in at.values()]
+    names = _telling(values, most)
+    stacks: dict[tuple[_Told, int], list[Frame]] = {}
     for frames in at.values():
-        for rank, frame in enumerate(sorted(frames, key=_taken)):
-            stacks[values.index(_value(frame, name)) if name else rank].append(frame)
-    return stacks
+        again: Counter[_Told] = Counter()
+        for frame in sorted(frames, key=_taken):
+            told = _told(_values(frame), names)
+            stacks.setdefault((told, again[told]), []).append(frame)
+            again[told] += 1
+    alike = sum(len(stack) for (_, rank), stack in stacks.items() if rank)
+    by = f", told apart by {' and '.join(names)}" if names else ""
+    if by and alike:
+        by += f", and {alike} of equal values by the order in which they were taken"
+    found.remarks.append(
+        f"{_where(group)} holds up to {most} images at one position{by}: taken as {len(stacks)} stacks"
+        + (", which mix phases or echoes unless these come in one order at every position" if alike else "")
+    )
+    return [stacks[key] for key in sorted(stacks)]
 
 
-def _tells(name: str, positions: Any, most: int) -> bool:
-    """Whether a field has `most` values in all, and never one twice at a position."""
-    every = [[_value(frame, name) for frame in frames] for frames in positions]
-    return len({v for values in every for v in values}) == most and all(len(set(v)) == len(v) for v in every)
+_Value = tuple[float, str]
+_Told = tuple[_Value, ...]
 
 
-def _value(frame: Frame, name: str | None) -> tuple[float, str]:
-    said = text(frame.header, name or "")
+def _telling(positions: Sequence[Sequence[Mapping[str, _Value]]], most: int) -> tuple[str, ...]:
+    """The fewest fields that tell most images at a position apart, by at most `most` combinations of their values: a
+    field that differs from slice to slice would cut the stacks into pieces."""
+    every = [values for images in positions for values in images]
+    several = [images for images in positions if len(images) > 1]
+    varying = [name for name in _TELLING if 1 < len({values[name] for values in every}) <= most]
+    best: tuple[str, ...] = ()
+    apart = 1
+    for together in range(1, _MOST_TOGETHER + 1):
+        for names in combinations(varying, together):
+            if len({_told(values, names) for values in every}) > most:
+                continue
+            found = _kinds([tuple(sorted(_told(values, names) for values in images)) for images in several])
+            if found > apart:
+                best, apart = names, found
+    return best
+
+
+def _kinds(positions: Sequence[tuple[_Told, ...]]) -> int:
+    """How many different values the images at a typical position have; 1 if no pattern is typical."""
+    patterns = Counter(positions)
+    typical = max(patterns, key=lambda pattern: (patterns[pattern], len(pattern)))
+    here = Counter(typical)
+    fitting = sum(n for found, n in patterns.items() if Counter(found) <= here or Counter(found) >= here)
+    return len(here) if fitting >= _TYPICAL * len(positions) else 1
+
+
+def _told(values: Mapping[str, _Value], names: Sequence[str]) -> _Told:
+    return tuple(values[name] for name in names)
+
+
+def _values(frame: Frame) -> dict[str, _Value]:
+    """What the header or the frame's own group says in each field of `_TELLING`, as something that sorts."""
+    return {name: _value(frame, name, *_TELLING[name]) for name in _TELLING}
+
+
+def _value(frame: Frame, name: str, sequence: str, own: str) -> _Value:
+    place = group_of(frame.header, frame.number, sequence)
+    said = text(frame.header, name) if place is frame.header else text(place, own)
     try:
         return float(said), ""
     except ValueError:
