@@ -15,6 +15,8 @@ pytest.importorskip("nibabel", reason="the extra `nifti` is not installed")
 
 import nibabel
 import pydicom
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from manymask import Segmenter
 from manymask.cli.segment import parse_slices
@@ -134,6 +136,13 @@ def test_slices_that_were_left_out_make_no_volume(numbers, depths, reach, holes)
     (record,), remarks = volume_records(*map(list, zip(*slices, strict=True)))
     assert record["volumes_ml"] == pytest.approx([reach / 1000] * 2)
     assert remarks == ([f"Slices are missing at {holes} place(s): nothing is counted there."] if holes else [])
+
+
+def test_two_stacks_between_each_other_make_no_volume():
+    depths = sorted(2.0 * k + shift for k in range(10) for shift in (0.0, 0.05))
+    slices = [drawn_slice(depth, [[1], [1]], (1.0, 1.0), number) for number, depth in enumerate(depths)]
+    (record,), (remark,) = volume_records(*map(list, zip(*slices, strict=True)))
+    assert "volumes_ml" not in record and "9 of 19 distances between slices are longer than usual" in remark
 
 
 @pytest.mark.parametrize(
@@ -292,8 +301,17 @@ def test_continued_run_draws_only_what_is_not_there_in_the_same_way(
         assert len(counted) == 3, flags
 
 
+def voi_table() -> Sequence:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [256, 0, 16])
+    item.add_new("LUTData", "US", list(range(0, 65536, 256)))
+    return Sequence([item])
+
+
 @pytest.mark.parametrize("change", [{"PixelSpacing": [1.6, 1.6]}, {"WindowCenter": 90, "WindowWidth": 20},
-                                    {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, {"SliceThickness": 9}])  # fmt: skip
+                                    {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, {"SliceThickness": 9},
+                                    {"FrameOfReferenceUID": "1.2.9"},
+                                    {"VOILUTSequence": voi_table()}])  # fmt: skip
 def test_another_header_makes_other_results_of_the_same_pixels(monkeypatch, drawing_model, tmp_path, counted, change):
     source, out = save_series(tmp_path / "in", ct_series(1)), tmp_path / "out"
     segment(monkeypatch, drawing_model, out, source)

@@ -11,6 +11,7 @@ from manymask.io.image import NiftiSlice, Picture
 INTERVAL = (5, 95)  # percentiles of the drawn masks: the interval that is given for areas and volumes
 _GAP = 1.5  # of the usual distance: more is a slice that is missing
 _EVEN = 1.02  # largest over smallest distance of slices that lie evenly
+_SEVERAL, _FEW = 9, 1 / 3  # gaps, and the share of them that may be wider than usual
 _CUBIC_MM = 1000.0  # in a ml
 
 
@@ -88,6 +89,11 @@ def _voxel_volumes(pictures: Sequence[Picture]) -> tuple[np.ndarray | None, str]
     numbers = np.array([picture.slice.number for picture in pictures if picture.slice])[order]
     usual = _usual(gaps, np.abs(np.diff(numbers)))
     missing = int((gaps > _GAP * usual).sum())
+    if len(gaps) >= _SEVERAL and missing > _FEW * len(gaps):
+        return None, (
+            f"{missing} of {len(gaps)} distances between slices are longer than usual, as where two stacks lie between each "
+            "other: no volumes in ml are given."
+        )
     halves = np.where(gaps > _GAP * usual, usual, gaps) / 2
     reach = np.concatenate([halves[:1], halves]) + np.concatenate([halves, halves[-1:]])
     thickness = np.empty(len(pictures))

@@ -30,10 +30,11 @@ from pydicom.uid import (
 
 from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.io.dicom.decode import inflates_beyond, stream_size
+from manymask.io.dicom.file import _HEADER
 from manymask.io.dicom.header import place_of
 from manymask.io.dicom.pixels import frame_values
 from manymask.io.dicom.series import dicom_series, is_dicom, parse_window, seen_through
-from manymask.io.dicom.stacks import Frame, in_stacks
+from manymask.io.dicom.stacks import _TELLING, Frame, in_stacks
 from manymask.io.image import Picture
 from manymask.io.window import Window, fixed
 from tests.dicom_files import PATIENT, dataset, pictures_of, read_dicom, save, slice_at
@@ -481,6 +482,24 @@ def test_echoes_of_phases_are_told_apart_by_both(tmp_path):
     ]
     assert [len(series) for series in listing.series] == [3] * 6 and all(len(kinds) == 1 for kinds in found)
     assert "TemporalPositionIdentifier and EchoNumbers" in listing.remarks[0] and "mix" not in listing.remarks[0]
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.006, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("field", ["TemporalPositionIdentifier", "EchoTime", "DiffusionBValue", "KVP"])
+def test_a_phase_that_lies_a_little_aside_is_a_stack_of_its_own(tmp_path, field, moved):
+    taken = [(2 * z + moved * phase, phase) for z in range(8) for phase in range(2)]
+    random.Random(4).shuffle(taken)
+    paths = [
+        save(tmp_path / f"{k}", slice_at(z, InstanceNumber=k, **{field: 70 + 70 * phase}))
+        for k, (z, phase) in enumerate(taken)
+    ]
+    listing = dicom_series(paths)
+    assert [{int(getattr(frame.header, field)) for frame in one.frames} for one in listing.series] == [{70}, {140}]
+    assert [len(one) for one in listing.series] == [8, 8] and f"told apart by {field}" in listing.remarks[0]
+
+
+def test_what_tells_stacks_apart_is_read_from_files():
+    assert set(_TELLING) <= set(_HEADER)
 
 
 def test_a_field_that_changes_half_way_does_not_cut_stacks_into_pieces(tmp_path):

@@ -226,19 +226,19 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
     reading = replace(
         reading, labels=tuple(composed(label) if isinstance(label, str) else label for label in reading.labels)
     )
-    counts: Counter[str] = Counter()
-    structures: dict[Path, PatientMasks] = {}
+    files = _by_file(single)
+    coco = [mask for mask in single if isinstance(mask, CocoMask)]
+    counts = Counter(
+        mask.file.names[int(each.get("category_id", 1))] for mask in coco for each in mask.image.annotations
+    )
     known = dict(names.values) if names else {}
-    for mask in single:
+    for mask in files.values():
         if isinstance(mask, LabelmeMask):
             counts.update(mask.file.labels)
         elif isinstance(mask, StructureMask):
-            structures.setdefault(mask.path, mask.file)
+            counts.update(mask.file.regions)
         elif isinstance(mask, CocoMask):
-            counts.update(mask.file.names[int(each.get("category_id", 1))] for each in mask.image.annotations)
             known |= {name: (number,) for number, name in mask.file.names.items()}
-    for structure in structures.values():
-        counts.update(structure.regions)
     counts.update({name: 0 for name in known if name.lower() not in BACKGROUND and name not in counts and names})
     if not counts:
         return reading
@@ -250,8 +250,8 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
             remedies=("mask_labels",),
             path=place,
         )
-    _check_spelling(single, reading)
-    _check_numbers(single, names, reading)
+    _check_spelling(files, reading)
+    _check_numbers(files, names, reading)
     numbers = {str(value) for values in known.values() for value in values}
     for label in map(str, reading.labels):
         if label not in counts and label not in known and label not in numbers:
@@ -268,10 +268,16 @@ def chosen_labels(masks: Iterable[Mask], names: LabelNames | None, reading: Mask
     return replace(reading, labels=tuple(values))
 
 
-def _check_spelling(masks: Iterable[Mask], reading: MaskReading) -> None:
+def _by_file(masks: Iterable[Mask]) -> dict[Path, Mask]:
+    """One mask of each file: what labels there are is said once a file, of which there may be one to thousands of masks."""
+    return {mask.path: mask for mask in masks}
+
+
+def _check_spelling(files: Mapping[Path, Mask], reading: MaskReading) -> None:
     """`InputError` for a file that spells a chosen label in another way, such as `gtv` for `GTV`: its masks would be empty."""
     chosen = {_spelt_alike(str(label)): str(label) for label in reading.labels}
-    for path, held in {mask.path: _names_in(mask) for mask in masks}.items():
+    for path, mask in files.items():
+        held = _names_in(mask)
         for label in sorted(held - (_wanted(reading) or set())):
             alike = chosen.get(_spelt_alike(label))
             if alike is not None and alike not in held:
@@ -282,13 +288,13 @@ def _check_spelling(masks: Iterable[Mask], reading: MaskReading) -> None:
                 )
 
 
-def _check_numbers(masks: Iterable[Mask], names: LabelNames | None, reading: MaskReading) -> None:
+def _check_numbers(files: Mapping[Path, Mask], names: LabelNames | None, reading: MaskReading) -> None:
     """`InputError` for a label that is the name of one thing and the number of another, and for one that means one thing in one
     COCO file and another in the next."""
     tables: dict[Path, Mapping[str, tuple[int, ...]]] = {} if names is None else {names.path: names.values}
-    for mask in masks:
+    for path, mask in files.items():
         if isinstance(mask, CocoMask):
-            tables[mask.path] = {name: (number,) for number, name in mask.file.names.items()}
+            tables[path] = {name: (number,) for number, name in mask.file.names.items()}
     for label in sorted(_wanted(reading) or ()):
         meanings: dict[str, Path] = {}
         for path, table in tables.items():
@@ -326,7 +332,7 @@ def _spelt_alike(label: str) -> str:
 def without_any(masks: Iterable[Mask], reading: MaskReading) -> list[str]:
     """What is to be said of structure sets and segmentations in which nothing is chosen: their masks are empty."""
     wanted = _wanted(reading)
-    files = {mask.path: mask.file for mask in _single(masks) if isinstance(mask, StructureMask)}
+    files = {path: mask.file for path, mask in _by_file(_single(masks)).items() if isinstance(mask, StructureMask)}
     lacking = sorted(
         path for path, file in files.items() if wanted is not None and not wanted.intersection(file.regions)
     )

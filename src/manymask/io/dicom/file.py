@@ -20,11 +20,11 @@ _DAMAGED = "is damaged or cut short, or is no DICOM file"
 _HEADER = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "Modality",
     "ImageType", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "AcquisitionTime", "TemporalPositionIdentifier",
-    "EchoNumbers", "EchoTime", "TriggerTime", "DiffusionBValue", "InversionTime", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
-    "PixelSpacingCalibrationType", "EstimatedRadiographicMagnificationFactor", "DistanceSourceToDetector",
-    "DistanceSourceToPatient", "PixelAspectRatio", "SequenceOfUltrasoundRegions", "TotalPixelMatrixColumns",
-    "ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence",
+    "EchoNumbers", "EchoTime", "TriggerTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "KVP",
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "PixelSpacingCalibrationType", "EstimatedRadiographicMagnificationFactor",
+    "DistanceSourceToDetector", "DistanceSourceToPatient", "PixelAspectRatio", "SequenceOfUltrasoundRegions",
+    "TotalPixelMatrixColumns", "ImagePositionPatient", "ImageOrientationPatient", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", "DirectoryRecordSequence",
 ]  # fmt: skip
 

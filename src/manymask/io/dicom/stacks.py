@@ -6,9 +6,8 @@ out and would have been segmented on its own, a *remark* tells how the others we
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,11 @@ _TELLING = {
     "KVP": ("CTXRayDetailsSequence", "KVP"),
     "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
 }
-_MOST_TOGETHER = 3  # of these fields: echoes of phases of flips
+# which of them mean another stack wherever it lies, not only at the positions of the first: a phase may be shifted a little
+_ALWAYS = {"TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "KVP"}
 _TYPICAL = 2 / 3  # of the positions show one pattern of values, else a field differs by chance
+_COMMON = 0.8  # of the length of all that stacks have in common
+_ONE_PLACE = 0.01  # mm
 
 
 @dataclass(frozen=True)
@@ -134,81 +136,115 @@ def _same_spacing(one: Frame, other: Frame) -> bool:
 
 def _apart(group: list[Frame], found: Stacks) -> list[list[Frame]]:
     """One stack for each image at a position: phases, echoes and repetitions come one after the other."""
-    at: dict[tuple[float, ...], list[Frame]] = {}
-    for frame in group:
-        if frame.place is None:
-            return [group]
-        at.setdefault(tuple(np.round(frame.place.position, 2)), []).append(frame)
-    most = max(map(len, at.values()))
-    if most == 1:
+    if any(frame.place is None for frame in group):
         return [group]
-    values = [[_values(frame) for frame in frames] for frames in at.values()]
-    names = _telling(values, most)
-    stacks: dict[tuple[_Told, int], list[Frame]] = {}
-    for frames in at.values():
-        again: Counter[_Told] = Counter()
-        for frame in sorted(frames, key=_taken):
-            told = _told(_values(frame), names)
-            stacks.setdefault((told, again[told]), []).append(frame)
-            again[told] += 1
-    alike = sum(len(stack) for (_, rank), stack in stacks.items() if rank)
+    parts, names = [group], []
+    for name in _TELLING:
+        split = [piece for part in parts for piece in _split(part, name)]
+        if len(split) > len(parts):
+            names.append(name)
+        parts = split
+    stacks = [stack for part in parts for stack in _ranked(part)]
+    if len(stacks) == 1:
+        return stacks
+    alike = sum(map(len, stacks)) - sum(len(_positions(part)) for part in parts)
     by = f", told apart by {' and '.join(names)}" if names else ""
     if by and alike:
         by += f", and {alike} of equal values by the order in which they were taken"
+    most = max(map(len, _positions(group)))
+    held = f"up to {most} images at one position" if most > 1 else "several images of one place"
     found.remarks.append(
-        f"{_where(group)} holds up to {most} images at one position{by}: taken as {len(stacks)} stacks"
+        f"{_where(group)} holds {held}{by}: taken as {len(stacks)} stacks"
         + (", which mix phases or echoes unless these come in one order at every position" if alike else "")
     )
-    return [stacks[key] for key in sorted(stacks)]
+    return stacks
+
+
+def _positions(group: Sequence[Frame]) -> list[list[Frame]]:
+    """The frames that lie at one position, in order along their normal."""
+    found: list[list[Frame]] = []
+    for frame in sorted(group, key=_along):
+        home = _home(frame, found)
+        if home is None:
+            found.append([frame])
+        else:
+            home.append(frame)
+    return found
+
+
+def _home(frame: Frame, positions: Sequence[list[Frame]]) -> list[Frame] | None:
+    """Those of the last positions, which are in order, where a frame lies, too."""
+    for there in reversed(positions):
+        if _along(frame) - _along(there[0]) >= _ONE_PLACE:
+            return None
+        if np.abs(_position(frame) - _position(there[0])).max() < _ONE_PLACE:
+            return there
+    return None
+
+
+def _split(part: list[Frame], name: str) -> list[list[Frame]]:
+    """A piece for each value of a field, in order, if it tells stacks apart."""
+    pieces: dict[_Value, list[Frame]] = {}
+    for frame in part:
+        pieces.setdefault(_value(frame, name), []).append(frame)
+    tells = len(pieces) > 1 and ((name in _ALWAYS and _side_by_side(list(pieces.values()))) or _typical(part, name))
+    return [pieces[value] for value in sorted(pieces)] if tells else [part]
+
+
+def _side_by_side(pieces: Sequence[Sequence[Frame]]) -> bool:
+    """Whether each piece is a stack of about the same length at about the same place."""
+    ends = np.array([(min(map(_along, piece)), max(map(_along, piece))) for piece in pieces])
+    whole, common = ends[:, 1].max() - ends[:, 0].min(), ends[:, 1].min() - ends[:, 0].max()
+    return min(map(len, pieces)) > 1 and bool(common >= _COMMON * whole > 0)
+
+
+def _typical(part: Sequence[Frame], name: str) -> bool:
+    """Whether the images at one position differ in a field, alike at most positions that hold several. No more values than
+    images at a position: a field that differs from slice to slice would cut the stack into pieces."""
+    positions = [[_value(frame, name) for frame in frames] for frames in _positions(part)]
+    several: list[tuple[_Value, ...]] = [tuple(sorted(values)) for values in positions if len(values) > 1]
+    if not several or len({value for values in positions for value in values}) > max(map(len, several)):
+        return False
+    patterns = Counter(several)
+    commonest = max(several, key=lambda pattern: (patterns[pattern], len(pattern)))
+    typical = Counter(commonest)
+    fitting = sum(n for found, n in patterns.items() if Counter(found) <= typical or Counter(found) >= typical)
+    return len(typical) > 1 and fitting >= _TYPICAL * len(several)
+
+
+def _ranked(part: Sequence[Frame]) -> list[list[Frame]]:
+    """Images that nothing tells apart, by the order in which they were taken."""
+    stacks: list[list[Frame]] = []
+    for frames in _positions(part):
+        for rank, frame in enumerate(sorted(frames, key=_taken)):
+            if rank == len(stacks):
+                stacks.append([])
+            stacks[rank].append(frame)
+    return stacks
 
 
 _Value = tuple[float, str]
-_Told = tuple[_Value, ...]
 
 
-def _telling(positions: Sequence[Sequence[Mapping[str, _Value]]], most: int) -> tuple[str, ...]:
-    """The fewest fields that tell most images at a position apart, by at most `most` combinations of their values: a
-    field that differs from slice to slice would cut the stacks into pieces."""
-    every = [values for images in positions for values in images]
-    several = [images for images in positions if len(images) > 1]
-    varying = [name for name in _TELLING if 1 < len({values[name] for values in every}) <= most]
-    best: tuple[str, ...] = ()
-    apart = 1
-    for together in range(1, _MOST_TOGETHER + 1):
-        for names in combinations(varying, together):
-            if len({_told(values, names) for values in every}) > most:
-                continue
-            found = _kinds([tuple(sorted(_told(values, names) for values in images)) for images in several])
-            if found > apart:
-                best, apart = names, found
-    return best
-
-
-def _kinds(positions: Sequence[tuple[_Told, ...]]) -> int:
-    """How many different values the images at a typical position have; 1 if no pattern is typical."""
-    patterns = Counter(positions)
-    typical = max(patterns, key=lambda pattern: (patterns[pattern], len(pattern)))
-    here = Counter(typical)
-    fitting = sum(n for found, n in patterns.items() if Counter(found) <= here or Counter(found) >= here)
-    return len(here) if fitting >= _TYPICAL * len(positions) else 1
-
-
-def _told(values: Mapping[str, _Value], names: Sequence[str]) -> _Told:
-    return tuple(values[name] for name in names)
-
-
-def _values(frame: Frame) -> dict[str, _Value]:
-    """What the header or the frame's own group says in each field of `_TELLING`, as something that sorts."""
-    return {name: _value(frame, name, *_TELLING[name]) for name in _TELLING}
-
-
-def _value(frame: Frame, name: str, sequence: str, own: str) -> _Value:
+def _value(frame: Frame, name: str) -> _Value:
+    """What the header or the frame's own group says in a field, as something that sorts."""
+    sequence, own = _TELLING[name]
     place = group_of(frame.header, frame.number, sequence)
     said = text(frame.header, name) if place is frame.header else text(place, own)
     try:
         return float(said), ""
     except ValueError:
         return 0.0, said
+
+
+def _position(frame: Frame) -> np.ndarray:
+    assert frame.place is not None
+    return frame.place.position
+
+
+def _along(frame: Frame) -> float:
+    assert frame.place is not None
+    return float(frame.place.normal @ frame.place.position)
 
 
 def _taken(frame: Frame) -> tuple[str, int, str, int]:
