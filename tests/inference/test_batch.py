@@ -20,7 +20,7 @@ from manymask.data.datasets import phantom
 from manymask.errors import ConfigError, InputError
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
-from manymask.inference.entries import find_entries
+from manymask.inference.entries import find_entries, names_of
 from manymask.inference.outputs import SeriesResult
 from manymask.inference.tally import RunSummary
 from manymask.io.dicom.web import archive_series
@@ -43,6 +43,20 @@ def crop_model(drawing_model, tmp_path_factory):
     recipe = replace(trained.recipe, crop=True, stretch=True, window="values")
     save_model(TrainedModel(trained.model, recipe, "segmenter", Provenance(), []), folder)
     return folder
+
+
+def test_files_of_one_name_are_told_apart_by_the_folders_above(tmp_path):
+    for name in ("a/b/x.png", "c/b/x.png", "c/y.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / name)
+
+    def named(*given):
+        entries = find_entries([str(tmp_path / name) for name in given])[0]
+        return [names_of(entries)[entry.path] for entry in entries]
+
+    assert named("a/b/x.png", "c/b/x.png", "c/y.png") == ["a/b/x.png", "c/b/x.png", "y.png"]
+    assert named("a", "c") == ["a/b/x.png", "y.png", "c/b/x.png"]
+    assert named("a/b", "c/y.png") == ["x.png", "y.png"]
 
 
 def pixels(path):

@@ -46,6 +46,7 @@ def test_every_way_to_give_an_image_gives_the_same_masks(segmenter, found, tmp_p
     ways = {
         "path": tmp_path / "a.png", "name": str(tmp_path / "a.png"), "bytes": content, "file": io.BytesIO(content),
         "pillow": Image.fromarray(pixels), "channels first": pixels.transpose(2, 0, 1), "tensor": tensor.permute(2, 0, 1),
+        "sparse": tensor.to_sparse(),
         "tensor, channels last": tensor, "floats": pixels / 255, "float tensor": tensor.permute(2, 0, 1).float() / 255,
     }  # fmt: skip
     for name, image in ways.items():

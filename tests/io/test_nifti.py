@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manymask.errors import ManymaskError
+from manymask.errors import InputError, ManymaskError
 from manymask.io.dicom.series import seen_through
 from manymask.io.nifti import count_slices, is_nifti, nifti_slices, to_picture, to_plane, write_nifti
 from manymask.io.window import parse_window
@@ -93,6 +93,23 @@ def test_colour_is_read(tmp_path):
     structured = np.ascontiguousarray(colour).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
     pictures = read_nifti(save(tmp_path / "x.nii.gz", structured))
     assert all((to_plane(p.pixels, AFFINE) == colour[:, :, k]).all() for k, p in enumerate(pictures))
+
+
+def test_what_is_transparent_is_white_and_nothing_but_that_is_refused(tmp_path):
+    colour = RNG.integers(0, 255, (12, 10, 2, 4), dtype=np.uint8)
+    colour[..., 3] = 255
+    colour[3, 4, :, 3] = 0
+
+    def kept(name):
+        fields = np.ascontiguousarray(colour).view([(name, "u1") for name in "RGBA"])[..., 0]
+        return save(tmp_path / name, fields)
+
+    (first, _) = read_nifti(kept("x.nii"))
+    seen = to_plane(first.pixels, AFFINE)
+    assert (seen[3, 4] == 255).all() and (seen[0] == colour[0, :, 0, :3]).all()
+    colour[..., 3] = 0
+    with pytest.raises(InputError, match=r"y\.nii is fully transparent"):
+        read_nifti(kept("y.nii"))
 
 
 def test_units_are_turned_into_millimetres(tmp_path):

@@ -21,7 +21,7 @@ from manymask.errors import InputError, ManymaskError
 from manymask.hub.intended_use import finding
 from manymask.inference import series
 from manymask.inference.earlier import EarlierResults, read_result
-from manymask.inference.entries import Entry
+from manymask.inference.entries import Entry, names_of
 from manymask.inference.failures import FullError, reported
 from manymask.inference.jobs import (
     MOST_PIXELS,
@@ -92,6 +92,7 @@ def carry_out(run: "Run", entries: Sequence[Entry]) -> RunSummary:
     run.request = replace(run.request, alpha=run.segmenter.outline_alpha(run.request.alpha, record))
     with working_folder(run.request.out):
         pass  # a folder that cannot be written is reported before anything is drawn
+    run.names = names_of(entries)
     total = count_of(entries)
     alone = len(entries) == 1 and isinstance(entries[0], Raster)
     if run.request.resume:
@@ -124,6 +125,7 @@ class Run:
         earlier: results that stay as they are; None if all are drawn.
         stop: set once the run ends, however it does.
         free: shares of the processor that nobody draws with.
+        names: of files, see `names_of`.
     """
 
     segmenter: Segmenter
@@ -136,6 +138,7 @@ class Run:
     earlier: EarlierResults | None = None
     stop: Stop = field(default_factory=Stop)
     free: threading.BoundedSemaphore = field(default_factory=threading.BoundedSemaphore)
+    names: Mapping[Path, str] = field(default_factory=dict)
 
     def results_of_before(self, record: Record) -> EarlierResults:
         """The results in OUT that this run would draw again in the same way."""
@@ -290,10 +293,10 @@ class Run:
                 self.finish(underway.entry, [picture for picture, _ in drawn], [result for _, result in drawn])
 
     def named(self, entry: Entry) -> str | None:
-        """How the input is called: the path of its file below the folder that was given; None if it has no name to write."""
-        if self.request.anonymiser is not None or entry.file is None or isinstance(entry, (Series, ArchiveSeries)):
+        """How the input is called, see `names_of`; None if it has no name to write."""
+        if self.request.anonymiser is not None or isinstance(entry, (Series, ArchiveSeries)):
             return None
-        return entry.path.relative_to(entry.under).as_posix() if entry.under else entry.file
+        return self.names.get(entry.path)
 
     def output(self, entry: Entry, picture: Picture, result: Segmentation) -> Output:
         """What is written of one picture."""

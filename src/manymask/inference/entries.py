@@ -1,5 +1,6 @@
 """What is segmented, in order: files, folders, and series of archives; and which of their slices."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,32 @@ def announce(found: FoundInputs, tally: RunSummary) -> None:
         say(remark)
     for problem in found.problems:
         tally.fail(InputError(problem))
+
+
+def names_of(entries: Sequence[Entry]) -> dict[Path, str]:
+    """How files are called in results.
+
+    By their path below the folder that was given, or their name; where two would be called the same, with as many of the
+    folders above as tell them apart.
+
+    Args:
+        entries: as returned by `find_entries`; those of DICOM are called by their numbers, and left out.
+
+    Returns:
+        Of each file.
+    """
+    files = {entry.path: entry.under for entry in entries if isinstance(entry, (Raster, Nifti))}
+    names = {path: path.relative_to(under).as_posix() if under else path.name for path, under in files.items()}
+    length = {path: name.count("/") + 1 for path, name in names.items()}
+    for _ in range(max((len(path.absolute().parts) for path in files), default=0)):
+        often = Counter(names.values())
+        alike = [path for path, name in names.items() if often[name] > 1]
+        for path in alike:
+            length[path] += 1
+            names[path] = "/".join(path.absolute().parts[-length[path] :])
+        if not alike:
+            break
+    return names
 
 
 def between(entries: Sequence[Entry], first: int, last: int, tally: RunSummary) -> list[Entry]:

@@ -71,7 +71,7 @@ def pixels_of(image: np.ndarray | Tensor | Image.Image) -> np.ndarray:
 
 
 def _as_array(image: Tensor) -> np.ndarray:
-    values = image.detach().cpu()
+    values = image.detach().cpu().to_dense()
     array: np.ndarray = (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # which numpy lacks
     return array
 

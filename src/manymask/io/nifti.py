@@ -27,7 +27,7 @@ from manymask.io.depth import check_precision, stretch_note
 from manymask.io.dicom.header import SMALLEST_SIDE, VOLUME_LIMIT
 from manymask.io.image import Drawn, NiftiSlice, Picture, VolumeSlice
 from manymask.io.nifti_grid import VoxelGrid, grid_of
-from manymask.io.samples import PIXEL_LIMIT
+from manymask.io.samples import PIXEL_LIMIT, Samples
 from manymask.io.window import Window, fixed
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -338,7 +338,9 @@ def _plane(data: Any, grid: _Grid, index: int, path: Path) -> np.ndarray:
 def _values(plane: np.ndarray, grid: _Grid, index: int, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """One slice, upright, and what is to be said of it."""
     if plane.dtype.fields is not None:
-        return to_picture(np.stack([plane[name] for name in ("R", "G", "B")], axis=-1), grid.affine), ()
+        alpha = plane["A"] if "A" in plane.dtype.fields else None
+        colours = Samples(np.stack([plane[name] for name in ("R", "G", "B")], axis=-1), alpha=alpha)
+        return to_picture(colours.picture(path), grid.affine), ()
     values = to_picture(plane, grid.affine)
     if values.dtype.kind != "f" and values.dtype.itemsize <= 4:
         return values, ()
