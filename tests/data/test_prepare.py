@@ -338,6 +338,12 @@ def test_near_twins_across_the_split_are_named_and_an_owners_split_is_kept(tmp_p
     store = prepared(tmp_path / "in")
     assert sorted(store.part("given", "test")) == [f"test/{k}" for k in range(4)]
     lines = [line for line in store.warnings if line.startswith("split given")]
+    for place, drawn in (("train/images/5", photo(5, (64, 64))), ("test/images/3", np.rot90(photo(5, (64, 64))))):
+        save(tmp_path / f"in/{place}.png", drawn)
+        save(tmp_path / f"in/{place.replace('images', 'masks')}.png", blob((64, 64)))
+    shutil.rmtree(tmp_path / "in-store")
+    turned = prepared(tmp_path / "in").warnings[-1]
+    assert "2 of 4 test images look like training images: test/1 ≈ train/3, test/3 ≈ train/5" in turned
     assert "1 image(s) lie in several parts" in lines[0] and "test/2 = train/4" in lines[0]
     assert "1 of 4 test images look like training images: test/1 ≈ train/3" in lines[1]
 
@@ -353,6 +359,13 @@ def test_hashes_survive_scaling_and_compression_and_tell_others_apart():
     found = near_pairs(image_hashes(again), hashes)
     assert set(found) <= {(k, k) for k in range(60)} and len(found) >= 58
     assert near_pairs(hashes[:30], hashes[30:]) == []
+    ways = [
+        np.rot90(image.transpose(2, 0, 1), k % 4, (1, 2))[:, :, :: 1 - 2 * (k > 3)] for k, image in enumerate(drawn[:8])
+    ]
+    assert near_pairs(image_hashes(ways), hashes) in ([(0, 0)], [])
+    assert near_pairs(image_hashes(ways, turned=True), hashes) == [(k, k) for k in range(8)]
+    assert (image_hashes(ways, turned=True)[:, 0] == image_hashes(ways)).all()
+    assert near_pairs(image_hashes([], turned=True), hashes) == near_pairs(image_hashes([]), hashes) == []
     assert (
         hashes_from_text(hashes_as_text(hashes)) == np.array(sorted(map(bytes, hashes))).view(np.uint8).reshape(60, 16)
     ).all()

@@ -7,7 +7,8 @@ import torch
 
 from manymask.diffusion.samplers import DDPM
 from manymask.diffusion.sampling import SamplingConfig
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, InputError, ManymaskError
+from manymask.evaluation import publish as module
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.publish import publish, with_sampling
 from manymask.hub.licenses import LICENCES, licence
@@ -21,6 +22,7 @@ from manymask.models.latent_diffusion import LatentDiffusion
 from manymask.nn.losses import WeightedCE
 from manymask.training.checkpoint import saved_progress
 from manymask.training.trainer import TrainConfig, fit
+from tests.factories import calibration_of
 
 
 def test_published_model_gives_its_own_figures_again(trained_run, store, tmp_path):
@@ -223,6 +225,28 @@ def test_only_a_codec_that_exists_has_its_decoder_trained_alone(recipe, store, t
     alone = replace(recipe.training, part="decoder")
     with pytest.raises(ManymaskError, match="only a codec's decoder"):
         TrainConfig(replace(recipe, training=alone, codec_training=alone), stage, store, tmp_path)
+
+
+def test_only_an_earlier_model_of_the_same_kind_is_replaced(trained_run, store, tmp_path, recipe, monkeypatch):
+    monkeypatch.setattr(module, "_all_scores", lambda *_: pytest.fail("scored before the place was looked at"))
+    place = tmp_path / "model"
+    other = replace(recipe, dataset="isic2018")
+    trained = load_model(trained_run)
+    save_model(replace(trained, recipe=other), place)
+    with pytest.raises(ConfigError, match=r"holds the model .* of isic2018, not .* of phantom: name another place"):
+        publish(trained_run, store.folder, place, tmp_path / "results")
+    save_model(trained, place)
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt in it lost"):
+        publish(trained_run, store.folder, place, tmp_path / "results")
+    assert (place / "notes.txt").exists() and not (tmp_path / "results").exists()
+
+
+def test_a_calibrated_run_is_published_without_its_calibration(trained_run, store, tmp_path, capsys):
+    trained = load_model(trained_run)
+    save_model(replace(trained, calibration=calibration_of(trained, store.batch(store.ids[:2]))), tmp_path / "given")
+    publish(tmp_path / "given", store.folder, tmp_path / "model", tmp_path / "results", cases=1)
+    assert load_model(tmp_path / "model").calibration is None and "calibrate MODEL" in capsys.readouterr().err
 
 
 def test_model_of_other_data_is_not_published(trained_run, store, tmp_path):

@@ -1,5 +1,6 @@
 """The matrix: what it holds, and that a run of it can be interrupted, fails in part, and ends in a whole report."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from manymask import runtime
 from manymask.config import from_dict, to_dict
 from manymask.data.case import evenly_spaced
 from manymask.diffusion.process import RectifiedFlow
-from manymask.errors import ManymaskError
+from manymask.errors import ConfigError, ManymaskError
 from manymask.experiments import matrix as experiments
 from manymask.experiments import runner
 from manymask.experiments.cell import RunSpec, begin
@@ -40,6 +41,19 @@ def small(monkeypatch, recipe):
 
 def plan(store, out, **changes):
     return ReproduceConfig(("phantom",), out, store.folder, budget=RULES, precision="fp32", **changes)
+
+
+def test_what_is_refused_leaves_nothing_that_stands_in_the_way(store, tmp_path, small):
+    with pytest.raises(ConfigError, match="no such table or row"):
+        reproduce(plan(store, tmp_path / "out", only=("nosuch",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_of_another_size_is_not_taken_for_the_requested_one(store, tmp_path, small):
+    shutil.copytree(store.folder, tmp_path / "out/phantom/data")
+    asked = replace(plan(store, tmp_path / "out", only=("unet",)), data=None, size=32)
+    with pytest.raises(ConfigError, match=r"was prepared at 64²: prepare it at 32²"):
+        reproduce(asked)
 
 
 @pytest.fixture(scope="module")

@@ -188,6 +188,28 @@ def test_runner_refuses_what_only_manymask_reads(tmp_path, monkeypatch):
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(tmp_path / "flat.png")
     refused = run_runner(tmp_path / "made", tmp_path / "flat.png", "--out", tmp_path / "out")
     assert refused.returncode == 1 and "is flat" in refused.stderr
+    Image.fromarray(pixels[:, :, 0]).save(tmp_path / "a.png")
+    refused = run_runner(tmp_path / "made", tmp_path / "a.png", "--out", tmp_path / "out", "--roi", 9, 9)
+    assert refused.stderr == "this model segments whole images: give it no --roi\n"
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("missing.png", "cut.png", "text.png"):
+        refused = run_runner(tmp_path / "made", tmp_path / name, "--out", tmp_path / "out")
+        assert f"{name} cannot be read: " in refused.stderr and refused.stderr.count("\n") == 1, name
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(tmp_path, monkeypatch, capsys):
+    model, out = saved("orientations", tmp_path / "model"), tmp_path / "out"
+    out.mkdir()
+    (out / "export.json").write_text('{"project": "mine"}')
+    assert run(monkeypatch, "export", model, "--to", "onnx", "--out", out) == 2
+    assert "exists already" in capsys.readouterr().err and [path.name for path in out.iterdir()] == ["export.json"]
+    (out / "export.json").unlink()
+    for _ in range(2):
+        assert run(monkeypatch, "export", model, "--to", "onnx", "--out", out) == 0
+    (out / "notes.txt").write_text("mine")
+    assert run(monkeypatch, "export", model, "--to", "onnx", "--out", out) == 2
+    assert "notes.txt in it lost" in capsys.readouterr().err and (out / "notes.txt").exists()
 
 
 def test_folder_states_shapes_sampling_weights_and_parity(tmp_path, monkeypatch, capsys):
@@ -202,7 +224,7 @@ def test_folder_states_shapes_sampling_weights_and_parity(tmp_path, monkeypatch,
     assert 0 <= facts["parity"]["max_abs_difference"] <= 1e-3 and facts["parity"]["dice_difference"] <= 1e-4
     assert (tmp_path / "made/LICENSE").read_text() == (model / "LICENSE").read_text()
     code = [line for line in (tmp_path / "made/runner.py").read_text().splitlines() if line.strip()]
-    assert len(code) <= 115
+    assert len(code) <= 120
     assert "torch's" in capsys.readouterr().out
 
 

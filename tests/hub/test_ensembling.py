@@ -9,6 +9,7 @@ from manymask import Segmenter
 from manymask.data.folds import fold, fold_name, scheme_of
 from manymask.errors import ConfigError
 from manymask.evaluation.held_out import held_out_cases
+from manymask.hub.catalogue import find_model
 from manymask.hub.ensembling import ensemble
 from manymask.hub.model_folder import load_model, save_model
 from manymask.models.ensembled import Ensembled
@@ -74,6 +75,8 @@ def test_models_that_do_not_belong_together_are_refused(members, trained_run, tm
         ensemble([members[0], tmp_path / "other"], tmp_path / "model")
     with pytest.raises(ConfigError, match="are one model"):
         ensemble([*members, members[0]], tmp_path / "model")
+    with pytest.raises(ConfigError, match="is a member of the ensemble and would be lost"):
+        ensemble(members, find_model(members[1]))
     ensemble(members, tmp_path / "model")
     with pytest.raises(ConfigError, match="no single segmenter"):
         ensemble([members[0], tmp_path / "model"], tmp_path / "twice")

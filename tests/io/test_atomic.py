@@ -11,14 +11,14 @@ import pytest
 
 from manymask.errors import InputError
 from manymask.io import atomic
-from manymask.io.atomic import PREFIX, atomic_file, atomic_folder, read_json, sweep, write_json
+from manymask.io.atomic import PREFIX, Ours, atomic_file, atomic_folder, read_json, sweep, write_json
 
 KILLED = """
 import os, sys
 from pathlib import Path
 from manymask.io import atomic
 {patch}
-with atomic.atomic_folder(Path(sys.argv[1]), ours="mark") as beside:
+with atomic.atomic_folder(Path(sys.argv[1]), atomic.Ours("mark")) as beside:
     (beside / "mark").write_text("new")
     {inside}
 """
@@ -35,7 +35,7 @@ def killed(target: Path, patch: str = "", inside: str = "os._exit(9)") -> None:
 
 
 def write(target: Path, text: str) -> None:
-    with atomic_folder(target, ours="mark") as beside:
+    with atomic_folder(target, Ours("mark")) as beside:
         (beside / "mark").write_text(text)
 
 
@@ -87,7 +87,7 @@ def test_what_is_not_ours_is_never_replaced(tmp_path):
 
 def test_failure_in_the_block_leaves_the_old_and_no_debris(tmp_path):
     write(tmp_path / "m", "old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "m", ours="mark"):
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "m", Ours("mark")):
         raise KeyboardInterrupt
     with pytest.raises(ValueError, match="no"), atomic_file(tmp_path / "f.txt") as beside:
         beside.write_text("half")

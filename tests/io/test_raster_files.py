@@ -14,7 +14,7 @@ from manymask.inference import preprocess
 from manymask.inference.outputs import Output, outline, overlay, pairwise_agreement, write_result
 from manymask.inference.preprocess import PastedMasks, View
 from manymask.inference.segmentation import Segmentation
-from manymask.io.atomic import atomic_file, atomic_folder, read_json, write_json
+from manymask.io.atomic import Ours, atomic_file, atomic_folder, read_json, write_json
 from manymask.io.masks import read_mask
 from manymask.io.raster import read_image, write_png
 
@@ -126,15 +126,18 @@ def test_failed_folder_leaves_nothing(tmp_path):
 def test_only_a_folder_of_ours_is_replaced(tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "theirs", ours="result.json"):
+    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "theirs", Ours("result.json")):
         pass
     assert (tmp_path / "theirs" / "thesis.tex").exists()
     for content in ("old", "new"):
-        with atomic_folder(tmp_path / "ours", ours="result.json") as beside:
+        with atomic_folder(tmp_path / "ours", Ours("result.json")) as beside:
             (beside / "result.json").write_text(content)
     assert (tmp_path / "ours" / "result.json").read_text() == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ours", "theirs"]
-    with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "ours", "result.json", "manymask"):
+    with (
+        pytest.raises(InputError, match="exists already"),
+        atomic_folder(tmp_path / "ours", Ours("result.json", "manymask")),
+    ):
         pass  # the name is ours, what it holds is not
 
 

@@ -48,7 +48,7 @@ def calibrate(
     from manymask.cli.data import print_survey
     from manymask.evaluation.external import data_to_score
     from manymask.hub.catalogue import find_model, is_shared
-    from manymask.hub.model_folder import load_model, save_calibration
+    from manymask.hub.model_folder import OURS, load_model, save_calibration
     from manymask.io.atomic import check_replaceable
 
     for flag, value in (("--samples", samples), ("--limit", limit)):
@@ -56,7 +56,7 @@ def calibrate(
     if out is None and is_shared(model):
         raise ConfigError(f"{model} is an installed model: say where its calibrated copy goes", parameter="out")
     if out is not None:
-        check_replaceable(out, "config.json")
+        check_replaceable(out, OURS)
     trained = load_model(model)
     with data_to_score(data, trained.recipe, None if split == "all" else split, scheme, folder.reading) as scored:
         if scored.temporary:

@@ -245,9 +245,9 @@ class Store:
         for start in range(0, len(ids), size):
             yield self.batch(ids[start : start + size]).to(device)
 
-    def image_hashes(self, ids: Sequence[str]) -> np.ndarray:
+    def image_hashes(self, ids: Sequence[str], turned: bool = False) -> np.ndarray:
         """Hashes of images, uint8, that scaling and compression hardly change; see `twins`."""
-        return twins.image_hashes(self.whole_images[self.index[case]] for case in ids)
+        return twins.image_hashes((self.whole_images[self.index[case]] for case in ids), turned)
 
     def check_masks(self, ids: Sequence[str]) -> None:
         """Check the masks before training, and warn on stderr if most of them are empty.

@@ -1,4 +1,4 @@
-"""Images that are there twice: equal pixel by pixel, or alike after scaling and compressing.
+"""Images that are there twice: equal pixel by pixel, or alike after scaling, compressing, turning or mirroring.
 
 The hash of an image says which of its 128 lowest frequencies (a DCT of 32×32 grey values) are clearly positive. Scaled to 0.7
 and saved as JPEG of quality 50, an image changes by up to 9 bits (150 each of LIDC, ISIC, CVC). Other patients' images differ by
@@ -19,18 +19,19 @@ BITS = 128
 CLEAR = 4.0  # grey values, orthonormal DCT: less is noise, in smooth images all there is
 NEAR = 12  # bits that two hashes of one image may differ by
 _SIDE = 32
-_ROWS = 1024  # compared at once
+_ROWS = 256  # compared at once
 
 
-def image_hashes(images: Iterable[np.ndarray]) -> np.ndarray:
-    """uint8 images (C, S, S) → uint8 (N, BITS / 8)."""
+def image_hashes(images: Iterable[np.ndarray], turned: bool = False) -> np.ndarray:
+    """uint8 images (C, S, S) → uint8 (N, BITS / 8), or in all eight orientations, as they are first, (N, 8, BITS / 8)."""
     row, column = np.indices((_SIDE, _SIDE))
     lowest = np.lexsort((row.ravel(), (row + column).ravel()))[1 : BITS + 1]  # without the mean
     small = [_thumbnail(image) for image in images]
-    if not small:
-        return np.zeros((0, BITS // 8), np.uint8)
-    waves = dctn(np.stack(small), axes=(1, 2), norm="ortho").reshape(len(small), -1)
-    return np.packbits(waves[:, lowest] > CLEAR, axis=1)
+    seen = np.stack(small) if small else np.zeros((0, _SIDE, _SIDE), np.float32)
+    ways = [np.rot90(x, k, (1, 2)) for x in (seen, seen[:, :, ::-1]) for k in range(4)] if turned else [seen]
+    waves = dctn(np.stack(ways, axis=1), axes=(2, 3), norm="ortho").reshape(len(seen), len(ways), _SIDE**2)
+    hashes = np.packbits(waves[:, :, lowest] > CLEAR, axis=2)
+    return hashes if turned else hashes[:, 0]
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
@@ -58,13 +59,14 @@ def hashes_from_text(text: str) -> np.ndarray:
 
 
 def near_pairs(some: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
-    """(i, j) for each of `some` that is near one of `others`: the nearest one."""
+    """(i, j) for each of `some`, in one orientation or all, that is near one of `others`: the nearest one."""
     if not len(some) or not len(others):
         return []
-    signs = [2 * np.unpackbits(hashes, axis=1).astype(np.float32) - 1 for hashes in (some, others)]
-    found = []
-    for start in range(0, len(some), _ROWS):
-        alike = signs[0][start : start + _ROWS] @ signs[1].T  # BITS − 2 · differing bits
+    mine, theirs = (2 * np.unpackbits(hashes, axis=-1).astype(np.float32) - 1 for hashes in (some, others))
+    mine, found = mine.reshape(len(mine), -1, BITS), []
+    for start in range(0, len(mine), _ROWS):
+        ways = mine[start : start + _ROWS].swapaxes(0, 1)
+        alike = np.max([way @ theirs.T for way in ways], axis=0)  # BITS − 2 · differing bits
         nearest = alike.argmax(axis=1)
         close = alike[np.arange(len(alike)), nearest] >= BITS - 2 * NEAR
         found += [(start + int(i), int(nearest[i])) for i in np.flatnonzero(close)]
@@ -128,7 +130,7 @@ def near_twins(scheme: Scheme, hashes: Mapping[str, np.ndarray], equal: Sequence
     train, lines = list(scheme.get("train", [])), []
     for part in PARTS[1:]:
         ids = list(scheme.get(part, []))
-        pairs = near_pairs(_stacked(hashes, ids), _stacked(hashes, train))
+        pairs = near_pairs(_stacked(hashes, ids), _stacked(hashes, train)[:, 0])
         named = [f"{ids[i]} ≈ {train[j]}" for i, j in pairs if (ids[i], train[j]) not in same]
         if named:
             lines.append(f"{len(named)} of {len(ids)} {part} images look like training images: {listed(named)}")
@@ -157,4 +159,4 @@ def checked(
 
 
 def _stacked(hashes: Mapping[str, np.ndarray], ids: Sequence[str]) -> np.ndarray:
-    return np.stack([hashes[case] for case in ids]) if ids else np.zeros((0, BITS // 8), np.uint8)
+    return np.stack([hashes[case] for case in ids]) if ids else np.zeros((0, 8, BITS // 8), np.uint8)

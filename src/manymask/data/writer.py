@@ -81,11 +81,11 @@ class Writer:
             file.close()
 
     def image_hashes(self) -> np.ndarray:
-        """The hashes of all images so far; see `twins`."""
+        """The hashes of all images so far, in all orientations; see `twins`."""
         self.images.file.flush()
         shape = (self.images.count, *self.images.shape)
         offset = self.images.start
-        return image_hashes(np.memmap(self.images.path, np.uint8, "r", offset, shape))
+        return image_hashes(np.memmap(self.images.path, np.uint8, "r", offset, shape), turned=True)
 
     def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """The manifest: `about` the cases, with the places of native masks and both hashes.

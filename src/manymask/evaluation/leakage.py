@@ -58,7 +58,7 @@ def find_leak(trained: TrainedModel, store: Store, ids: Sequence[str]) -> Leak:
     hashes = trained.training_hashes
     if hashes is None:
         return Leak(len(ids))
-    pairs = near_pairs(store.image_hashes(ids), hashes)
+    pairs = near_pairs(store.image_hashes(ids, turned=True), hashes)
     return Leak(len(ids), True, tuple(ids[i] for i, _ in pairs))
 
 

@@ -5,10 +5,13 @@ RESULTS/  metrics.json, results.json, worst.md (the worst cases), mask-codec/res
           and figure.png and worst.png if the licence of the data permits pictures
 """
 
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from manymask.config import from_dict, to_dict
 from manymask.data.case import evenly_spaced
@@ -22,12 +25,12 @@ from manymask.evaluation.plots import draw_batch
 from manymask.evaluation.records import EvaluationRecord
 from manymask.extras import require_figures
 from manymask.hub import model_card as card
-from manymask.hub.model_folder import TrainedModel, load_model, save_model, write_model
+from manymask.hub.model_folder import OURS, TrainedModel, load_model, read_settings, save_model, write_model
 from manymask.hub.provenance import Provenance
-from manymask.io.atomic import atomic_file, atomic_folder, write_json
+from manymask.io.atomic import atomic_file, atomic_folder, check_replaceable, write_json
 from manymask.models.autoencoder import Codec, same_codec
 from manymask.models.latent_diffusion import DiffusionSegmenter, LatentDiffusion
-from manymask.recipes import Recipe, Stage
+from manymask.recipes import Recipe, Stage, name_of
 
 CODECS = (Stage.MASK_CODEC, Stage.IMAGE_CODEC)
 WORST = 10
@@ -88,10 +91,13 @@ def publish(
         The content of metrics.json.
 
     Raises:
-        ConfigError: the run has no segmenter or was trained on other data, or the mask codec has other latents.
+        ConfigError: the run has no segmenter or was trained on other data, the mask codec has other latents, or MODEL holds
+            a model of another kind.
+        InputError: MODEL holds what is no model.
     """
     require_figures()
     trained = load_model(run)
+    _check_place(model, trained)
     store = matched_store(trained.recipe, Store(data))
     if trained.stage != Stage.SEGMENTER:
         raise ConfigError(
@@ -104,13 +110,23 @@ def publish(
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
     metrics = _all_scores(halved, store, out, seeds, cases)
-    with atomic_folder(model, ours="config.json", key="recipe") as beside:
+    with atomic_folder(model, OURS) as beside:
         write_model(halved, beside, half=True)
         write_json(beside / "metrics.json", metrics)
         with (beside / "README.md").open("a", encoding="utf-8") as readme:
             readme.write(card.measured_section(metrics))
     write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def _check_place(model: Path, trained: TrainedModel) -> None:
+    """Before anything is scored: that MODEL is free, or an earlier model of the same kind."""
+    check_replaceable(model, OURS)
+    if not (model / OURS.mark).exists():
+        return
+    there, here = (f"{name_of(each)} of {each.dataset}" for each in (read_settings(model)[0], trained.recipe))
+    if there != here:
+        raise ConfigError(f"{model} holds the model {there}, not {here}: name another place or remove it", path=model)
 
 
 def _all_scores(
@@ -161,8 +177,12 @@ def _with_decoder(trained: TrainedModel, folder: Path) -> TrainedModel:
 
 
 def _halved(trained: TrainedModel, folder: Path) -> TrainedModel:
-    """The model as it will be loaded, so that the shipped weights are scored."""
-    save_model(trained, folder, half=True)
+    """The model as it will be loaded, so that the shipped weights are scored; not calibrated, since they are others."""
+    if trained.calibration is not None:
+        tqdm.write(
+            "manymask: the calibration is of the weights before they were halved: calibrate MODEL", file=sys.stderr
+        )
+    save_model(replace(trained, calibration=None), folder, half=True)
     return load_model(folder)
 
 

@@ -66,8 +66,8 @@ def reproduce(plan: ReproduceConfig) -> Path:
         other = None if store.stored[0] == get_recipe(name).stored else store.stored[0]
         rows = matrix(name, store.raters, other, plan.budget)
         folder = plan.out / name
-        write_experiment(folder, rows, store, plan, precision)
         chosen = selected(rows, plan.only)
+        write_experiment(folder, rows, store, plan, precision)
         pieces = plan_pieces(rows, chosen, store, plan.scheme, plan.budget, precision)
         if plan.codecs_only:
             pieces = {place: task for place, task in pieces.items() if task.stage != Stage.SEGMENTER}
@@ -91,20 +91,24 @@ def find_store(plan: ReproduceConfig, name: str) -> Store:
             raise ConfigError(
                 f"{store.folder} holds {store.name}, the recipe {name} takes {row.dataset}", path=store.folder
             )
-        if plan.size not in (None, store.stored[0]):
-            raise ConfigError(
-                f"{store.folder} was prepared at {store.stored[0]}²: prepare it at {plan.size}²",
-                parameter="size",
-                path=store.folder,
-            )
-        return store
+        return _of_size(store, plan.size)
     place = plan.out / name / "data"
     if place.exists():
-        return Store(place)
+        return _of_size(Store(place), plan.size)
     dataset = DATASETS[row.dataset]
     if plan.source is None and dataset.needs_source:
         raise ConfigError(f"{name} needs a prepared store, or the data set as downloaded", remedies=("data", "source"))
     return prepare(dataset.read(plan.source, row.channels, None), place, plan.size or row.stored, row.channels)
+
+
+def _of_size(store: Store, size: int | None) -> Store:
+    if size not in (None, store.stored[0]):
+        raise ConfigError(
+            f"{store.folder} was prepared at {store.stored[0]}²: prepare it at {size}²",
+            parameter="size",
+            path=store.folder,
+        )
+    return store
 
 
 def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: ReproduceConfig, precision: str) -> None:

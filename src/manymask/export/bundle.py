@@ -17,11 +17,12 @@ from manymask.diffusion.sampling import SamplingConfig
 from manymask.errors import ConfigError
 from manymask.hub.catalogue import find_model
 from manymask.hub.model_folder import TrainedModel, load_model
-from manymask.io.atomic import atomic_folder, write_json
+from manymask.io.atomic import Ours, atomic_folder, write_json
 from manymask.io.text import read_text
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _ANY_DEVICE = "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')"
+OURS = Ours("models/config.json", "recipe", ("configs", "docs", "models", "LICENSE"))
 PAPER = "Trinh et al., Diffusion Model in Latent Space for Medical Image Segmentation Task, arXiv 2512.01292"
 
 
@@ -49,24 +50,28 @@ def export_bundle(
     folder = find_model(model)
     trained = load_model(folder)
     trained.segmenter.resolve(sampling)
-    with atomic_folder(out, ours="models/config.json", key="recipe") as bundle:
+    with atomic_folder(out, OURS) as bundle:
         for name in ("configs", "docs"):
             (bundle / name).mkdir()
         shutil.copytree(folder, bundle / "models")
         write_json(bundle / "configs" / "metadata.json", metadata(trained, samples))
-        write_json(bundle / "configs" / "inference.json", inference(sampling or SamplingConfig(), samples, device))
+        configured = inference(sampling or SamplingConfig(), samples, device, trained.record.name)
+        write_json(bundle / "configs" / "inference.json", configured)
         card = read_text(folder / "README.md") if (folder / "README.md").exists() else ""
         (bundle / "docs" / "README.md").write_text(_readme(trained) + _body(card), encoding="utf-8")
         (bundle / "LICENSE").write_text(trained.licence.text, encoding="utf-8")
 
 
-def inference(sampling: SamplingConfig, samples: int, device: str | None = None) -> dict[str, Any]:
+def inference(
+    sampling: SamplingConfig, samples: int, device: str | None = None, name: str | None = None
+) -> dict[str, Any]:
     """What inference.json says.
 
     Args:
         sampling: how masks are drawn, with a sampler by name.
         samples: number of masks per image.
         device: as in `export_bundle`.
+        name: of the model in results; its folder's, `models`, if None.
 
     Returns:
         The configuration, with the names that MONAI expects of inference.
@@ -90,6 +95,7 @@ def inference(sampling: SamplingConfig, samples: int, device: str | None = None)
             "seed": "@seed",
             "sampler": "@sampler",
             "steps": "@steps",
+            "name": name,
         },
         "network": "$@network_def.to(@device)",
         "dataset": {"_target_": "manymask.inference.bundle.FolderOfImages", "folder": "@dataset_dir"},

@@ -27,12 +27,13 @@ from manymask.export.int8 import examples, quantise, require_int8
 from manymask.export.sessions import Session, session_of
 from manymask.extras import load_openvino
 from manymask.hub.model_folder import TrainedModel
-from manymask.io.atomic import atomic_folder, write_json
+from manymask.io.atomic import Ours, atomic_folder, write_json
 from manymask.io.record import now
 from manymask.metrics import overlap
 from manymask.models.latent_diffusion import DiffusionSegmenter
 
 FORMAT = 1
+OURS = Ours("export.json", "parity", ("export.json", "model.*", "runner.py", "LICENSE"))
 MOST_STEPS = 200  # the graph holds the network once per step
 MOST_DIFFERENCE = 1e-3  # of a probability, from torch's
 MOST_DICE_DIFFERENCE = 1e-4
@@ -88,7 +89,7 @@ def export_model(
         require_int8(engine)
     graph = graph_of(trained, sampling, samples)
     inputs = example(graph, trained.recipe.channels, trained.recipe.size)
-    with atomic_folder(out, ours="export.json") as folder:
+    with atomic_folder(out, OURS) as folder:
         path = folder / "model.onnx"
         write_onnx(graph, inputs, graph.outputs, path)
         if engine == "openvino":

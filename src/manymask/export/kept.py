@@ -29,7 +29,7 @@ from manymask.export.convert import require_engine
 from manymask.export.folder import MOST_DIFFERENCE
 from manymask.export.graph import simulated_images
 from manymask.hub.model_folder import TrainedModel
-from manymask.io.atomic import atomic_folder, read_object, write_json
+from manymask.io.atomic import Ours, atomic_folder, read_object, write_json
 from manymask.models.base import MaskSampler, TrainableModel
 from manymask.models.latent_diffusion import DiffusionSegmenter
 from manymask.parallel import draws_at_once
@@ -85,7 +85,7 @@ def build_kept(trained: TrainedModel) -> Kept:
     model, recipe = trained.segmenter, trained.recipe
     assert isinstance(model, DiffusionSegmenter)
     folder = _place(trained)
-    with atomic_folder(folder, ours=FACTS) as beside:
+    with atomic_folder(folder, Ours(FACTS)) as beside:
         write_graphs(model, beside, recipe.channels, recipe.size)
         other = CompiledSegmenter.load(model, beside, "onnx")
         images = simulated_images(2, recipe.channels, recipe.size)

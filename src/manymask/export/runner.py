@@ -46,6 +46,8 @@ def prepare(path: Path, roi: list[int] | None) -> Any:
     size, corner = pixels.shape[:2], [0, 0]
     if pixels.min() == pixels.max():
         raise SystemExit(f"{path} is flat: there is nothing to segment")
+    if roi is not None and not FACTS["crop"]:
+        raise SystemExit("this model segments whole images: give it no --roi")
     if roi is not None and not (0 <= roi[0] < size[1] and 0 <= roi[1] < size[0]):
         raise SystemExit(
             f"the region of interest at {roi[0]},{roi[1]} lies outside of the image of {size[1]}×{size[0]} pixels"
@@ -111,7 +113,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
-    pixels, size, (top, left) = prepare(asked.image, asked.roi)
+    try:
+        pixels, size, (top, left) = prepare(asked.image, asked.roi)
+    except OSError as error:
+        raise SystemExit(f"{asked.image} cannot be read: {error}") from None
     name = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     noise = np.stack([normal(asked.seed, name, k) for k in range(FACTS["samples"])])[None]
     inputs = {"image": pixels[None].astype(np.float32) / 255, "noise": noise}

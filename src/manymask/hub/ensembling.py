@@ -9,6 +9,7 @@ from manymask.config import difference, to_dict
 from manymask.data.folds import scheme_of
 from manymask.data.twins import all_hashes
 from manymask.errors import ConfigError
+from manymask.hub.catalogue import find_model
 from manymask.hub.model_folder import TrainedModel, load_model, save_model
 from manymask.hub.provenance import Provenance
 from manymask.models.ensembled import Ensembled, EnsembledSegmenter
@@ -26,7 +27,7 @@ def ensemble(runs: Sequence[Path], out: Path) -> TrainedModel:
         The ensemble. Its training cases are those of all members.
 
     Raises:
-        ConfigError: the models do not fit together.
+        ConfigError: the models do not fit together, or `out` is one of them.
     """
     if len(runs) < 2:
         raise ConfigError("an ensemble needs at least two models")
@@ -37,6 +38,8 @@ def ensemble(runs: Sequence[Path], out: Path) -> TrainedModel:
         if each.fingerprint in known:
             raise ConfigError(f"{run} and {known[each.fingerprint]} are one model, which would count twice", path=run)
         known[each.fingerprint] = run
+    if out.resolve() in {find_model(run).resolve() for run in runs}:
+        raise ConfigError(f"{out} is a member of the ensemble and would be lost: name another place", path=out)
     combined = _combined(members)
     save_model(combined, out)
     return combined

@@ -34,7 +34,7 @@ from manymask.hub.intended_use import intended, read_intended
 from manymask.hub.licenses import licence
 from manymask.hub.provenance import Provenance
 from manymask.hub.weights import meta_model, own_file, read_weights
-from manymask.io.atomic import atomic_file, atomic_folder, read_object, write_json
+from manymask.io.atomic import Ours, atomic_file, atomic_folder, read_object, write_json
 from manymask.io.record import ModelRecord
 from manymask.io.tensors import write_tensors, writing
 from manymask.io.text import read_text
@@ -43,6 +43,20 @@ from manymask.models.base import MaskSampler, TrainableModel
 from manymask.recipes import Recipe, Stage, name_of
 
 MOST_CONFIG = 1_000_000
+OURS = Ours(
+    "config.json",
+    "recipe",
+    (
+        "config.json",
+        "*.safetensors",
+        "training_*.txt",
+        "metrics.json",
+        calibration.FILE,
+        "README.md",
+        "LICENSE",
+        ".gitattributes",
+    ),
+)
 
 
 @dataclass
@@ -142,7 +156,7 @@ def _write(path: Path, text: str) -> None:
 
 def save_model(trained: TrainedModel, folder: Path, half: bool = False) -> None:
     """Writes a model folder whole or not at all, replacing an older one."""
-    with atomic_folder(folder, ours="config.json", key="recipe") as beside:
+    with atomic_folder(folder, OURS) as beside:
         write_model(trained, beside, half)
 
 
@@ -223,7 +237,7 @@ def save_calibration(trained: TrainedModel, folder: Path, found: Calibration, so
         source: the model folder that `folder` becomes a copy of; `folder` itself if None.
     """
     if source is not None and source.resolve() != folder.resolve():
-        with atomic_folder(folder, ours="config.json", key="recipe") as beside:
+        with atomic_folder(folder, OURS) as beside:
             shutil.copytree(source, beside, dirs_exist_ok=True)
             save_calibration(trained, beside, found)
         return

@@ -30,6 +30,7 @@ class MaskNetwork(nn.Module):
         seed: of the random numbers.
         sampler: by name; the model's own if None.
         steps: of the sampler; the model's own number if None.
+        name: of the model in results; its folder's if None.
 
     Attributes:
         segmenter: the same model with reading and writing of files.
@@ -46,9 +47,11 @@ class MaskNetwork(nn.Module):
         seed: int = 0,
         sampler: SamplerName | None = None,
         steps: int | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         self.segmenter = Segmenter.from_pretrained(folder, device="cpu")
+        self.segmenter.trained.name = name or self.segmenter.trained.name
         self.model = self.segmenter.model
         self.samples, self.seed = samples, seed
         self.sampling = SamplingConfig(sampler, steps)

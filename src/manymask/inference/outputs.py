@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from manymask.calibration.calibration import Assessment, Calibration
 from manymask.inference.correction import AcceptedMask
 from manymask.inference.result import Result
-from manymask.io.atomic import atomic_folder, write_json
+from manymask.io.atomic import Ours, atomic_folder, write_json
 from manymask.io.image import PromisedOutlines
 from manymask.io.palette import colour_of
 from manymask.io.raster import write_png
@@ -161,7 +161,7 @@ def write_result(folder: Path, output: Output) -> None:
         folder: the folder.
         output: what is written.
     """
-    with atomic_folder(folder, ours="result.json") as beside:
+    with atomic_folder(folder, Ours("result.json")) as beside:
         fill_result(beside, output)
 
 

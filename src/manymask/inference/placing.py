@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manymask.errors import ManymaskError
-from manymask.io.atomic import check_replaceable, locked, naming, put, read_json, settle, working_folder
+from manymask.io.atomic import Ours, check_replaceable, locked, naming, put, read_json, settle, working_folder
 from manymask.io.record import SourceRecord
 
 
@@ -118,7 +118,7 @@ def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) ->
             continue
         if not os.path.lexists(path):
             return Placed(path if free is None else free, occupied=occupied)
-        check_replaceable(path, ours="result.json")
+        check_replaceable(path, Ours("result.json"))
         if not (path / "result.json").exists():
             free = free or path
         elif not _source_in(path).differs(source):

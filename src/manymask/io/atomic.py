@@ -12,6 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ except ImportError:  # Windows: no locks, so nothing is swept either
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".manymask-"
+_LITTER = (".DS_Store", "Thumbs.db")
 _swept = set[Path]()  # by this process
 
 
@@ -60,32 +63,52 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+@dataclass(frozen=True)
+class Ours:
+    """What tells that a folder was written by us, and may be replaced.
+
+    Attributes:
+        mark: a file that it holds.
+        key: of the JSON in that file, since others, too, call theirs `config.json`.
+        files: patterns of all that we write there; what else lies there would be lost.
+    """
+
+    mark: str
+    key: str = ""
+    files: tuple[str, ...] = ("*",)
+
+
 @contextmanager
-def atomic_folder(path: Path, ours: str | None = None, key: str = "") -> Iterator[Path]:
-    """The same for a folder. An existing one is refused unless it is empty, or holds the file `ours` that tells it
-    was written by us, of JSON with `key` if one is given: then it is replaced."""
-    check_replaceable(path, ours, key)
+def atomic_folder(path: Path, ours: Ours | None = None) -> Iterator[Path]:
+    """The same for a folder. An existing one is replaced if it is empty or ours, else refused."""
+    check_replaceable(path, ours)
     with working_folder(path.parent) as work, naming(path, work):
         beside = work / "new"
         beside.mkdir()
         yield beside
         settle(beside)
-        check_replaceable(path, ours, key)
+        check_replaceable(path, ours)
         put(beside, path)
 
 
-def check_replaceable(path: Path, ours: str | None, key: str = "") -> None:
+def check_replaceable(path: Path, ours: Ours | None) -> None:
     """`InputError` where something stands that is not ours to replace."""
-    if os.path.lexists(path) and not (path.is_dir() and (not any(path.iterdir()) or _is_ours(path, ours, key))):
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    if ours is None or not _is_ours(path, ours):
         raise InputError(f"{path} exists already: remove it or name another place", path=path)
+    for name in sorted(each.name for each in path.iterdir()):
+        if name not in _LITTER and not any(fnmatchcase(name, pattern) for pattern in ours.files):
+            raise InputError(
+                f"{path} would be replaced, and {name} in it lost: move that, or name another place", path=path
+            )
 
 
-def _is_ours(folder: Path, mark: str | None, key: str) -> bool:
-    """Whether a folder holds our file; others, too, call theirs `config.json`."""
-    if mark is None or not (folder / mark).exists():
+def _is_ours(folder: Path, ours: Ours) -> bool:
+    if not (folder / ours.mark).exists():
         return False
     try:
-        return not key or key in read_object(folder / mark)
+        return not ours.key or ours.key in read_object(folder / ours.mark)
     except ManymaskError:
         return False
 

@@ -171,7 +171,7 @@ def _seen(start: Start, store: Store, scheme: str) -> bool:
     held_out = [
         case for part in ("val", "test") for case in store.schemes[scheme or store.default_scheme].get(part, [])
     ]
-    seen = near_pairs(store.image_hashes(held_out), hashes)
+    seen = near_pairs(store.image_hashes(held_out, turned=True), hashes)
     if seen:
         say(f"not started from {start.name}: it has seen images like {len(seen)} of those held out here")
     return bool(seen)
