@@ -302,6 +302,7 @@ _TABLE: dict[str, Recipe] = {
     "cvc_clinicdb-256":   _imagenet(_fast("cvc_clinicdb", 256)),
     "isic2018-256":       _imagenet(_fast("isic2018", 256)),
     "polyps-256":         _maybe_nothing(_imagenet(_fast("polyps", 256))),
+    "polyps-320":         _maybe_nothing(_imagenet(_fast("polyps", 320))),  # small polyps; PraNet takes 352²
     "phantom-paper":      _paper("phantom", 64, 16, (16, 32, 64)),  # small, for a try on any machine
     "cvc_clinicdb-paper": _paper("cvc_clinicdb", 256, 32),
     "isic2018-paper":     _paper("isic2018", 256, 32),
@@ -311,7 +312,7 @@ _TABLE: dict[str, Recipe] = {
 ROWS: dict[str, Recipe] = _TABLE | {name: _fast(name) for name in DATASETS if name not in _TABLE}
 
 # the row to take first for each data set: what the shipped models were trained with, and the quick ones
-RECOMMENDED = ("phantom", "folder", "isic2018", "cvc_clinicdb-256", "polyps-256", "lidc_idri-imagenet",
+RECOMMENDED = ("phantom", "folder", "isic2018", "cvc_clinicdb-256", "polyps-320", "lidc_idri-imagenet",
                "lidc_idri_readers-imagenet")  # fmt: skip
 
 # widths that two CPU cores can train at 64²; the fields hold whatever an accelerator can
@@ -342,7 +343,7 @@ VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
 RECIPES: dict[str, Recipe] = {
     **ROWS,
     **{f"{n}-{b}": make(row) for n, row in ROWS.items() if "-" not in n for b, make in VARIANTS.items()},
-    **{f"{n}-twin": _twin(row) for n, row in ROWS.items() if n.endswith("-256")},
+    **{f"{n}-twin": _twin(row) for n, row in ROWS.items() if n.endswith(("-256", "-320"))},
     "lidc_idri-paper": ROWS["lidc_idri_slices-paper"],  # what the paper calls LIDC-IDRI
 }
 

@@ -375,7 +375,8 @@ def results(
     ids = [case["id"] for case in scores.cases]
     leak = Leak() if part == "train" else find_leak(trained, store, ids)
     used = split_of(trained, store, scheme)
-    scored = "all" if used == "all" else part  # a folder without a split was scored whole
+    whole = len(store.part(used, part)) == len(store.ids)  # a folder without a split
+    scored = "all" if whole else part
     return EvaluationRecord(
         metrics=scores.metrics,
         baselines=scores.baselines,
