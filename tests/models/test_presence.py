@@ -88,7 +88,7 @@ def test_the_share_is_the_mean_over_the_turns_of_each_image(model):
 
 def test_recipes_of_images_that_may_hold_nothing_learn_presence():
     assert {name for name, row in ROWS.items() if getattr(row.segmenter, "presence", False)} == {
-        "lidc_idri_readers", "polyps", "polyps-256",
+        "lidc_idri_readers", "polyps", "polyps-256", "polyps-320",
     }  # fmt: skip
 
 
