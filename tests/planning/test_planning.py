@@ -11,7 +11,7 @@ from PIL import Image
 
 from manymask.data.datasets import phantom
 from manymask.data.store import Store
-from manymask.errors import ConfigError, InputError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.hub.model_folder import load_model
 from manymask.io.masks import MaskReading
 from manymask.planning import decide as rules
@@ -327,6 +327,22 @@ def test_prepared_store_is_taken_as_it_is(store, trained_run, tmp_path, capsys):
     done = train_planned(Request(store.folder, tmp_path / "run", 0.01, str(trained_run), precision="fp32"))
     assert not (tmp_path / "run/store").exists() and read_plan(tmp_path / "run").scheme == store.default_scheme
     assert done.record.data.hash == store.hash
+
+
+@pytest.mark.parametrize(
+    "asked", [{"reading": MaskReading(invert=True)}, {"options": {"parts": True}}, {"skip_bad": True}]
+)
+def test_masks_of_a_prepared_store_are_not_read_in_another_way(store, tmp_path, asked):
+    with pytest.raises(ConfigError, match="were read when it was prepared"):
+        train_planned(Request(store.folder, tmp_path / "run", 0.01, plan_only=True, **asked))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("init", ["none", "auto"])
+def test_a_split_that_there_is_not_is_refused_before_it_is_planned(mine, tmp_path, init):
+    with pytest.raises(ManymaskError, match="has no split 'nope'"):
+        train_planned(Request(mine, tmp_path / "run", 0.01, init, scheme="nope", plan_only=True))
+    assert not (tmp_path / "run/plan.yaml").exists()
 
 
 def test_command_line_tells_a_folder_from_a_recipe(mine, trained_run, monkeypatch, capsys):

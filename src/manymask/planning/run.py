@@ -25,6 +25,7 @@ from manymask.extras import require_training
 from manymask.hub.catalogue import named_models
 from manymask.hub.ensembling import ensemble
 from manymask.hub.model_folder import load_model
+from manymask.io.masks import MaskReading
 from manymask.planning.decide import Start, decide, starts, with_codec
 from manymask.planning.look import Found, look_at_source, look_at_store
 from manymask.planning.plan import FILE, Plan, read_plan, recipe_of, with_values, write_plan
@@ -106,6 +107,11 @@ def _check(request: Request) -> None:
         raise ConfigError(f"minutes must be above 0, not {request.minutes}", parameter="minutes")
     if request.folds is not None and not (request.folds == 0 or 2 <= request.folds <= 20):
         raise ConfigError(f"folds must be 0 or lie in 2 … 20, not {request.folds}", parameter="folds")
+    if is_store(request.data) and (request.reading != MaskReading() or request.options or request.skip_bad):
+        raise ConfigError(
+            "masks of a prepared store were read when it was prepared; give the folder itself to read them in another way",
+            path=request.data,
+        )
 
 
 def _runs(plan: Plan, run: Path) -> Iterator[tuple[Path, str]]:
@@ -129,6 +135,7 @@ def _planned(request: Request) -> tuple[Plan, Store]:
     for start in [*candidates, None]:
         plan, reasons = _decided(request, found, start, given)
         store = given or prepared(request, plan)
+        store.part(request.scheme or store.default_scheme, "train")  # refuses a split that there is not
         if start is None or request.init not in (None, "auto") or not _seen(start, store, plan.scheme):
             break
     assert store is not None
