@@ -7,6 +7,7 @@ from manymask.recipes import RECIPES, RECOMMENDED, ROWS, Recipe
 _DATA = {"folder": "your own images and masks", "phantom": "simulated lesions: everything in minutes, with known truth"}
 _ENDINGS = {
     "256": "sharper and slower; ImageNet encoder (extra imagenet)",
+    "320": "sharper and slower still, for small lesions; ImageNet encoder (extra imagenet)",
     "paper": "settings of the paper; wants a GPU",
     "imagenet": "ImageNet encoder (extra imagenet)",
     "unet": "baseline: U-Net, one mask",
