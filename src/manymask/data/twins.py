@@ -8,11 +8,13 @@ and saved as JPEG of quality 50, an image changes by up to 9 bits (150 each of L
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.fft import dctn
 
 from manymask.data.case import PARTS, Part, Scheme
 from manymask.data.datasets.pairs import listed
+from manymask.data.dihedral import dihedral
 from manymask.errors import InputError
 
 BITS = 128
@@ -27,8 +29,8 @@ def image_hashes(images: Iterable[np.ndarray], turned: bool = False) -> np.ndarr
     row, column = np.indices((_SIDE, _SIDE))
     lowest = np.lexsort((row.ravel(), (row + column).ravel()))[1 : BITS + 1]  # without the mean
     small = [_thumbnail(image) for image in images]
-    seen = np.stack(small) if small else np.zeros((0, _SIDE, _SIDE), np.float32)
-    ways = [np.rot90(x, k, (1, 2)) for x in (seen, seen[:, :, ::-1]) for k in range(4)] if turned else [seen]
+    seen = torch.from_numpy(np.stack(small) if small else np.zeros((0, _SIDE, _SIDE), np.float32))
+    ways = [dihedral(seen, k).numpy() for k in range(8 if turned else 1)]
     waves = dctn(np.stack(ways, axis=1), axes=(2, 3), norm="ortho").reshape(len(seen), len(ways), _SIDE**2)
     hashes = np.packbits(waves[:, :, lowest] > CLEAR, axis=2)
     return hashes if turned else hashes[:, 0]

@@ -144,10 +144,11 @@ def _apart(group: list[Frame], found: Stacks) -> list[list[Frame]]:
         if len(split) > len(parts):
             names.append(name)
         parts = split
-    stacks = [stack for part in parts for stack in _ranked(part)]
+    ranked = [_ranked(part) for part in parts]
+    stacks = [stack for each in ranked for stack in each]
     if len(stacks) == 1:
         return stacks
-    alike = sum(map(len, stacks)) - sum(len(_positions(part)) for part in parts)
+    alike = sum(len(stack) for each in ranked for stack in each[1:])
     by = f", told apart by {' and '.join(names)}" if names else ""
     if by and alike:
         by += f", and {alike} of equal values by the order in which they were taken"
