@@ -77,7 +77,10 @@ def hosting(dist: Path, archive: Archive) -> Iterator[str]:
 
 
 _LOADED = "/I:\\s*\\d/.test(document.body.innerText)"  # the corner of the viewport has the number of an image
-_CENTRE = "() => [...cornerstone.getRenderingEngines()[0].getViewports()[0].getCamera().focalPoint]"
+_CENTRE = """() => {
+    const camera = cornerstone.getRenderingEngines()[0]?.getViewports()[0]?.getCamera()
+    return camera && [...camera.focalPoint]
+}"""
 _CORNERS = """places => {
     const viewport = cornerstone.getRenderingEngines()[0].getViewports()[0]
     return places.map(place => [...viewport.worldToCanvas(place)])
@@ -123,7 +126,7 @@ class Viewer:
 
     def shown(self) -> int:
         """The place, in the series, of the image on the screen. The number in the corner is wrong of maps (3.13.2)."""
-        centre = np.array(self._page.evaluate(_CENTRE))
+        centre = np.array(self._page.wait_for_function(_CENTRE).json_value())
         turned = np.array(self._images[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
         heights = [(np.array(i.ImagePositionPatient, dtype=float) - centre) @ np.cross(*turned) for i in self._images]
         return int(np.abs(heights).argmin())
@@ -149,5 +152,9 @@ class Viewer:
         return screen[y.clip(0, screen.shape[0] - 1), x.clip(0, screen.shape[1] - 1)]
 
     def _canvas(self) -> Any:
-        """That of the viewport: thumbnails are drawn on such a canvas too, for a moment."""
-        return self._page.locator("#viewerLayoutResizableViewportGridPanel canvas.cornerstone-canvas").bounding_box()
+        """The place of the viewport's canvas, which is taken away for a moment whenever a series is opened. Thumbnails are
+        drawn on such a canvas too."""
+        canvas = self._page.locator("#viewerLayoutResizableViewportGridPanel canvas.cornerstone-canvas")
+        while (box := canvas.bounding_box()) is None:
+            canvas.wait_for()  # until it is visible
+        return box
