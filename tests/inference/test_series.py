@@ -1,6 +1,7 @@
 """`manymask segment` on series and volumes: shared noise, volumes in ml, forms, slices, and what is not drawn again."""
 
 import csv
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -299,6 +300,60 @@ def test_continued_run_draws_only_what_is_not_there_in_the_same_way(
         counted.clear()
         segment(monkeypatch, drawing_model, out, folder, "--continue", *flags)
         assert len(counted) == 3, flags
+
+
+def without(path):
+    path.unlink()
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize("harm", [without, emptied, cut])
+@pytest.mark.parametrize("name", ["a/consensus.png", "a/confidence.png", "a/overlay.png", "a/mask-01.png",
+                                  "a/consensus.nii.gz", "a/mask-02.nii.gz"])  # fmt: skip
+def test_a_result_that_is_not_whole_is_drawn_again(monkeypatch, drawing_model, tmp_path, counted, name, harm):
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).save(image)
+    forms = ("--form", "png", "--form", "nifti")
+    segment(monkeypatch, drawing_model, out, image, *forms)
+    before = np.asarray(Image.open(out / name)) if name.endswith("png") else nibabel.load(out / name).get_fdata()
+    harm(out / name)
+    counted.clear()
+    segment(monkeypatch, drawing_model, out, image, "--continue", *forms)
+    after = np.asarray(Image.open(out / name)) if name.endswith("png") else nibabel.load(out / name).get_fdata()
+    assert len(counted) == 1 and np.array_equal(before, after)
+    segment(monkeypatch, drawing_model, out, image, "--continue", *forms)
+    assert len(counted) == 1
+
+
+def test_a_mask_that_a_person_edited_stays(monkeypatch, drawing_model, tmp_path, counted):
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(phantom.draw(1).image[:, :, 0]).save(image)
+    segment(monkeypatch, drawing_model, out, image, "--form", "png", "--form", "nifti")
+    edited = out / "a/consensus.png", out / "a/consensus.nii.gz"
+    Image.new("L", (64, 64)).save(edited[0])
+    edited[1].write_bytes(gzip.compress(gzip.decompress(edited[1].read_bytes()), 1) + gzip.compress(b"more"))
+    kept = [path.read_bytes() for path in edited]
+    counted.clear()
+    segment(monkeypatch, drawing_model, out, image, "--continue", "--form", "png", "--form", "nifti")
+    assert not counted and [path.read_bytes() for path in edited] == kept
+
+
+@pytest.mark.parametrize("name", ["mask-01.nii.gz", "confidence.nii.gz"])
+def test_a_volume_that_is_not_whole_is_drawn_again(monkeypatch, drawing_model, tmp_path, counted, name):
+    source, out = save_series(tmp_path / "in", ct_series(3)), tmp_path / "out"
+    segment(monkeypatch, drawing_model, out, source, "--form", "nifti")
+    (volume,) = out.rglob(name)
+    volume.write_bytes(b"")
+    counted.clear()
+    segment(monkeypatch, drawing_model, out, source, "--continue", "--form", "nifti")
+    assert len(counted) == 3 and volume.stat().st_size
 
 
 def voi_table() -> Sequence:

@@ -38,7 +38,7 @@ from manymask.inference.jobs import (
 )
 from manymask.inference.outputs import Output, SeriesResult
 from manymask.inference.pictures import ImageLike
-from manymask.inference.placing import Filled, fill_aside
+from manymask.inference.placing import Filled, fill_aside, seal
 from manymask.inference.request import Request
 from manymask.inference.segmentation import Segmentation
 from manymask.inference.segmenter import Segmenter
@@ -143,13 +143,8 @@ class Run:
     def results_of_before(self, record: Record) -> EarlierResults:
         """The results in OUT that this run would draw again in the same way."""
         calibration = None if self.segmenter.uncalibrated(record) else self.segmenter.trained.calibration
-        asked, png = self.request.output(), not self.request.forms or "png" in self.request.forms
-
-        def fits(found: Mapping[str, Any], folder: Path) -> bool:
-            masks = range(1, len(found.get("areas", ())) + 1 if png else 1)
-            return found.get("output") == asked and all((folder / f"mask-{k:02}.png").exists() for k in masks)
-
-        return EarlierResults(self.request.out, record, calibration, fits)
+        asked = self.request.output()
+        return EarlierResults(self.request.out, record, calibration, lambda found, _: found.get("output") == asked)
 
     def close(self) -> None:
         """What is written at the end, also of a run that was interrupted: OUT/summary.csv."""
@@ -339,6 +334,7 @@ class Run:
             self.put_series(whole)
         elif alone:
             whole.fill(results[0].folder)
+            seal(results[0].folder)
         else:
             self.put(whole, pictures[0].name, results[0].content)
         if isinstance(entry, ArchiveSeries) and stored:

@@ -8,6 +8,7 @@ from typing import Any
 
 from manymask.calibration.calibration import Calibration
 from manymask.errors import ManymaskError
+from manymask.inference.placing import is_whole
 from manymask.io.atomic import read_object
 from manymask.io.record import Record, SourceRecord
 
@@ -39,7 +40,8 @@ class EarlierResults:
         self._names: dict[str, list[str]] = {}
         for path in sorted(out.glob("*/result.json")):
             found = read_result(path.parent)
-            if found and _drawn_alike(found, made) and _promises_alike(found, calibration) and fits(found, path.parent):
+            alike = found and _drawn_alike(found, made) and _promises_alike(found, calibration)
+            if alike and fits(found, path.parent) and is_whole(found, path.parent):
                 self._names.setdefault(SourceRecord.read(found).pixels_sha256, []).append(path.parent.name)
 
     def take(self, source: SourceRecord) -> str | None:

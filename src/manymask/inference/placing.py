@@ -1,15 +1,31 @@
 """Results get their place in the output folder: written aside, then put there whole, beside those of other images."""
 
+import gzip
 import itertools
 import os
-from collections.abc import Callable, Container
+import zlib
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from manymask.errors import ManymaskError
-from manymask.io.atomic import Ours, check_replaceable, locked, naming, put, read_json, settle, working_folder
+from manymask.io.atomic import (
+    Ours,
+    check_replaceable,
+    locked,
+    naming,
+    put,
+    read_json,
+    settle,
+    working_folder,
+    write_json,
+)
 from manymask.io.record import SourceRecord
+
+RESULT = "result.json"
+PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -86,8 +102,51 @@ def fill_aside(out: Path, name: str, fill: Callable[[Path], None]) -> Filled:
         beside.mkdir()
         with naming(out / name, work):
             fill(beside)
+            seal(beside)
             settle(beside)
         return Filled(out, name, work, stack.pop_all())
+
+
+def seal(folder: Path) -> None:
+    """Note in a result's result.json which files lie beside it, with their bytes, by which `is_whole` knows them.
+
+    Args:
+        folder: of the result.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    files.pop(RESULT, None)
+    write_json(folder / RESULT, read_json(folder / RESULT) | {"files": files})
+
+
+def is_whole(found: Mapping[str, Any], folder: Path) -> bool:
+    """Whether none of the files of a result is missing, empty or cut short; what a person has edited since then is whole.
+
+    Args:
+        found: its result.json.
+        folder: of the result.
+
+    Returns:
+        False also of a result.json that does not name them.
+    """
+    files = found.get("files")
+    return isinstance(files, dict) and all(_is_whole(folder / name, size) for name, size in files.items())
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    found = path.stat().st_size if path.is_file() else 0
+    if found in (size, 0):
+        return found == size
+    if path.suffix == ".png":  # of another size: whole if its end is there
+        return path.read_bytes()[-len(PNG_END) :] == PNG_END
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
 
 
 def put_result(
@@ -118,8 +177,8 @@ def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) ->
             continue
         if not os.path.lexists(path):
             return Placed(path if free is None else free, occupied=occupied)
-        check_replaceable(path, Ours("result.json"))
-        if not (path / "result.json").exists():
+        check_replaceable(path, Ours(RESULT))
+        if not (path / RESULT).exists():
             free = free or path
         elif not _source_in(path).differs(source):
             return Placed(path, replaced=True)
@@ -130,6 +189,6 @@ def _place(out: Path, name: str, source: SourceRecord, taken: Container[str]) ->
 
 def _source_in(folder: Path) -> SourceRecord:
     try:
-        return SourceRecord.read(read_json(folder / "result.json"))
+        return SourceRecord.read(read_json(folder / RESULT))
     except ManymaskError:
         return SourceRecord()

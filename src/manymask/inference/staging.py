@@ -1,11 +1,11 @@
 """`manymask segment` with buckets: inputs are copied here first, and each result goes to the bucket as soon as it is whole.
 
 A result in a bucket is whole if it has its result.json, which is written last, and removed first where a result is replaced.
-The local copy of OUT holds the result.json of earlier results, and their other files as empty ones: enough to find their
-place, and with `--continue` to keep them.
+The local copy of OUT holds the result.json of earlier results, and in place of their other files holes of the same size:
+enough to find their place, and with `--continue` to keep them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,16 +149,17 @@ class BucketFolder:
             result, _, file = name[len(self.path) :].lstrip("/").partition("/")
             if file:
                 self._files.setdefault(result, set()).add(file)
-        self._fetch_earlier(SUMMARY if f"{self.path}/{SUMMARY}" in names else None)
+        self._fetch_earlier(names)
 
-    def _fetch_earlier(self, summary: str | None) -> None:
+    def _fetch_earlier(self, sizes: Mapping[str, int]) -> None:
         whole = {result: files for result, files in self._files.items() if LAST in files}
         for result, files in whole.items():
             for file in files - {LAST}:
                 (self.folder / result / file).parent.mkdir(parents=True, exist_ok=True)
-                (self.folder / result / file).touch()
+                with (self.folder / result / file).open("wb") as hole:
+                    hole.truncate(sizes[f"{self.path}/{result}/{file}"])
             (self.folder / result).mkdir(exist_ok=True)
-        wanted = [f"{result}/{LAST}" for result in whole] + ([summary] if summary else [])
+        wanted = [f"{result}/{LAST}" for result in whole] + [SUMMARY] * (f"{self.path}/{SUMMARY}" in sizes)
         for name, error in _each(
             lambda name: self.system.get_file(f"{self.path}/{name}", str(self.folder / name)), wanted
         ):
