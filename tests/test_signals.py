@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from manymask import signals
+from manymask.cli import main as cli
 from manymask.cli.main import explain
 from manymask.data.datasets import phantom
 from manymask.errors import Interruption, ManymaskError
@@ -232,3 +234,22 @@ def test_damaged_progress_is_told_and_how_to_go_on(store, tmp_path):
     last.write_bytes(last.read_bytes().replace(b'\\"step\\": 1', b'\\"step\\":-1'))
     with pytest.raises(ManymaskError, match=r"last\.safetensors is damaged .* remove last\.safetensors to start over"):
         Trainer.start(job(store, tmp_path))
+
+
+def test_what_a_cut_import_fails_over_is_told_as_the_interruption_that_it_was(monkeypatch, capsys):
+    """Code that is loaded may swallow the interruption, and fail over what it then lacks."""
+
+    def loading(arguments):
+        with suppress(Interruption):
+            signal.raise_signal(signal.SIGTERM)
+        raise NameError("name 'optimizer' is not defined")
+
+    monkeypatch.setattr(cli, "run", loading)
+    monkeypatch.setattr(signals, "_raised", [])
+    old = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    assert end.value.code == 143 and capsys.readouterr().err == "manymask: interrupted\n"

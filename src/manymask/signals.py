@@ -9,6 +9,7 @@ from typing import Any
 from manymask.errors import Interruption
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_raised: list[int] = []
 
 
 def interrupt_on_sigterm() -> None:
@@ -17,7 +18,16 @@ def interrupt_on_sigterm() -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    _raised.append(number)
     raise Interruption(number)
+
+
+def interrupted(error: BaseException) -> BaseException:
+    """The interruption behind an error, if a SIGTERM was raised before: code that was being loaded, such as torch's, may
+    swallow that and fail over what it then lacks."""
+    if not _raised or isinstance(error, (Interruption, KeyboardInterrupt)):
+        return error
+    return Interruption(_raised[0])
 
 
 class Deferred:

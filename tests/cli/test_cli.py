@@ -75,6 +75,26 @@ def test_images_of_one_name_do_not_overwrite_each_other(monkeypatch, trained_run
         (["segment", "IMAGES", "--model", "MODEL", "--out", "o", "--samples", "0"], "--samples must be at least 1"),
         (["evaluate", "--model", "MODEL", "--data", "STORE", "--limit", "0"], "--limit must be at least 1"),
         (["segment", "IMAGES", "--model", "MODEL", "--out", "FILE"], "grey.png is a file; --out names a folder"),
+        (["segment", "IMAGES", "-m", "isic2018", "--model=MODEL", "--out", "o"], "--model is given more than once"),
+        (["serve", "--model", "isic2018", "--model", "polyps"], "--model is given more than once"),
+        (
+            [
+                "train",
+                "phantom",
+                "mask-codec",
+                "--data",
+                "STORE",
+                "--run",
+                "r",
+                "--recipe.size",
+                "64",
+                "--recipe.size",
+                "32",
+            ],
+            "--recipe.size is given more than once",
+        ),
+        (["evaluate", "--model", "MODEL", "--data", "STORE", "--out", "FILE"], "grey.png"),
+        (["evaluate", "--model", "MODEL", "--data", "STORE", "--out", "MINE"], "results.json exists already"),
         (["prepare", "isic2018", "--out", "o"], "needs --source"),
         (["prepare", "nonsense", "--out", "o"], "there is no recipe 'nonsense'"),
         (["prepare", "isic", "--out", "o"], "did you mean isic2018"),
@@ -103,7 +123,10 @@ def test_mistakes_end_in_one_line_and_status_two(
         "RUNS": str(trained_run.parent),
         "IMAGES": str(images),
         "FILE": str(images / "grey.png"),
+        "MINE": str(tmp_path / "mine"),
     }
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/results.json").write_text('{"mine": 1}')
     assert run(monkeypatch, *(places.get(a, a) for a in arguments)) == 2
     said = capsys.readouterr().err.strip()
     assert message in said and said.startswith("manymask: ") and "\n" not in said and "Traceback" not in said

@@ -198,6 +198,33 @@ def test_runner_refuses_what_only_manymask_reads(tmp_path, monkeypatch):
         assert f"{name} cannot be read: " in refused.stderr and refused.stderr.count("\n") == 1, name
 
 
+def test_runner_says_in_a_line_what_is_wrong_with_the_folder_or_the_call(tmp_path, monkeypatch):
+    model, made, image = saved("orientations", tmp_path / "model"), tmp_path / "made", tmp_path / "a.png"
+    assert run(monkeypatch, "export", model, "--to", "onnx", "--samples", 2, "--out", made) == 0
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(image)
+
+    def said(out=tmp_path / "out", *more):
+        done = run_runner(made, image, "--out", out, *more)
+        assert done.returncode and "Traceback" not in done.stderr
+        return done.stderr
+
+    assert f"draws nothing: [Errno 17] File exists: '{image}'" in said(image)
+    assert "--threads must be at least 1, not -3" in said(tmp_path / "out", "--threads", -3)
+    facts, graph = (made / "export.json").read_text(), (made / "model.onnx").read_bytes()
+    (made / "export.json").write_text(facts.replace('"samples": 2', '"samples": 3'))
+    assert f"{made} draws nothing: " in said()
+    for damaged in ("{", "{}"):
+        (made / "export.json").write_text(damaged)
+        assert "export.json cannot be read" in said()
+    (made / "export.json").unlink()
+    assert "export.json cannot be read" in said()
+    (made / "export.json").write_text(facts)
+    (made / "model.onnx").write_bytes(graph[:-1000])
+    assert f"{made} draws nothing: " in said()
+    (made / "model.onnx").unlink()
+    assert f"{made} draws nothing: " in said()
+
+
 def test_an_export_replaces_an_earlier_one_and_nothing_else(tmp_path, monkeypatch, capsys):
     model, out = saved("orientations", tmp_path / "model"), tmp_path / "out"
     out.mkdir()

@@ -377,6 +377,15 @@ def test_a_fully_transparent_picture_is_refused(tmp_path):
         read_pixels(tmp_path / "b.png")
 
 
+@pytest.mark.parametrize(("rows", "said"), [(0, ()), (10, "25.0%"), (40, "100.0%")])
+def test_how_much_was_put_on_white_is_told(tmp_path, rows, said):
+    alpha = np.full((40, 50), 255, np.uint8)
+    alpha[:rows] = 254  # hardly seen, and yet not what the file holds
+    Image.fromarray(np.dstack([np.full((40, 50, 3), 90, np.uint8), alpha])).save(tmp_path / "a.png")
+    notes = read_noted(tmp_path / "a.png")[1]
+    assert notes == (() if not said else (f"{said} of the picture is transparent and was put on white.",))
+
+
 def test_the_content_decides_not_the_name(tmp_path):
     assert (read(tmp_path, tiff(COLOUR, 8, 2), "a.png") == COLOUR).all()
     assert (read(tmp_path, png(COLOUR, 8, 2), "a.tif") == COLOUR).all()

@@ -1,6 +1,7 @@
 """The training loop: resumable at any moment, the same over several processes, loud when something is wrong."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,7 +21,8 @@ from manymask.config import to_dict
 from manymask.errors import ConfigError, DataLeakError, InputError
 from manymask.hub.model_folder import load_model
 from manymask.nn.losses import WeightedCE
-from manymask.recipes import Training
+from manymask.recipes import Stage, Training
+from manymask.training.initialization import TrainOptions
 from manymask.training.optim import batch_ids, learning_rate, warm_started_ema
 from manymask.training.trainer import TrainConfig, Trainer, fit
 from tests.factories import job, same, shortened, stopped_after, tiny_recipe
@@ -157,6 +159,48 @@ def test_damaged_checkpoint_is_a_clear_error(store, tmp_path):
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"last\.safetensors is damaged"):
         Trainer.start(job(store, tmp_path))
+
+
+def test_checkpoint_of_other_network_sizes_is_not_called_damaged(store, tmp_path):
+    stopped_after(job(store, tmp_path), 1)
+    smaller = replace(tiny_recipe().mask_codec, channels=(8, 24))
+    with pytest.raises(
+        ConfigError, match=r"other settings \(recipe\.mask_codec\.channels.*another run folder"
+    ) as refused:
+        Trainer.start(job(store, tmp_path, mask_codec=smaller))
+    assert "start over" not in str(refused.value)
+
+
+def test_damaged_best_weights_are_told_at_the_start_and_new_ones_kept_without_them(store, tmp_path):
+    fit(job(store, tmp_path, steps=2))
+    best = tmp_path / "mask-codec/checkpoints/best.safetensors"
+    best.write_bytes(best.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"best\.safetensors is damaged.*remove best\.safetensors to go on without"):
+        Trainer.start(job(store, tmp_path, steps=2))
+    best.unlink()
+    last = Trainer.start(job(store, tmp_path, steps=2))
+    assert last.progress.step == 2 and last.progress.best == -math.inf
+    last.close()
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "said"),
+    [
+        ("image-codec", "mask-codec", "is a mask-codec: an image-codec starts from another, or from a segmenter"),
+        ("mask-codec", "image-codec", "is an image-codec: a mask-codec starts from another, or from a segmenter"),
+        ("segmenter", "mask-codec", "is a mask-codec: a segmenter starts from another"),
+    ],
+)
+def test_start_from_a_model_of_another_kind_is_refused(store, trained_run, tmp_path, stage, given, said):
+    with pytest.raises(ConfigError, match=said):
+        Trainer.start(replace(job(store, tmp_path, stage), init=trained_run / given / "model"))
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_is_a_number_of_minutes(store, tmp_path, minutes):
+    options = TrainOptions(store.folder, tmp_path, tiny_recipe(), max_minutes=minutes)
+    with pytest.raises(ConfigError, match="max-minutes must be above 0"):
+        options.job(Stage.MASK_CODEC)
 
 
 def test_refused_command_leaves_the_run_folder_untouched(store, tmp_path):

@@ -25,7 +25,7 @@ from manymask.cli.train import train, train_help
 from manymask.cli.triage import triage
 from manymask.cli.wording import worded
 from manymask.errors import ConfigError, ManymaskError, guesses
-from manymask.signals import interrupt_on_sigterm
+from manymask.signals import interrupt_on_sigterm, interrupted
 
 
 def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.arg(metavar="{bash,zsh}", name="SHELL")], /) -> None:
@@ -99,7 +99,7 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("MANYMASK_DEBUG", "0") not in ("", "0"):
             raise
-        said, code = explain(error, accepted_by(sys.argv[1:]))
+        said, code = explain(interrupted(error), accepted_by(sys.argv[1:]))
         print(f"manymask: {said}", file=sys.stderr)
     sys.exit(code)
 
@@ -138,7 +138,7 @@ def on_device(arguments: list[str]) -> list[str]:
     if not found or {"-h", "--help"} & set(arguments):
         return arguments
     if len(found) > 1:
-        raise ConfigError("--device is given more than once", parameter="device")
+        raise ConfigError("--device is given more than once")
     word, rest = arguments[found[0]], arguments[found[0] + 1 :]
     name = word.partition("=")[2] if "=" in word else "".join(rest[:1])
     if not name or name.startswith("-"):

@@ -6,8 +6,8 @@ The module `tyro._errors` is private, so pyproject.toml bounds tyro's version.
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -49,6 +49,7 @@ def parse(target: Any, prog: str, arguments: Sequence[str], config: Iterable[Any
     Raises:
         ConfigError: the arguments are not those of `target`; one line.
     """
+    _check_once(target, arguments, options.get("default"))
     options |= {"prog": prog, "config": (*_CONFIG, *config)}
     try:
         with _errors.on_parse_error(_raise):
@@ -110,25 +111,54 @@ def flags_of(target: Any, default: Any = None, prefix: str = "--") -> dict[str, 
         default: an instance of the dataclass, whose own settings are flags too.
         prefix: of all flags.
     """
-    hints, found = get_type_hints(target, include_extras=True), dict[str, tuple[str, ...]]()
+    found = dict[str, tuple[str, ...]]()
+    for flag in _flags(target, default, prefix):
+        found |= dict.fromkeys((*flag.aliases, flag.name), flag.words)
+        if flag.switch and prefix != "--":
+            found[f"{prefix}no-{flag.name.removeprefix(prefix)}"] = ()
+    return found
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """name: with its dashes; words: that it may be given; repeated: whether it may be given more than once."""
+
+    name: str
+    aliases: tuple[str, ...]
+    words: tuple[str, ...]
+    switch: bool
+    repeated: bool
+
+
+def _flags(target: Any, default: Any = None, prefix: str = "--") -> Iterator[_Flag]:
+    """See `flags_of`."""
+    hints = get_type_hints(target, include_extras=True)
     for name, each in inspect.signature(target).parameters.items():
         notes = getattr(hints[name], "__metadata__", ())
         if each.kind is each.POSITIONAL_ONLY or any(note is _POSITIONAL for note in notes):
             continue
-        if any(note is _INLINE for note in notes):
-            found |= flags_of(get_args(hints[name])[0], prefix=prefix)
-            continue
         flag, inner = prefix + name.replace("_", "-"), getattr(default, name, None)
-        if is_dataclass(inner) and not isinstance(inner, type):
-            found |= flags_of(type(inner), inner, flag + ".")
+        if any(note is _INLINE for note in notes):
+            yield from _flags(get_args(hints[name])[0], prefix=prefix)
+        elif is_dataclass(inner) and not isinstance(inner, type):
+            yield from _flags(type(inner), inner, flag + ".")
+        else:
+            aliases = tuple(alias for note in notes for alias in getattr(note, "aliases", None) or ())
+            switch = each.default is True or each.default is False
+            yield _Flag(flag, aliases, _words_of(hints[name]), switch, any(note is _REPEATED for note in notes))
+
+
+def _check_once(target: Any, arguments: Sequence[str], default: Any) -> None:
+    """`ConfigError` for a flag that is given again: one of its values would count, and the other be dropped in silence."""
+    known = {word: flag for flag in _flags(target, default) for word in (flag.name, *flag.aliases)}
+    given = set[str]()
+    for word in (word.partition("=")[0] for word in arguments):
+        flag = known.get(word)
+        if flag is None or flag.repeated:
             continue
-        words = _words_of(hints[name])
-        for note in notes:
-            found |= dict.fromkeys(getattr(note, "aliases", None) or (), words)
-        found[flag] = words
-        if prefix != "--" and (each.default is True or each.default is False):
-            found[f"{prefix}no-{flag.removeprefix(prefix)}"] = ()
-    return found
+        if flag.name in given:
+            raise ConfigError(f"{flag.name} is given more than once")
+        given.add(flag.name)
 
 
 def _words_of(hint: Any) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Masks by the model beside this file: python runner.py IMAGE --out DIR [--seed 0] [--roi X Y] [--threads 1].
 
-It needs numpy, Pillow and onnxruntime or openvino. Preparation and random numbers are those of manymask, so the masks are
-too. Images are grey or RGB with 8 bits.
+It needs numpy, Pillow and onnxruntime or openvino. Preparation and random numbers, so also masks, are those of manymask.
 """
 
 import argparse
@@ -14,8 +13,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
-FACTS = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
-S, SHAPES = FACTS["size"], {name: [1, *shape[1:]] for name, shape in FACTS["inputs"].items()}
+try:
+    FACTS = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
+    S, SHAPES = FACTS["size"], {name: [1, *shape[1:]] for name, shape in FACTS["inputs"].items()}
+except (OSError, ValueError, LookupError) as broken:
+    raise SystemExit(f"{HERE / 'export.json'} cannot be read: {broken}") from None
 
 
 def load(threads: int) -> Any:
@@ -37,10 +39,7 @@ def prepare(path: Path, roi: list[int] | None) -> Any:
     file, head = Image.open(path), path.read_bytes()[:26]
     deep = head[24] > 8 if head.startswith(b"\x89PNG") else max(getattr(file, "tag_v2", {}).get(258, (8,))) != 8
     if file.mode not in ("L", "RGB") or deep or "transparency" in file.info or getattr(file, "n_frames", 1) > 1:
-        raise SystemExit(
-            f"{path}: {file.mode}, other bits than 8, transparency or several pages; this reads one grey or RGB image with "
-            "8 bits, manymask reads all"
-        )
+        raise SystemExit(f"{path} is no opaque grey or RGB image with 8 bits and one page; manymask reads others too")
     image = ImageOps.exif_transpose(file)
     pixels = np.array(image.convert("RGB" if FACTS["channels"] == 3 else "L")).reshape(*image.size[::-1], -1)
     size, corner = pixels.shape[:2], [0, 0]
@@ -49,9 +48,7 @@ def prepare(path: Path, roi: list[int] | None) -> Any:
     if roi is not None and not FACTS["crop"]:
         raise SystemExit("this model segments whole images: give it no --roi")
     if roi is not None and not (0 <= roi[0] < size[1] and 0 <= roi[1] < size[0]):
-        raise SystemExit(
-            f"the region of interest at {roi[0]},{roi[1]} lies outside of the image of {size[1]}×{size[0]} pixels"
-        )
+        raise SystemExit(f"--roi {roi[0]} {roi[1]} lies outside of the image of {size[1]}×{size[0]} pixels")
     if FACTS["crop"]:
         if min(size) < S or (roi is None and max(size) > S):
             raise SystemExit(f"{path} has {size[1]}×{size[0]} pixels: give --roi X Y, the middle of a region of {S}²")
@@ -89,14 +86,12 @@ def uniform(seed: int, name: str, sample: int) -> float:
     """Decides whether a mask is empty: van der Corput's sequence, scrambled for each image."""
     value = seed_of("stratum", seed, name, "rest", sample) / 2**79
     for level in range(16):
-        flip = seed_of("stratum", seed, name, level, sample % 2**level) & 1
-        value += ((sample >> level & 1) ^ flip) / 2 ** (level + 1)
+        value += (sample >> level & 1 ^ seed_of("stratum", seed, name, level, sample % 2**level) & 1) / 2 ** (level + 1)
     return value
 
 
 def normal(seed: int, name: str, sample: int) -> np.ndarray:
-    """The numbers of torch.randn after manual_seed, by Mersenne Twister and Box–Muller; samples 8 … 15 are the opposites of
-    0 … 7, and so on."""
+    """torch.randn after manual_seed, by Mersenne Twister and Box–Muller; samples 8 … 15 are the opposites of 0 … 7."""
     source, sign = (sample - 8, -1) if sample // 8 % 2 else (sample, 1)
     stream, shape = np.random.RandomState(seed_of("sample", seed, name, source) & 0xFFFFFFFF), SHAPES["noise"][2:]
     raw = stream.randint(0, 2**32, (shape[0], int(np.prod(shape[1:])) // 16, 2, 8), np.uint32) & 0xFFFFFF
@@ -113,10 +108,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
+    if asked.threads < 1:
+        parser.error(f"--threads must be at least 1, not {asked.threads}")
     try:
         pixels, size, (top, left) = prepare(asked.image, asked.roi)
     except OSError as error:
         raise SystemExit(f"{asked.image} cannot be read: {error}") from None
+    asked.out.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     noise = np.stack([normal(asked.seed, name, k) for k in range(FACTS["samples"])])[None]
     inputs = {"image": pixels[None].astype(np.float32) / 255, "noise": noise}
@@ -130,7 +128,6 @@ def main() -> None:
         grows = max(size) > S
         rows, columns = scaling(size[0], grows), scaling(size[1], grows)
         masks = (rows @ drawn @ columns.T).clip(0, 1) if size != (S, S) else drawn
-    asked.out.mkdir(parents=True, exist_ok=True)
     confidence = masks.mean(axis=0)
     pictures = {f"mask-{k:02}": mask >= 0.5 for k, mask in enumerate(masks, 1)} | {"consensus": confidence >= 0.5}
     for name, picture in pictures.items():
@@ -139,4 +136,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:  # of the engine, the folder beside this file, or the place of the results
+        raise SystemExit(f"{HERE} draws nothing: {str(error).strip()[:300]}") from None

@@ -12,7 +12,7 @@ from manymask.errors import InputError
 from manymask.io.depth import stretch_note
 from manymask.io.dicom.series import seen_through
 from manymask.io.image import Picture
-from manymask.io.raster import pil_pixels
+from manymask.io.raster import pil_noted
 from manymask.io.source import only_picture, picture_of_bytes
 
 ImageLike = Path | str | bytes | BinaryIO | np.ndarray | Tensor | Image.Image | Picture
@@ -37,9 +37,9 @@ def picture_of(image: ImageLike, window: str) -> Picture:
         return seen_through(only_picture(Path(image)), window)
     if not isinstance(image, (np.ndarray, Tensor, Image.Image)):
         return seen_through(picture_of_bytes(_content(image)), window)
-    pixels = pixels_of(image)
+    pixels, notes = pil_noted(image) if isinstance(image, Image.Image) else (pixels_of(image), ())
     note = stretch_note(pixels)
-    return Picture(pixels, "the image", notes=() if note is None else (note,))
+    return Picture(pixels, "the image", notes=notes if note is None else (*notes, note))
 
 
 def pixels_of(image: np.ndarray | Tensor | Image.Image) -> np.ndarray:
@@ -55,7 +55,7 @@ def pixels_of(image: np.ndarray | Tensor | Image.Image) -> np.ndarray:
         InputError: it holds no real numbers, or nothing, or a numpy mask hides some of them.
     """
     if isinstance(image, Image.Image):
-        return pil_pixels(image)
+        return pil_noted(image)[0]
     tensor = isinstance(image, Tensor)
     pixels = _as_array(image) if isinstance(image, Tensor) else image
     if pixels.dtype.kind not in "biuf" or not pixels.size:

@@ -67,7 +67,7 @@ def read_pixels(path: Path) -> np.ndarray:
 def read_noted(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """As `read_pixels`, with what the reader of a result must know, such as pages that were left out."""
     found = read_samples(path)
-    return found.picture(path), found.notes
+    return found.picture(path), (*found.notes, *found.transparency)
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
@@ -75,10 +75,11 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return to_channels(read_pixels(path), channels, str(path))
 
 
-def pil_pixels(image: Image.Image) -> np.ndarray:
-    """A Pillow image as `read_pixels` reads one from a file."""
+def pil_noted(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A Pillow image as `read_noted` reads one from a file."""
     with decoding("the image"):
-        return from_pillow(image).turned(image.getexif().get(274, 1)).picture("the image")
+        found = from_pillow(image).turned(image.getexif().get(274, 1))
+        return found.picture("the image"), found.transparency
 
 
 def to_channels(pixels: np.ndarray, channels: int, name: str = "the image") -> np.ndarray:

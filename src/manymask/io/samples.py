@@ -67,6 +67,13 @@ class Samples:
         result: np.ndarray = (self.palette[:, 0] if grey else self.palette)[self.values]
         return result
 
+    @property
+    def transparency(self) -> tuple[str, ...]:
+        """What a reader must know of the white that `picture` puts behind the image; nothing if all of it is opaque."""
+        if self.alpha is None or (see_through := float((self.alpha < full(self.alpha)).mean())) == 0:
+            return ()
+        return (f"{max(see_through, 0.001):.1%} of the picture is transparent and was put on white.",)
+
     def picture(self, path: Path | str) -> np.ndarray:
         """Grey or colour pixels at their own depth; what is transparent shows white behind it."""
         colours, alpha = self.colours(), self.alpha

@@ -69,8 +69,17 @@ class RunFolder:
             return {}
         found = read_metadata(self.best)
         if not found.get("step", "").isdecimal() or "score" not in found:
-            raise InputError(f"{self.best} is damaged (it does not say of which step it is): remove it")
+            raise InputError(f"{self.best} is damaged (it does not say of which step it is)")
         return found
+
+    def has_best(self, model: nn.Module) -> bool:
+        """Whether best weights are kept; `InputError` where they are damaged, or of another model."""
+        try:
+            return bool(self.best_metadata()) and bool(read_tensors(self.best, shapes(model)))
+        except ManymaskError as error:
+            raise error.reworded(
+                f"{error}: remove {self.best.name} to go on without these weights; the best of those to come are kept then"
+            ) from None
 
     def old_config(self) -> dict[str, Any] | None:
         """The config that the folder was begun with, if it was; a setting younger than it stands at its default."""
@@ -86,11 +95,10 @@ class RunFolder:
         recipe = upgraded(old["recipe"], format_of(old, str(path)), str(path), training=True)
         return old | {"format": FORMAT, "recipe": to_dict(from_dict(Recipe, recipe, f"{path}: recipe"))}
 
-    def begin(self, config: dict[str, Any], step: int, accelerator: "Accelerator") -> list[dict[str, Any]]:
-        """Refuses a folder of other settings; else writes the config, and drops metric lines beyond `step`, which will
-        be written again. Returns the lines that are left."""
-        config, old = json.loads(json.dumps(config)), self.old_config()
-        changed = difference(old, config) if old is not None else []
+    def check(self, config: dict[str, Any]) -> None:
+        """Refuses a folder of other settings."""
+        old = self.old_config()
+        changed = difference(old, json.loads(json.dumps(config))) if old is not None else []
         if changed:
             shown = "; ".join(changed[:3]) + ("; …" if len(changed) > 3 else "")
             raise ConfigError(
@@ -98,9 +106,13 @@ class RunFolder:
                 path=self.folder,
                 remedies=("run",),
             )
+
+    def begin(self, config: dict[str, Any], step: int, accelerator: "Accelerator") -> list[dict[str, Any]]:
+        """Writes the config, and drops metric lines beyond `step`, which will be written again. Returns those left."""
         if not self.writes:
             return []
-        if old is None:
+        config = json.loads(json.dumps(config))
+        if not (self.folder / "config.yaml").exists():
             _replace(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         self._forget_after(step)
         with writing(self.folder / BOARD):

@@ -109,6 +109,8 @@ class TrainOptions:
         row = from_dict(Recipe, to_dict(self.recipe), "recipe")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience must be at least 1, not {self.patience}", parameter="patience")
+        if self.max_minutes is not None and not 0 < self.max_minutes < 10**6:
+            raise ConfigError(f"max-minutes must be above 0, not {self.max_minutes}", parameter="max_minutes")
         how = (self.precision, self.patience, self.track)
         return TrainConfig(row, stage, Store(self.data), self.run, self.scheme, self.init, *how)
 
@@ -160,6 +162,7 @@ def _start_from(init: Path, model: TrainableModel, job: TrainConfig) -> InitialS
     """`init`'s weights; a codec may also be taken out of a segmenter, and a segmenter takes the codecs of its own run
     where they were trained there."""
     given, name = load_model(init), job.stage.attribute
+    _check_kind(given, init, job)
     parent, codecs = given.provenance, dict[str, Provenance | None]()
     if job.stage == Stage.SEGMENTER:
         for codec in ("image_codec", "mask_codec"):
@@ -178,6 +181,25 @@ def _start_from(init: Path, model: TrainableModel, job: TrainConfig) -> InitialS
     for stage in own:
         _take_codec(start, stage, job)
     return start
+
+
+def _check_kind(given: TrainedModel, init: Path, job: TrainConfig) -> None:
+    """Refuses a model of another stage or number of channels; a codec may also be taken out of a segmenter."""
+    if given.stage not in (job.stage, Stage.SEGMENTER):
+        other = "" if job.stage == Stage.SEGMENTER else ", or from a segmenter"
+        raise ConfigError(
+            f"{init} is {_a(given.stage)}: {_a(job.stage)} starts from another{other}", path=init, parameter="init"
+        )
+    if given.recipe.channels != job.recipe.channels:
+        raise ConfigError(
+            f"{init} takes images of {given.recipe.channels} channel(s), this recipe has {job.recipe.channels}",
+            path=init,
+            parameter="init",
+        )
+
+
+def _a(stage: Stage) -> str:
+    return f"{'an' if stage == Stage.IMAGE_CODEC else 'a'} {stage.value}"
 
 
 def _matching_codec(job: TrainConfig, stage: Stage, folder: Path) -> TrainedModel:

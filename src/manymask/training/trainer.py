@@ -8,6 +8,7 @@ RUN/STAGE/samples/         pictures drawn at each validation
 RUN/STAGE/model/           the model folder that `segment`, `evaluate` and `from_pretrained` take
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -147,8 +148,10 @@ class Trainer:
         _check_parent(job, begin)
         trainer = cls(job, accelerator, folder, begin, precision)
         folder.claim()
+        config = job.config() | {"precision": precision}
+        folder.check(config)  # first: a checkpoint of other settings is no damaged one
         trainer.resume()
-        lines = folder.begin(job.config() | {"precision": precision}, trainer.progress.step, accelerator)
+        lines = folder.begin(config, trainer.progress.step, accelerator)
         trainer.course = Course.read(trainer.metric, lines)
         return trainer
 
@@ -156,6 +159,8 @@ class Trainer:
         """Goes on from the last checkpoint, if there is one."""
         if self.folder.last.exists():
             self.progress = load_checkpoint(self.folder.last, self.unwrapped, self.ema, self.optimiser)
+        if not self.folder.has_best(self.ema.module):
+            self.progress.best = -math.inf
         self.saved = replace(self.progress)
 
     def autocast(self) -> torch.autocast:
