@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from manymask import signals
 from manymask.cli import main as cli
 from manymask.cli.main import explain
 from manymask.data.datasets import phantom
@@ -245,7 +244,6 @@ def test_what_a_cut_import_fails_over_is_told_as_the_interruption_that_it_was(mo
         raise NameError("name 'optimizer' is not defined")
 
     monkeypatch.setattr(cli, "run", loading)
-    monkeypatch.setattr(signals, "_raised", [])
     old = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as end:
@@ -253,3 +251,9 @@ def test_what_a_cut_import_fails_over_is_told_as_the_interruption_that_it_was(mo
     finally:
         signal.signal(signal.SIGTERM, old)
     assert end.value.code == 143 and capsys.readouterr().err == "manymask: interrupted\n"
+    with pytest.raises(SystemExit) as end:  # what came before is forgotten
+        monkeypatch.undo()
+        monkeypatch.setattr(cli.sys, "argv", ["manymask", "segement"])
+        cli.main()
+    signal.signal(signal.SIGTERM, old)
+    assert end.value.code == 2 and "there is no verb" in capsys.readouterr().err

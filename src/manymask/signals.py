@@ -14,6 +14,7 @@ _raised: list[int] = []
 
 def interrupt_on_sigterm() -> None:
     """SIGTERM raises `Interruption`, as Ctrl-C raises KeyboardInterrupt: what is half written is removed on the way out."""
+    _raised.clear()
     signal.signal(signal.SIGTERM, _raise)
 
 

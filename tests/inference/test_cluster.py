@@ -122,7 +122,7 @@ def test_rows_are_what_a_local_run_writes(job, images, drawing_model, tmp_path, 
         for name, png in zip(files, [*row["masks"], row["confidence"], row["consensus"]], strict=True):
             assert np.array_equal(pixels(png), np.asarray(Image.open(local / f"{name}.png"))), (path.name, name)
         told = json.loads(row["result"])
-        own = ("input", "created", "seconds")
+        own = ("input", "created", "seconds", "files")
         assert {k: v for k, v in told.items() if k not in own} == {k: v for k, v in expected.items() if k not in own}
         assert row["area_mean"] == pytest.approx(expected["area_mean"], abs=1e-4) and row["unit"] == "px"
         assert (row["width"], row["height"], row["error"]) == (expected["width"], expected["height"], None)
