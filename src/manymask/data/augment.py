@@ -28,8 +28,7 @@ class Augment:
         contrast: largest relative change of contrast.
         colour: largest relative change of contrast of each channel separately.
         zoom: share of cases that are reduced to a random window, 0.3 to 0.8 of the side. Half of these windows hold no
-            lesion, the others at least half of what fits into them, where such windows are found: one with a sliver of a
-            lesion at its edge looks like one with nothing, and would teach to see something there.
+            lesion, where such a window is found.
         inset: share of cases that are shrunk to 0.4 to 0.9 of the side, with a black border.
     """
 
@@ -115,9 +114,7 @@ class Augment:
         side = SMALLEST_WINDOW + 0.5 * size
         centres = (2 * place - 1) * (1 - side)[:, None, None]
         marked = _marked_share(masks, centres, side)
-        fits = (masks.amax(dim=1).mean(dim=(1, 2)) / side**2).clamp(1e-6, 1)[:, None]
-        suits = torch.where((empty < 0.5)[:, None], (marked == 0).float(), (marked / fits).clamp(max=0.5))
-        found = suits.argmax(dim=1)  # the first of those that suit equally well
+        found = torch.where(empty < 0.5, (marked == 0).float().argmax(dim=1), 0)
         centre = centres[torch.arange(len(image)), found]
         inset = (which >= self.zoom) & (which < self.zoom + self.inset)
         grow = 1 / (0.4 + 0.5 * size)
