@@ -37,11 +37,24 @@ import nearest
 import off_centre
 import paired
 import peers
+import presence
 import promises
 import rivals
 import twin
 import volumes
 import whole_slices
+
+
+def test_windows_with_a_lesion_hold_half_of_it_and_those_without_none():
+    marked = np.zeros((64, 64), dtype=bool)
+    marked[20:30, 12:30] = True
+    found = list(presence.windows(marked, np.random.default_rng(0)))
+    assert [kind for kind, _ in found[:2]] == ["images", "largest"]
+    assert [kind for kind, _ in found].count("empty") == 3 and [kind for kind, _ in found].count("held") == 2
+    for kind, where in found:
+        inside = marked[where].sum()
+        assert inside >= 90 if kind in ("images", "held") else inside == 0
+        assert 0.3 * 64 - 1 <= where[0].stop - where[0].start == where[1].stop - where[1].start
 
 
 @pytest.mark.parametrize("diagonal", off_centre.DIAGONALS)

@@ -26,7 +26,7 @@ LIMITS: dict[str, Bounds] = {
     # losses and training
     "weight": (1e-9, 1e6), "commitment_weight": _WEIGHT, "kl_weight": _WEIGHT, "gamma": (0, 100), "cross_entropy": _WEIGHT,
     "dice_weight": _WEIGHT, "auxiliary_weight": _WEIGHT, "estimate_weight": _WEIGHT, "min_snr": (1e-9, 1e9),
-    "noise_levels_per_image": (1, 64), "condition_dropout": _SHARE, "head_share": _SHARE,
+    "noise_levels_per_image": (1, 64), "condition_dropout": _SHARE, "head_share": _SHARE, "presence_shift": (-20, 20),
     "batch_size": (1, 65536), "learning_rate": (0, 10), "warmup": (0, 10**9),
     "decay_after": _COUNT, "weight_decay": (0, 10), "max_grad_norm": (1e-9, 1e9), "ema_decay": _SHARE, "validate_every": _COUNT,
     "validation_cases": _COUNT, "seed": (0, 2**63 - 1),

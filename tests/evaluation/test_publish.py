@@ -271,3 +271,18 @@ def test_terms_of_all_data_on_the_way_hold():
     assert "CC0" in both.text and "No commercial use" in both.text and both.tag == "other" and both.pictures
     assert licence("isic2018", "isic2018") == licence("isic2018")
     assert not licence("mine").pictures and licence("mine") == licence("another")
+
+
+def test_presence_is_shifted_when_a_model_is_published(trained_run, store, tmp_path):
+    trained = load_model(trained_run)
+    with pytest.raises(ManymaskError, match="no presence to shift"):
+        with_sampling(trained, SamplingConfig(), presence_shift=0.8)
+    recipe = replace(trained.recipe, segmenter=replace(trained.recipe.segmenter, presence=True))
+    given = replace(trained, recipe=recipe, model=recipe.build("segmenter"))
+    save_model(given, tmp_path / "run/segmenter/model")
+    publish(tmp_path / "run", store.folder, tmp_path / "model", tmp_path / "results", cases=2, presence_shift=20.0)
+    shipped = load_model(tmp_path / "model")
+    assert shipped.model.presence.shift == 20 and given.model.presence.shift == 0
+    assert "lowered by 20 (`presence_shift`)" in (tmp_path / "model/README.md").read_text()
+    found = read_json(tmp_path / "results/results.json")
+    assert found["recipe"]["segmenter"]["presence_shift"] == 20 and found["metrics"]["dice"]["mean"] == 0

@@ -138,9 +138,7 @@ def test_run_config_is_read_or_refused(store, tmp_path, count):
     folder = RunFolder(asked.folder, writes=False)
     path = asked.folder / "config.yaml"
     path.write_text(json.dumps(folder.old_config(), indent=1))  # which is YAML too
-    fuzz(
-        [path], lambda: folder.begin(asked.config() | {"precision": "fp32"}, 1, None), count
-    )  # None: nothing is written
+    fuzz([path], lambda: folder.check(asked.config() | {"precision": "fp32"}), count)
 
 
 @counts

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).with_name("golden.json")
 EXAMPLE = Path(manymask.__file__).parent / "serving" / "static" / "examples" / "ISIC_0010249.jpg"
 SHIPPED = sorted(path.name for path in (ROOT / "models").iterdir() if (path / "config.json").exists())
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4  # other processors add in another order: 1.4e-5 lay between two of them after ten steps of a sampler
 pytestmark = pytest.mark.usefixtures("one_thread")  # as it was recorded
 
 

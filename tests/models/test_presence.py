@@ -69,6 +69,22 @@ def test_a_share_p_of_the_masks_holds_anything(model):
             assert (drawn.flatten(2).amax(dim=2) > 0).sum(dim=1).tolist() == [16 * share] * 2
 
 
+def test_a_shift_is_taken_off_the_logit_in_drawing_and_not_in_learning(model):
+    torch.nn.init.zeros_(model.presence.head[-1].weight)
+    torch.nn.init.constant_(model.presence.head[-1].bias, 2.0)
+    learnt = model.train()(asked(torch.ones(2, 4, 64, 64)))["presence"]
+    model.eval().presence.shift = 2.0 + float(torch.logit(torch.tensor(0.75)))
+    assert torch.equal(model.train()(asked(torch.ones(2, 4, 64, 64)))["presence"], learnt)
+    with torch.inference_mode():
+        drawn = model.eval().sample_all(asked(None), 16, 0)
+    assert (drawn.flatten(2).amax(dim=2) > 0).sum(dim=1).tolist() == [4, 4]
+
+
+def test_the_shift_is_that_of_the_setting(model):
+    row = replace(tiny_recipe(), segmenter=replace(model.setting, presence_shift=0.8))
+    assert row.build("segmenter").presence.shift == 0.8
+
+
 def test_the_diffusion_learns_marked_masks_alone(model):
     """Of a batch without any mark only presence is learnt."""
     model.train()

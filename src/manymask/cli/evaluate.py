@@ -264,6 +264,7 @@ def publish(
     steps: int | None = None,
     mask_codec: Path | None = None,
     head_share: float | None = None,
+    presence_shift: float | None = None,
 ) -> None:
     """Turn a run into what is shipped: half-precision weights, scored on test as shipped, with card and licence.
 
@@ -279,6 +280,7 @@ def publish(
         steps: of that sampler.
         mask_codec: the run's mask codec after more training of its decoder alone (`--recipe.codec-training.part decoder`).
         head_share: of the model's auxiliary mask head in each drawn mask, 0 … 1; as trained if not given.
+        presence_shift: taken off the logit of the model's presence, chosen on validation; as trained if not given.
     """
     from manymask.diffusion.sampling import SamplingConfig
     from manymask.evaluation.publish import publish as write
@@ -286,6 +288,6 @@ def publish(
     for flag, value in (("--seeds", seeds), ("--cases", cases)):
         at_least_one(flag, value)
     sampling = SamplingConfig(sampler, steps, orientations, head_share=head_share)
-    found = write(run, data, model, out, seeds, cases, sampling, mask_codec)
+    found = write(run, data, model, out, seeds, cases, sampling, mask_codec, presence_shift)
     dice = found["segmenter"][0]["metrics"]["dice"]
     print(f"test Dice {dice['mean']:.4f} ({dice['low']:.4f} – {dice['high']:.4f}); {model} and {out} written")

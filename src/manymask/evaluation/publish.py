@@ -37,12 +37,13 @@ WORST = 10
 UPRIGHT = "upright"  # key of the scores of samples from the image as it is
 
 
-def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedModel:
-    """Change the default sampling of a diffusion model, in a copy with the same weights.
+def with_sampling(trained: TrainedModel, sampling: SamplingConfig, presence_shift: float | None = None) -> TrainedModel:
+    """Change how a diffusion model samples by default, in a copy with the same weights.
 
     Args:
         trained: the model.
         sampling: the new defaults; fields that are None stay as they are.
+        presence_shift: what is taken off its presence's logit (`LatentDiffusion.presence_shift`); as it is if None.
 
     Returns:
         The copy, or the model itself if no field is given.
@@ -51,13 +52,17 @@ def with_sampling(trained: TrainedModel, sampling: SamplingConfig) -> TrainedMod
         ConfigError: the model has no such settings, or they are out of range.
     """
     setting = trained.recipe.segmenter
-    if sampling == SamplingConfig():
+    if sampling == SamplingConfig() and presence_shift is None:
         return trained
     if not isinstance(setting, LatentDiffusion) or not isinstance(trained.model, DiffusionSegmenter):
         raise ConfigError("only diffusion models have orientations, a sampler, steps and a head's share to choose")
     used = trained.model.resolve(sampling)
     names = ("sampler", "orientations", "guidance_scale", "head_share")
     chosen: dict[str, Any] = {name: getattr(used, name) for name in names}
+    if presence_shift is not None:
+        if trained.model.presence is None:
+            raise ConfigError("this model has no presence to shift", parameter="presence_shift")
+        chosen["presence_shift"] = presence_shift
     recipe = replace(trained.recipe, segmenter=replace(setting, **chosen))
     recipe = from_dict(Recipe, to_dict(recipe), "recipe")  # within the limits
     model = recipe.build(Stage.SEGMENTER)
@@ -74,6 +79,7 @@ def publish(
     cases: int | None = None,
     sampling: SamplingConfig = SamplingConfig(),
     mask_codec: Path | None = None,
+    presence_shift: float | None = None,
 ) -> dict[str, Any]:
     """Score a run's model in half precision on the test part, and write MODEL and RESULTS.
 
@@ -86,6 +92,7 @@ def publish(
         cases: at most so many test cases, evenly spaced; all if None.
         sampling: new default sampling of the model.
         mask_codec: folder of a mask codec with the same latents whose decoder was trained further.
+        presence_shift: as in `with_sampling`.
 
     Returns:
         The content of metrics.json.
@@ -108,7 +115,7 @@ def publish(
     if mask_codec is not None:
         trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
-        halved = _halved(with_sampling(trained, sampling), Path(scratch) / "model")
+        halved = _halved(with_sampling(trained, sampling, presence_shift), Path(scratch) / "model")
     metrics = _all_scores(halved, store, out, seeds, cases)
     with atomic_folder(model, OURS) as beside:
         write_model(halved, beside, half=True)

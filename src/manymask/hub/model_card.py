@@ -88,6 +88,8 @@ def _drawing(segmenter: dict[str, Any]) -> str:
     orientations, share = segmenter.get("orientations", 1), segmenter.get("head_share", 0.0)
     facts = [f"spread over {orientations} flips and quarter turns of the image"] if orientations > 1 else []
     facts += [f"the auxiliary mask head has a share of {share:g} in each (`head_share`)"] if share else []
+    shift = segmenter.get("presence_shift", 0.0)
+    facts += [f"the logit of its presence is lowered by {shift:g} (`presence_shift`)"] if shift else []
     return f"\n| masks | {'; '.join(facts)} |" if facts else ""
 
 

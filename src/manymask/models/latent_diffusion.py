@@ -46,6 +46,7 @@ class LatentDiffusion:
         estimate_weight: weight of the mean absolute error of x̂₀, with which one step draws (SDSeg, Lin et al. 2024).
         presence: whether p(anything is marked) is learnt separately. The diffusion then learns marked masks only, and
             stratified draws decide which samples are empty (see `presence.py`).
+        presence_shift: what is taken off the logit of p in drawing; more of it draws less where nothing is, and misses more.
         auxiliary: loss of an auxiliary mask head on the image features, whose prediction the denoiser receives (see
             `auxiliary.py`); None for no head.
         auxiliary_weight: weight of that loss.
@@ -67,6 +68,7 @@ class LatentDiffusion:
     dice_weight: float = 0.0
     estimate_weight: float = 0.0
     presence: bool = False
+    presence_shift: float = 0.0
     auxiliary: Loss | None = None
     auxiliary_weight: float = 1.0
     head_share: float = 0.0
@@ -122,9 +124,8 @@ class DiffusionSegmenter(MaskSampler):
                 f"the codecs shrink by {self.image_codec.factor} and {self.mask_codec.factor}: must agree"
             )
         check_fit(setting.sampler, setting.process)
-        image_latent = self.image_codec.latent_channels
-        mask_latent = self.mask_codec.latent_channels
-        self.presence = Presence(feature_channels(self.denoiser)) if setting.presence else None
+        image_latent, mask_latent = self.image_codec.latent_channels, self.mask_codec.latent_channels
+        self.presence = Presence(feature_channels(self.denoiser), setting.presence_shift) if setting.presence else None
         self.auxiliary = AuxiliaryHead.on(self.denoiser, self.mask_codec) if setting.auxiliary else None
         check_share(setting.head_share, self.auxiliary)
         self.null = NullLatent(image_latent) if setting.condition_dropout else None
@@ -300,7 +301,7 @@ class DiffusionSegmenter(MaskSampler):
         if self.null is not None and resolved.guidance_scale != 1:
             uncond = self.condition(image, torch.ones(1, dtype=torch.bool))  # of all rows
         cond, logits = self._encode(image, None)
-        presence = None if self.presence is None else self.presence(cond[1:]).sigmoid()
+        presence = None if self.presence is None else self.presence.probability(cond[1:])
         image_latent = self._image_latent(image) if self.classifier is not None else None
         head = self._probability(logits).squeeze(1) if logits is not None and resolved.head_share else None
         return Conditioning(cond, uncond, image_latent, presence, head)

@@ -17,11 +17,13 @@ class Presence(nn.Module):
 
     Args:
         channels: of each feature map.
+        shift: what `probability` takes off the logits.
         width: of the hidden layer.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
+    def __init__(self, channels: Sequence[int], shift: float = 0.0, width: int = 64) -> None:
         super().__init__()
+        self.shift = shift
         self.head = nn.Sequential(nn.Linear(2 * sum(channels), width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -29,6 +31,11 @@ class Presence(nn.Module):
         pooled = [pool(f.float()) for f in features for pool in (_mean, _largest)]
         result: Tensor = self.head(torch.cat(pooled, dim=1))[:, 0].float()
         return result
+
+    def probability(self, features: Sequence[Tensor]) -> Tensor:
+        """The probability that masks are drawn by, (B,) in [0, 1]; features as in `forward`."""
+        logits: Tensor = self(features)
+        return (logits - self.shift).sigmoid()
 
     def loss(self, features: Sequence[Tensor], marked: Tensor) -> Tensor:
         """Binary cross-entropy, a scalar.
