@@ -1,5 +1,6 @@
 """What is shipped is what was scored."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.evaluation import publish as module
 from manymask.evaluation.evaluator import EvalConfig, evaluate
 from manymask.evaluation.publish import publish, with_sampling
+from manymask.experiments.report.curves import curves
 from manymask.hub.licenses import LICENCES, licence
 from manymask.hub.model_card import measured_section
 from manymask.hub.model_folder import load_model, save_model
@@ -286,3 +288,25 @@ def test_presence_is_shifted_when_a_model_is_published(trained_run, store, tmp_p
     assert "lowered by 20 (`presence_shift`)" in (tmp_path / "model/README.md").read_text()
     found = read_json(tmp_path / "results/results.json")
     assert found["metrics"]["dice"]["mean"] == 0
+
+
+@pytest.mark.parametrize("place", ["run", "run/segmenter", "run/segmenter/model", "results", "."])
+def test_a_model_is_not_published_over_its_run_or_its_results(trained_run, store, tmp_path, place):
+    shutil.copytree(trained_run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ManymaskError, match="name another place"):
+        publish(tmp_path / "run", store.folder, tmp_path / place, tmp_path / "results", cases=1)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_find_their_place_before_anything_is_scored(monkeypatch, trained_run, store, tmp_path):
+    monkeypatch.setattr("manymask.evaluation.publish._all_scores", None)  # is not come to
+    (tmp_path / "file").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/metrics.json").write_text('{"mine": 1}')
+    for out, said in (("file", "file"), ("mine", r"metrics\.json exists already")):
+        with pytest.raises(ManymaskError, match=said):
+            publish(trained_run, store.folder, tmp_path / "model", tmp_path / out, cases=1)
+    with pytest.raises(ManymaskError, match="file"):
+        curves(trained_run, store.folder, tmp_path / "file", 1)

@@ -279,6 +279,26 @@ def gpu_check():
     return {"revision": "abc", "created": "2026-11-26T20:00:00Z", "quick": False, "hardware": hardware, "parts": parts}
 
 
+def test_a_later_report_takes_away_what_is_no_longer_in_it_and_nothing_else(run, tmp_path):
+    out = tmp_path / "out"
+    write_report([run], out)
+    before = {path.name for path in out.iterdir()}
+    (out / "table-mine.csv").write_text("mine")
+    (run / "cvc_clinicdb/cells/ours/result.json").unlink()
+    write_report([run], out)
+    left = {path.name for path in out.iterdir()}
+    assert "table-mine.csv" in left and left - {"table-mine.csv"} < before
+    again = tmp_path / "again"
+    write_report([run], again)
+    assert left - {"table-mine.csv"} == {path.name for path in again.iterdir()}
+
+
+def test_a_foreign_report_is_not_replaced(run, tmp_path):
+    put(tmp_path / "out/report.md", "mine")
+    with pytest.raises(InputError, match=r"report\.md exists already"):
+        write_report([run], tmp_path / "out")
+
+
 def test_check_of_a_gpu_is_a_section_beside_the_tables_or_alone(run, tmp_path):
     put(tmp_path / "gpu/gpu.json", gpu_check())
     alone = write_report([tmp_path / "gpu"], tmp_path / "alone").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The matrix: what it holds, and that a run of it can be interrupted, fails in part, and ends in a whole report."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,11 +10,12 @@ from manymask import runtime
 from manymask.config import from_dict, to_dict
 from manymask.data.case import evenly_spaced
 from manymask.diffusion.process import RectifiedFlow
-from manymask.errors import ConfigError, ManymaskError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.experiments import matrix as experiments
 from manymask.experiments import runner
 from manymask.experiments.cell import RunSpec, begin
 from manymask.experiments.matrix import Budget, matrix, minutes, resized, selected
+from manymask.experiments.report.collect import find
 from manymask.experiments.runner import ReproduceConfig, codec_names, plan_pieces, reproduce, run_task
 from manymask.io.atomic import read_json
 from manymask.models.deterministic import OneToOne, ResUNet
@@ -187,13 +189,37 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(monkeypatch, small, rec
     monkeypatch.setitem(RECIPES, "phantom-unet", replace(RECIPES["phantom"], segmenter=too_deep))
     fine = OneToOne(ResUNet((8, 8)), target="consensus")
     monkeypatch.setitem(RECIPES, "phantom-resunet", replace(RECIPES["phantom"], segmenter=fine))
-    out = reproduce(plan(store, tmp_path / "out", only=("unet", "resunet")))
+    with pytest.raises(InputError, match=r"1 of 2 run\(s\) failed: unet; the same command tries them again"):
+        reproduce(plan(store, tmp_path / "out", only=("unet", "resunet")))
+    out = tmp_path / "out/report"
     failed = read_json(tmp_path / "out/phantom/cells/unet/failed.json")
     assert failed["phase"] == "train" and "ended with status 1: ValueError" in failed["error"]
     assert (tmp_path / "out/phantom/cells/resunet/result.json").exists()
     text = (out / "report.md").read_text()
     assert "## Failed" in text and "`phantom/unet`" in text
     assert "failed unet" in capsys.readouterr().out
+
+
+def test_damaged_results_are_set_aside_and_made_again(recipe, store, tmp_path):
+    task = RunSpec("x", "mask-codec", shortened(recipe, 2), store.hash, "random", None, RULES, "fp32")
+    folder = tmp_path / "codecs/x"
+    begin(task, folder)
+    run_task(folder, task, store)
+    whole = (folder / "result.json").read_bytes()
+    for name in ("result.json", "training.json"):
+        (folder / name).write_bytes(b'{"status": "done"')
+    run_task(folder, task, store)
+    assert find(folder).status == "done" and not (folder / "failed.json").exists()
+    assert read_json(folder / "training.json")["steps"] == json.loads(whole)["training"]["steps"]
+    assert {p.name for p in folder.glob("damaged-*")} == {"damaged-result.json", "damaged-training.json"}
+
+
+@pytest.mark.parametrize("content", ["[]", '{"recipe": "phantom"}', "{"])
+def test_a_damaged_experiment_is_named(store, tmp_path, small, content):
+    (tmp_path / "out/phantom").mkdir(parents=True)
+    (tmp_path / "out/phantom/experiment.json").write_text(content)
+    with pytest.raises(InputError, match=r"experiment\.json"):
+        reproduce(plan(store, tmp_path / "out", only=("unet",)))
 
 
 def test_a_model_without_its_codec_fails_with_a_word(recipe, store, tmp_path):

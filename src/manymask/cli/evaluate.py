@@ -109,10 +109,11 @@ def _score(model: str, what: _Asked, asked: _Protocol, out: Path | None) -> None
     from manymask.evaluation.external import data_to_score
     from manymask.extras import require_figures
     from manymask.hub.model_folder import load_model
+    from manymask.io.atomic import check_place
 
     if out is not None:
         require_figures()
-        _check_place(out)
+        check_place(out, {"results.json": "protocol"})
     trained = load_model(model)
     with data_to_score(what.data, trained.recipe, what.split, what.scheme, what.how) as scored:
         if scored.temporary:
@@ -124,17 +125,6 @@ def _score(model: str, what: _Asked, asked: _Protocol, out: Path | None) -> None
         _print_tables(found)
         if out is not None:
             _write(out, found, trained, scored, asked)
-
-
-def _check_place(out: Path) -> None:
-    """Refuses, before anything is scored, a place that cannot be written, and a results.json that is no earlier call's."""
-    from manymask.io.atomic import check_replaceable, read_object, working_folder
-
-    with working_folder(out):
-        pass
-    place = out / "results.json"
-    if place.exists() and "protocol" not in read_object(place):
-        check_replaceable(place, None)
 
 
 def _print_tables(found: "EvaluationRecord") -> None:

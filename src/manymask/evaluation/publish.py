@@ -27,7 +27,7 @@ from manymask.extras import require_figures
 from manymask.hub import model_card as card
 from manymask.hub.model_folder import OURS, TrainedModel, load_model, read_settings, save_model, write_model
 from manymask.hub.provenance import Provenance
-from manymask.io.atomic import atomic_file, atomic_folder, check_replaceable, write_json
+from manymask.io.atomic import atomic_file, atomic_folder, check_place, check_replaceable, write_json
 from manymask.models.autoencoder import Codec, same_codec
 from manymask.models.latent_diffusion import DiffusionSegmenter, LatentDiffusion
 from manymask.recipes import Recipe, Stage, name_of
@@ -104,7 +104,7 @@ def publish(
     """
     require_figures()
     trained = load_model(run)
-    _check_place(model, trained)
+    _check_places(run, model, out, trained)
     store = matched_store(trained.recipe, Store(data))
     if trained.stage != Stage.SEGMENTER:
         raise ConfigError(
@@ -116,6 +116,7 @@ def publish(
         trained = _with_decoder(trained, mask_codec)
     with tempfile.TemporaryDirectory() as scratch:
         halved = _halved(with_sampling(trained, sampling, presence_shift), Path(scratch) / "model")
+    check_place(out, {"results.json": "protocol", "metrics.json": "segmenter"})
     metrics = _all_scores(halved, store, out, seeds, cases)
     with atomic_folder(model, OURS) as beside:
         write_model(halved, beside, half=True)
@@ -126,8 +127,11 @@ def publish(
     return metrics
 
 
-def _check_place(model: Path, trained: TrainedModel) -> None:
-    """Before anything is scored: that MODEL is free, or an earlier model of the same kind."""
+def _check_places(run: Path, model: Path, out: Path, trained: TrainedModel) -> None:
+    """Before anything is scored: that MODEL is free, or an earlier model of the same kind, and nothing that is needed."""
+    place, stages = model.resolve(), [run.resolve() / stage for stage in Stage]
+    if any(each.resolve().is_relative_to(place) for each in (run, out)) or any(map(place.is_relative_to, stages)):
+        raise ConfigError(f"{model} would replace a part of the run, or of the results: name another place", path=model)
     check_replaceable(model, OURS)
     if not (model / OURS.mark).exists():
         return

@@ -36,7 +36,7 @@ from manymask.experiments.figures import draw_figures
 from manymask.experiments.matrix import Budget, sampling_of
 from manymask.experiments.sweeps import codec_variants, oriented, sample_curve, sweeps
 from manymask.hub.model_folder import TrainedModel, load_model
-from manymask.io.atomic import read_json, write_json
+from manymask.io.atomic import read_json, read_object, write_json
 from manymask.recipes import Recipe, Stage
 from manymask.runtime import default_device, git_revision, hardware, use_device
 from manymask.training.checkpoint import progress_of
@@ -66,7 +66,7 @@ def begin(task: RunSpec, folder: Path) -> None:
     path, wanted = folder / "task.json", to_dict(task)
     if not path.exists():
         write_json(path, wanted)
-    changed = difference(read_json(path), wanted)
+    changed = difference(read_object(path), wanted)
     if changed:
         raise ConfigError(
             f"{folder} holds results of other settings ({changed[0]}): name another output folder",

@@ -20,12 +20,14 @@ from manymask.choices import Precision
 from manymask.config import difference, to_dict
 from manymask.data.datasets import DATASETS
 from manymask.data.store import Store, prepare
-from manymask.errors import ConfigError
+from manymask.errors import ConfigError, InputError, ManymaskError
 from manymask.experiments.cell import RunSpec, begin, run_phase
 from manymask.experiments.matrix import MAIN, Budget, Variant, matrix, minutes, selected
+from manymask.experiments.report.collect import find
+from manymask.experiments.report.shape import EXPERIMENT, check
 from manymask.experiments.report.write import write_report
 from manymask.extras import require_training
-from manymask.io.atomic import read_json, write_json
+from manymask.io.atomic import read_json, read_object, write_json
 from manymask.recipes import Recipe, Stage, get_recipe, stages_of
 from manymask.runtime import chosen_device, faster_precision, git_revision
 
@@ -74,9 +76,13 @@ def reproduce(plan: ReproduceConfig) -> Path:
         for place, task in pieces.items():
             begin(task, folder / place)
             work.append((folder / place, task, store))
-    run_all(work, console)
+    failed = run_all(work, console)
     write_report([plan.out / name for name in plan.recipes], plan.out / "report")
     console.print(f"report → {plan.out / 'report' / 'report.md'}", soft_wrap=True)
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(work)} run(s) failed: {', '.join(failed)}; the same command tries them again"
+        )
     return plan.out / "report"
 
 
@@ -122,7 +128,9 @@ def write_experiment(folder: Path, rows: list[Variant], store: Store, plan: Repr
     }  # fmt: skip
     path = folder / "experiment.json"
     if path.exists():
-        changed = difference({k: read_json(path)[k] for k in shared}, {**shared, "budget": _plain(shared["budget"])})
+        found = read_object(path)
+        check(found, EXPERIMENT, str(path))
+        changed = difference({k: found[k] for k in shared}, {**shared, "budget": _plain(shared["budget"])})
         if changed:
             raise ConfigError(
                 f"{folder} holds results of other settings ({changed[0]}): name another output folder",
@@ -175,8 +183,10 @@ def plan_pieces(
     return pieces
 
 
-def run_all(work: list[tuple[Path, RunSpec, Store]], console: Console) -> None:
-    """One task after another, each alone on the machine, under one display; failures are noted and shown."""
+def run_all(work: list[tuple[Path, RunSpec, Store]], console: Console) -> list[str]:
+    """One task after another, each alone on the machine, under one display; failures are noted and shown. Returns the names
+    of the tasks that failed."""
+    failed = []
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -188,18 +198,22 @@ def run_all(work: list[tuple[Path, RunSpec, Store]], console: Console) -> None:
         bar = display.add_task("matrix", total=len(work))
         for folder, task, store in work:
             display.update(bar, description=f"{folder.parents[1].name} · {task.name}")
-            before = (folder / "result.json").exists()
+            before = find(folder).status == "done"
             run_task(folder, task, store, lambda phase, t=task: display.update(bar, description=f"{t.name} · {phase}"))  # type: ignore[misc]
             if not before:
                 console.print(outcome(folder, task), soft_wrap=True)
+            if find(folder).status != "done":
+                failed.append(task.name)
             display.advance(bar)
+    return failed
 
 
 def run_task(folder: Path, task: RunSpec, store: Store, tell: Callable[[str], None] = lambda phase: None) -> None:
     """Trains and scores a task, each in a process of its own, skipping what is done; leaves result.json or
     failed.json."""
     (folder / "failed.json").unlink(missing_ok=True)
-    lame = next((place for place in task.codecs if not (folder / place / "result.json").exists()), None)
+    _set_aside_damaged(folder)
+    lame = next((place for place in task.codecs if find(folder / place).status != "done"), None)
     if lame is not None:
         write_json(folder / "failed.json", {"phase": "train", "error": f"its codec {Path(lame).name} failed"})
         return
@@ -211,6 +225,18 @@ def run_task(folder: Path, task: RunSpec, store: Store, tell: Callable[[str], No
         if status != 0 or not (folder / product).exists():
             write_json(folder / "failed.json", {"phase": phase, "error": _last_words(folder / "log.txt", status)})
             return
+
+
+def _set_aside_damaged(folder: Path) -> None:
+    """What of a task cannot be read is made again, from what is left of it."""
+    damaged = ["result.json"] if find(folder).status == "damaged" else []
+    try:
+        if (folder / "training.json").exists():
+            read_object(folder / "training.json")
+    except ManymaskError:
+        damaged.append("training.json")
+    for name in damaged:
+        (folder / name).replace(folder / f"damaged-{name}")
 
 
 def _process(phase: str, folder: Path, store: Store) -> int:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -102,6 +102,25 @@ def check_replaceable(path: Path, ours: Ours | None) -> None:
             raise InputError(
                 f"{path} would be replaced, and {name} in it lost: move that, or name another place", path=path
             )
+
+
+def check_place(folder: Path, files: Mapping[str, str]) -> None:
+    """Before long work whose results go to a folder.
+
+    Args:
+        folder: it is made if it is not there.
+        files: of the JSON that is written there, the names, and a key that ours has.
+
+    Raises:
+        InputError: the folder cannot be written, or such a file there is not ours.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: name a folder", path=folder)
+    with working_folder(folder):
+        pass
+    for name, key in files.items():
+        if os.path.lexists(folder / name) and not _is_ours(folder, Ours(name, key)):
+            raise InputError(f"{folder / name} exists already: remove it or name another place", path=folder / name)
 
 
 def _is_ours(folder: Path, ours: Ours) -> bool:

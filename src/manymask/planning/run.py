@@ -214,6 +214,8 @@ def _resumed(request: Request) -> tuple[Plan, Store]:
     if request.minutes is not None and request.minutes != plan.minutes:
         plan = plan.lasting(request.minutes)
         with_values(request.run, plan)
+        shares = ", ".join(f"{stage} {plan.minutes_of(stage):.3g}" for stage in Stage)
+        say(f"minutes are now {plan.minutes:g} ({shares}); {request.run / FILE} can be edited")
     store = Store(request.data) if is_store(request.data) else prepared(request, plan)
     return plan, store
 

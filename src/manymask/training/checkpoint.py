@@ -219,7 +219,9 @@ def _optimiser_state(tensors: Mapping[str, Tensor], optimiser: Any, path: Path) 
 
 def progress_of(stage: Path) -> Progress:
     """How far the stage in this folder has come, as `saved_progress` tells it."""
-    return saved_progress(RunFolder(stage, writes=False).last)
+    path = RunFolder(stage, writes=False).last
+    with _or_start_over(path):
+        return saved_progress(path)
 
 
 def saved_progress(path: Path) -> Progress:

@@ -15,7 +15,7 @@ from manymask.experiments.report.plots import band, calibration_line, house_styl
 from manymask.experiments.sweeps import sample_curve, under
 from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
-from manymask.io.atomic import write_json
+from manymask.io.atomic import check_place, write_json
 from manymask.recipes import Stage
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def curves(model: Path | str, data: Path, out: Path, cases: int | None = None) -
     Returns what curves.json holds. Raises `ConfigError` for a model that is no diffusion model.
     """
     require_figures()
+    check_place(out, {"curves.json": "curve"})
     trained, budget = load_model(model), Budget()
     store = matched_store(trained.recipe, Store(data))
     family: Any = sampling_of(trained.recipe, 1).sampler

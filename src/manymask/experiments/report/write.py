@@ -7,7 +7,7 @@ from pathlib import Path
 
 from manymask.data.case import evenly_spaced
 from manymask.data.store import Store
-from manymask.errors import ConfigError
+from manymask.errors import ConfigError, InputError
 from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.experiments.figures import FIGURES, draw_figures
 from manymask.experiments.matrix import SHARES
@@ -20,9 +20,12 @@ from manymask.experiments.report.promises import draw_promises
 from manymask.experiments.report.tables import all_tables
 from manymask.extras import require_figures
 from manymask.hub.model_folder import load_model
-from manymask.io.atomic import atomic_file
+from manymask.io.atomic import atomic_file, check_place
+from manymask.io.text import read_text
 from manymask.models.latent_diffusion import DiffusionSegmenter
 
+HEAD = "# Report\n"
+FILES = "<!-- files: "  # a line of report.md that nobody sees; it names the files beside it
 CAPTIONS = (
     "Figure 1: the forward process in latent space. Above, the mask's latent under more and more noise; below, decoded",
     "Figure 2: the pipeline. Image, latent, noises, latents, masks, confidence, consensus",
@@ -37,19 +40,37 @@ def write_report(runs: Sequence[Path], out: Path, model: Path | str | None = Non
     require_figures()
     experiments = collect(runs, lambda line: print(f"manymask: {line}", file=sys.stderr))
     checks = [line for run in runs if (run / GPU_FILE).exists() for line in gpu_section(run / GPU_FILE)]
-    out.mkdir(parents=True, exist_ok=True)
-    parts = ["# Report", "", *(_experiments(experiments, out, model, data) if experiments else []), *checks]
-    _write(out / "report.md", "\n".join(parts))
+    before = _files_of_before(out)
+    written = list[str]()
+    parts = [*(_experiments(experiments, out, model, data, written) if experiments else []), *checks]
+    files = [f"{FILES}{', '.join(written)} -->", ""] if written else []
+    _write(out / "report.md", "\n".join(["# Report", "", *files, *parts]))
+    for name in set(before) - set(written):
+        (out / name).unlink(missing_ok=True)  # its table or figure is not in the report any more
     return out / "report.md"
 
 
-def _experiments(experiments: list[Experiment], out: Path, model: Path | str | None, data: Path | None) -> list[str]:
-    """Settings, failures, tables, figures and notes."""
+def _files_of_before(out: Path) -> list[str]:
+    """The tables and figures of an earlier report in this folder; `InputError` where report.md is none of ours."""
+    check_place(out, {})
+    path = out / "report.md"
+    text = read_text(path) if path.exists() else HEAD
+    if not text.startswith(HEAD):
+        raise InputError(f"{path} exists already: remove it or name another place", path=path)
+    names = text.partition(FILES)[2].partition(" -->")[0].split(", ")
+    return [name for name in names if name == Path(name).name and Path(name).suffix in (".csv", ".png")]
+
+
+def _experiments(
+    experiments: list[Experiment], out: Path, model: Path | str | None, data: Path | None, written: list[str]
+) -> list[str]:
+    """Settings, failures, tables, figures and notes; the names of the files are added to `written`."""
     parts = [*[line for e in experiments for line in _setting(e)], *_failures(experiments)]
     tables = all_tables(experiments)
     for table in tables:
         if not table.blank:
             _write(out / f"{table.name}.csv", table.csv())
+            written.append(f"{table.name}.csv")
             parts.append(table.markdown())
     blank = [f"- {table.title}" for table in tables if table.blank]
     parts += ["### Not run", "", *blank, ""] if blank else []
@@ -61,6 +82,7 @@ def _experiments(experiments: list[Experiment], out: Path, model: Path | str | N
     if not drawn:
         parts += ["Figures 1, 2 and 4: not run (or of data whose licence forbids passing pictures on).", ""]
     for name, title in {**drawn, **all_plots(experiments, out), **_promises(experiments, out)}.items():
+        written.append(name)
         parts += [f"![{title}]({name})", "", f"*{title}.*", ""]
     return [*parts, "## Notes", "", *[f"- {note}" for note in paper.NOTES], ""]
 
