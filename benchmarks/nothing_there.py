@@ -21,7 +21,7 @@ from manymask.data.store import Store
 from manymask.ensemble import fuse
 from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
 from manymask.evaluation.observations import empty_window
-from manymask.hub.model_folder import load_model
+from manymask.hub.model_folder import TrainedModel, load_model
 from manymask.io.atomic import write_json
 from manymask.runtime import git_revision, hardware
 
@@ -43,6 +43,23 @@ class Options:
     scheme: str | None = None
 
 
+def marked_in(store: Store, case: str) -> np.ndarray:
+    """What any rater marked of a case, bool (S, S)."""
+    marked: np.ndarray = store.batch([case]).truth()[0].amax(dim=0).numpy() > 0
+    return marked
+
+
+def window_of(store: Store, case: str, where: tuple[slice, slice], size: int) -> np.ndarray:
+    """Rows and columns of a case's image, brought to a size: uint8 (C, size, size)."""
+    return resize_image(np.asarray(store.images[store.index[case]])[:, *where].transpose(1, 2, 0), size)
+
+
+def origin(trained: TrainedModel, store: Store, model: Path, scheme: str | None) -> dict[str, Any]:
+    """What figures are of, and what they were made with."""
+    data = {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, scheme)}
+    return {"data": data, "model": model.name, "git": git_revision(), "hardware": hardware()}
+
+
 def consensus(model: Any, images: list[np.ndarray], names: list[str], options: Options) -> np.ndarray:
     """bool (n, S, S) of uint8 images (C, S, S)."""
     found = []
@@ -60,15 +77,11 @@ def run(options: Options) -> dict[str, Any]:
     store = matched_store(trained.recipe, Store(options.data))
     ids = evenly_spaced(held_out_cases(trained, store, options.split, options.scheme), options.images)
     frames = [np.asarray(store.images[store.index[case]]) for case in ids]
-    marked = [store.batch([case]).truth()[0].amax(dim=0).numpy() > 0 for case in ids]
+    marked = [marked_in(store, case) for case in ids]
     windows = {
         case: where for case, mask in zip(ids, marked, strict=True) if (where := empty_window(mask, options.least))
     }
-    cut = [
-        resize_image(frame[:, *windows[case]].transpose(1, 2, 0), trained.recipe.size)
-        for case, frame in zip(ids, frames, strict=True)
-        if case in windows
-    ]
+    cut = [window_of(store, case, where, trained.recipe.size) for case, where in windows.items()]
     trained.model.eval()
     inside = consensus(trained.model, cut, list(windows), options).mean(axis=(1, 2))
     whole = consensus(trained.model, frames, ids, options).any(axis=(1, 2))
@@ -78,8 +91,7 @@ def run(options: Options) -> dict[str, Any]:
         "area": float(np.median(inside[inside > 0])) if (inside > 0).any() else 0.0,
         "frames": int(held.sum()), "missed": float(1 - whole[held].mean()),
         "protocol": {"masks": options.masks, "seed": options.seed, "split": options.split, "least": options.least},
-        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, options.scheme)},
-        "model": options.model.name, "git": git_revision(), "hardware": hardware(),
+        **origin(trained, store, options.model, options.scheme),
     }  # fmt: skip
 
 

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from nothing_there import marked_in, origin, window_of
 
 from manymask.data.dihedral import dihedral
-from manymask.data.resize import resize_image
 from manymask.data.store import Store
-from manymask.evaluation.held_out import held_out_cases, matched_store, split_of
+from manymask.evaluation.held_out import held_out_cases, matched_store
 from manymask.evaluation.observations import empty_window
 from manymask.hub.model_folder import load_model
 from manymask.io.atomic import write_json
-from manymask.runtime import git_revision, hardware
 
 BATCH = 8  # windows
 EMPTY, HELD, TRIES = 3, 2, 60  # random windows of an image, and how many places are tried
@@ -79,10 +78,9 @@ def run(options: Options) -> dict[str, Any]:
     store, size = matched_store(trained.recipe, Store(options.data)), trained.recipe.size
     rng, kinds, images = np.random.default_rng(options.seed), list[str](), list[np.ndarray]()
     for case in held_out_cases(trained, store, "val", options.scheme):
-        pixels = np.asarray(store.images[store.index[case]])
-        for kind, where in windows(store.batch([case]).truth()[0].amax(dim=0).numpy() > 0, rng):
+        for kind, where in windows(marked_in(store, case), rng):
             kinds.append(kind)
-            images.append(resize_image(pixels[:, *where].transpose(1, 2, 0), size))
+            images.append(window_of(store, case, where, size))
     found, of = logits(trained.model, images), np.array(kinds)
     rows = []
     for shift in options.shifts:
@@ -95,8 +93,7 @@ def run(options: Options) -> dict[str, Any]:
     return {
         "rows": rows, "count": {kind: int((of == kind).sum()) for kind in ("images", "largest", "empty", "held")},
         "protocol": {"split": "val", "seed": options.seed},
-        "data": {"name": store.name, "hash": store.hash, "scheme": split_of(trained, store, options.scheme)},
-        "model": options.model.name, "git": git_revision(), "hardware": hardware(),
+        **origin(trained, store, options.model, options.scheme),
     }  # fmt: skip
 
 

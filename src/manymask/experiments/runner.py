@@ -10,11 +10,12 @@ OUT/report/                  tables and figures over all recipes
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from manymask.choices import Precision
 from manymask.config import difference, to_dict
@@ -186,7 +187,7 @@ def plan_pieces(
 def run_all(work: list[tuple[Path, RunSpec, Store]], console: Console) -> list[str]:
     """One task after another, each alone on the machine, under one display; failures are noted and shown. Returns the names
     of the tasks that failed."""
-    failed = []
+    failed = list[str]()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -198,14 +199,17 @@ def run_all(work: list[tuple[Path, RunSpec, Store]], console: Console) -> list[s
         bar = display.add_task("matrix", total=len(work))
         for folder, task, store in work:
             display.update(bar, description=f"{folder.parents[1].name} · {task.name}")
-            before = find(folder).status == "done"
-            run_task(folder, task, store, lambda phase, t=task: display.update(bar, description=f"{t.name} · {phase}"))  # type: ignore[misc]
-            if not before:
-                console.print(outcome(folder, task), soft_wrap=True)
             if find(folder).status != "done":
-                failed.append(task.name)
+                tell = partial(_show_phase, display, bar, task.name)
+                run_task(folder, task, store, tell)
+                console.print(outcome(folder, task), soft_wrap=True)
+                failed += [] if (folder / "result.json").exists() else [task.name]
             display.advance(bar)
     return failed
+
+
+def _show_phase(display: Progress, bar: TaskID, name: str, phase: str) -> None:
+    display.update(bar, description=f"{name} · {phase}")
 
 
 def run_task(folder: Path, task: RunSpec, store: Store, tell: Callable[[str], None] = lambda phase: None) -> None:

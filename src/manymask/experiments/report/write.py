@@ -24,7 +24,7 @@ from manymask.io.atomic import atomic_file, check_place
 from manymask.io.text import read_text
 from manymask.models.latent_diffusion import DiffusionSegmenter
 
-HEAD = "# Report\n"
+TITLE = "# Report"
 FILES = "<!-- files: "  # a line of report.md that nobody sees; it names the files beside it
 CAPTIONS = (
     "Figure 1: the forward process in latent space. Above, the mask's latent under more and more noise; below, decoded",
@@ -40,37 +40,36 @@ def write_report(runs: Sequence[Path], out: Path, model: Path | str | None = Non
     require_figures()
     experiments = collect(runs, lambda line: print(f"manymask: {line}", file=sys.stderr))
     checks = [line for run in runs if (run / GPU_FILE).exists() for line in gpu_section(run / GPU_FILE)]
+    check_place(out, {})
     before = _files_of_before(out)
-    written = list[str]()
-    parts = [*(_experiments(experiments, out, model, data, written) if experiments else []), *checks]
-    files = [f"{FILES}{', '.join(written)} -->", ""] if written else []
-    _write(out / "report.md", "\n".join(["# Report", "", *files, *parts]))
-    for name in set(before) - set(written):
+    parts, files = _experiments(experiments, out, model, data) if experiments else ([], [])
+    named = [f"{FILES}{', '.join(files)} -->", ""] if files else []
+    _write(out / "report.md", "\n".join([TITLE, "", *named, *parts, *checks]))
+    for name in set(before) - set(files):
         (out / name).unlink(missing_ok=True)  # its table or figure is not in the report any more
     return out / "report.md"
 
 
 def _files_of_before(out: Path) -> list[str]:
     """The tables and figures of an earlier report in this folder; `InputError` where report.md is none of ours."""
-    check_place(out, {})
     path = out / "report.md"
-    text = read_text(path) if path.exists() else HEAD
-    if not text.startswith(HEAD):
+    text = read_text(path) if path.exists() else TITLE
+    if text.partition("\n")[0] != TITLE:
         raise InputError(f"{path} exists already: remove it or name another place", path=path)
     names = text.partition(FILES)[2].partition(" -->")[0].split(", ")
     return [name for name in names if name == Path(name).name and Path(name).suffix in (".csv", ".png")]
 
 
 def _experiments(
-    experiments: list[Experiment], out: Path, model: Path | str | None, data: Path | None, written: list[str]
-) -> list[str]:
-    """Settings, failures, tables, figures and notes; the names of the files are added to `written`."""
+    experiments: list[Experiment], out: Path, model: Path | str | None, data: Path | None
+) -> tuple[list[str], list[str]]:
+    """Settings, failures, tables, figures and notes; and the names of the files beside them."""
     parts = [*[line for e in experiments for line in _setting(e)], *_failures(experiments)]
-    tables = all_tables(experiments)
+    tables, files = all_tables(experiments), list[str]()
     for table in tables:
         if not table.blank:
             _write(out / f"{table.name}.csv", table.csv())
-            written.append(f"{table.name}.csv")
+            files.append(f"{table.name}.csv")
             parts.append(table.markdown())
     blank = [f"- {table.title}" for table in tables if table.blank]
     parts += ["### Not run", "", *blank, ""] if blank else []
@@ -82,9 +81,9 @@ def _experiments(
     if not drawn:
         parts += ["Figures 1, 2 and 4: not run (or of data whose licence forbids passing pictures on).", ""]
     for name, title in {**drawn, **all_plots(experiments, out), **_promises(experiments, out)}.items():
-        written.append(name)
+        files.append(name)
         parts += [f"![{title}]({name})", "", f"*{title}.*", ""]
-    return [*parts, "## Notes", "", *[f"- {note}" for note in paper.NOTES], ""]
+    return [*parts, "## Notes", "", *[f"- {note}" for note in paper.NOTES], ""], files
 
 
 def _write(path: Path, content: str) -> None:
